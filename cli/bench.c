@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* flashinfer bench */
+#include "harness/bench.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/options.h"
+#include "cli/table.h"
+
+struct output {
+    struct table *table;
+    bool json, progress;
+};
+
+static const char *device_name(const struct device *device)
+{
+    return device_is_cuda(device) ? "cuda" : "cpu";
+}
+
+static void report_time(void *context, const struct bench_result *r)
+{
+    const struct output *out = context;
+    double rate = r->seconds > 0 ? r->bytes / r->seconds : -1,
+           operations = r->seconds > 0 && r->operations > 0 ? r->operations / r->seconds : -1;
+    if (out->progress)
+        fprintf(stderr, "\r\033[K%s %s %s", r->op, r->row, r->shape);
+    if (r->wrong && !out->json)
+        printf("FAIL %s %s, shape %s on %s: %s\n", r->op, r->row, r->shape, device_name(r->device), r->wrong);
+    table_text(out->table, "op", r->op);
+    table_text(out->table, "kernel", r->row);
+    table_text(out->table, "device", device_name(r->device));
+    table_text(out->table, "shape", r->shape);
+    table_number(out->table, "us", r->seconds > 0 ? r->seconds * 1e6 : -1, 2);
+    table_number(out->table, "GB/s", rate > 0 ? rate * 1e-9 : -1, 1);
+    table_number(out->table, "of copy", rate > 0 && r->ceiling > 0 ? rate / r->ceiling : -1, 2);
+    table_number(out->table, "TFLOP/s", operations > 0 ? operations * 1e-12 : -1, 3);
+    table_text(out->table, "checked", r->wrong ? "wrong" : r->checked ? "yes" : "no");
+    table_json_only(out->table);
+    table_text(out->table, "problem", r->problem);
+    table_text(out->table, "machine", r->device->name);
+    table_number(out->table, "us_p10", r->fastest * 1e6, 2);
+    table_number(out->table, "us_p90", r->slowest * 1e6, 2);
+    table_number(out->table, "bytes", r->bytes, 0);
+    table_number(out->table, "operations", r->operations, 0);
+    table_number(out->table, "copy_GB/s", r->ceiling * 1e-9, 1);
+    table_integer(out->table, "copies", r->copies);
+    table_text(out->table, "wrong", r->wrong ? r->wrong : "");
+    table_end_row(out->table);
+}
+
+static void report_overhead(void *context, const struct bench_overhead *r)
+{
+    const struct output *out = context;
+    table_text(out->table, "op", r->op);
+    table_text(out->table, "kernel", r->row);
+    table_text(out->table, "device", device_name(r->device));
+    table_number(out->table, "call us", r->call * 1e6, 3);
+    table_number(out->table, "bare us", r->bare * 1e6, 3);
+    table_number(out->table, "overhead us", r->call > r->bare ? (r->call - r->bare) * 1e6 : 0, 3);
+    table_text(out->table, "problem", r->problem);
+    table_end_row(out->table);
+}
+
+static void report_compiled(void *context, const struct bench_compiled *r)
+{
+    const struct output *out = context;
+    char arch[16] = "cpu";
+    if (r->arch)
+        snprintf(arch, sizeof arch, "sm_%d", r->arch);
+    if (r->wrong[0] && !out->json)
+        printf("FAIL %s (%s): %s\n", r->kernel, r->constants, r->wrong);
+    table_text(out->table, "kernel", r->kernel);
+    table_text(out->table, "for", arch);
+    table_number(out->table, "compile s", r->compile, 3);
+    table_number(out->table, "load ms", r->load < 0 ? -1 : r->load * 1e3, 2);
+    table_text(out->table, "constants", r->constants);
+    table_json_only(out->table);
+    table_text(out->table, "op", r->op);
+    table_text(out->table, "row", r->row);
+    table_text(out->table, "wrong", r->wrong);
+    table_end_row(out->table);
+}
+
+static flashinfer_status compile(const struct options *options, struct output *out, int *failures)
+{
+    flashinfer_status status = FLASHINFER_OK;
+    if (options->cpu || !options->device_given)
+        status = bench_compile(options->op, options->kernel, false, 0, report_compiled, out, failures);
+    if (!status && (options->cuda || !options->device_given))
+        status =
+            bench_compile(options->op, options->kernel, true, options->arch, report_compiled, out, failures);
+    return status;
+}
+
+static flashinfer_status measure(const struct options *options, const struct device *device,
+                                 struct output *out, int *failures)
+{
+    const struct bench_options bench = {.kernel = options->kernel,
+                                        .shape = options->shape,
+                                        .seed = options->seed,
+                                        .values = options->values[0] ? options->values : NULL,
+                                        .unchecked = options->no_refcheck};
+    flashinfer_status status = FLASHINFER_OK;
+    for (int i = 0; options->op[i] && !status; i++)
+        status = options->overhead ? bench_overhead_op(options->op[i], device, &bench, report_overhead, out)
+                                   : bench_op(options->op[i], device, &bench, report_time, out, failures);
+    return status;
+}
+
+static flashinfer_status measure_all(const struct options *options, struct output *out, int *failures)
+{
+    const struct device *device;
+    if (options->cpu || !options->device_given) {
+        TRY(device_get((DLDevice){kDLCPU, 0}, &device));
+        TRY(measure(options, device, out, failures));
+    }
+    if (!options->cuda && options->device_given)
+        return FLASHINFER_OK;
+    flashinfer_status status = device_get((DLDevice){kDLCUDA, 0}, &device);
+    if (status)
+        return options->require_cuda || (options->cuda && !options->cpu) ? status : FLASHINFER_OK;
+    return measure(options, device, out, failures);
+}
+
+static int run(int argc, char **argv)
+{
+    struct options options;
+    int failures = 0;
+    int code = options_parse(&command_bench, argc, argv,
+                             "device kernel seed shape require arch refcheck no-refcheck overhead compile",
+                             true, true, &options);
+    if (code >= 0)
+        return code;
+    if (options.kernel && !options_has_kernel(&options))
+        return usage_error(&command_bench, "no op that was asked for has a kernel \"%s\"", options.kernel);
+    struct output out = {.table = table_open(options.json),
+                         .json = options.json,
+                         .progress = isatty(STDERR_FILENO) && !options.json};
+    flashinfer_status status =
+        options.compile ? compile(&options, &out, &failures) : measure_all(&options, &out, &failures);
+    if (out.progress)
+        fputs("\r\033[K", stderr);
+    table_close(out.table);
+    return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
+}
+
+const struct command command_bench = {
+    .name = "bench",
+    .summary = "time every kernel",
+    .help =
+        "usage: flashinfer bench [OPTION...] [OP...] [NAME=VALUE...] [-- -ARGUMENT...]\n\n"
+        "Times each kernel that serves the named shapes of each OP (default: every op), after comparing what "
+        "it writes with the\n"
+        "reference. Calls take copies of the tensors in turn, larger together than three times the "
+        "last-level cache. On a GPU they are\n"
+        "nodes of a graph between two events. Prints the median of one call, the bytes that it must move and "
+        "the floating-point\n"
+        "operations that it must do per second, and the share of what a large copy moves on this machine.\n\n"
+        "NAME=VALUE times the first named shape with that dimension, number, enum or dtype instead.\n\n"
+        "OPTIONS\n"
+        "  --device cpu|cuda|all  default all: the CPU, and a GPU if there is one\n"
+        "  --require cuda         fail if there is no GPU\n"
+        "  --kernel NAME          this kernel only\n"
+        "  --shape NAME           this named shape only\n"
+        "  --seed N               the random problem of seed N instead\n"
+        "  --no-refcheck          do not compare with the reference first (default: --refcheck)\n"
+        "  --overhead             instead: a whole call (its checks, the choice of a kernel) beside the bare "
+        "launch in its end, for the\n"
+        "                         smallest named shape, host time per call; on a CPU with one thread\n"
+        "  --compile              instead: seconds to compile each kernel with an empty cache, and to load "
+        "it from the disk\n"
+        "  --arch N               with --compile: the architecture where there is no GPU; default 90\n"
+        "  --json                 one object a line, with more figures: percentiles, bytes, operations, the "
+        "machine\n"
+        "  --help                 this text\n\n"
+        "EXAMPLES\n"
+        "  flashinfer bench rmsnorm --device cpu\n"
+        "  flashinfer bench mm m=16 n=4096 k=4096 dtype=bf16\n"
+        "  flashinfer bench --overhead rmsnorm\n\n" EXIT_CODES_HELP,
+    .run = run,
+};

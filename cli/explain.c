@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* flashinfer explain */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/options.h"
+#include "cli/table.h"
+#include "harness/fits.h"
+#include "harness/specs.h"
+
+static void print_dtypes(const struct op_arg *arg)
+{
+    const char *separator = "";
+    for (int dtype = 1; dtype < DTYPE_COUNT; dtype++)
+        if (arg->dtype.set >> dtype & 1) {
+            printf("%s%s", separator, dtype_name((enum dtype)dtype));
+            separator = "|";
+        }
+    if (arg->dtype.like)
+        printf("%sas %s", *separator ? ", default " : "", arg->dtype.like);
+}
+
+static void print_argument(const struct op_arg *arg)
+{
+    static const char *const kinds[] = {"",     "in",    "out",  "inout", "number", "int",
+                                        "enum", "dtype", "text", "plan",  "comm"};
+    printf("  %-24s %-7s", arg->name, kinds[arg->kind]);
+    print_dtypes(arg);
+    if (arg->shape)
+        printf(" [%s]", arg->shape);
+    if (arg->names)
+        printf("%s", arg->names);
+    if (arg->kind == OP_NUMBER || arg->kind == OP_INT)
+        printf("default %g, at least %g", arg->value, arg->min);
+    if ((arg->kind == OP_NUMBER || arg->kind == OP_INT) && arg->max != 0)
+        printf(", at most %g", arg->max);
+    printf("%s%s\n", arg->flags & OPTIONAL ? ", optional" : "", arg->flags & HOST ? ", on the host" : "");
+}
+
+static void print_declaration(const struct op *op)
+{
+    printf("%s: %s\n\nArguments\n", op->name, op->summary);
+    for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++)
+        print_argument(arg);
+    if (op->rules && op->rules[0])
+        puts("\nRules");
+    for (const char *const *rule = op->rules; rule && *rule; rule++)
+        printf("  %s\n", *rule);
+    if (op->shapes && op->shapes->name)
+        puts("\nNamed shapes");
+    for (const struct op_shape *shape = op->shapes; shape && shape->name; shape++)
+        printf("  %-24s %s\n", shape->name, shape->values);
+    putchar('\n');
+}
+
+struct output {
+    struct table *table;
+    const struct op *op;
+    const struct device *device;
+};
+
+static void found(void *context, const struct fit_row *row)
+{
+    static const char *const targets[] = {"cpu", "cuda", "any"};
+    const struct output *out = context;
+    char compiles[512] = "";
+    size_t length = 0;
+    for (int i = 0; !row->why_not && i < row->way->num_specs; i++) {
+        char constants[256];
+        specs_constants(&row->way->spec[i], constants, sizeof constants);
+        length += (size_t)snprintf(compiles + length, sizeof compiles - length, "%s%s(%s)", i ? ", " : "",
+                                   row->way->spec[i].kernel->name, constants);
+        length = length < sizeof compiles ? length : sizeof compiles - 1;
+    }
+    table_text(out->table, "kernel", row->row->name);
+    table_text(out->table, "runs on", targets[row->row->target]);
+    table_text(out->table, "device", device_is_cuda(out->device) ? out->device->isa : "cpu");
+    table_text(out->table, "serves", row->chosen ? "chosen" : row->why_not ? "no" : "yes");
+    table_integer(out->table, "workspace", row->why_not ? 0 : (int64_t)row->way->workspace);
+    table_text(out->table, "why not, or what is compiled", row->why_not ? row->why_not : compiles);
+    table_end_row(out->table);
+}
+
+static int explain_on(const struct options *options, const struct device *device)
+{
+    char problem[PROBLEM_MAX_TEXT] = "";
+    struct output out = {.table = table_open(options->json), .op = options->op[0], .device = device};
+    flashinfer_status status = fits_explain(options->op[0], options->values, device, problem, found, &out);
+    if (!options->json && problem[0])
+        printf("On %s, with %s\n", device->name, problem);
+    table_close(out.table);
+    if (!options->json)
+        putchar('\n');
+    return exit_with(status);
+}
+
+static int run(int argc, char **argv)
+{
+    struct options options;
+    int code = options_parse(&command_explain, argc, argv, "device arch", true, true, &options);
+    if (code >= 0)
+        return code;
+    if (options.num_named != 1)
+        return usage_error(&command_explain, "name one op");
+    if (!options.json)
+        print_declaration(options.op[0]);
+    struct device imagined;
+    const struct device *device;
+    if (options.arch) {
+        flashinfer_status status = device_imagine(options.arch, &imagined);
+        return status ? exit_with(status) : explain_on(&options, &imagined);
+    }
+    code = EXIT_FINE;
+    if (options.cpu || !options.device_given) {
+        flashinfer_status status = device_get((DLDevice){kDLCPU, 0}, &device);
+        code = status ? exit_with(status) : explain_on(&options, device);
+    }
+    if (!options.cuda && options.device_given)
+        return code;
+    flashinfer_status status = device_get((DLDevice){kDLCUDA, 0}, &device);
+    if (status)
+        return options.cuda ? exit_with(status) : code;
+    int second = explain_on(&options, device);
+    return second > code ? second : code;
+}
+
+const struct command command_explain = {
+    .name = "explain",
+    .summary = "say what an op takes, and which kernels serve a call",
+    .help =
+        "usage: flashinfer explain [OPTION...] OP [NAME=VALUE...] [-- -ARGUMENT...]\n\n"
+        "Prints the declaration of OP: arguments with dtypes and shapes, rules, named shapes. Then, for a "
+        "call with the given\n"
+        "dimensions, each row of its kernel table in order of preference: whether it serves the call, and "
+        "why not, or what is\n"
+        "compiled for it and how much workspace it needs. The first row that serves is chosen.\n\n"
+        "NAME=VALUE gives a dimension, number, enum or dtype (dtype=bf16, ARGUMENT:dtype=f16); -ARGUMENT, "
+        "after --, leaves an optional\n"
+        "argument out. What is not given is as in the op's first named shape.\n\n"
+        "OPTIONS\n"
+        "  --device cpu|cuda|all  default all: the CPU, and a GPU if there is one\n"
+        "  --arch N               a CUDA device of that architecture (90: sm_90), which need not be there\n"
+        "  --json                 one row of the kernel table a line\n"
+        "  --help                 this text\n\n"
+        "EXAMPLES\n"
+        "  flashinfer explain rmsnorm\n"
+        "  flashinfer explain mm --arch 90 m=16 n=4096 k=4096 dtype=bf16\n\n" EXIT_CODES_HELP,
+    .run = run,
+};

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* flashinfer show-config */
+#include <stdio.h>
+
+#include "backend/cuda.h"
+#include "cli/options.h"
+#include "cli/table.h"
+#include "core/environment.h"
+#include "core/threads.h"
+
+/* Without JSON: two lines, since values and meanings are long. */
+static void add(struct table *table, const char *what, const char *value, const char *meaning)
+{
+    if (!table) {
+        printf("%-26s %s\n%-26s   %s\n", what, value[0] ? value : "-", "", meaning);
+        return;
+    }
+    table_text(table, "what", what);
+    table_text(table, "value", value);
+    table_text(table, "meaning", meaning);
+    table_end_row(table);
+}
+
+static void add_devices(struct table *table)
+{
+    char text[512], name[24];
+    const struct device *device;
+    if (!device_get((DLDevice){kDLCPU, 0}, &device)) {
+        snprintf(text, sizeof text, "%s, %d processors, %s", device->name, device->sms, device->isa);
+        add(table, "cpu", text, "where calls on CPU tensors run");
+    }
+    int count = 0;
+    const struct cuda *driver = cuda();
+    if (!driver || driver->device_count(&count) || count == 0) {
+        device_get((DLDevice){kDLCUDA, 0}, &device);
+        add(table, "cuda:0", "", flashinfer_last_error());
+    }
+    for (int i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "cuda:%d", i);
+        if (device_get((DLDevice){kDLCUDA, i}, &device)) {
+            add(table, name, "", flashinfer_last_error());
+            continue;
+        }
+        snprintf(text, sizeof text, "%s, %s, %d multiprocessors", device->name, device->isa, device->sms);
+        add(table, name, text, "where calls on CUDA tensors run");
+    }
+}
+
+static int run(int argc, char **argv)
+{
+    struct options options;
+    int code = options_parse(&command_show_config, argc, argv, "", false, false, &options);
+    if (code >= 0)
+        return code;
+    struct table *table = options.json ? table_open(true) : NULL;
+    char text[512];
+    const char *name, *meaning, *value, *why;
+    add(table, "version", flashinfer_version(), "of the library");
+    add_devices(table);
+    snprintf(text, sizeof text, "%d", threads_count(0));
+    add(table, "threads", text, "of a CPU kernel, unless the caller says otherwise");
+    add(table, "cpu compiler", jit_toolchain(JIT_CPU, text, sizeof text), "compiles CPU kernels");
+    add(table, "cuda compiler", jit_toolchain(JIT_CUDA, text, sizeof text), "compiles CUDA kernels");
+    const char *folder = jit_cache_folder(&why);
+    add(table, "cache", folder, why[0] ? why : "folder of compiled kernels");
+    for (int i = 0; environment_entry(i, &name, &meaning, &value); i++)
+        add(table, name, value, meaning);
+    table_close(table);
+    return EXIT_FINE;
+}
+
+const struct command command_show_config = {
+    .name = "show-config",
+    .summary = "print what the library found on this machine",
+    .help = "usage: flashinfer show-config [--json]\n\n"
+            "Prints the devices, compilers and cache that the library found, or why there are none, and "
+            "every environment variable\n"
+            "that it reads, with the value in force.\n\n"
+            "OPTIONS\n"
+            "  --json   one object a line: what, value, meaning\n"
+            "  --help   this text\n\n" EXIT_CODES_HELP,
+    .run = run,
+};

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Element types of the CPU kernels. to_float is exact; from_float rounds to nearest, ties to even. Kernel constants that are dtypes
+ * arrive as these names: -DT=bf16. */
+#ifndef TYPES_H
+#define TYPES_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline, unused))
+#define LOG2E 1.4426950408889634f
+
+typedef struct { uint16_t bits; } f16;
+typedef struct { uint16_t bits; } bf16;
+typedef float f32;
+typedef int32_t i32;
+typedef int64_t i64;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef uint8_t u8;
+
+INLINE float f16_to_float(f16 x)
+{
+#ifdef __F16C__ /* Clang 14 has no _Float16 on x86 */
+    return _cvtsh_ss(x.bits);
+#else
+    _Float16 h;
+    memcpy(&h, &x, sizeof h);
+    return (float)h;
+#endif
+}
+
+INLINE float bf16_to_float(bf16 x)
+{
+    uint32_t bits = (uint32_t)x.bits << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+INLINE float f32_to_float(f32 x) { return x; }
+
+INLINE f16 f16_from_float(float x)
+{
+#ifdef __F16C__
+    return (f16){_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT)};
+#else
+    _Float16 h = (_Float16)x;
+    f16 y;
+    memcpy(&y, &h, sizeof y);
+    return y;
+#endif
+}
+
+INLINE bf16 bf16_from_float(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (bf16){(uint16_t)(bits >> 16 | 0x40)};
+    return (bf16){(uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+}
+
+INLINE f32 f32_from_float(float x) { return x; }
+
+#define to_float(x) _Generic((x), f16: f16_to_float, bf16: bf16_to_float, f32: f32_to_float)(x)
+#define from_float(T, x) T##_from_float(x)
+#define FROM_FLOAT(T, x) from_float(T, x) /* when T is itself a constant */
+
+/* The rows, or whatever is divided, of part `part` of `parts`: [begin, end). */
+INLINE int64_t part_begin(int64_t total, int part, int parts) { return total * part / parts; }
+
+#endif

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sixteen floats at a time: the compiler lowers `vec` to what the machine has (one AVX-512 register, two AVX2, four NEON).
+ * Loads and stores take any alignment. */
+#ifndef VEC_H
+#define VEC_H
+
+#include "types.h"
+
+enum { LANES = 16 };
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t veci __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vech __attribute__((vector_size(2 * LANES)));
+
+INLINE vec vec_set(float x) { return x - (vec){0}; }
+
+INLINE vec vec_load_f32(const f32 *from)
+{
+    vec x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+INLINE vec vec_load_bf16(const bf16 *from)
+{
+#ifdef __AVX512F__ /* one instruction, where GCC 12 makes four of it */
+    return (vec)((vecu)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)) << 16);
+#else
+    vech h;
+    memcpy(&h, from, sizeof h);
+    return (vec)(__builtin_convertvector(h, vecu) << 16);
+#endif
+}
+
+INLINE vec vec_load_f16(const f16 *from)
+{
+    vec x;
+#if defined __AVX512F__
+    x = (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif defined __F16C__
+    __m256 low = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+    __m256 high = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + 8)));
+    memcpy(&x, &low, 32);
+    memcpy((char *)&x + 32, &high, 32);
+#else
+    for (int i = 0; i < LANES; i++)
+        x[i] = f16_to_float(from[i]);
+#endif
+    return x;
+}
+
+INLINE void vec_store_f32(f32 *to, vec x) { memcpy(to, &x, sizeof x); }
+
+INLINE void vec_store_bf16(bf16 *to, vec x)
+{
+    vecu bits = (vecu)x;
+    vecu rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    vecu quiet = bits >> 16 | 0x40;
+#ifdef __AVX512F__
+    __m512i h = _mm512_mask_mov_epi32((__m512i)rounded, _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q), (__m512i)quiet);
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(h));
+#else
+    vecu is_nan = (vecu)(x != x);
+    vech h = __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), vech);
+    memcpy(to, &h, sizeof h);
+#endif
+}
+
+INLINE void vec_store_f16(f16 *to, vec x)
+{
+#if defined __AVX512F__
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined __F16C__
+    __m256 low, high;
+    memcpy(&low, &x, 32);
+    memcpy(&high, (char *)&x + 32, 32);
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    _mm_storeu_si128((__m128i *)(to + 8), _mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    for (int i = 0; i < LANES; i++)
+        to[i] = f16_from_float(x[i]);
+#endif
+}
+
+/* The first n elements, at most LANES; the rest is not touched and reads as 0. */
+#define VEC_PARTIAL(T)                                       \
+    INLINE vec vec_load_n_##T(const T *from, int64_t n)      \
+    {                                                        \
+        if (n >= LANES)                                      \
+            return vec_load_##T(from);                       \
+        T part[LANES] = {0};                                 \
+        memcpy(part, from, (size_t)n * sizeof *part);        \
+        return vec_load_##T(part);                           \
+    }                                                        \
+    INLINE void vec_store_n_##T(T *to, vec x, int64_t n)     \
+    {                                                        \
+        if (n >= LANES) {                                    \
+            vec_store_##T(to, x);                            \
+            return;                                          \
+        }                                                    \
+        T part[LANES];                                       \
+        vec_store_##T(part, x);                              \
+        memcpy(to, part, (size_t)n * sizeof *part);          \
+    }
+VEC_PARTIAL(f16)
+VEC_PARTIAL(bf16)
+VEC_PARTIAL(f32)
+
+#define VEC_OF(name, p) _Generic((p), f16 *: name##_f16, const f16 *: name##_f16, bf16 *: name##_bf16, \
+                                 const bf16 *: name##_bf16, f32 *: name##_f32, const f32 *: name##_f32)
+#define vec_load(from) VEC_OF(vec_load, from)(from)
+#define vec_load_n(from, n) VEC_OF(vec_load_n, from)(from, n)
+#define vec_store(to, x) VEC_OF(vec_store, to)(to, x)
+#define vec_store_n(to, x, n) VEC_OF(vec_store_n, to)(to, x, n)
+
+/* The halves of halves, which reductions combine: lane i with lane i + 8, then i + 4, then i + 2, then i + 1. */
+typedef float vec8 __attribute__((vector_size(32)));
+typedef float vec4 __attribute__((vector_size(16)));
+#define VEC_SPLIT(low, high, x)                                       \
+    do {                                                              \
+        memcpy(&(low), &(x), sizeof(low));                            \
+        memcpy(&(high), (const char *)&(x) + sizeof(low), sizeof(high)); \
+    } while (0)
+
+INLINE float vec_sum(vec x)
+{
+    vec8 a, b;
+    vec4 c, d;
+    VEC_SPLIT(a, b, x);
+    a += b;
+    VEC_SPLIT(c, d, a);
+    c += d;
+    return (c[0] + c[2]) + (c[1] + c[3]);
+}
+
+/* One of two, lane by lane: a where the mask is all ones, b where it is zero. */
+INLINE vec vec_select(veci mask, vec a, vec b) { return (vec)((mask & (veci)a) | (~mask & (veci)b)); }
+
+/* a > b ? a : b and a < b ? a : b: the second one where either is NaN. */
+#ifdef __AVX512F__
+INLINE vec vec_max2(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vec vec_min2(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
+INLINE vec vec_max2(vec a, vec b) { return vec_select(a > b, a, b); }
+INLINE vec vec_min2(vec a, vec b) { return vec_select(a < b, a, b); }
+#endif
+
+INLINE float vec_max(vec x)
+{
+    vec8 a, b;
+    vec4 c, d;
+    VEC_SPLIT(a, b, x);
+    for (int i = 0; i < 8; i++)
+        a[i] = a[i] > b[i] ? a[i] : b[i];
+    VEC_SPLIT(c, d, a);
+    for (int i = 0; i < 4; i++)
+        c[i] = c[i] > d[i] ? c[i] : d[i];
+    float even = c[0] > c[2] ? c[0] : c[2], odd = c[1] > c[3] ? c[1] : c[3];
+    return even > odd ? even : odd;
+}
+
+/* Lanes 1 0 3 2 5 4 ... */
+INLINE vec vec_swap_neighbours(vec x)
+{
+#ifdef __clang__
+    return __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+#else
+    return __builtin_shuffle(x, (veci){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+#endif
+}
+
+/* The nearest integer, as a float and in *integer, for |x| < 2^22. */
+INLINE vec vec_round(vec x, veci *integer)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: its unit is one */
+    vec shifted = x + magic;
+    *integer = (veci)shifted - (veci)vec_set(magic);
+    return shifted - magic;
+}
+
+/* e^x within 1.5 units in the last place; subnormal, 0 and infinity where they are due; NaN stays NaN. */
+INLINE vec vec_exp(vec x)
+{
+    x = vec_max2(vec_set(-104.0f), vec_min2(vec_set(89.0f), x));
+    veci n;
+    vec rounded = vec_round(x * LOG2E, &n);
+    vec r = x - rounded * 0.693359375f + rounded * 2.12194440e-4f; /* ln 2 in two parts, the first exact in 9 bits */
+    vec y = 1.0f + (r + r * r * (0.5f + r * (0.16666533f + r * (0.04166724f + r * (0.008367542f + r * 0.0013863727f)))));
+#ifdef __AVX512F__
+    return (vec)_mm512_scalef_ps((__m512)y, (__m512)rounded);
+#else
+    /* 2^n in two factors: one alone may be too large, or too small, for a normal float. */
+    veci half = n >> 1;
+    return y * (vec)((half + 127) << 23) * (vec)((n - half + 127) << 23);
+#endif
+}
+
+/* 2^x within one unit in the last place (1.2e-7 of itself); 0 below 2^-126, infinity from 2^127.5 on; NaN stays NaN. */
+INLINE vec vec_exp2(vec x)
+{
+    x = vec_max2(vec_set(-127.0f), vec_min2(vec_set(128.0f), x));
+    veci n;
+    vec r = x - vec_round(x, &n);
+    vec y = 1.0f + r * (0.693147182f + r * (0.240226507f + r * (0.0555035695f + r * (0.00961808302f + r * (0.00133908633f + r * 0.000154531634f)))));
+    return y * (vec)((n + 127) << 23); /* exponents 0 and 255 stand for 0 and infinity */
+}
+
+/* sin and cos of 2 pi x for |x| <= 0.5, within 2^-23. */
+INLINE void vec_sincos_turns(vec x, vec *sine, vec *cosine)
+{
+    veci quadrant;
+    vec a = (x - vec_round(x * 4.0f, &quadrant) * 0.25f) * 6.2831853f; /* in [-pi / 4, pi / 4]; the difference is exact */
+    vec z = a * a;
+    vec s = a + a * z * (-0.16666655f + z * (0.008332178f + z * -0.00019517234f));
+    vec c = 1.0f - 0.5f * z + z * z * (0.041666646f + z * (-0.0013887367f + z * 2.443838e-05f));
+    veci odd = (quadrant & 1) != 0;
+    *sine = (vec)((veci)vec_select(odd, c, s) ^ (quadrant & 2) << 30);
+    *cosine = (vec)((veci)vec_select(odd, s, c) ^ ((quadrant + 1) & 2) << 30);
+}
+
+#endif

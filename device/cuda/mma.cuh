@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tensor cores of sm_80 and later, and what feeds them: asynchronous copies into shared memory, ldmatrix, mma.sync. Shared memory is
+ * addressed by 32-bit addresses, see shared_address.
+ *
+ * Fragments of m16n8k16, where g = lane / 4 and t = lane % 4 (.. means two neighbours in one register, the lower column first):
+ *   a[0] = A[g][2t..], a[1] = A[g + 8][2t..], a[2] = A[g][2t + 8..], a[3] = A[g + 8][2t + 8..]
+ *   b[0] = B[2t..][g], b[1] = B[2t + 8..][g]
+ *   d[0], d[1] = D[g][2t..], d[2], d[3] = D[g + 8][2t..] */
+#ifndef MMA_CUH
+#define MMA_CUH
+
+#include "types.cuh"
+
+DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* d += a * b, accumulated in float32. The tag, any value of that type, says what the operands hold. */
+DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], f16)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bf16)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* Four 8x8 matrices of 16-bit elements. Lane 8i + j gives the 16-byte aligned address of row j of matrix i; r[i] receives elements
+ * [g][2t..] of matrix i, or [2t..][g] with _trans. */
+DEVICE void ldmatrix_x4(uint32_t (&r)[4], uint32_t address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+/* Copies 16 bytes to shared memory, of which the first `bytes` (0 to 16) are read and the rest is zero. Both addresses are
+ * multiples of 16; with 0 bytes the global one is not read, but must be a valid pointer. */
+DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
+}
+
+/* Closes a group of this thread's copies. */
+DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/* Waits until at most `pending` of this thread's groups, the latest ones, are under way. A barrier makes the data visible to others. */
+template <int pending> DEVICE void cp_async_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+/* 16 bytes of what no running kernel writes, streamed past the L1 cache. */
+DEVICE void load_constant_16(uint32_t (&r)[4], const void *global)
+{
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "l"(global));
+}
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Element types and their conversions. to_float is exact; to<T> rounds to nearest, ties to even. Kernel constants that are dtypes
+ * arrive as these names: -DT=bf16. */
+#ifndef TYPES_CUH
+#define TYPES_CUH
+
+#include "integers.h"
+
+#define DEVICE static __device__ __forceinline__
+#define INFINITY __int_as_float(0x7f800000)
+#define LOG2E 1.4426950408889634f
+
+/* Threads that a multiprocessor holds. */
+#if __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000 || __CUDA_ARCH__ == 1030
+#define SM_THREADS 2048
+#else
+#define SM_THREADS 1536
+#endif
+
+struct f16 { uint16_t bits; };
+struct bf16 { uint16_t bits; };
+typedef float f32;
+typedef int32_t i32;
+typedef int64_t i64;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef uint8_t u8;
+
+DEVICE float to_float(f16 x)
+{
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+}
+
+DEVICE float to_float(bf16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
+DEVICE float to_float(float x) { return x; }
+
+DEVICE void from_float(f16 *y, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y->bits) : "f"(x)); }
+DEVICE void from_float(bf16 *y, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y->bits) : "f"(x)); }
+DEVICE void from_float(float *y, float x) { *y = x; }
+
+/* Two values in one register, the first in the low half: what mma takes and 4-byte stores write. */
+DEVICE uint32_t pack2(f16, float low, float high)
+{
+    uint32_t y;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
+DEVICE uint32_t pack2(bf16, float low, float high)
+{
+    uint32_t y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
+DEVICE float2 unpack2(f16, uint32_t x)
+{
+    f16 low = {(uint16_t)x}, high = {(uint16_t)(x >> 16)};
+    return make_float2(to_float(low), to_float(high));
+}
+
+DEVICE float2 unpack2(bf16, uint32_t x)
+{
+    return make_float2(__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u));
+}
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* N consecutive elements, loaded and stored as one access of up to 16 bytes: as they are in memory (vec) or widened to float. The
+ * address is a multiple of the access; N is a power of two. */
+#ifndef VEC_CUH
+#define VEC_CUH
+
+#include "types.cuh"
+
+/* What the machine loads and stores as one; a struct of elements it would take apart. */
+template <int bytes> struct word;
+template <> struct word<1> { typedef uint8_t type; };
+template <> struct word<2> { typedef uint16_t type; };
+template <> struct word<4> { typedef uint32_t type; };
+template <> struct word<8> { typedef uint2 type; };
+template <> struct word<16> { typedef uint4 type; };
+
+template <class Element, int N> struct vec { typename word<sizeof(Element) * N>::type bits; };
+
+template <class Element, int N> union vec_elements {
+    vec<Element, N> all;
+    Element at[N];
+};
+
+template <int N, class Element> DEVICE vec<Element, N> load_vec(const Element *from)
+{
+    return *(const vec<Element, N> *)from;
+}
+
+template <int N, class Element> DEVICE void store_vec(Element *to, vec<Element, N> v) { *(vec<Element, N> *)to = v; }
+
+template <int N, class Element> DEVICE void widen(float (&x)[N], vec<Element, N> v)
+{
+    vec_elements<Element, N> e;
+    e.all = v;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        x[i] = to_float(e.at[i]);
+}
+
+template <int N, class Element> DEVICE void load(float (&x)[N], const Element *from) { widen(x, load_vec<N>(from)); }
+
+template <int N, class Element> DEVICE void store(Element *to, const float (&x)[N])
+{
+    vec_elements<Element, N> e;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        from_float(&e.at[i], x[i]);
+    store_vec(to, e.all);
+}
+
+#endif

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Everything. */
+#ifndef FLASHINFER_FLASHINFER_H
+#define FLASHINFER_FLASHINFER_H
+
+#include "flashinfer/activation.h"
+#include "flashinfer/attention.h"
+#include "flashinfer/core.h"
+#include "flashinfer/gemm.h"
+#include "flashinfer/jit.h"
+#include "flashinfer/norm.h"
+#include "flashinfer/page.h"
+#include "flashinfer/rope.h"
+#include "flashinfer/sampling.h"
+
+#endif

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention on a CPU: up to ROWS packed rows of one request and KV head over its pages, 64 tokens at a time. What batch_prefill_cpu and
+ * batch_decode_cpu share.
+ *
+ * Keys and values of a tile are packed for `multiply`, which has 64 results of each of 6 rows in registers: keys transposed, so that a
+ * lane is a token; values in pairs of tokens where dot.h multiplies pairs, so that a lane is a dimension. All rows of the tile use them.
+ * The order of a row's sums depends on nothing but its own request.
+ *
+ *   T        f16, bf16
+ *   HEAD_DIM 64, 128 */
+#ifndef ATTENTION_CPU_H
+#define ATTENTION_CPU_H
+
+#include <stdbool.h>
+
+#include "attention_args.h"
+#include "dot.h"
+
+enum {
+    UNIT = DOT_UNIT(T),
+    ROWS = ATTENTION_CPU_ROWS,
+    TILE = 4 * LANES,
+    KEY_UNITS = HEAD_DIM / UNIT, /* of a row of queries or keys */
+    TOKEN_UNITS = TILE / UNIT,   /* of a row of weights */
+    ROWS_AT_ONCE = 6
+};
+
+/* Packed rows of one request and KV head. */
+struct task {
+    int request, kv_head;
+    int64_t first_q;     /* the request's first query token */
+    int64_t qo_len, kv_len;
+    int64_t row, rows;   /* the first row and their number, at most ROWS */
+};
+
+struct state {
+    uint32_t q[ROWS][KEY_UNITS], keys[KEY_UNITS][TILE], values[TOKEN_UNITS][HEAD_DIM], weights[ROWS][TOKEN_UNITS];
+    float logits[ROWS][TILE], o[ROWS][HEAD_DIM];
+    float top[ROWS], sum[ROWS];        /* largest logit in base 2, sum of exp2(logit - top) */
+    int64_t begin[ROWS], end[ROWS];    /* tokens that the row sees */
+    const T *key[TILE], *value[TILE];  /* of the tile's tokens */
+    float factor, cap;                 /* logit = cap * tanh(factor * q . k), or factor * q . k if cap is 0 */
+};
+
+static inline int64_t kv_length(const struct attention_args *a, int request)
+{
+    int64_t pages = (int64_t)a->kv_indptr[request + 1] - a->kv_indptr[request];
+    return pages > 0 ? (pages - 1) * a->page_size + a->kv_last_page_len[request] : 0;
+}
+
+static inline void begin_rows(const struct attention_args *a, const struct task *t, struct state *s)
+{
+    float factor = a->logit_factor * (a->q_scale ? *a->q_scale : 1.0f) * (a->k_scale ? *a->k_scale : 1.0f);
+    s->factor = a->soft_cap > 0 ? factor / a->soft_cap : factor * LOG2E;
+    s->cap = a->soft_cap * LOG2E;
+    for (int r = 0; r < t->rows; r++) {
+        int64_t token = (t->row + r) / a->group, head = t->kv_head * a->group + (t->row + r) % a->group;
+        int64_t own = t->kv_len - t->qo_len + token;
+        const T *q = (const T *)a->q + (t->first_q + token) * a->q_token + head * a->q_head;
+        for (int i = 0; i < HEAD_DIM; i += DOT_STEP(T))
+            vec_store_f32((float *)s->q[r] + i / UNIT, dot_load(T, q + i));
+        s->end[r] = !a->causal ? t->kv_len : own + 1 > 0 ? own + 1 : 0;
+        s->begin[r] = a->window_left >= 0 && own > a->window_left ? own - a->window_left : 0;
+        s->top[r] = -INFINITY;
+        s->sum[r] = 0;
+        memset(s->o[r], 0, sizeof s->o[r]);
+    }
+}
+
+/* Where keys and values of the tokens [first, first + count) lie. */
+static inline void find_tokens(const struct attention_args *a, const struct task *t, int64_t first, int count, struct state *s)
+{
+    const int32_t *page = a->kv_indices + a->kv_indptr[t->request] + first / a->page_size;
+    const T *keys = (const T *)a->k + t->kv_head * a->k_head, *values = (const T *)a->v + t->kv_head * a->v_head;
+    for (int64_t i = 0, slot = first % a->page_size; i < count; i++, slot++) {
+        if (slot == a->page_size) {
+            slot = 0;
+            page++;
+        }
+        s->key[i] = keys + *page * a->k_page + slot * a->k_slot;
+        s->value[i] = values + *page * a->v_page + slot * a->v_slot;
+    }
+}
+
+static inline void pack_keys(struct state *s, int count)
+{
+    for (int token = 0; token < TILE; token += LANES)
+        for (int unit = 0; unit < KEY_UNITS; unit += LANES) {
+            vec x[LANES];
+            for (int i = 0; i < LANES; i++)
+                x[i] = token + i < count ? dot_load(T, s->key[token + i] + unit * UNIT) : (vec){0};
+            vec_transpose(x);
+            for (int i = 0; i < LANES; i++)
+                vec_store_f32((float *)s->keys[unit + i] + token, x[i]);
+        }
+}
+
+static inline void pack_values(struct state *s, int count)
+{
+    static const T zeros[HEAD_DIM];
+    for (int token = 0; token < count; token += UNIT) {
+        const T *value[2] = {s->value[token], UNIT == 2 && token + 1 < count ? s->value[token + UNIT - 1] : zeros};
+        for (int i = 0; i < HEAD_DIM; i += LANES)
+            vec_store_f32((float *)s->values[token / UNIT] + i, dot_pack(T, value[0] + i, value[1] + i));
+    }
+}
+
+/* c[rows][64] (+)= a[rows][units] * b[units][64], with the given strides. */
+INLINE void multiply_rows(const int rows, const bool add, float *c, int c_stride, const uint32_t *a, int a_stride, const uint32_t *b,
+                          int b_stride, int units)
+{
+    vec sum[ROWS_AT_ONCE][4];
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < 4; j++)
+            sum[r][j] = add ? vec_load_f32(c + r * c_stride + j * LANES) : (vec){0};
+    for (int unit = 0; unit < units; unit++) {
+        vec y[4];
+        for (int j = 0; j < 4; j++)
+            y[j] = vec_load_f32((const float *)b + (int64_t)unit * b_stride + j * LANES);
+        for (int r = 0; r < rows; r++) {
+            vec x = dot_broadcast(a + r * a_stride + unit);
+            for (int j = 0; j < 4; j++)
+                sum[r][j] = dot_add(T, sum[r][j], x, y[j]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < 4; j++)
+            vec_store_f32(c + r * c_stride + j * LANES, sum[r][j]);
+}
+
+INLINE void multiply(int64_t rows, const bool add, float *c, int c_stride, const uint32_t *a, int a_stride, const uint32_t *b,
+                     int b_stride, int units)
+{
+    for (; rows >= ROWS_AT_ONCE; rows -= ROWS_AT_ONCE) {
+        multiply_rows(ROWS_AT_ONCE, add, c, c_stride, a, a_stride, b, b_stride, units);
+        c += ROWS_AT_ONCE * c_stride;
+        a += ROWS_AT_ONCE * a_stride;
+    }
+    switch (rows) {
+    case 1: multiply_rows(1, add, c, c_stride, a, a_stride, b, b_stride, units); break;
+    case 2: multiply_rows(2, add, c, c_stride, a, a_stride, b, b_stride, units); break;
+    case 3: multiply_rows(3, add, c, c_stride, a, a_stride, b, b_stride, units); break;
+    case 4: multiply_rows(4, add, c, c_stride, a, a_stride, b, b_stride, units); break;
+    case 5: multiply_rows(5, add, c, c_stride, a, a_stride, b, b_stride, units); break;
+    default: break;
+    }
+}
+
+/* Turns a row's products with the tile's keys into weights, relative to its largest logit, which may grow. */
+INLINE void weigh_row(struct state *s, int r, int64_t first)
+{
+    const vec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vec x[4], peak = vec_set(-INFINITY), sum = {0};
+    bool masked = s->begin[r] > first || s->end[r] < first + TILE;
+    for (int j = 0; j < 4; j++) {
+        x[j] = vec_load_f32(s->logits[r] + j * LANES) * s->factor;
+        if (s->cap > 0)
+            x[j] = s->cap * (1.0f - 2.0f / (1.0f + vec_exp2(2.0f * LOG2E * x[j])));
+        if (masked) {
+            vec token = lane + (float)(j * LANES);
+            veci hidden = (token < (float)(s->begin[r] - first)) | (token >= (float)(s->end[r] - first));
+            x[j] = vec_select(hidden, vec_set(-INFINITY), x[j]);
+        }
+        peak = vec_max2(x[j], peak);
+    }
+    float top = vec_max(peak);
+    top = top > s->top[r] ? top : s->top[r];
+    float base = top == -INFINITY ? 0 : top; /* nothing seen yet: all weights are 0, not NaN */
+    for (int j = 0; j < 4; j++) {
+        x[j] = vec_exp2(x[j] - base);
+        sum += x[j];
+        dot_store(T, s->weights[r] + j * LANES / UNIT, x[j]);
+    }
+    if (top > s->top[r]) {
+        float shrink = exp2f(s->top[r] - base);
+        s->sum[r] *= shrink;
+        s->top[r] = top;
+        for (int i = 0; i < HEAD_DIM; i += LANES)
+            vec_store_f32(s->o[r] + i, vec_load_f32(s->o[r] + i) * shrink);
+    }
+    s->sum[r] += vec_sum(sum);
+}
+
+static inline void write_rows(const struct attention_args *a, const struct task *t, const struct state *s)
+{
+    for (int r = 0; r < t->rows; r++) {
+        int64_t token = t->first_q + (t->row + r) / a->group, head = t->kv_head * a->group + (t->row + r) % a->group;
+        float top = s->top[r], sum = s->sum[r], shrink = 1;
+        if (a->sinks) {
+            float sink = a->sinks[head] * LOG2E, peak = top > sink ? top : sink, base = peak == -INFINITY ? 0 : peak;
+            shrink = exp2f(top - base);
+            sum = sum * shrink + exp2f(sink - base);
+            top = peak;
+        }
+        float factor = sum == 0 ? 0 : shrink * a->out_factor * (a->v_scale ? *a->v_scale : 1.0f) / sum;
+        T *out = (T *)a->out + token * a->out_token + head * a->out_head;
+        for (int i = 0; i < HEAD_DIM; i += LANES)
+            vec_store(out + i, vec_load_f32(s->o[r] + i) * factor);
+        if (a->lse)
+            a->lse[token * a->lse_token + head * a->lse_head] = sum == 0 ? -INFINITY : top + log2f(sum);
+    }
+}
+
+static void attend(const struct attention_args *a, const struct task *t)
+{
+    _Alignas(64) struct state s;
+    begin_rows(a, t, &s);
+    int64_t last = t->rows - 1, end = s.end[last] < t->kv_len ? s.end[last] : t->kv_len, rows_done = 0;
+    for (int64_t first = s.begin[0] / TILE * TILE; first < end; first += TILE) {
+        int count = (int)(end - first < TILE ? end - first : TILE);
+        while (s.end[rows_done] <= first)
+            rows_done++;
+        int64_t rows = t->rows - rows_done;
+        find_tokens(a, t, first, count, &s);
+        pack_keys(&s, count);
+        multiply(rows, false, s.logits[rows_done], TILE, s.q[rows_done], KEY_UNITS, s.keys[0], TILE, KEY_UNITS);
+        for (int r = (int)rows_done; r < t->rows; r++)
+            weigh_row(&s, r, first);
+        pack_values(&s, count);
+        for (int i = 0; i < HEAD_DIM; i += TILE)
+            multiply(rows, true, s.o[rows_done] + i, HEAD_DIM, s.weights[rows_done], TOKEN_UNITS, s.values[0] + i, HEAD_DIM,
+                     (count + UNIT - 1) / UNIT);
+    }
+    write_rows(a, t, &s);
+}
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side of the kernels of batch_prefill and batch_decode: which of them serve a call, and their launch. */
+#include "ops/attention/attention_kernels.h"
+
+#include "flashinfer/attention.h"
+#include "ops/attention/attention_args.h"
+
+enum { MAX_GRID_Y = 65535, MAX_PARTS = INT32_MAX };
+enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
+
+static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "ALIGNED", "TILE_Q"}};
+static const struct jit_kernel decode_sm80 = {"batch_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "ALIGNED"}};
+static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM"}};
+static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM"}};
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int32_t attention_window(int64_t window_left) { return window_left < INT32_MAX ? (int32_t)window_left : -1; }
+
+size_t attention_workspace(const struct attention_plan *plan)
+{
+    size_t part = ATTENTION_DECODE_PART_BYTES((size_t)plan->head_dim);
+    return plan->whole ? 0 : 2 * (size_t)plan->workers * part;
+}
+
+static struct attention_divisor divisor(uint32_t by)
+{
+    uint32_t shift = 31;
+    while ((UINT64_C(1) << (shift - 31)) < by)
+        shift++;
+    return (struct attention_divisor){(uint32_t)(((UINT64_C(1) << shift) + by - 1) / by), shift};
+}
+
+static float factor_of(const flashinfer_number *number)
+{
+    return number->kind == FLASHINFER_NUMBER_TENSOR ? 1.0f : (float)number_value(number);
+}
+
+static const float *pointer_of(const flashinfer_number *number)
+{
+    return number->kind == FLASHINFER_NUMBER_TENSOR ? tensor_data(number->value.tensor) : NULL;
+}
+
+static struct attention_args fill_args(const struct call *call, const struct attention_tensors *t)
+{
+    const struct attention_plan *plan = call->plan;
+    int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2, group = plan->num_qo_heads / plan->num_kv_heads;
+    bool own_window = t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
+    struct attention_args a = {
+        .out = tensor_data(t->out),
+        .q = tensor_data(t->q),
+        .k = tensor_data(t->k_cache),
+        .v = tensor_data(t->v_cache),
+        .qo_indptr = t->qo_indptr ? tensor_data(t->qo_indptr) : NULL,
+        .kv_indptr = tensor_data(t->kv_indptr),
+        .kv_indices = tensor_data(t->kv_indices),
+        .kv_last_page_len = tensor_data(t->kv_last_page_len),
+        .sinks = t->sinks ? tensor_data(t->sinks) : NULL,
+        .q_scale = pointer_of(t->q_scale),
+        .k_scale = pointer_of(t->k_scale),
+        .v_scale = pointer_of(t->v_scale),
+        .workspace = call->exec.workspace,
+        .out_token = tensor_stride(t->out, 0),
+        .out_head = tensor_stride(t->out, 1),
+        .q_token = tensor_stride(t->q, 0),
+        .q_head = tensor_stride(t->q, 1),
+        .k_page = tensor_stride(t->k_cache, 0),
+        .k_slot = tensor_stride(t->k_cache, slot_axis),
+        .k_head = tensor_stride(t->k_cache, 3 - slot_axis),
+        .v_page = tensor_stride(t->v_cache, 0),
+        .v_slot = tensor_stride(t->v_cache, slot_axis),
+        .v_head = tensor_stride(t->v_cache, 3 - slot_axis),
+        .logit_factor = (float)(plan->sm_scale * factor_of(t->q_scale) * factor_of(t->k_scale)),
+        .out_factor = factor_of(t->v_scale),
+        .soft_cap = (float)plan->logits_soft_cap,
+        .by_page_size = divisor((uint32_t)plan->page_size),
+        .by_group = divisor((uint32_t)group),
+        .batch = (int32_t)tensor_shape(t->kv_last_page_len, 0),
+        .num_kv_heads = plan->num_kv_heads,
+        .group = group,
+        .page_size = plan->page_size,
+        .window_left = own_window ? attention_window(t->window_left->value.i) : plan->window_left,
+        .causal = plan->causal,
+        .whole = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT,
+    };
+    if (t->lse) {
+        a.lse = tensor_data(t->lse);
+        a.lse_token = tensor_stride(t->lse, 0);
+        a.lse_head = tensor_stride(t->lse, 1);
+    }
+    return a;
+}
+
+/* Tiles of `rows` packed rows that hold every request's rows, whatever their lengths. */
+static int64_t count_tiles(const struct call *call, const struct attention_tensors *t, int64_t rows)
+{
+    const struct attention_plan *plan = call->plan;
+    return ceil_div(tensor_shape(t->q, 0) * (plan->num_qo_heads / plan->num_kv_heads), rows) + tensor_shape(t->kv_last_page_len, 0);
+}
+
+static int32_t *add_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)
+{
+    const struct attention_plan *plan = call->plan;
+    int32_t *constant = way_spec(way, kernel);
+    constant[0] = plan->dtype;
+    constant[1] = plan->head_dim;
+    return constant;
+}
+
+static int32_t is_aligned(const struct attention_tensors *t)
+{
+    return tensor_is_aligned(t->q, 8) && tensor_is_aligned(t->out, 8) && tensor_is_aligned(t->k_cache, 16) &&
+           tensor_is_aligned(t->v_cache, 16);
+}
+
+const char *attention_fit_prefill_sm80(const struct call *call, const struct attention_tensors *t, struct way *way)
+{
+    const struct attention_plan *plan = call->plan;
+    way->value[WAY_GRID] = count_tiles(call, t, plan->tile_q);
+    way->value[WAY_GRID_Y] = plan->num_kv_heads;
+    way->value[WAY_THREADS] = plan->tile_q * 2;
+    way->value[WAY_SMEM] = ATTENTION_PREFILL_SMEM(plan->head_dim);
+    if (way->value[WAY_GRID] > INT32_MAX || plan->num_kv_heads > MAX_GRID_Y)
+        return "there are more rows or heads than a grid has blocks for";
+    int32_t *constant = add_spec(call, way, &prefill_sm80);
+    constant[2] = is_aligned(t);
+    constant[3] = plan->tile_q;
+    return NULL;
+}
+
+const char *attention_fit_decode_sm80(const struct call *call, const struct attention_tensors *t, struct way *way)
+{
+    const struct attention_plan *plan = call->plan;
+    way->value[WAY_GRID] = plan->workers;
+    way->value[WAY_GRID_Y] = 1;
+    way->value[WAY_THREADS] = 128;
+    way->value[WAY_SMEM] = ATTENTION_DECODE_SMEM;
+    way->workspace = call->exec.flags & FLASHINFER_BATCH_INVARIANT ? 0 : attention_workspace(plan);
+    add_spec(call, way, &decode_sm80)[2] = is_aligned(t);
+    return NULL;
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way, const struct jit_kernel *kernel, int64_t parts)
+{
+    if (parts > MAX_PARTS)
+        return "there are more rows than parts can be numbered";
+    way->value[WAY_GRID] = parts;
+    add_spec(call, way, kernel);
+    return NULL;
+}
+
+const char *attention_fit_prefill_cpu(const struct call *call, const struct attention_tensors *t, struct way *way)
+{
+    const struct attention_plan *plan = call->plan;
+    return fit_cpu(call, way, &prefill_cpu, count_tiles(call, t, ATTENTION_CPU_ROWS) * plan->num_kv_heads);
+}
+
+const char *attention_fit_decode_cpu(const struct call *call, const struct attention_tensors *t, struct way *way)
+{
+    const struct attention_plan *plan = call->plan;
+    int64_t tiles = ceil_div(plan->num_qo_heads / plan->num_kv_heads, ATTENTION_CPU_ROWS);
+    return fit_cpu(call, way, &decode_cpu, tensor_shape(t->q, 0) * plan->num_kv_heads * tiles);
+}
+
+flashinfer_status attention_run(const struct call *call, const struct attention_tensors *t, const struct way *way)
+{
+    struct attention_args a = fill_args(call, t);
+    struct jit_launch launch = {
+        .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y]},
+        .block = {(uint32_t)way->value[WAY_THREADS]},
+        .smem = (uint32_t)way->value[WAY_SMEM],
+        .args = &a,
+        .args_size = sizeof a,
+    };
+    return call_launch(call, way, 0, launch);
+}

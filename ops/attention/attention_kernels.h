@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side that batch_prefill, batch_decode and their plans share. */
+#ifndef ATTENTION_KERNELS_H
+#define ATTENTION_KERNELS_H
+
+#include "op/op.h"
+
+extern const struct op op_batch_prefill_plan, op_batch_decode_plan;
+
+/* What a plan holds. */
+struct attention_plan {
+    int32_t num_qo_heads, num_kv_heads, head_dim, page_size;
+    int32_t kv_layout, causal, window_left, whole; /* whole: keys and values are never divided */
+    int32_t dtype;                                 /* of q, keys, values and out */
+    int32_t tile_q;                                /* packed rows of a block of batch_prefill_sm80 */
+    int32_t workers;                               /* blocks of batch_decode_sm80 */
+    double sm_scale, logits_soft_cap;
+};
+
+/* The bytes of workspace that runs need at most. */
+size_t attention_workspace(const struct attention_plan *plan);
+
+/* Tokens to the left that a kernel is told; -1: all. */
+int32_t attention_window(int64_t window_left);
+
+/* What the two plan ops take, as far as it matters here; what an op does not have is 0. */
+struct attention_options {
+    flashinfer_plan *plan;
+    bool is_decode;
+    int64_t max_total_qo, max_batch_size;
+    const DLTensor *qo_indptr;
+    int32_t kv_layout, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size;
+    int32_t custom_mask, causal, pos_encoding_mode, multi_item_scoring, fixed_split_size, disable_split_kv, q_len_per_req;
+    double sm_scale, logits_soft_cap;
+    flashinfer_number window_left;
+    DLDataType q_data_type, kv_data_type, o_data_type;
+};
+
+const char *attention_plan_fit(const struct attention_options *options);
+flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *options);
+
+/* What the two run ops take. */
+struct attention_tensors {
+    const DLTensor *out, *lse, *q, *k_cache, *v_cache, *qo_indptr, *kv_indptr, *kv_indices, *kv_last_page_len, *sinks;
+    const flashinfer_number *q_scale, *k_scale, *v_scale, *window_left;
+};
+
+const char *attention_fit_prefill_sm80(const struct call *call, const struct attention_tensors *t, struct way *way);
+const char *attention_fit_decode_sm80(const struct call *call, const struct attention_tensors *t, struct way *way);
+const char *attention_fit_prefill_cpu(const struct call *call, const struct attention_tensors *t, struct way *way);
+const char *attention_fit_decode_cpu(const struct call *call, const struct attention_tensors *t, struct way *way);
+flashinfer_status attention_run(const struct call *call, const struct attention_tensors *t, const struct way *way);
+
+/* Refuses indptr that do not start at 0 or that decrease or lead too far, pages that do not exist, and lengths that no page has. */
+flashinfer_status attention_validate(const struct call *call, const struct attention_tensors *t);
+
+/* In float64. The tensors are the reference's; for decode, qo_indptr is NULL. */
+void attention_reference(const struct reference *r, const struct attention_tensors *t);
+
+/* Puts NaN and other rubbish into the slots of the cache that no request has. */
+void attention_spoil(struct problem *problem);
+
+/* The keys, values, queries and results that a call touches, and its products; lengths as if tokens were shared out evenly. */
+void attention_cost(const struct attention_plan *plan, const struct attention_tensors *t, double *bytes, double *operations);
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What batch_prefill_plan and batch_decode_plan do: refuse what no kernel serves, and write down what runs need. */
+#include <math.h>
+
+#include "core/status.h"
+#include "flashinfer/attention.h"
+#include "ops/attention/attention_args.h"
+#include "ops/attention/attention_kernels.h"
+
+enum {
+    MAX_DECODE_BLOCKS = 3,   /* of a multiprocessor, as far as registers go */
+    STATIC_DECODE_SMEM = 3072, /* of a block, and what the driver takes */
+};
+
+const char *attention_plan_fit(const struct attention_options *o)
+{
+    enum dtype q = dtype_of(o->q_data_type);
+    int32_t head_dim = o->head_dim_qk;
+    if (head_dim != 64 && head_dim != 128)
+        return "head_dim must be 64 or 128";
+    if (o->head_dim_vo && o->head_dim_vo != head_dim)
+        return "head_dim_vo must be head_dim_qk";
+    if (q != DTYPE_F16 && q != DTYPE_BF16)
+        return "q_data_type must be f16 or bf16";
+    if (dtype_of(o->kv_data_type) != q || dtype_of(o->o_data_type) != q)
+        return "kv_data_type and o_data_type must be q_data_type";
+    if (o->custom_mask)
+        return "custom masks are not served";
+    if (o->multi_item_scoring)
+        return "multi-item scoring is not served";
+    if (o->pos_encoding_mode != FLASHINFER_POS_ENCODING_NONE)
+        return "pos_encoding_mode must be NONE";
+    if (o->fixed_split_size)
+        return "fixed_split_size is not served; disable_split_kv makes a row's bits independent of the batch, too";
+    if (o->q_len_per_req > 1)
+        return "q_len_per_req must be 1; batch_prefill takes more";
+    return NULL;
+}
+
+/* The largest tile that a typical request fills and that leaves no multiprocessor idle. */
+static int32_t choose_tile_q(const struct call *call, const struct attention_options *o)
+{
+    int64_t group = o->num_qo_heads / o->num_kv_heads, total = o->max_total_qo, batch = o->max_batch_size;
+    if (o->qo_indptr && tensor_data(o->qo_indptr) && tensor_shape(o->qo_indptr, 0) > 1) {
+        const int32_t *indptr = tensor_data(o->qo_indptr);
+        batch = tensor_shape(o->qo_indptr, 0) - 1;
+        total = indptr[batch];
+    }
+    for (int32_t tile = 128; tile > 16; tile = tile == 128 ? 64 : 16)
+        if (total * group / batch > tile / 2 && total * group / tile * o->num_kv_heads >= call->device->sms)
+            return tile;
+    return 16;
+}
+
+/* As many blocks of batch_decode_sm80 as run at a time. */
+static int32_t count_workers(const struct device *device)
+{
+    int32_t blocks = device->smem_sm / (ATTENTION_DECODE_SMEM + STATIC_DECODE_SMEM);
+    return device->sms * (blocks < 1 ? 1 : blocks < MAX_DECODE_BLOCKS ? blocks : MAX_DECODE_BLOCKS);
+}
+
+flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *o)
+{
+    bool cuda_decode = o->is_decode && call->device->id.device_type == kDLCUDA;
+    struct attention_plan plan = {
+        .num_qo_heads = o->num_qo_heads,
+        .num_kv_heads = o->num_kv_heads,
+        .head_dim = o->head_dim_qk,
+        .page_size = o->page_size,
+        .kv_layout = o->kv_layout,
+        .causal = o->causal,
+        .window_left = attention_window(o->window_left.value.i),
+        .whole = o->disable_split_kv,
+        .dtype = (int32_t)dtype_of(o->q_data_type),
+        .tile_q = o->is_decode ? 0 : choose_tile_q(call, o),
+        .workers = cuda_decode ? count_workers(call->device) : 0,
+        .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt(o->head_dim_qk),
+        .logits_soft_cap = o->logits_soft_cap,
+    };
+    return call_write_plan(call, o->plan, &plan, sizeof plan, attention_workspace(&plan));
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention in float64, token by token, with the error that float32 kernels may have; what tests put into caches; what a call costs. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "flashinfer/attention.h"
+#include "harness/problem.h"
+#include "harness/reference.h"
+#include "ops/attention/attention_kernels.h"
+
+enum { MAX_HEAD_DIM = 128 };
+
+/* A row and the request it belongs to. */
+struct row {
+    const struct attention_plan *plan;
+    const struct attention_tensors *t;
+    int64_t request, first_page, kv_len;
+    int64_t token, head;         /* in q and out */
+    int64_t begin, end;          /* tokens it sees */
+    double scale, v_scale;
+    double *logit, *logit_error; /* [kv_len] natural logits, and by how much a kernel's may differ */
+};
+
+static double number_of(const flashinfer_number *number)
+{
+    return number->kind == FLASHINFER_NUMBER_TENSOR ? *(const double *)number->value.tensor->data : number_value(number);
+}
+
+/* A token's key or value for the row's head. */
+static const double *find(const struct row *row, const DLTensor *cache, int64_t token)
+{
+    const struct attention_plan *p = row->plan;
+    const double *kv_indices = row->t->kv_indices->data, *data = cache->data;
+    int64_t page = (int64_t)kv_indices[row->first_page + token / p->page_size], slot = token % p->page_size;
+    int64_t kv_head = row->head / (p->num_qo_heads / p->num_kv_heads);
+    int64_t at = p->kv_layout == FLASHINFER_NHD ? (page * p->page_size + slot) * p->num_kv_heads + kv_head
+                                                : (page * p->num_kv_heads + kv_head) * p->page_size + slot;
+    return data + at * p->head_dim;
+}
+
+/* Each of the head_dim additions of a dot product is off by at most 2 units of the sum of magnitudes (tensor cores truncate), or by a
+ * subnormal that counts as zero; scales and the subtraction of the largest logit add 8 units of the logit. tanh by 2^x is off by 2^-20
+ * times the cap, absolutely. */
+static void compute_logits(const struct row *row)
+{
+    const struct attention_plan *p = row->plan;
+    const double *q = (const double *)row->t->q->data + (row->token * p->num_qo_heads + row->head) * p->head_dim;
+    for (int64_t j = row->begin; j < row->end; j++) {
+        const double *k = find(row, row->t->k_cache, j);
+        double dot = 0, magnitude = 0;
+        for (int i = 0; i < p->head_dim; i++) {
+            dot += q[i] * k[i];
+            magnitude += fabs(q[i] * k[i]);
+        }
+        double logit = dot * row->scale;
+        double error = fabs(row->scale) * p->head_dim * (2 * REFERENCE_UNIT * magnitude + FLT_MIN) + 8 * REFERENCE_UNIT * fabs(logit);
+        if (p->logits_soft_cap > 0) {
+            logit = p->logits_soft_cap * tanh(logit / p->logits_soft_cap);
+            error += p->logits_soft_cap * 0x1p-20;
+        }
+        row->logit[j] = logit;
+        row->logit_error[j] = error;
+    }
+}
+
+/* The weights' sum is at least 1 relative to the largest. A weight is off by its logit's error, by 16 units for 2^x and its rescalings, and
+ * by 2 units of its distance to the largest logit; when rounded to the dtype of v, by half a unit in the last place of that, at
+ * least by half of f16's smallest number. Sums of n terms are off by 2 n units. */
+static void finish_row(const struct row *row, enum dtype dtype, double *out, double *bound, double *lse, double *lse_bound)
+{
+    const struct attention_plan *p = row->plan;
+    const double *sinks = row->t->sinks ? row->t->sinks->data : NULL;
+    double top = sinks ? sinks[row->head] : -INFINITY, sum = 0, sum_error = 0, sums = 2 * (double)(row->end - row->begin) * REFERENCE_UNIT;
+    double rounding = dtype == DTYPE_F16 ? 0x1p-11 : 0x1p-8, smallest = dtype == DTYPE_F16 ? 0x1p-25 : FLT_MIN;
+    double error[MAX_HEAD_DIM] = {0};
+
+    for (int64_t j = row->begin; j < row->end; j++)
+        top = row->logit[j] > top || isnan(row->logit[j]) ? row->logit[j] : top;
+    if (sinks)
+        sum = exp(sinks[row->head] - top);
+    sum_error = sum * 16 * REFERENCE_UNIT;
+    for (int64_t j = row->begin; j < row->end; j++) {
+        const double *v = find(row, row->t->v_cache, j);
+        double weight = exp(row->logit[j] - top);
+        double off = weight * (expm1(row->logit_error[j] + 2 * REFERENCE_UNIT * fabs(row->logit[j] - top)) + 16 * REFERENCE_UNIT);
+        sum += weight;
+        sum_error += off;
+        for (int i = 0; i < p->head_dim; i++) {
+            out[i] += weight * v[i];
+            error[i] += fabs(v[i]) * (off + weight * (rounding + sums) + smallest) + FLT_MIN;
+        }
+    }
+    double off = sum > 0 ? sum_error / sum + sums + 8 * REFERENCE_UNIT : 0;
+    for (int i = 0; i < p->head_dim; i++) {
+        out[i] = sum == 0 ? 0 : out[i] * row->v_scale / sum;
+        bound[i] = sum == 0 ? 0 : off < 0.5 ? (error[i] * fabs(row->v_scale) / sum + fabs(out[i]) * off) / (1 - off) : INFINITY;
+    }
+    if (lse) {
+        *lse = sum == 0 ? -INFINITY : (top + log(sum)) * M_LOG2E;
+        *lse_bound = off < 0.5 ? -log1p(-off) * M_LOG2E + 4 * REFERENCE_UNIT * (fabs(top) * M_LOG2E + fabs(log2(sum > 0 ? sum : 1))) : INFINITY;
+    }
+}
+
+static void compute_row(const struct reference *r, const struct row *row)
+{
+    const struct attention_plan *p = row->plan;
+    int64_t at = row->token * p->num_qo_heads + row->head;
+    double *lse = row->t->lse ? row->t->lse->data : NULL, *lse_bound = lse ? reference_bound(r, row->t->lse) : NULL;
+    double *out = row->t->out->data, *bound = reference_bound(r, row->t->out);
+    if (!reference_wants(r, at))
+        return;
+    compute_logits(row);
+    finish_row(row, reference_dtype(r, row->t->v_cache), out + at * p->head_dim, bound + at * p->head_dim, lse ? lse + at : NULL,
+               lse ? lse_bound + at : NULL);
+}
+
+static void compute_request(const struct reference *r, struct row *row)
+{
+    const struct attention_plan *p = row->plan;
+    const struct attention_tensors *t = row->t;
+    const double *qo_indptr = t->qo_indptr ? t->qo_indptr->data : NULL, *kv_indptr = t->kv_indptr->data;
+    const double *last_page_len = t->kv_last_page_len->data;
+    int64_t first_q = qo_indptr ? (int64_t)qo_indptr[row->request] : row->request;
+    int64_t qo_len = qo_indptr ? (int64_t)qo_indptr[row->request + 1] - first_q : 1;
+    int64_t pages = (int64_t)(kv_indptr[row->request + 1] - kv_indptr[row->request]);
+    int64_t window_left = t->window_left->kind == FLASHINFER_NUMBER_ABSENT ? p->window_left : t->window_left->value.i;
+
+    row->first_page = (int64_t)kv_indptr[row->request];
+    row->kv_len = pages ? (pages - 1) * p->page_size + (int64_t)last_page_len[row->request] : 0;
+    row->logit = calloc((size_t)row->kv_len + 1, sizeof *row->logit);
+    row->logit_error = calloc((size_t)row->kv_len + 1, sizeof *row->logit_error);
+    for (int64_t i = 0; row->logit && row->logit_error && i < qo_len; i++)
+        for (row->head = 0; row->head < p->num_qo_heads; row->head++) {
+            row->token = first_q + i;
+            row->end = p->causal ? row->kv_len - qo_len + i + 1 : row->kv_len;
+            row->end = row->end < 0 ? 0 : row->end;
+            row->begin = window_left >= 0 && row->kv_len - qo_len + i > window_left ? row->kv_len - qo_len + i - window_left : 0;
+            compute_row(r, row);
+        }
+    free(row->logit);
+    free(row->logit_error);
+}
+
+void attention_reference(const struct reference *r, const struct attention_tensors *t)
+{
+    const struct attention_plan *plan = r->call->plan;
+    struct row row = {.plan = plan, .t = t, .scale = plan->sm_scale * number_of(t->q_scale) * number_of(t->k_scale),
+                      .v_scale = number_of(t->v_scale)};
+    for (; row.request < tensor_shape(t->kv_last_page_len, 0); row.request++)
+        compute_request(r, &row);
+}
+
+void attention_spoil(struct problem *problem)
+{
+    const struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr"), *kv_indices = problem_tensor(problem, "kv_indices");
+    const struct problem_tensor *last_page_len = problem_tensor(problem, "kv_last_page_len");
+    struct problem_tensor *caches[] = {problem_tensor(problem, "k_cache"), problem_tensor(problem, "v_cache")};
+    int64_t page_size = problem_dim(problem, "page_size"), num_pages = problem_dim(problem, "num_pages");
+    bool nhd = problem_dim(problem, "kv_layout") == FLASHINFER_NHD;
+    bool *used = calloc((size_t)(num_pages * page_size) + 1, 1);
+
+    for (int64_t b = 0; used && b < last_page_len->elements; b++)
+        for (int64_t page = (int64_t)problem_get(kv_indptr, b), end = (int64_t)problem_get(kv_indptr, b + 1); page < end; page++)
+            for (int64_t slot = 0; slot < (page + 1 < end ? page_size : (int64_t)problem_get(last_page_len, b)); slot++)
+                used[(int64_t)problem_get(kv_indices, page) * page_size + slot] = true;
+    for (int c = 0; used && problem->seed && c < 2; c++) {
+        int64_t width = caches[c]->shape[3], outer = caches[c]->shape[1], inner = caches[c]->shape[2];
+        for (int64_t i = 0; dtype_is_float(caches[c]->dtype) && i < caches[c]->elements; i++) {
+            int64_t slot = nhd ? i / width / inner % outer : i / width % inner, page = i / width / inner / outer;
+            if (!used[page * page_size + slot])
+                problem_set(caches[c], i, i % 3 ? NAN : INFINITY);
+        }
+    }
+    free(used);
+}
+
+void attention_cost(const struct attention_plan *plan, const struct attention_tensors *t, double *bytes, double *operations)
+{
+    double batch = (double)tensor_shape(t->kv_last_page_len, 0), queries = (double)tensor_shape(t->q, 0);
+    double tokens = (double)tensor_shape(t->kv_indices, 0) * plan->page_size, width = (double)plan->head_dim * dtype_bytes(plan->dtype);
+    double kv_len = batch > 0 ? tokens / batch : 0, qo_len = batch > 0 ? queries / batch : 0;
+    /* Causal attention leaves out a triangle of qo_len by qo_len. */
+    double products = queries * kv_len - (plan->causal && qo_len > 1 ? queries * (qo_len - 1) / 2 : 0);
+    *bytes = 2 * tokens * plan->num_kv_heads * width + 2 * queries * plan->num_qo_heads * width;
+    *operations = 4 * products * plan->num_qo_heads * plan->head_dim;
+}

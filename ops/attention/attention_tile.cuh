@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention of 16 packed rows, which one warp holds in registers, over tiles of keys and values in shared memory: what batch_prefill_sm80
+ * and batch_decode_sm80 share.
+ *
+ * A tile is tokens by HEAD_DIM elements, row by row; the 16-byte chunk c of a row lies at place c ^ (row % 8), so that neither copies
+ * nor ldmatrix have bank conflicts. Fragments are those of mma.cuh: a lane holds parts of rows g = lane / 4 and g + 8, columns
+ * 2t, 2t + 1 with t = lane % 4 of each 8.
+ *
+ *   T        f16, bf16
+ *   HEAD_DIM 64, 128
+ *   ALIGNED  1: q, k, v and out, and their strides, are multiples of 16 bytes; 0: of one element */
+#ifndef ATTENTION_TILE_CUH
+#define ATTENTION_TILE_CUH
+
+#include "attention_args.h"
+#include "math.cuh"
+#include "mma.cuh"
+#include "vec.cuh"
+
+enum { CHUNKS = HEAD_DIM / 8, ROW_BYTES = HEAD_DIM * 2 };
+
+/* The state of 16 rows; index 0 is row g, 1 is row g + 8. Logits are in base 2. */
+struct rows {
+    float top[2];            /* largest logit so far */
+    float sum[2];            /* of exp2(logit - top), over this lane's columns */
+    float o[HEAD_DIM / 8][4]; /* values weighted alike: columns 8i + 2t, of row g, then of g + 8 */
+};
+
+/* How a product of query and key becomes a logit in base 2. */
+struct logit_rule {
+    float factor, cap; /* cap * tanh(factor * s), or factor * s if cap is 0 */
+};
+
+DEVICE int divide(int n, struct attention_divisor by) { return (uint64_t)(uint32_t)n * by.factor >> by.shift; }
+
+DEVICE int kv_length(const struct attention_args &a, int request)
+{
+    int pages = a.kv_indptr[request + 1] - a.kv_indptr[request];
+    return pages > 0 ? (pages - 1) * a.page_size + a.kv_last_page_len[request] : 0;
+}
+
+DEVICE struct logit_rule make_logit_rule(const struct attention_args &a)
+{
+    float factor = a.logit_factor * (a.q_scale ? *a.q_scale : 1.0f) * (a.k_scale ? *a.k_scale : 1.0f);
+    struct logit_rule rule = {a.soft_cap > 0.0f ? factor / a.soft_cap : factor * LOG2E, a.soft_cap * LOG2E};
+    return rule;
+}
+
+DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk)
+{
+    return tile + row * ROW_BYTES + ((chunk ^ (row & 7)) << 4);
+}
+
+/* Eight elements to shared memory, or zeros, for which `from` may be any valid pointer. */
+DEVICE void copy_chunk(uint32_t to, const T *from, bool valid)
+{
+#if ALIGNED
+    cp_async_16(to, from, valid ? 16 : 0);
+#else
+    uint32_t x[4] = {0, 0, 0, 0};
+    if (valid) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[i] = from[2 * i].bits | (uint32_t)from[2 * i + 1].bits << 16;
+    }
+    *(uint4 *)__cvta_shared_to_generic(to) = make_uint4(x[0], x[1], x[2], x[3]);
+#endif
+}
+
+DEVICE uint32_t load_pair(const T *from)
+{
+#if ALIGNED
+    return *(const uint32_t *)from;
+#else
+    return from[0].bits | (uint32_t)from[1].bits << 16;
+#endif
+}
+
+/* Queries of rows g and g + 8, NULL for rows that do not exist, as fragments. */
+DEVICE void load_queries(uint32_t (&q)[HEAD_DIM / 16][4], const T *low, const T *high)
+{
+    int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM / 16; i++, column += 16) {
+        q[i][0] = low ? load_pair(low + column) : 0;
+        q[i][1] = high ? load_pair(high + column) : 0;
+        q[i][2] = low ? load_pair(low + column + 8) : 0;
+        q[i][3] = high ? load_pair(high + column + 8) : 0;
+    }
+}
+
+DEVICE void clear(struct rows &r)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        r.top[h] = -INFINITY;
+        r.sum[h] = 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM / 8; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            r.o[i][j] = 0.0f;
+}
+
+/* s[i] = logits of the tokens 8i to 8i + 7 of a tile of 8 * N keys. */
+template <int N> DEVICE void compute_logits(float (&s)[N][4], const uint32_t (&q)[HEAD_DIM / 16][4], uint32_t keys,
+                                            struct logit_rule rule)
+{
+    int lane = threadIdx.x % 32, odd = lane / 8 % 2;
+    uint32_t row = keys + (lane % 8 + lane / 16 * 8) * ROW_BYTES;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            s[i][j] = 0.0f;
+#pragma unroll
+    for (int k = 0; k < HEAD_DIM / 16; k++)
+#pragma unroll
+        for (int i = 0; i < N; i += 2) {
+            uint32_t r[4];
+            ldmatrix_x4(r, row + 8 * i * ROW_BYTES + (((2 * k + odd) ^ lane % 8) << 4));
+            uint32_t even_keys[2] = {r[0], r[1]}, odd_keys[2] = {r[2], r[3]};
+            mma_m16n8k16(s[i], q[k], even_keys, T());
+            mma_m16n8k16(s[i + 1], q[k], odd_keys, T());
+        }
+#pragma unroll
+    for (int i = 0; i < N; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            s[i][j] *= rule.factor;
+    if (rule.cap > 0.0f) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                s[i][j] = rule.cap * tanh_exp2(s[i][j]);
+    }
+}
+
+/* Hides logits outside of the columns [begin[h], end[h]) of each row; `first` is the column of s[0]. */
+template <int N> DEVICE void mask_logits(float (&s)[N][4], int first, const int (&begin)[2], const int (&end)[2])
+{
+    int column = first + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < N; i++, column += 8)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (column + j % 2 < begin[j / 2] || column + j % 2 >= end[j / 2])
+                s[i][j] = -INFINITY;
+}
+
+/* Turns logits into weights relative to the rows' largest logits, which may grow. */
+template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4])
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float top = r.top[h];
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            top = fmaxf(top, fmaxf(s[i][2 * h], s[i][2 * h + 1]));
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+        float base = top == -INFINITY ? 0.0f : top; /* nothing seen yet: all weights are 0, not NaN */
+        float shrink = exp2_approx(r.top[h] - base), sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < N; i++)
+#pragma unroll
+            for (int j = 2 * h; j < 2 * h + 2; j++) {
+                s[i][j] = exp2_approx(s[i][j] - base);
+                sum += s[i][j];
+            }
+        r.top[h] = top;
+        r.sum[h] = r.sum[h] * shrink + sum;
+#pragma unroll
+        for (int i = 0; i < HEAD_DIM / 8; i++) {
+            r.o[i][2 * h] *= shrink;
+            r.o[i][2 * h + 1] *= shrink;
+        }
+    }
+}
+
+/* o += weights times a tile of 8 * N values. */
+template <int N> DEVICE void accumulate(struct rows &r, const float (&s)[N][4], uint32_t values)
+{
+    int lane = threadIdx.x % 32;
+    uint32_t row = values + lane % 16 * ROW_BYTES;
+#pragma unroll
+    for (int k = 0; k < N; k += 2) {
+        uint32_t weights[4] = {pack2(T(), s[k][0], s[k][1]), pack2(T(), s[k][2], s[k][3]), pack2(T(), s[k + 1][0], s[k + 1][1]),
+                               pack2(T(), s[k + 1][2], s[k + 1][3])};
+#pragma unroll
+        for (int i = 0; i < HEAD_DIM / 8; i += 2) {
+            uint32_t x[4];
+            ldmatrix_x4_trans(x, row + 8 * k * ROW_BYTES + (((i + lane / 16) ^ lane % 8) << 4));
+            uint32_t even_columns[2] = {x[0], x[1]}, odd_columns[2] = {x[2], x[3]};
+            mma_m16n8k16(r.o[i], weights, even_columns, T());
+            mma_m16n8k16(r.o[i + 1], weights, odd_columns, T());
+        }
+    }
+}
+
+/* Sums over the lanes that share a row. */
+DEVICE void complete_sums(struct rows &r)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        r.sum[h] += __shfl_xor_sync(0xffffffffu, r.sum[h], 1);
+        r.sum[h] += __shfl_xor_sync(0xffffffffu, r.sum[h], 2);
+    }
+}
+
+/* What the weighted values of a row are multiplied by in the end; *lse gets its lse. */
+DEVICE float finish_row(const struct attention_args &a, float top, float sum, int head, float *lse)
+{
+    float shrink = 1.0f;
+    if (a.sinks) {
+        float sink = a.sinks[head] * LOG2E, peak = fmaxf(top, sink), base = peak == -INFINITY ? 0.0f : peak;
+        shrink = exp2_approx(top - base);
+        sum = sum * shrink + exp2_approx(sink - base);
+        top = peak;
+    }
+    *lse = sum == 0.0f ? -INFINITY : top + log2f(sum);
+    return sum == 0.0f ? 0.0f : shrink * a.out_factor * (a.v_scale ? *a.v_scale : 1.0f) / sum;
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op batch_decode. Kernels: batch_decode_sm80.cu, batch_decode_cpu.c; their host side is shared with batch_prefill. */
+#include "flashinfer/attention.h"
+#include "harness/reference.h"
+#include "ops/attention/attention_kernels.h"
+
+#define OP batch_decode
+DIMS(batch);
+
+#define CACHE(head_dim) \
+    "NHD: num_pages page_size num_kv_heads " head_dim " | HND: num_pages num_kv_heads page_size " head_dim, .by = "kv_layout"
+
+static const struct op_arg args[] = {
+    OUT(out, LIKE(o_data_type), "batch num_qo_heads head_dim"),
+    OUT(lse, F32, "batch num_qo_heads", .flags = OPTIONAL),
+    PLAN_IN(plan),
+    IN(q, LIKE(q_data_type), "batch num_qo_heads head_dim", .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)),
+    IN(k_cache, LIKE(kv_data_type), CACHE("head_dim"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
+    IN(v_cache, LIKE(kv_data_type), CACHE("head_dim"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
+    IN(kv_indptr, I32, "batch+1", .fill = INDPTR("num_indices")),
+    IN(kv_indices, I32, "num_indices", .fill = PERMUTED("num_pages")),
+    IN(kv_last_page_len, I32, "batch", .fill = LENGTHS(1, "page_size")),
+    NUMBER(q_scale, .value = 1, .shape = "1"),
+    NUMBER(k_scale, .value = 1, .shape = "1"),
+    NUMBER(v_scale, .value = 1, .shape = "1"),
+    INT(window_left, .min = -1, .flags = OPTIONAL | HOST),
+    IN(sinks, F32, "num_qo_heads", .flags = OPTIONAL),
+    IN(k_cache_sf, E4M3, CACHE("head_dim//16"), .flags = OPTIONAL),
+    IN(v_cache_sf, E4M3, CACHE("head_dim//16"), .flags = OPTIONAL),
+    NUMBER(skip_softmax_threshold_scale_factor),
+    {0},
+};
+
+static const char *const rules[] = {"batch <= max_batch_size", NULL};
+
+static struct attention_tensors tensors_of(const struct flashinfer_batch_decode *a)
+{
+    return (struct attention_tensors){
+        .out = a->out,
+        .lse = a->lse,
+        .q = a->q,
+        .k_cache = a->k_cache,
+        .v_cache = a->v_cache,
+        .kv_indptr = a->kv_indptr,
+        .kv_indices = a->kv_indices,
+        .kv_last_page_len = a->kv_last_page_len,
+        .sinks = a->sinks,
+        .q_scale = &a->q_scale,
+        .k_scale = &a->k_scale,
+        .v_scale = &a->v_scale,
+        .window_left = &a->window_left,
+    };
+}
+
+static const char *fit_sm80(const struct call *call, struct way *way)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_fit_decode_sm80(call, &t, way);
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_fit_decode_cpu(call, &t, way);
+}
+
+static flashinfer_status run(const struct call *call, const struct way *way)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_run(call, &t, way);
+}
+
+static flashinfer_status validate(const struct call *call)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_validate(call, &t);
+}
+
+static const struct op_kernel kernels[] = {
+    {"batch_decode_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"batch_decode_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
+
+static void reference(const struct reference *r)
+{
+    const struct attention_tensors t = tensors_of(r->args);
+    attention_reference(r, &t);
+}
+
+static void cost(const struct call *call, double *bytes, double *operations)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    attention_cost(call->plan, &t, bytes, operations);
+}
+
+static const struct op_range ranges[] = {{"batch", 1, 24, 0}, {"num_pages", 1, 96, 0}, {"num_indices", 0, 96, 0}, {0}};
+
+#define HEADS(qo, kv, dim) " num_qo_heads=" #qo " num_kv_heads=" #kv " head_dim=" #dim
+#define LENGTHS_OF(batch, page_size, pages) \
+    " batch=" #batch " max_batch_size=" #batch " page_size=" #page_size " num_pages=" #pages " num_indices=" #pages
+
+static const struct op_shape shapes[] = {
+    {"smollm2_135m_batch_1", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(1, 16, 25)},
+    {"smollm2_135m_batch_16", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(16, 16, 400)},
+    {"smollm2_135m_batch_128", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(128, 16, 3200)},
+    {"llama_8b_batch_1", "q_data_type=f16" HEADS(32, 8, 128) LENGTHS_OF(1, 16, 512)},
+    {"llama_8b_batch_16", "q_data_type=bf16" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048)},
+    {"mha", "q_data_type=f16 kv_layout=HND" HEADS(16, 16, 64) LENGTHS_OF(5, 5, 500)},
+    {"mqa", "q_data_type=bf16" HEADS(40, 1, 128) LENGTHS_OF(3, 1, 1800)},
+    {0},
+};
+
+DEFINE_OP("attention", "out = softmax(q k / scale) v over the pages of each request, one query token each", .rules = rules,
+          .kernels = kernels, .plan = &op_batch_decode_plan, .validate = validate, .ranges = ranges, .shapes = shapes,
+          .reference = reference, .make = attention_spoil, .cost = cost);

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op batch_prefill. Kernels: batch_prefill_sm80.cu, batch_prefill_cpu.c; their host side is shared with batch_decode. */
+#include "flashinfer/attention.h"
+#include "harness/reference.h"
+#include "ops/attention/attention_kernels.h"
+
+#define OP batch_prefill
+DIMS(total_q, batch);
+
+#define CACHE(head_dim) \
+    "NHD: num_pages page_size num_kv_heads " head_dim " | HND: num_pages num_kv_heads page_size " head_dim, .by = "kv_layout"
+#define HEAD_DIM_VO "head_dim_vo+(head_dim_vo==0)*head_dim_qk"
+
+static const struct op_arg args[] = {
+    OUT(out, LIKE(o_data_type), "total_q num_qo_heads " HEAD_DIM_VO),
+    OUT(lse, F32, "total_q num_qo_heads", .flags = OPTIONAL),
+    PLAN_IN(plan),
+    IN(q, LIKE(q_data_type), "total_q num_qo_heads head_dim_qk", .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)),
+    IN(k_cache, LIKE(kv_data_type), CACHE("head_dim_qk"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
+    IN(v_cache, LIKE(kv_data_type), CACHE(HEAD_DIM_VO), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
+    IN(qo_indptr, I32, "batch+1", .fill = INDPTR("total_q")),
+    IN(kv_indptr, I32, "batch+1", .fill = INDPTR("num_indices")),
+    IN(kv_indices, I32, "num_indices", .fill = PERMUTED("num_pages")),
+    IN(kv_last_page_len, I32, "batch", .fill = LENGTHS(1, "page_size")),
+    IN(packed_custom_mask, U8, "mask_bytes", .flags = OPTIONAL, .required_if = "custom_mask", .fill = MASK),
+    IN(mask_indptr, I32, "batch+1", .flags = OPTIONAL, .required_if = "custom_mask", .fill = INDPTR("mask_bytes")),
+    IN(prefix_len, I32, "batch", .flags = OPTIONAL, .required_if = "multi_item_scoring"),
+    IN(token_pos_in_items, I32, "batch token_pos_in_items_len", .flags = OPTIONAL, .required_if = "multi_item_scoring"),
+    IN(max_item_len, I32, "batch", .flags = OPTIONAL, .required_if = "multi_item_scoring"),
+    NUMBER(q_scale, .value = 1, .shape = "1"),
+    NUMBER(k_scale, .value = 1, .shape = "1"),
+    NUMBER(v_scale, .value = 1, .shape = "1"),
+    INT(window_left, .min = -1, .flags = OPTIONAL | HOST),
+    IN(sinks, F32, "num_qo_heads", .flags = OPTIONAL),
+    IN(k_cache_sf, E4M3, CACHE("head_dim_qk//16"), .flags = OPTIONAL),
+    IN(v_cache_sf, E4M3, CACHE("(" HEAD_DIM_VO ")//16"), .flags = OPTIONAL),
+    NUMBER(skip_softmax_threshold_scale_factor),
+    {0},
+};
+
+static const char *const rules[] = {"total_q <= max_total_qo", "batch <= max_batch_size", NULL};
+
+static struct attention_tensors tensors_of(const struct flashinfer_batch_prefill *a)
+{
+    return (struct attention_tensors){
+        .out = a->out,
+        .lse = a->lse,
+        .q = a->q,
+        .k_cache = a->k_cache,
+        .v_cache = a->v_cache,
+        .qo_indptr = a->qo_indptr,
+        .kv_indptr = a->kv_indptr,
+        .kv_indices = a->kv_indices,
+        .kv_last_page_len = a->kv_last_page_len,
+        .sinks = a->sinks,
+        .q_scale = &a->q_scale,
+        .k_scale = &a->k_scale,
+        .v_scale = &a->v_scale,
+        .window_left = &a->window_left,
+    };
+}
+
+static const char *fit_sm80(const struct call *call, struct way *way)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_fit_prefill_sm80(call, &t, way);
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_fit_prefill_cpu(call, &t, way);
+}
+
+static flashinfer_status run(const struct call *call, const struct way *way)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_run(call, &t, way);
+}
+
+static flashinfer_status validate(const struct call *call)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    return attention_validate(call, &t);
+}
+
+static const struct op_kernel kernels[] = {
+    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"batch_prefill_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
+
+static void reference(const struct reference *r)
+{
+    const struct attention_tensors t = tensors_of(r->args);
+    attention_reference(r, &t);
+}
+
+static void cost(const struct call *call, double *bytes, double *operations)
+{
+    const struct attention_tensors t = tensors_of(call_args(call));
+    attention_cost(call->plan, &t, bytes, operations);
+}
+
+static const struct op_range ranges[] = {
+    {"total_q", 0, 96, 0}, {"batch", 1, 8, 0}, {"num_pages", 1, 48, 0}, {"num_indices", 0, 48, 0}, {"mask_bytes", 0, 8, 0}, {0},
+};
+
+#define HEADS(qo, kv, dim) " num_qo_heads=" #qo " num_kv_heads=" #kv " head_dim_qk=" #dim
+#define LENGTHS_OF(batch, total_q, page_size, pages)                                                                         \
+    " batch=" #batch " max_batch_size=" #batch " total_q=" #total_q " max_total_qo=" #total_q " page_size=" #page_size \
+    " num_pages=" #pages " num_indices=" #pages
+
+static const struct op_shape shapes[] = {
+    {"smollm2_135m_short", "q_data_type=bf16 causal=1" HEADS(9, 3, 64) LENGTHS_OF(4, 100, 16, 8)},
+    {"smollm2_135m", "q_data_type=bf16 causal=1" HEADS(9, 3, 64) LENGTHS_OF(4, 1200, 16, 76)},
+    {"llama_8b", "q_data_type=bf16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(2, 4096, 16, 256)},
+    {"llama_8b_chunk", "q_data_type=f16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(4, 512, 16, 512)},
+    {"mha_all", "q_data_type=f16 kv_layout=HND" HEADS(16, 16, 64) LENGTHS_OF(8, 512, 5, 512)},
+    {"mqa", "q_data_type=bf16 causal=1" HEADS(7, 1, 128) LENGTHS_OF(3, 300, 1, 900)},
+    {0},
+};
+
+DEFINE_OP("attention", "out = softmax(q k / scale) v over the pages of each request, any number of query tokens each", .rules = rules,
+          .kernels = kernels, .plan = &op_batch_prefill_plan, .validate = validate, .ranges = ranges, .shapes = shapes,
+          .reference = reference, .make = attention_spoil, .cost = cost);

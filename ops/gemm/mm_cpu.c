@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mm on a CPU: out[m][n] = sum over k of a[m][k] * b[k][n], + bias[n], for any strides of b.
+ *
+ * A part takes a block of rows and a range of panels of COLUMNS columns. It goes through k in pieces of DEPTH units (dot.h): packs that
+ * piece of b so that sixteen neighbouring columns make a vec for each unit, then takes ROWS rows of a at a time, packed too, each unit
+ * of which meets all columns in registers, while the piece of b that comes next is fetched. Where k is longer than one piece the sums
+ * wait in `sums`. An output's bits depend on its row of a and its column of b only.
+ *
+ *   T    f16, bf16
+ *   OUT  f16, bf16, f32 */
+#include <stdbool.h>
+
+#include "dot.h"
+#include "mm_args.h"
+
+#ifdef __AVX512F__
+enum { ROWS = 8, VECS = 3 };
+#else
+enum { ROWS = 4, VECS = 1 };
+#endif
+enum { COLUMNS = MM_CPU_COLUMNS, DEPTH = 384, UNIT = DOT_UNIT(T), PIECE = DEPTH * UNIT };
+
+struct packed {
+    uint32_t b[COLUMNS / LANES][DEPTH][LANES];
+    uint32_t a[ROWS][DEPTH + LANES]; /* a stride that is no power of two keeps the rows in different sets of the cache */
+    float sums[MM_CPU_ROWS][COLUMNS];
+} __attribute__((aligned(64)));
+
+/* Sixteen columns of b from `b` on, of which `columns` exist, and `depth` elements of k: any strides. Missing columns and the end of the
+ * last vec are zero. */
+static void pack_columns(uint32_t (*packed)[LANES], const T *b, const struct mm_args *p, int64_t columns, int64_t depth)
+{
+    for (int64_t at = 0; at < depth; at += DOT_STEP(T)) {
+        vec x[LANES];
+        for (int i = 0; i < LANES; i++) {
+            const T *column = b + i * p->b_n_stride + at * p->b_k_stride;
+            int64_t count = i < columns ? depth - at : 0;
+            T gathered[DOT_STEP(T)];
+            if (p->b_k_stride != 1) {
+                for (int64_t l = 0; l < count && l < DOT_STEP(T); l++)
+                    gathered[l] = column[l * p->b_k_stride];
+                column = gathered;
+            }
+            x[i] = dot_load_n(T, column, count);
+        }
+        vec_transpose(x);
+        memcpy(packed[at / UNIT], x, sizeof x);
+    }
+}
+
+/* The same where b's rows are contiguous and all sixteen columns exist. */
+static void pack_rows(uint32_t (*packed)[LANES], const T *b, const struct mm_args *p, int64_t depth)
+{
+    static const T zeros[LANES];
+    for (int64_t at = 0; at < depth; at += UNIT, packed++) {
+        vec x = dot_pack(T, b + at * p->b_k_stride, at + 1 < depth ? b + (at + 1) * p->b_k_stride : zeros);
+        memcpy(packed, &x, sizeof x);
+    }
+}
+
+/* Columns column .. column + 47 of b, k from `from`. */
+static void pack_b(struct packed *s, const struct mm_args *p, int64_t from, int64_t depth, int64_t column)
+{
+    for (int j = 0; j < COLUMNS / LANES; j++, column += LANES) {
+        const T *b = (const T *)p->b + from * p->b_k_stride + column * p->b_n_stride;
+        if (p->b_k_stride != 1 && p->b_n_stride == 1 && p->n - column >= LANES)
+            pack_rows(s->b[j], b, p, depth);
+        else
+            pack_columns(s->b[j], b, p, p->n - column, depth);
+    }
+}
+
+static void pack_a(struct packed *s, const struct mm_args *p, int64_t row, int rows, int64_t from, int64_t depth)
+{
+    const T *a = (const T *)p->a + row * p->a_stride + from;
+    for (int i = 0; i < rows; i++, a += p->a_stride)
+        for (int64_t at = 0; at < depth; at += DOT_STEP(T)) {
+            vec x = dot_load_n(T, a + at, depth - at);
+            memcpy(&s->a[i][at / UNIT], &x, sizeof x);
+        }
+}
+
+/* Adds `rows` rows times VECS vecs of columns to their sums, or starts them. */
+INLINE void multiply(struct packed *s, const int rows, int64_t units, int j, float (*sums)[COLUMNS], bool first)
+{
+    vec sum[ROWS][VECS];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < VECS; v++)
+            sum[i][v] = first ? (vec){0} : vec_load(&sums[i][(j + v) * LANES]);
+    for (int64_t unit = 0; unit < units; unit++) {
+        vec y[VECS];
+        for (int v = 0; v < VECS; v++)
+            memcpy(&y[v], s->b[j + v][unit], sizeof y[v]);
+        for (int i = 0; i < rows; i++) {
+            vec x = dot_broadcast(&s->a[i][unit]);
+            for (int v = 0; v < VECS; v++)
+                sum[i][v] = dot_add(T, sum[i][v], x, y[v]);
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < VECS; v++)
+            vec_store(&sums[i][(j + v) * LANES], sum[i][v]);
+}
+
+static void multiply_rows(struct packed *s, int rows, int64_t units, float (*sums)[COLUMNS], bool first)
+{
+    for (int j = 0; j < COLUMNS / LANES; j += VECS)
+        switch (rows) {
+#if __AVX512F__
+        case 8: multiply(s, 8, units, j, sums, first); break;
+        case 7: multiply(s, 7, units, j, sums, first); break;
+        case 6: multiply(s, 6, units, j, sums, first); break;
+        case 5: multiply(s, 5, units, j, sums, first); break;
+#endif
+        case 4: multiply(s, 4, units, j, sums, first); break;
+        case 3: multiply(s, 3, units, j, sums, first); break;
+        case 2: multiply(s, 2, units, j, sums, first); break;
+        default: multiply(s, 1, units, j, sums, first); break;
+        }
+}
+
+static void store_row(const struct mm_args *p, const float *sums, int64_t row, int64_t column)
+{
+    OUT *out = (OUT *)p->out + row * p->out_stride;
+    for (int64_t at = column; at < column + COLUMNS && at < p->n; at += LANES, sums += LANES) {
+        vec y = vec_load(sums);
+        if (p->bias)
+            y += vec_load_n((const T *)p->bias + at, p->n - at);
+        vec_store_n(out + at, y, p->n - at);
+    }
+}
+
+/* Fetches slice `slice` of `slices` of the columns column .. column + 47 of b, k from `from`, where each column is contiguous.
+ * Inlined, for GCC drops calls of a function that only prefetches. */
+INLINE void prefetch_b(const struct mm_args *p, int64_t from, int64_t column, int slice, int slices)
+{
+    enum { LINE = 64 / sizeof(T) };
+    int64_t depth = p->k - from < PIECE ? p->k - from : PIECE;
+    for (int64_t i = part_begin(COLUMNS, slice, slices); i < part_begin(COLUMNS, slice + 1, slices); i++)
+        for (int64_t at = 0; at < depth && column + i < p->n; at += LINE)
+            __builtin_prefetch((const T *)p->b + (column + i) * p->b_n_stride + from + at, 0, 2);
+}
+
+/* Rows row .. row + rows - 1 of the columns column .. column + 47, of a part whose columns end at `end`. */
+static void panel(struct packed *s, const struct mm_args *p, int64_t row, int64_t rows, int64_t column, int64_t end)
+{
+    int tiles = (int)((rows + ROWS - 1) / ROWS);
+    for (int64_t from = 0; from == 0 || from < p->k; from += PIECE) {
+        int64_t depth = p->k - from < PIECE ? p->k - from : PIECE, units = (depth + UNIT - 1) / UNIT;
+        bool last = from + PIECE >= p->k;
+        int64_t next_from = last ? 0 : from + PIECE, next_column = last ? column + COLUMNS : column;
+        pack_b(s, p, from, depth, column);
+        for (int tile = 0; tile < tiles; tile++) {
+            int64_t begin = part_begin(rows, tile, tiles);
+            int count = (int)(part_begin(rows, tile + 1, tiles) - begin);
+            if (next_column < end && p->b_k_stride == 1)
+                prefetch_b(p, next_from, next_column, tile, tiles);
+            pack_a(s, p, row + begin, count, from, depth);
+            multiply_rows(s, count, units, s->sums + begin, from == 0);
+        }
+    }
+    for (int64_t i = 0; i < rows; i++)
+        store_row(p, s->sums[i], row + i, column);
+}
+
+void mm_cpu(const struct mm_args *p, int part, int parts)
+{
+    int blocks = (int)((p->m + MM_CPU_ROWS - 1) / MM_CPU_ROWS), block = part % blocks;
+    int64_t row = part_begin(p->m, block, blocks), rows = part_begin(p->m, block + 1, blocks) - row;
+    int64_t panels = (p->n + COLUMNS - 1) / COLUMNS;
+    int64_t column = part_begin(panels, part / blocks, parts / blocks) * COLUMNS;
+    int64_t end = part_begin(panels, part / blocks + 1, parts / blocks) * COLUMNS;
+    struct packed s;
+    for (; column < end; column += COLUMNS)
+        panel(&s, p, row, rows, column, end);
+}

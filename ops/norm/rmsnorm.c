@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op rmsnorm. Its kernels are shared with fused_add_rmsnorm: rmsnorm_kernels.c. */
+#include "flashinfer/norm.h"
+#include "harness/reference.h"
+#include "ops/norm/rmsnorm_kernels.h"
+
+#define OP rmsnorm
+DIMS(rows, hidden);
+
+#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
+
+static const struct op_arg args[] = {
+    OUT(out, LIKE(input), "... hidden", MAY_ALIAS(input)),
+    IN(input, F16 | BF16, "... hidden", .fill = SPECIAL),
+    IN(weight, LIKE(input), "hidden"),
+    NUMBER(eps, .value = 1e-6, .min = 1e-30),
+    {0},
+};
+
+static const char *const rules[] = {"hidden > 0", NULL};
+
+static struct rmsnorm_tensors tensors(const struct call *call)
+{
+    const struct flashinfer_rmsnorm *a = call_args(call);
+    return (struct rmsnorm_tensors){.out = a->out, .input = a->input, .weight = a->weight, .eps = a->eps};
+}
+
+static const char *fit_sm80(const struct call *call, struct way *way)
+{
+    return rmsnorm_fit_sm80(tensors(call), way);
+}
+
+static const char *fit_wide_sm80(const struct call *call, struct way *way)
+{
+    return rmsnorm_fit_wide_sm80(tensors(call), way);
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way)
+{
+    return rmsnorm_fit_cpu(tensors(call), way);
+}
+
+static flashinfer_status run(const struct call *call, const struct way *way)
+{
+    return rmsnorm_run(call, tensors(call), way);
+}
+
+static const struct op_kernel kernels[] = {
+    {"rmsnorm_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"rmsnorm_wide_sm80", OP_CUDA, 80, 0, fit_wide_sm80, run},
+    {"rmsnorm_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
+
+static void reference(const struct reference *r)
+{
+    const struct flashinfer_rmsnorm *a = r->args;
+    const struct dims *d = call_dims(r->call);
+    const double *x = a->input->data, *weight = a->weight->data;
+    double *y = a->out->data, *bound = reference_bound(r, a->out);
+
+    for (int64_t row = 0; row < d->rows; row++, x += d->hidden, y += d->hidden, bound += d->hidden)
+        rmsnorm_reference(y, bound, x, weight, d->hidden, a->eps);
+}
+
+static const struct op_range ranges[] = {{"rows", 0, 300, 0}, {"hidden", 1, 9000, 0}, {0}};
+
+static const struct op_shape shapes[] = {
+    {"smollm2_135m", "rows=1 hidden=576 dtype=bf16"},
+    {"odd", "rows=7 hidden=111 dtype=f16"},
+    {"llama_8b_decode", "rows=128 hidden=4096 dtype=bf16"},
+    {"llama_8b_prefill", "rows=8192 hidden=4096 dtype=bf16"},
+    {"wide", "rows=64 hidden=16384 dtype=f16"},
+    {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
+    {"llama_8b_heads", "rows=1024 hidden=128 dtype=bf16"},
+    {0},
+};
+
+DEFINE_OP("norm", "out = input / rms(input) * weight over the last dimension",
+          .rules = rules, .kernels = kernels, .ranges = ranges, .shapes = shapes, .reference = reference);

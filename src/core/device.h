@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What kernels need to know of the device they run on. Devices are found once and stay where they are. */
+#ifndef CORE_DEVICE_H
+#define CORE_DEVICE_H
+
+#include "core/status.h"
+
+struct device {
+    DLDevice id;        /* kDLCPU 0, or kDLCUDA n */
+    int32_t arch;       /* CUDA: 10 * major + minor (90 for Hopper). CPU: 0 */
+    int32_t sms;        /* CUDA: streaming multiprocessors. CPU: processors this process may use */
+    int32_t smem_block; /* CUDA: bytes of shared memory a block may have. CPU: 0 */
+    int32_t smem_sm;    /* CUDA: bytes of shared memory of one multiprocessor. CPU: 0 */
+    int64_t l2_bytes;   /* of the last-level cache */
+    void *context;      /* CUDA: the primary context, retained; NULL for a device that is only imagined */
+    char name[96];      /* "NVIDIA H200"; the CPU's brand */
+    char isa[96];       /* CUDA: "sm_90a". CPU: what compiled code depends on: "x86-64-v4 avx512_bf16 " and a hash of
+                           all feature bits and the model */
+};
+
+/* The device that tensors of this DLPack device live on: kDLCPU and kDLCUDAHost give the CPU, kDLCUDA and
+ * kDLCUDAManaged a GPU. */
+flashinfer_status device_get(DLDevice id, const struct device **out);
+
+/* A CUDA device of that architecture that need not exist, to choose and compile kernels for it. */
+flashinfer_status device_imagine(int32_t arch, struct device *out);
+
+/* Architectures that kernels are compiled for, ascending, 0-terminated: 80, 86, 89, 90, ... */
+extern const int32_t device_archs[];
+
+/* "sm_90a": the name NVRTC is given for an architecture, with the suffix that unlocks its own instructions.
+ * NULL if it is not in device_archs. */
+const char *device_arch_name(int32_t arch);
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading DLTensors: the few questions that checks and kernels ask of them. */
+#ifndef CORE_TENSOR_H
+#define CORE_TENSOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/dtype.h"
+
+#define TENSOR_MAX_DIMS 8
+
+static inline void *tensor_data(const DLTensor *t) { return (char *)t->data + t->byte_offset; }
+
+static inline enum dtype tensor_dtype(const DLTensor *t) { return dtype_of(t->dtype); }
+
+/* Stride of an axis in elements; negative axes count from the end. */
+int64_t tensor_stride(const DLTensor *t, int axis);
+int64_t tensor_shape(const DLTensor *t, int axis);
+int64_t tensor_elements(const DLTensor *t);
+
+/* True if elements lie one after the other in row-major order; axes of size 0 or 1 have no say. */
+bool tensor_is_dense(const DLTensor *t);
+
+/* True if data and every stride but the last are multiples of `bytes`. */
+bool tensor_is_aligned(const DLTensor *t, int bytes);
+
+/* Sees the leading axes, all but the last `keep`, as one axis. False if no single stride walks them. At most
+ * one row has the stride of packed rows. */
+bool tensor_rows(const DLTensor *t, int keep, int64_t *rows, int64_t *stride);
+
+/* True if an element of a and one of b, or if b is NULL two different elements of a, share a byte. Exact for
+ * views that slice axes of one dense buffer; true when in doubt. Empty tensors overlap nothing, nor does NULL
+ * data where two tensors are compared. */
+bool tensor_overlap(const DLTensor *a, const DLTensor *b);
+
+/* "[2, 3, 64] f16 on cuda:0", with strides if it is not dense, for sentences. Returns buffer. */
+char *tensor_describe(const DLTensor *t, char *buffer, size_t size);
+
+#endif

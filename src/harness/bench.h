@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Times kernels.
+ *
+ *     bench.c           problems and rows; each is checked before it is timed
+ *     bench_time.c      the clock: cold caches, medians, what this machine can copy
+ *     bench_overhead.c  what a call of an op costs over its bare launch
+ *     bench_compile.c   compiling into an empty cache, loading from a full one */
+#ifndef HARNESS_BENCH_H
+#define HARNESS_BENCH_H
+
+#include "harness/trial.h"
+
+struct bench_options {
+    const char *kernel; /* this row only; NULL: all */
+    const char *shape;  /* this named shape only; NULL: all of them */
+    const char *values; /* given to every problem; without `shape`, the first named shape with these values is
+                           the only one; NULL */
+    uint64_t seed;      /* not 0: the random problem of this seed only */
+    bool unchecked;     /* time what was not compared with its reference */
+};
+
+struct bench_result {
+    const char *op, *row, *shape, *problem;
+    const struct device *device;
+    double seconds;           /* median of one call, caches cold; 0: not timed */
+    double fastest, slowest;  /* 10th and 90th percentile */
+    double bytes, operations; /* that the call must move and do */
+    double ceiling;           /* bytes a second that a copy moves on this device */
+    int copies;               /* of the tensors that calls took in turn */
+    bool checked;
+    const char *wrong; /* why it was not timed; NULL */
+};
+
+/* One result for each row that serves a problem. *failures counts wrong ones. */
+flashinfer_status bench_op(const struct op *op, const struct device *device,
+                           const struct bench_options *options,
+                           void (*report)(void *context, const struct bench_result *result), void *context,
+                           int *failures);
+
+/* Seconds of one call by the row that the placement's exec names, whose workspace and modules are there. */
+flashinfer_status bench_time(struct placement *placement, struct bench_result *result);
+
+/* Bytes a second, read and written, of a large copy on that device; measured once. */
+double bench_ceiling(const struct device *device);
+
+double bench_now(void);
+double bench_percentile(double *samples, int count, double percent); /* sorts */
+
+struct bench_overhead {
+    const char *op, *row, *problem;
+    const struct device *device;
+    double call,
+        bare; /* seconds: of op_call, and of what it comes down to: cuLaunchKernelEx, or the compiled entry */
+};
+
+/* For each row that serves the smallest of the op's named shapes (or the given problem). */
+flashinfer_status bench_overhead_op(const struct op *op, const struct device *device,
+                                    const struct bench_options *options,
+                                    void (*report)(void *context, const struct bench_overhead *result),
+                                    void *context);
+
+struct bench_compiled {
+    char op[64], row[64], kernel[64], constants[200], wrong[256];
+    int arch;       /* 0: CPU */
+    double compile; /* seconds, cache empty */
+    double load;    /* seconds, from the disk cache, in a process of its own; negative without a GPU */
+    size_t bytes;   /* compiled without a GPU: of the binary; else 0 */
+};
+
+/* Compiles what the named shapes of the ops lead to, in processes of its own with a cache folder of their
+ * own. The caller must not have used devices or read the environment yet. arch: of the imagined device where
+ * there is no GPU. */
+flashinfer_status bench_compile(const struct op *const *ops, const char *kernel, bool on_cuda, int arch,
+                                void (*report)(void *context, const struct bench_compiled *result),
+                                void *context, int *failures);
+
+#endif

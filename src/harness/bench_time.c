@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The clock. A call is timed on enough copies of its tensors, taken in turn, that none is in a cache when its
+ * turn comes again. On a GPU the calls are nodes of a graph between two events, so that the host's launches
+ * do not count. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/cuda.h"
+#include "core/threads.h"
+#include "harness/bench.h"
+
+enum {
+    MAX_COPIES = 200,
+    MIN_NODES = 24,
+    LAUNCHES = 15,
+    MIN_SAMPLES = 15,
+    MAX_SAMPLES = 4000,
+    CACHES = 3,
+    COPY_SAMPLES = 9,
+    COPY_PARTS = 64
+};
+#define MAX_COPIED_BYTES 6e9 /* on a GPU */
+#define MAX_HOST_BYTES 1e9   /* on a CPU */
+#define MIN_SECONDS 0.25     /* of samples on a CPU */
+#define GPU_COPY_BYTES (UINT64_C(1) << 30)
+#define CPU_COPY_BYTES (UINT64_C(1) << 27)
+
+struct copies {
+    struct placement *placement[MAX_COPIES];
+    int count;
+};
+
+double bench_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_percentile(double *samples, int count, double percent)
+{
+    qsort(samples, (size_t)count, sizeof *samples, compare);
+    return samples[(int)(percent / 100 * (count - 1) + 0.5)];
+}
+
+static void summarise(struct bench_result *result, double *samples, int count)
+{
+    result->seconds = bench_percentile(samples, count, 50);
+    result->fastest = bench_percentile(samples, count, 10);
+    result->slowest = bench_percentile(samples, count, 90);
+}
+
+/* All share the first one's workspace: they run one after the other. */
+static flashinfer_status make_copies(struct placement *first, struct copies *copies)
+{
+    double bytes = problem_bytes(first->problem) + 1,
+           most = device_is_cuda(first->device) ? MAX_COPIED_BYTES : MAX_HOST_BYTES;
+    double wanted = CACHES * (double)first->device->l2_bytes / bytes + 1;
+    wanted = wanted > MAX_COPIES ? MAX_COPIES : wanted;
+    wanted = wanted * bytes > most ? most / bytes : wanted;
+    copies->placement[0] = first;
+    for (copies->count = 1; copies->count < (int)wanted; copies->count++) {
+        struct placement *copy;
+        TRY(placement_create(first->problem, first->device, &copy));
+        copies->placement[copies->count] = copy;
+        copy->exec.kernel = first->exec.kernel;
+        copy->exec.workspace = first->exec.workspace;
+        copy->exec.workspace_size = first->exec.workspace_size;
+    }
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status call(struct placement *p, void *stream)
+{
+    p->exec.stream = stream;
+    flashinfer_status status = op_call(p->problem->op, p->args, &p->exec);
+    p->exec.stream = NULL;
+    return status;
+}
+
+static flashinfer_status time_on_cpu(const struct copies *copies, struct bench_result *result)
+{
+    static double samples[MAX_SAMPLES];
+    double begin = bench_now();
+    int count = 0;
+    for (int i = 0; i < copies->count && i < 3; i++)
+        TRY(call(copies->placement[i], NULL));
+    for (; count < MAX_SAMPLES && (count < MIN_SAMPLES || bench_now() - begin < MIN_SECONDS); count++) {
+        double start = bench_now();
+        TRY(call(copies->placement[count % copies->count], NULL));
+        samples[count] = bench_now() - start;
+    }
+    summarise(result, samples, count);
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status capture(const struct cuda *driver, const struct copies *copies, cuda_stream stream,
+                                 int nodes, cuda_graph_exec *out)
+{
+    cuda_graph graph = NULL;
+    flashinfer_status status = FLASHINFER_OK;
+    CUDA_TRY(driver->capture_begin(stream, CUDA_CAPTURE_THREAD_LOCAL), "cuStreamBeginCapture");
+    for (int i = 0; i < nodes && !status; i++)
+        status = call(copies->placement[i % copies->count], stream);
+    int result = driver->capture_end(stream, &graph);
+    TRY(status);
+    CUDA_TRY(result, "cuStreamEndCapture");
+    result = driver->graph_instantiate(out, graph, 0);
+    driver->graph_destroy(graph);
+    CUDA_TRY(result, "cuGraphInstantiate");
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status time_launches(const struct cuda *driver, cuda_graph_exec graph, cuda_stream stream,
+                                       cuda_event begin, cuda_event end, int nodes,
+                                       struct bench_result *result)
+{
+    double samples[LAUNCHES];
+    for (int i = -2; i < LAUNCHES; i++) {
+        float milliseconds;
+        CUDA_TRY(driver->event_record(begin, stream), "cuEventRecord");
+        CUDA_TRY(driver->graph_launch(graph, stream), "cuGraphLaunch");
+        CUDA_TRY(driver->event_record(end, stream), "cuEventRecord");
+        CUDA_TRY(driver->event_synchronize(end), "waiting for the kernels");
+        CUDA_TRY(driver->event_elapsed(&milliseconds, begin, end), "cuEventElapsedTime");
+        if (i >= 0)
+            samples[i] = milliseconds * 1e-3 / nodes;
+    }
+    summarise(result, samples, LAUNCHES);
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status time_on_gpu(const struct copies *copies, struct bench_result *result)
+{
+    const struct cuda *driver;
+    cuda_stream stream = NULL;
+    cuda_event begin = NULL, end = NULL;
+    cuda_graph_exec graph = NULL;
+    int nodes = (MIN_NODES + copies->count - 1) / copies->count * copies->count;
+    TRY(cuda_get(&driver));
+    CUDA_TRY(driver->stream_create(&stream, CUDA_STREAM_NON_BLOCKING), "cuStreamCreate");
+    CUDA_TRY(driver->event_create(&begin, CUDA_EVENT_DEFAULT), "cuEventCreate");
+    CUDA_TRY(driver->event_create(&end, CUDA_EVENT_DEFAULT), "cuEventCreate");
+    flashinfer_status status = capture(driver, copies, stream, nodes, &graph);
+    if (!status) {
+        status = time_launches(driver, graph, stream, begin, end, nodes, result);
+        driver->graph_exec_destroy(graph);
+    }
+    driver->event_destroy(begin);
+    driver->event_destroy(end);
+    driver->stream_destroy(stream);
+    return status;
+}
+
+flashinfer_status bench_time(struct placement *placement, struct bench_result *result)
+{
+    struct copies copies;
+    flashinfer_status status = make_copies(placement, &copies);
+    result->copies = copies.count;
+    if (!status)
+        status =
+            device_is_cuda(placement->device) ? time_on_gpu(&copies, result) : time_on_cpu(&copies, result);
+    for (int i = 1; i < copies.count; i++)
+        placement_destroy(copies.placement[i]);
+    return status;
+}
+
+static flashinfer_status time_gpu_copy(const struct device *device, double *seconds)
+{
+    const struct cuda *driver;
+    void *from = NULL, *to = NULL;
+    cuda_event begin = NULL, end = NULL;
+    double samples[COPY_SAMPLES];
+    TRY(cuda_get(&driver));
+    TRY(device_alloc(device, GPU_COPY_BYTES, &from));
+    flashinfer_status status = device_alloc(device, GPU_COPY_BYTES, &to);
+    int result = status ? 0
+                        : driver->event_create(&begin, CUDA_EVENT_DEFAULT) |
+                              driver->event_create(&end, CUDA_EVENT_DEFAULT);
+    for (int i = -1; i < COPY_SAMPLES && !status && !result; i++) {
+        float milliseconds = 0;
+        result |= driver->event_record(begin, NULL);
+        result |= driver->copy_async((cuda_pointer)(uintptr_t)to, (cuda_pointer)(uintptr_t)from,
+                                     GPU_COPY_BYTES, NULL);
+        result |= driver->event_record(end, NULL) | driver->event_synchronize(end) |
+                  driver->event_elapsed(&milliseconds, begin, end);
+        if (i >= 0)
+            samples[i] = milliseconds * 1e-3;
+    }
+    *seconds = status || result ? 0 : bench_percentile(samples, COPY_SAMPLES, 50);
+    if (begin)
+        driver->event_destroy(begin);
+    if (end)
+        driver->event_destroy(end);
+    device_free(device, from);
+    device_free(device, to);
+    return status;
+}
+
+static void copy_part(void *context, int part)
+{
+    unsigned char *const *memory = context;
+    size_t bytes = CPU_COPY_BYTES / COPY_PARTS;
+    memcpy(memory[0] + (size_t)part * bytes, memory[1] + (size_t)part * bytes, bytes);
+}
+
+static double time_cpu_copy(void)
+{
+    unsigned char *memory[2] = {malloc(CPU_COPY_BYTES), malloc(CPU_COPY_BYTES)};
+    double samples[COPY_SAMPLES], seconds = 0;
+    if (memory[0] && memory[1]) {
+        memset(memory[1], 1, CPU_COPY_BYTES);
+        for (int i = -1; i < COPY_SAMPLES; i++) {
+            double begin = bench_now();
+            threads_run(copy_part, memory, COPY_PARTS, 0);
+            if (i >= 0)
+                samples[i] = bench_now() - begin;
+        }
+        seconds = bench_percentile(samples, COPY_SAMPLES, 50);
+    }
+    free(memory[0]);
+    free(memory[1]);
+    return seconds;
+}
+
+double bench_ceiling(const struct device *device)
+{
+    static double ceilings[2];
+    bool cuda = device_is_cuda(device);
+    if (ceilings[cuda] == 0) {
+        double seconds = 0;
+        if (!cuda)
+            seconds = time_cpu_copy();
+        else if (time_gpu_copy(device, &seconds))
+            seconds = 0;
+        ceilings[cuda] = seconds > 0 ? 2.0 * (double)(cuda ? GPU_COPY_BYTES : CPU_COPY_BYTES) / seconds : -1;
+    }
+    return ceilings[cuda];
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Walks problems, devices and rows. */
+#include "harness/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/coverage.h"
+#include "harness/refuse.h"
+
+enum { MAX_DEVICES = 2, MORE_SEEDS = 6 };
+
+struct run {
+    const struct op *op;
+    const struct check_options *options;
+    const struct check_events *events;
+    struct check_counts *counts;
+    struct coverage coverage;
+    const struct device *device[MAX_DEVICES];
+    int num_devices;
+    /* the problem at hand */
+    const char *shape;
+    uint64_t seed;
+    struct problem *problem;
+    struct expected *expected;
+    bool has_expected;
+};
+
+const char *check_device_name(DLDeviceType device)
+{
+    return device == kDLCUDA ? "cuda" : "cpu";
+}
+
+static void describe_command(const struct run *r, const char *row, const struct device *device, char *text,
+                             size_t size)
+{
+    int length = snprintf(text, size, "flashinfer check %s", r->op->name);
+    if (row)
+        length += snprintf(text + length, size - (size_t)length, " --kernel %s", row);
+    if (r->shape)
+        length += snprintf(text + length, size - (size_t)length, " --shape %s", r->shape);
+    else if (r->problem)
+        length += snprintf(text + length, size - (size_t)length, " --seed %llu", (unsigned long long)r->seed);
+    if (device)
+        length += snprintf(text + length, size - (size_t)length, " --device %s",
+                           check_device_name(device->id.device_type));
+    if (r->options->values)
+        snprintf(text + length, size - (size_t)length, " %s", r->options->values);
+}
+
+static void fail_with(struct run *r, const char *row, const struct device *device, const char *sentence)
+{
+    char command[512], problem[PROBLEM_MAX_TEXT + 64] = "";
+    describe_command(r, row, device, command, sizeof command);
+    if (r->problem && r->shape)
+        snprintf(problem, sizeof problem, "shape %s: %s", r->shape, r->problem->text);
+    else if (r->problem)
+        snprintf(problem, sizeof problem, "seed %llu: %s", (unsigned long long)r->seed, r->problem->text);
+    const struct check_failure failure = {.op = r->op->name,
+                                          .row = row,
+                                          .device = device ? device->id.device_type : kDLCPU,
+                                          .problem = problem,
+                                          .sentence = sentence,
+                                          .command = command};
+    r->counts->failures++;
+    r->events->failed(r->events->context, &failure);
+}
+
+static bool wanted(const struct run *r, const struct op_kernel *row)
+{
+    return !r->options->kernel || !strcmp(r->options->kernel, row->name);
+}
+
+/* A row is counted on the kind of device it runs on. */
+static bool belongs(const struct op_kernel *row, const struct device *device)
+{
+    return row->target == OP_ANYWHERE || (row->target == OP_CUDA) == device_is_cuda(device);
+}
+
+static flashinfer_status try_row(struct run *r, struct placement *p, const struct call *call,
+                                 const struct op_kernel *row, const char *dtypes, bool *ran)
+{
+    char sentence[TRIAL_SENTENCE], command[512];
+    struct way way;
+    struct check_coverage *coverage = coverage_of(&r->coverage, row->name, p->device->id.device_type, dtypes);
+    if (!coverage)
+        return fail(FLASHINFER_MEMORY, "no memory for the coverage of %s", r->op->name);
+    coverage->tried++;
+    const char *why = call->empty                              ? "no output has an element"
+                      : coverage->failed == CHECK_MAX_FAILURES ? "it failed too often before"
+                                                               : call_fit(call, row, &way);
+    if (why) {
+        coverage_skip(coverage, why);
+        return FLASHINFER_OK;
+    }
+    if (!r->has_expected) {
+        TRY(expected_create(r->problem, call, &r->expected));
+        r->has_expected = true;
+    }
+    describe_command(r, row->name, p->device, command, sizeof command);
+    if (r->events->trying)
+        r->events->trying(r->events->context, command);
+    flashinfer_status status = trial_run(r->problem, p, row, way.workspace, r->expected, sentence);
+    r->counts->trials++;
+    coverage->ran++;
+    *ran = true;
+    if (sentence[0]) {
+        coverage->failed++;
+        fail_with(r, row->name, p->device, sentence);
+    }
+    return status;
+}
+
+/* A call without elements does nothing, whatever the rows. */
+static flashinfer_status try_empty(struct run *r, const struct placement *p)
+{
+    if (op_call(r->op, p->args, &p->exec))
+        fail_with(r, NULL, p->device, flashinfer_last_error());
+    return device_wait(p->device);
+}
+
+static void skip_all(struct run *r, const struct device *device, const char *dtypes, const char *why)
+{
+    for (const struct op_kernel *row = r->op->kernels; row && row->name; row++) {
+        struct check_coverage *coverage =
+            wanted(r, row) && belongs(row, device)
+                ? coverage_of(&r->coverage, row->name, device->id.device_type, dtypes)
+                : NULL;
+        if (coverage) {
+            coverage->tried++;
+            coverage_skip(coverage, why);
+        }
+    }
+}
+
+static flashinfer_status try_rows(struct run *r, struct placement *p, const char *dtypes, bool *ran)
+{
+    struct call call;
+    if (placement_check(p, &call)) {
+        fail_with(r, NULL, p->device, flashinfer_last_error());
+        return FLASHINFER_OK;
+    }
+    if (call.empty)
+        TRY(try_empty(r, p));
+    for (const struct op_kernel *row = r->op->kernels; row && row->name; row++)
+        if (wanted(r, row) && belongs(row, p->device))
+            TRY(try_row(r, p, &call, row, dtypes, ran));
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status try_device(struct run *r, const struct device *device, bool *ran)
+{
+    struct placement *p;
+    char dtypes[48];
+    problem_dtypes(r->problem, dtypes, sizeof dtypes);
+    TRY(device_enter(device));
+    flashinfer_status status = placement_create(r->problem, device, &p);
+    if (status == FLASHINFER_UNSUPPORTED) {
+        skip_all(r, device, dtypes, flashinfer_last_error());
+        return FLASHINFER_OK;
+    }
+    TRY(status);
+    status = try_rows(r, p, dtypes, ran);
+    placement_destroy(p);
+    return status;
+}
+
+static flashinfer_status try_problem(struct run *r, const struct problem_request *request, const char *shape,
+                                     bool *ran)
+{
+    r->shape = shape;
+    r->seed = request->seed;
+    r->has_expected = false;
+    flashinfer_status status = problem_create(request, &r->problem);
+    if (status == FLASHINFER_INVALID && !shape)
+        return status;
+    if (status) {
+        r->problem = NULL;
+        fail_with(r, NULL, NULL, flashinfer_last_error());
+        return FLASHINFER_OK;
+    }
+    for (int i = 0; i < r->num_devices && !status; i++)
+        status = try_device(r, r->device[i], ran);
+    expected_destroy(r->expected);
+    r->expected = NULL;
+    problem_destroy(r->problem);
+    r->problem = NULL;
+    r->shape = NULL;
+    return status;
+}
+
+/* Elements of all tensors, told without making them. */
+static double count_elements(const struct problem_request *request)
+{
+    struct problem_request look = *request;
+    struct problem *problem;
+    double elements = 0;
+    look.without_values = true;
+    if (problem_create(&look, &problem))
+        return 0;
+    for (int i = 0; i < problem->program->num_args; i++)
+        elements += problem->tensor[i].present ? (double)problem->tensor[i].elements : 0;
+    problem_destroy(problem);
+    return elements;
+}
+
+static flashinfer_status try_shapes(struct run *r)
+{
+    const struct check_options *o = r->options;
+    bool found = !o->shape, ran = false;
+    for (const struct op_shape *shape = r->op->shapes; shape && shape->name; shape++) {
+        char values[PROBLEM_MAX_TEXT];
+        struct problem_request request = {.op = r->op, .values = values};
+        if (o->shape && strcmp(o->shape, shape->name))
+            continue;
+        found = true;
+        snprintf(values, sizeof values, "%s %s", shape->values, o->values ? o->values : "");
+        if (!o->shape && o->max_elements > 0 && count_elements(&request) > o->max_elements) {
+            r->counts->left_out++;
+            continue;
+        }
+        TRY(try_problem(r, &request, shape->name, &ran));
+    }
+    return found ? FLASHINFER_OK
+                 : fail(FLASHINFER_INVALID, "%s has no shape named %s", r->op->name, o->shape);
+}
+
+static flashinfer_status try_seeds(struct run *r)
+{
+    const struct check_options *o = r->options;
+    int most = o->seed ? o->problems : o->problems * MORE_SEEDS;
+    uint64_t first = o->seed ? o->seed : 1;
+    for (int i = 0, done = 0; i < most && done < o->problems; i++) {
+        bool ran = false;
+        const struct problem_request request = {
+            .op = r->op, .values = o->values, .seed = first + (uint64_t)i};
+        TRY(try_problem(r, &request, NULL, &ran));
+        done += ran || o->seed;
+    }
+    return FLASHINFER_OK;
+}
+
+static void failed_refusal(void *context, const char *sentence)
+{
+    fail_with(context, NULL, NULL, sentence);
+}
+
+static flashinfer_status find_devices(struct run *r)
+{
+    const struct check_options *o = r->options;
+    if (o->cpu)
+        TRY(device_get((DLDevice){kDLCPU, 0}, &r->device[r->num_devices++]));
+    if (!o->cuda)
+        return FLASHINFER_OK;
+    if (!device_get((DLDevice){kDLCUDA, 0}, &r->device[r->num_devices])) {
+        r->num_devices++;
+        return FLASHINFER_OK;
+    }
+    for (const struct op_kernel *row = r->op->kernels; row && row->name; row++) {
+        struct check_coverage *coverage = row->target == OP_CUDA && wanted(r, row)
+                                              ? coverage_of(&r->coverage, row->name, kDLCUDA, "-")
+                                              : NULL;
+        if (coverage)
+            coverage_skip(coverage, "this machine has no CUDA device");
+    }
+    if (o->require_cuda)
+        fail_with(r, NULL, NULL, flashinfer_last_error());
+    return FLASHINFER_OK;
+}
+
+/* A row is reached if it ran with any dtypes on any device; those that this machine cannot run at all are let
+ * off. */
+static void check_reached(struct run *r)
+{
+    for (const struct op_kernel *row = r->op->kernels; row && row->name; row++)
+        for (int i = 0; i < r->num_devices; i++) {
+            const struct device *device = r->device[i];
+            bool here = belongs(row, device) &&
+                        (row->target != OP_CUDA || (device->arch >= row->arch_min &&
+                                                    (!row->arch_max || device->arch <= row->arch_max)));
+            here = here && !(r->op->missing && r->op->missing(row));
+            if (here && wanted(r, row) && !coverage_ran(&r->coverage, row->name, device->id.device_type))
+                fail_with(r, row->name, device, "no problem reached this kernel");
+        }
+}
+
+static flashinfer_status check_all(struct run *r)
+{
+    const struct check_options *o = r->options;
+    bool complete = !o->seed && !o->shape && !o->values;
+    bool communicates = false;
+    for (const struct op_arg *arg = r->op->args; arg->kind != OP_END; arg++)
+        communicates = communicates || arg->kind == OP_COMM;
+    TRY(find_devices(r));
+    if (communicates)
+        return FLASHINFER_OK;
+    if (!o->seed || o->shape)
+        TRY(try_shapes(r));
+    if (!o->shape)
+        TRY(try_seeds(r));
+    for (int i = 0; complete && !o->kernel && i < r->num_devices; i++) {
+        int tried = 0;
+        TRY(device_enter(r->device[i]));
+        TRY(refuse_all(r->op, r->device[i], &tried, failed_refusal, r));
+        r->counts->refusals += tried;
+    }
+    if (complete || o->kernel)
+        check_reached(r);
+    return FLASHINFER_OK;
+}
+
+flashinfer_status check_op(const struct op *op, const struct check_options *options,
+                           const struct check_events *events, struct check_counts *counts)
+{
+    struct run r = {.op = op, .options = options, .events = events, .counts = counts, .coverage = {.op = op}};
+    const char *wrong = op_validate(op);
+    if (wrong)
+        return fail(FLASHINFER_INTERNAL, "the declaration of %s is wrong: %s", op->name, wrong);
+    flashinfer_status status = check_all(&r);
+    for (int i = 0; i < r.coverage.count; i++)
+        events->covered(events->context, &r.coverage.entry[i]);
+    free(r.coverage.entry);
+    return status;
+}

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a problem is: values that were given as text, then dtypes, optional arguments and numbers, drawn or at
+ * their defaults. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/problem.h"
+
+enum { MAX_WORD = 128 };
+
+/* The symbol or argument of that name belongs to the plan, or to the op that runs the plan. */
+static bool known_elsewhere(const struct problem *problem, const char *name, const struct program *other)
+{
+    if (problem->plan && (program_symbol(problem->plan->program, name) >= 0 ||
+                          program_argument(problem->plan->program, name) >= 0))
+        return true;
+    return other && (program_symbol(other, name) >= 0 || program_argument(other, name) >= 0);
+}
+
+static flashinfer_status parse_symbol(struct problem *problem, int symbol, const char *value)
+{
+    const char *name = problem->program->symbol[symbol].name;
+    int arg = problem->program->symbol[symbol].arg, kind = arg >= 0 ? problem->op->args[arg].kind : OP_INT;
+    char *end;
+    errno = 0;
+    int64_t number = strtoll(value, &end, 0);
+    if (kind == OP_DTYPE) {
+        number = dtype_by_name(value);
+        if (number == DTYPE_NONE)
+            return fail(FLASHINFER_INVALID, "%s: %s=%s names no dtype", problem->op->name, name, value);
+    } else if (errno || *end || end == value) {
+        int chosen = kind == OP_ENUM ? op_enum_value(&problem->op->args[arg], value, (int)strlen(value)) : -1;
+        if (chosen < 0)
+            return fail(FLASHINFER_INVALID, "%s: %s=%s is no %s", problem->op->name, name, value,
+                        kind == OP_ENUM ? problem->op->args[arg].names : "integer");
+        number = chosen;
+    }
+    problem->dim[symbol] = number;
+    problem->fixed |= UINT64_C(1) << symbol;
+    if (arg >= 0)
+        problem->given |= UINT64_C(1) << arg;
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status parse_number(struct problem *problem, int arg, const char *value)
+{
+    char *end;
+    problem->number[arg] = strtod(value, &end);
+    if (*end || end == value)
+        return fail(FLASHINFER_INVALID, "%s: %s=%s is no number", problem->op->name,
+                    problem->op->args[arg].name, value);
+    problem->given |= UINT64_C(1) << arg;
+    return FLASHINFER_OK;
+}
+
+/* "dtype=bf16": whatever may be that, and does not follow another. */
+static flashinfer_status parse_all_dtypes(struct problem *problem, const char *value)
+{
+    enum dtype dtype = dtype_by_name(value);
+    if (dtype == DTYPE_NONE)
+        return fail(FLASHINFER_INVALID, "%s: dtype=%s names no dtype", problem->op->name, value);
+    for (int i = 0; i < problem->program->num_args; i++) {
+        const struct program_arg *a = &problem->program->arg[i];
+        if (!(problem->op->args[i].dtype.set >> dtype & 1) || a->like >= 0 || a->like_symbol >= 0)
+            continue;
+        if (op_is_tensor(&problem->op->args[i]))
+            problem->tensor[i].dtype = dtype;
+        if (problem->op->args[i].kind == OP_DTYPE) {
+            problem->dim[a->symbol] = dtype;
+            problem->given |= UINT64_C(1) << i;
+        }
+    }
+    return FLASHINFER_OK;
+}
+
+/* "input:dtype=bf16" */
+static flashinfer_status parse_dtype(struct problem *problem, const char *name, const char *value,
+                                     const struct program *other)
+{
+    int arg = program_argument(problem->program, name);
+    enum dtype dtype = dtype_by_name(value);
+    if (dtype == DTYPE_NONE)
+        return fail(FLASHINFER_INVALID, "%s: %s:dtype=%s names no dtype", problem->op->name, name, value);
+    if (arg < 0)
+        return known_elsewhere(problem, name, other)
+                   ? FLASHINFER_OK
+                   : fail(FLASHINFER_INVALID, "%s has no argument %s", problem->op->name, name);
+    if (!(problem->program->arg[arg].dtypes >> dtype & 1))
+        return fail(FLASHINFER_INVALID, "%s: %s:dtype=%s is not a choice of that argument", problem->op->name,
+                    name, value);
+    problem->tensor[arg].dtype = dtype;
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status parse_word(struct problem *problem, char *word, const struct program *other)
+{
+    char *equals = strchr(word, '='), *colon = strstr(word, ":dtype=");
+    int arg;
+    if (word[0] == '-' && !equals) {
+        arg = program_argument(problem->program, word + 1);
+        if (arg >= 0 && (problem->op->args[arg].flags & OPTIONAL)) {
+            problem->tensor[arg].present = false;
+            problem->given |= UINT64_C(1) << arg;
+            return FLASHINFER_OK;
+        }
+        return known_elsewhere(problem, word + 1, other)
+                   ? FLASHINFER_OK
+                   : fail(FLASHINFER_INVALID, "%s has no optional argument %s", problem->op->name, word + 1);
+    }
+    if (!equals)
+        return fail(FLASHINFER_INVALID, "%s: \"%s\" is neither NAME=VALUE nor -ARGUMENT", problem->op->name,
+                    word);
+    *equals = 0;
+    if (colon) {
+        *colon = 0;
+        return parse_dtype(problem, word, equals + 1, other);
+    }
+    int symbol = program_symbol(problem->program, word);
+    if (symbol >= 0)
+        return problem->program->symbol[symbol].plan_symbol >= 0 ? FLASHINFER_OK
+                                                                 : parse_symbol(problem, symbol, equals + 1);
+    arg = program_argument(problem->program, word);
+    if (arg >= 0 && problem->op->args[arg].kind == OP_NUMBER)
+        return parse_number(problem, arg, equals + 1);
+    if (!strcmp(word, "dtype"))
+        return parse_all_dtypes(problem, equals + 1);
+    return known_elsewhere(problem, word, other)
+               ? FLASHINFER_OK
+               : fail(FLASHINFER_INVALID, "%s has no dimension or number %s", problem->op->name, word);
+}
+
+flashinfer_status problem_parse(struct problem *problem, const char *values, const struct op *runner)
+{
+    const struct program *other = runner ? op_program(runner) : NULL;
+    while (values && *(values += strspn(values, " ,\t\n"))) {
+        size_t length = strcspn(values, " ,\t\n");
+        char word[MAX_WORD];
+        if (length >= sizeof word)
+            return fail(FLASHINFER_INVALID, "%s: \"%.40s...\" is too long", problem->op->name, values);
+        memcpy(word, values, length);
+        word[length] = 0;
+        TRY(parse_word(problem, word, other));
+        values += length;
+    }
+    return FLASHINFER_OK;
+}
+
+/* A number that may also stand in a tensor. */
+static bool may_be_tensor(const struct problem *problem, int arg)
+{
+    int kind = problem->op->args[arg].kind;
+    return (kind == OP_NUMBER || kind == OP_INT) &&
+           problem->op->args[arg].bytes == sizeof(flashinfer_number) &&
+           !(problem->op->args[arg].flags & HOST);
+}
+
+static void choose_presence(struct problem *problem, bool all)
+{
+    for (int i = 0; i < problem->program->num_args; i++) {
+        const struct op_arg *arg = &problem->op->args[i];
+        struct problem_tensor *t = &problem->tensor[i];
+        t->written = arg->kind == OP_OUT || arg->kind == OP_INOUT;
+        t->host = arg->flags & HOST;
+        t->alias = -1;
+        if (problem->given >> i & 1)
+            continue;
+        if (op_is_tensor(arg) && (arg->flags & OPTIONAL))
+            t->present = all || !problem->seed || random_chance(&problem->random, problem->oddity);
+        else if (op_is_tensor(arg))
+            t->present = true;
+        else
+            t->present = may_be_tensor(problem, i) && random_chance(&problem->random, problem->oddity);
+        t->single = !op_is_tensor(arg) &&
+                    (problem->program->arg[i].first_shape < 0 || random_chance(&problem->random, 0.3));
+    }
+}
+
+static enum dtype draw_dtype(struct problem *problem, uint32_t set)
+{
+    int count = __builtin_popcount(set),
+        skip = problem->seed ? (int)random_below(&problem->random, (uint64_t)count) : 0;
+    for (; skip > 0; skip--)
+        set &= set - 1;
+    return (enum dtype)__builtin_ctz(set);
+}
+
+/* The dtype of an argument, through those it is like. */
+static enum dtype resolve_dtype(struct problem *problem, int arg)
+{
+    const struct program_arg *a = &problem->program->arg[arg];
+    struct problem_tensor *t = &problem->tensor[arg];
+    bool is_dtype = problem->op->args[arg].kind == OP_DTYPE;
+    if (is_dtype && problem->dim[a->symbol])
+        return (enum dtype)problem->dim[a->symbol];
+    if (!is_dtype && t->dtype)
+        return t->dtype;
+    if (a->dtypes && !is_dtype)
+        return t->dtype = draw_dtype(problem, a->dtypes);
+    enum dtype dtype = is_dtype ? (enum dtype)problem->op->args[arg].value : DTYPE_NONE;
+    if (a->like >= 0)
+        dtype = resolve_dtype(problem, a->like);
+    else if (a->like_symbol >= 0) {
+        int other = problem->program->symbol[a->like_symbol].arg;
+        dtype = other >= 0 ? resolve_dtype(problem, other) : (enum dtype)problem->dim[a->like_symbol];
+    }
+    if (is_dtype)
+        return (enum dtype)(problem->dim[a->symbol] = dtype);
+    return t->dtype = dtype;
+}
+
+/* What a DTYPE argument is drawn from; 0: it is left at its default. One that others follow is mostly f16 or
+ * bf16, which most kernels serve; one that follows another is mostly left alone. */
+static uint32_t dtype_choices(struct problem *problem, int arg)
+{
+    const struct program_arg *a = &problem->program->arg[arg];
+    bool follows = a->like >= 0 || a->like_symbol >= 0;
+    if (random_chance(&problem->random, problem->oddity) || (!follows && problem->op->args[arg].value == 0))
+        return a->dtypes;
+    return follows || !problem->seed ? 0 : a->dtypes & (F16 | BF16);
+}
+
+static void choose_dtypes(struct problem *problem)
+{
+    for (int i = 0; i < problem->program->num_args; i++) {
+        if (problem->op->args[i].kind != OP_DTYPE || problem->given >> i & 1)
+            continue;
+        uint32_t set = dtype_choices(problem, i);
+        if (set) {
+            problem->dim[problem->program->arg[i].symbol] = draw_dtype(problem, set);
+            problem->given |= UINT64_C(1) << i;
+        }
+    }
+    for (int i = 0; i < problem->program->num_args; i++) {
+        resolve_dtype(problem, i);
+        if (problem->op->args[i].kind == OP_DTYPE)
+            problem->fixed |= UINT64_C(1) << problem->program->arg[i].symbol;
+    }
+}
+
+/* Values that the plan has already, under the same name. */
+static void import_symbols(struct problem *problem)
+{
+    for (int i = 0; problem->plan && i < problem->program->num_symbols; i++) {
+        int there = problem->program->symbol[i].plan_symbol;
+        if (there < 0 && !(problem->fixed >> i & 1))
+            there = program_symbol(problem->plan->program, problem->program->symbol[i].name);
+        if (there < 0)
+            continue;
+        problem->dim[i] = problem->plan->dim[there];
+        problem->fixed |= UINT64_C(1) << i;
+        if (problem->program->symbol[i].arg >= 0)
+            problem->given |= UINT64_C(1) << problem->program->symbol[i].arg;
+    }
+}
+
+static void choose_numbers(struct problem *problem)
+{
+    for (int i = 0; i < problem->program->num_args; i++) {
+        const struct op_arg *arg = &problem->op->args[i];
+        if (arg->kind != OP_NUMBER || problem->given >> i & 1)
+            continue;
+        problem->number[i] = arg->value;
+        if (!random_chance(&problem->random, problem->oddity))
+            continue;
+        double hi = arg->max != 0 ? arg->max : arg->value > arg->min ? 2 * arg->value : arg->min + 1;
+        uint64_t edge = random_below(&problem->random, 4);
+        problem->number[i] = edge == 0 ? arg->min
+                             : edge == 1 && arg->max != 0
+                                 ? arg->max
+                                 : arg->min + (hi - arg->min) * random_unit(&problem->random);
+        problem->given |= UINT64_C(1) << i;
+    }
+}
+
+/* Leading axes whose product is `rows`. */
+static void choose_leading(struct problem *problem)
+{
+    if (problem->program->rows < 0)
+        return;
+    int64_t rows = problem->dim[problem->program->rows], divisor = 1;
+    int axes = problem->seed ? (int)random_between(&problem->random, rows == 1 ? 0 : 1, 3) : 1;
+    problem->num_leading = axes;
+    for (int i = 0; i + 1 < axes; i++) {
+        for (int tries = 0; tries < 8; tries++) {
+            divisor = random_between(&problem->random, 1, 8);
+            if (rows % divisor == 0)
+                break;
+            divisor = 1;
+        }
+        problem->leading[i] = divisor;
+        rows /= divisor;
+    }
+    if (axes)
+        problem->leading[axes - 1] = rows;
+}
+
+bool problem_shapes(struct problem *problem)
+{
+    for (int i = 0; i < problem->program->num_args; i++) {
+        struct problem_tensor *t = &problem->tensor[i];
+        if (!t->present && !op_is_tensor(&problem->op->args[i]))
+            continue;
+        bool possible = t->single || program_shape(problem->program, i, problem->dim, problem->leading,
+                                                   problem->num_leading, t->shape, &t->ndim);
+        if (t->single)
+            t->shape[0] = t->ndim = 1;
+        if (!possible && t->present)
+            return false;
+        t->elements = possible;
+        for (int axis = 0; possible && axis < t->ndim; axis++)
+            if (__builtin_mul_overflow(t->elements, t->shape[axis], &t->elements))
+                return false;
+    }
+    return true;
+}
+
+/* An output may be its input itself where the declaration says so. */
+static void choose_aliases(struct problem *problem)
+{
+    for (int i = 0; i < problem->program->num_args; i++) {
+        struct problem_tensor *t = &problem->tensor[i];
+        uint64_t may = problem->program->arg[i].may_alias;
+        if (!may || !t->present || problem->op->args[i].kind != OP_OUT ||
+            !random_chance(&problem->random, 0.3))
+            continue;
+        int other = __builtin_ctzll(may);
+        const struct problem_tensor *o = &problem->tensor[other];
+        if (o->present && o->dtype == t->dtype && o->ndim == t->ndim &&
+            !memcmp(o->shape, t->shape, sizeof t->shape[0] * (size_t)t->ndim))
+            t->alias = other;
+    }
+}
+
+flashinfer_status problem_choose(struct problem *problem, const struct problem_request *request)
+{
+    for (int i = 0; i < problem->program->num_args; i++)
+        problem->tensor[i].alias = -1;
+    TRY(problem_parse(problem, request->values, request->runner));
+    import_symbols(problem);
+    choose_presence(problem, request->complete || request->broken_rule);
+    choose_dtypes(problem);
+    TRY(problem_solve(problem, request->broken_rule));
+    for (int i = 0; i < problem->program->num_args; i++)
+        if (problem->op->args[i].required_if && program_required(problem->program, i, problem->dim))
+            problem->tensor[i].present = true;
+    choose_leading(problem);
+    choose_numbers(problem);
+    if (!problem_shapes(problem))
+        return fail(FLASHINFER_INVALID, "%s: %s gives a shape that cannot be", problem->op->name,
+                    request->values ? request->values : "");
+    if (problem->seed)
+        choose_aliases(problem);
+    return FLASHINFER_OK;
+}

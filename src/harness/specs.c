@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compiles specialisations, several at once, and reads ptxas' report. */
+#include "harness/specs.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/threads.h"
+
+enum { MAX_ARCHS = 32 };
+
+struct item {
+    const struct op *op;
+    const struct op_kernel *row;
+    const char *shape;
+    struct jit_spec spec;
+    const struct device *device;
+};
+
+struct work {
+    const struct specs_options *options;
+    void (*report)(void *context, const struct specs_result *result);
+    void *context;
+    struct device devices[MAX_ARCHS];
+    struct item *items;
+    int count, room;
+    bool failed; /* no memory */
+    const struct op *op;
+    const struct device *device;
+    pthread_mutex_t mutex;
+    int done, failures;
+};
+
+static void add(void *context, const struct op_kernel *row, const char *shape, const struct jit_spec *spec)
+{
+    struct work *w = context;
+    const char *kernel = w->options->kernel;
+    if (spec->kernel->target != JIT_CUDA ||
+        (kernel && strcmp(kernel, row->name) && strcmp(kernel, spec->kernel->name)))
+        return;
+    for (int i = 0; i < w->count; i++)
+        if (w->items[i].device == w->device && !memcmp(&w->items[i].spec, spec, sizeof *spec))
+            return;
+    if (w->count == w->room) {
+        int room = w->room ? 2 * w->room : 64;
+        struct item *items = realloc(w->items, (size_t)room * sizeof *items);
+        if (!items) {
+            w->failed = true;
+            return;
+        }
+        w->items = items;
+        w->room = room;
+    }
+    struct item *item = &w->items[w->count++];
+    memset(item, 0, sizeof *item);
+    *item = (struct item){.op = w->op, .row = row, .shape = shape, .device = w->device};
+    memcpy(&item->spec, spec, sizeof *spec);
+}
+
+/* The largest number that stands before `unit` anywhere in the log: "Used 40 registers, 128 bytes smem". */
+static int number_before(const char *log, const char *unit)
+{
+    int most = 0;
+    for (const char *at = strstr(log, unit); at; at = strstr(at + 1, unit)) {
+        const char *digit = at;
+        while (digit > log && digit[-1] >= '0' && digit[-1] <= '9')
+            digit--;
+        int value = digit < at ? atoi(digit) : 0;
+        most = value > most ? value : most;
+    }
+    return most;
+}
+
+static void read_log(const char *log, struct specs_result *result)
+{
+    result->registers = number_before(log, " registers");
+    result->spill_bytes =
+        number_before(log, " bytes spill stores") + number_before(log, " bytes spill loads");
+    result->smem_bytes = number_before(log, " bytes smem");
+    result->stack_bytes = number_before(log, " bytes stack frame");
+    if (result->spill_bytes)
+        result->wrong = "registers are spilled to memory";
+    else if (strstr(log, "Potential Performance Loss"))
+        result->wrong = "ptxas warns of a potential performance loss";
+}
+
+static void compile(void *context, int part)
+{
+    struct work *w = context;
+    const struct item *item = &w->items[part];
+    struct specs_result result = {.op = item->op->name,
+                                  .row = item->row->name,
+                                  .shape = item->shape,
+                                  .kernel = item->spec.kernel->name,
+                                  .arch = item->device->arch,
+                                  .total = w->count};
+    char *log = NULL;
+    specs_constants(&item->spec, result.constants, sizeof result.constants);
+    if (jit_compile_only(&item->spec, item->device, &log, &result.seconds, &result.binary_bytes))
+        result.wrong = flashinfer_last_error();
+    else
+        read_log(log ? log : "", &result);
+    pthread_mutex_lock(&w->mutex);
+    result.done = ++w->done;
+    w->failures += result.wrong != NULL;
+    w->report(w->context, &result);
+    pthread_mutex_unlock(&w->mutex);
+    free(log);
+}
+
+flashinfer_status specs_compile(const struct specs_options *options,
+                                void (*report)(void *context, const struct specs_result *result),
+                                void *context, int *failures)
+{
+    struct work w = {
+        .options = options, .report = report, .context = context, .mutex = PTHREAD_MUTEX_INITIALIZER};
+    int num_archs = 0;
+    for (int i = 0; device_archs[i] && num_archs < MAX_ARCHS; i++) {
+        if (options->arch && options->arch != device_archs[i])
+            continue;
+        struct device *device = &w.devices[num_archs++];
+        TRY(device_imagine(device_archs[i], device));
+        w.device = device;
+        for (const struct op *const *op = options->ops; *op; op++) {
+            w.op = *op;
+            specs_walk(*op, device, options->all_dtypes, add, &w);
+        }
+    }
+    flashinfer_status status =
+        num_archs == 0 ? fail(FLASHINFER_INVALID, "kernels are not compiled for sm_%d", options->arch)
+        : w.failed     ? fail(FLASHINFER_MEMORY, "no memory for the list of kernels")
+                       : FLASHINFER_OK;
+    if (!status)
+        threads_run(compile, &w, w.count, options->threads);
+    *failures = w.failures;
+    free(w.items);
+    return status;
+}

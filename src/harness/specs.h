@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compiles every specialisation that the named shapes of all ops lead to, for every architecture, and reads
+ * what the compiler says of it. Needs NVRTC, but no GPU. */
+#ifndef HARNESS_SPECS_H
+#define HARNESS_SPECS_H
+
+#include "op/op.h"
+
+struct specs_options {
+    const struct op *const *ops; /* NULL-terminated */
+    const char *kernel;          /* of this kernel (row or source) only; NULL: all */
+    int arch;                    /* this one only; 0: all of device_archs */
+    bool all_dtypes;             /* every dtype that the declarations allow in place of those of the shapes */
+    int threads;                 /* compile at once; 0: as many as there are processors */
+};
+
+struct specs_result {
+    const char *op, *row, *shape;
+    const char *kernel;  /* the source */
+    char constants[256]; /* "T=bf16 VEC=8" */
+    int arch;            /* 90 */
+    double seconds;
+    int registers, spill_bytes, smem_bytes, stack_bytes;
+    size_t binary_bytes;
+    const char *wrong; /* NULL; else a spill, a warning or why it does not compile */
+    int done, total;
+};
+
+/* Reports each distinct specialisation once, from one thread at a time. *failures counts those that are
+ * wrong. */
+flashinfer_status specs_compile(const struct specs_options *options,
+                                void (*report)(void *context, const struct specs_result *result),
+                                void *context, int *failures);
+
+/* "T=bf16 VEC=8" */
+void specs_constants(const struct jit_spec *spec, char *text, size_t size);
+
+/* Calls found() for each spec of each row of the op that its named shapes lead to on that device, rows for
+ * other targets left out. */
+void specs_walk(const struct op *op, const struct device *device, bool all_dtypes,
+                void (*found)(void *context, const struct op_kernel *row, const char *shape,
+                              const struct jit_spec *spec),
+                void *context);
+
+#endif

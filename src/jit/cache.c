@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The folder of compiled kernels. A file is what the compiler made, followed by a footer with its key and
+ * checksum: one that was cut short, altered, or stands under another's name is no hit. Files appear complete,
+ * by rename; who comes second keeps the first one's. There are no locks to be left behind. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/environment.h"
+#include "core/file.h"
+#include "jit/internal.h"
+
+struct footer {
+    char magic[8];
+    uint64_t payload_size;
+    uint8_t key[SHA256_BYTES];
+    uint8_t checksum[SHA256_BYTES]; /* of the payload */
+};
+
+static const char magic[8] = "FIJIT\0\0\1";
+
+static const char *folder = "";
+static char reason[512];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void make_parents(const char *path)
+{
+    char part[4096];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(part, 0700);
+        *slash = '/';
+    }
+}
+
+static void choose_folder(void)
+{
+    const char *wanted = environment()->cache_dir;
+    struct stat status;
+    if (!*wanted) {
+        snprintf(reason, sizeof reason, "none of FLASHINFER_CACHE_DIR, XDG_CACHE_HOME and HOME is set");
+        return;
+    }
+    make_parents(wanted);
+    if ((mkdir(wanted, 0700) && errno != EEXIST) || stat(wanted, &status))
+        snprintf(reason, sizeof reason, "%s cannot be made: %s", wanted, strerror(errno));
+    else if (!S_ISDIR(status.st_mode))
+        snprintf(reason, sizeof reason, "%s is not a folder", wanted);
+    else if (status.st_uid != geteuid())
+        snprintf(reason, sizeof reason, "%s belongs to user %u, this process to user %u", wanted,
+                 (unsigned)status.st_uid, (unsigned)geteuid());
+    else if (status.st_mode & (S_IWGRP | S_IWOTH))
+        snprintf(reason, sizeof reason, "others may write to %s (mode %o): they could plant code in it", wanted,
+                 (unsigned)status.st_mode & 07777);
+    else
+        folder = wanted;
+    /* A folder that may only be read still serves what it holds. */
+    if (*folder && access(folder, W_OK))
+        snprintf(reason, sizeof reason, "%s cannot be written: %s", folder, strerror(errno));
+}
+
+const char *jit_cache_folder(const char **why)
+{
+    pthread_once(&once, choose_folder);
+    *why = reason;
+    return folder;
+}
+
+void jit_cache_file(const struct jit_job *job, char *path, size_t size)
+{
+    const char *why, *dir = jit_cache_folder(&why);
+    if (!*dir || (size_t)snprintf(path, size, "%s/%s", dir, job->file) >= size)
+        *path = 0;
+}
+
+static struct footer footer_of(const struct jit_job *job, const void *payload, size_t size)
+{
+    struct footer footer = {.payload_size = size};
+    struct sha256 hash;
+    memcpy(footer.magic, magic, sizeof magic);
+    memcpy(footer.key, job->key, sizeof footer.key);
+    sha256_begin(&hash);
+    sha256_add(&hash, payload, size);
+    sha256_end(&hash, footer.checksum);
+    return footer;
+}
+
+bool jit_cache_read(const struct jit_job *job, struct text *binary)
+{
+    char path[4096];
+    struct footer found, expected;
+    jit_cache_file(job, path, sizeof path);
+    if (!*path)
+        return false;
+    if (file_read(path, binary) && binary->size > sizeof found) {
+        size_t size = binary->size - sizeof found;
+        memcpy(&found, binary->data + size, sizeof found);
+        expected = footer_of(job, binary->data, size);
+        if (!memcmp(&found, &expected, sizeof found)) {
+            binary->size = size;
+            return true;
+        }
+    }
+    text_free(binary);
+    return false;
+}
+
+bool jit_cache_write(const struct jit_job *job, const struct text *binary)
+{
+    char path[4096], temporary[4200];
+    struct text other = {0};
+    jit_cache_file(job, path, sizeof path);
+    if (!*path)
+        return false;
+    if (jit_cache_read(job, &other)) { /* another process was faster */
+        text_free(&other);
+        return true;
+    }
+    snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
+    int file = mkostemp(temporary, O_CLOEXEC);
+    if (file < 0)
+        return false;
+    struct footer footer = footer_of(job, binary->data, binary->size);
+    bool written = file_write(file, binary->data, binary->size) && file_write(file, &footer, sizeof footer)
+                && !fsync(file);
+    written &= !close(file);
+    written = written && !rename(temporary, path);
+    if (!written)
+        unlink(temporary);
+    return written;
+}

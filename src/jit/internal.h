@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of src/jit share. */
+#ifndef JIT_INTERNAL_H
+#define JIT_INTERNAL_H
+
+#include "core/sha256.h"
+#include "core/text.h"
+#include "jit/jit.h"
+
+/* Everything that decides what is compiled, and how the result is called. */
+struct jit_job {
+    const struct jit_spec *spec;
+    const struct device *device;
+    struct text source;  /* every file that the kernel reaches, as one text */
+    struct text options; /* of the compiler, each ended by a NUL */
+    uint8_t key[SHA256_BYTES];
+    char file[160]; /* "rmsnorm_sm80-sm_90a-<key>.cubin" */
+};
+
+/* source.c */
+flashinfer_status jit_flatten(const struct jit_spec *spec, struct text *out);
+
+/* key.c */
+flashinfer_status jit_job_begin(const struct jit_spec *spec, const struct device *device, struct jit_job *job);
+void jit_job_end(struct jit_job *job);
+const char *jit_describe(const struct jit_spec *spec, const struct device *device, char *buffer, size_t size);
+
+/* cache.c. A folder that cannot be trusted or used makes every read a miss and every write false. */
+bool jit_cache_read(const struct jit_job *job, struct text *binary);
+bool jit_cache_write(const struct jit_job *job, const struct text *binary);
+void jit_cache_file(const struct jit_job *job, char *path, size_t size);
+
+/* toolchain.c */
+flashinfer_status jit_find_cc(const char **path);
+/* Tells one build of a compiler from another without running it. */
+flashinfer_status jit_toolchain_identity(enum jit_target target, char *buffer, size_t size);
+/* Runs a program, input on its standard input, and gathers what it prints. *exit_code is -1 if it did not
+ * exit by itself. */
+flashinfer_status jit_run_program(char *const *argv, const struct text *input, struct text *output, int *exit_code);
+
+/* compile.c, compile_cuda.c, compile_cpu.c. `verbose` asks for registers, spills and warnings in the log. */
+flashinfer_status jit_compile(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);
+flashinfer_status jit_compile_cuda(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);
+flashinfer_status jit_compile_cpu(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);
+flashinfer_status jit_compile_failed(const struct jit_job *job, const struct text *log);
+
+/* A compiled kernel in this process. */
+typedef void (*jit_cpu_entry)(const void *args, int part, int parts);
+
+struct jit_code {
+    jit_cpu_entry entry; /* CPU */
+    void *kernel;        /* CUDA: the CUkernel, for any context of the device */
+    void *function;      /* CUDA: its CUfunction in the primary context */
+};
+
+/* load.c. `path` is where the binary lies in the cache; "" if it is nowhere. */
+flashinfer_status jit_load_code(const struct jit_job *job, const struct text *binary, const char *path, struct jit_code *code);
+
+/* module.c */
+struct jit_module {
+    struct jit_code code;
+};
+/* From memory only; NULL if it is not there. */
+const struct jit_module *jit_find(const struct jit_spec *spec, const struct device *device);
+
+#endif

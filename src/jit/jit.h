@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Just-in-time compilation: a spec says which kernel with which constants; a module is that, compiled and
+ * loaded.
+ *
+ * spec -> memory -> disk -> compile            module.c text reachable from a kernel's source        source.c
+ * key, cache files                             key.c, cache.c where compilers are
+ * toolchain.c NVRTC; the system's C compiler               compile.c, compile_cuda.c, compile_cpu.c load,
+ * launch                                 load.c, launch.c kernels and texts of users
+ * keep.c, kernel.c
+ *
+ * Knows nothing of ops. */
+#ifndef JIT_JIT_H
+#define JIT_JIT_H
+
+#include <stdbool.h>
+
+#include "core/device.h"
+
+enum { JIT_MAX_CONSTANTS = 24 };
+
+enum jit_target { JIT_CPU, JIT_CUDA };
+
+/* A kernel as it stands in the source tree. `name` is the entry's name, its file's name (name.cu, name.c) and
+ * its name in logs, profilers and benchmarks. Each constant becomes -DNAME=value; one written "NAME:dtype"
+ * becomes -DNAME=f16 or the like. */
+struct jit_kernel {
+    const char *name;
+    enum jit_target target;
+    const char *constants[JIT_MAX_CONSTANTS + 1]; /* NULL ends them */
+};
+
+/* Source text of a user: the whole kernel, or the hooks that an embedded kernel takes in with #include
+ * "variant.h". */
+struct jit_text {
+    const char *text;
+    bool is_kernel;
+};
+
+/* Copies that live as long as the process, one for each different content. Kernels and texts that do not come
+ * from the library's own constants must be kept before a spec names them: specs are compared by address. NULL
+ * if out of memory. */
+const struct jit_kernel *jit_keep_kernel(const struct jit_kernel *kernel);
+const struct jit_text *jit_keep_text(const char *text, bool is_kernel);
+
+/* What is compiled. Compared and hashed byte by byte, so it is zeroed first and has no padding. */
+struct jit_spec {
+    const struct jit_kernel *kernel;
+    const struct jit_text *user; /* NULL: none */
+    int32_t constant[JIT_MAX_CONSTANTS];
+};
+
+/* One launch. CUDA: the entry takes the struct at `args` by value as its one parameter. CPU: entry(args,
+ * part, parts) is called for each part in [0, grid[0]), by up to `threads` threads. */
+struct jit_launch {
+    uint32_t grid[3], block[3], cluster[3], smem; /* zeros count as 1 in grid, block and cluster; smem: dynamic bytes */
+    uint8_t pdl, cooperative;
+    const void *args;
+    uint32_t args_size;
+};
+
+/* Where a launch goes. */
+struct jit_queue {
+    const struct device *device;
+    void *stream; /* CUDA */
+    int threads;  /* CPU; 0: the default */
+};
+
+struct jit_module;
+
+/* The module for a spec: from memory, else from disk, else compiled; other threads that want the same one
+ * wait for that one only. May be called while a stream captures only if the module is in memory already. */
+flashinfer_status jit_load(const struct jit_spec *spec, const struct device *device, const struct jit_module **out);
+
+/* Loads if need be, and launches. A module missing while queue->stream captures is NOT_PREPARED. */
+flashinfer_status jit_launch(const struct jit_spec *spec, const struct jit_queue *queue, const struct jit_launch *launch);
+
+/* Compiles for any architecture, loading nothing and touching no cache: tests look at the compiler's log
+ * (registers, spills, warnings). The caller frees *log, which is NULL if there is none. */
+flashinfer_status jit_compile_only(const struct jit_spec *spec, const struct device *device, char **log, double *seconds,
+                                   size_t *binary_bytes);
+
+/* The folder of the disk cache; "" if there is none, or none that can be trusted. *why says what is wrong
+ * with it, "" if nothing is. */
+const char *jit_cache_folder(const char **why);
+
+/* The path a spec's compiled module has in the disk cache, whether or not it is there; "" without a cache. */
+flashinfer_status jit_cache_path(const struct jit_spec *spec, const struct device *device, char *path, size_t size);
+
+/* A source file embedded in the library, by its bare name ("vec.cuh"); NULL if there is none. */
+const char *jit_source(const char *name, size_t *size);
+
+/* Every compiler and library the two targets need, for `flashinfer show-config`: "NVRTC 13.0 (/usr/lib/...)",
+ * or why it is absent. */
+const char *jit_toolchain(enum jit_target target, char *buffer, size_t size);
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a spec to a running kernel. In the steady state: one look-up, one question for the current context,
+ * one launch. */
+#include <stdio.h>
+
+#include "backend/cuda.h"
+#include "core/threads.h"
+#include "jit/internal.h"
+
+struct cpu_launch {
+    jit_cpu_entry entry;
+    const void *args;
+    int parts;
+};
+
+static void run_part(void *context, int part)
+{
+    const struct cpu_launch *launch = context;
+    launch->entry(launch->args, part, launch->parts);
+}
+
+static flashinfer_status launch_cpu(const struct jit_code *code, const struct jit_queue *queue,
+                                    const struct jit_launch *launch)
+{
+    int parts = launch->grid[0] ? (int)launch->grid[0] : 1;
+    if (parts == 1) {
+        code->entry(launch->args, 0, 1);
+        return FLASHINFER_OK;
+    }
+    struct cpu_launch context = {code->entry, launch->args, parts};
+    threads_run(run_part, &context, parts, queue->threads);
+    return FLASHINFER_OK;
+}
+
+static uint32_t at_least_1(uint32_t x) { return x ? x : 1; }
+
+static int add_attributes(const struct jit_launch *launch, struct cuda_launch_attribute attributes[3])
+{
+    int n = 0;
+    const uint32_t *cluster = launch->cluster;
+    if (cluster[0] > 1 || cluster[1] > 1 || cluster[2] > 1) {
+        attributes[n] = (struct cuda_launch_attribute){.id = CUDA_LAUNCH_CLUSTER_DIMENSION};
+        for (int i = 0; i < 3; i++)
+            attributes[n].value.dimension[i] = at_least_1(cluster[i]);
+        n++;
+    }
+    if (launch->pdl)
+        attributes[n++] = (struct cuda_launch_attribute){.id = CUDA_LAUNCH_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                                         .value.flag = 1};
+    if (launch->cooperative)
+        attributes[n++] = (struct cuda_launch_attribute){.id = CUDA_LAUNCH_COOPERATIVE, .value.flag = 1};
+    return n;
+}
+
+static bool is_default_stream(const void *stream) { return (uintptr_t)stream <= 2; /* legacy, or one per thread */ }
+
+static flashinfer_status launch_failed(int result, const char *name)
+{
+    char what[256];
+    snprintf(what, sizeof what, "launch of kernel %s", name);
+    return cuda_fail(result, what);
+}
+
+/* A stream of a context other than the primary one, or no current context, or that of another device: the
+ * stream's context decides, for a default stream the current one if it is the device's, else the primary
+ * one. */
+static flashinfer_status launch_in_other_context(const struct cuda *driver, const struct jit_queue *queue,
+                                                 const struct cuda_launch_config *config, const struct jit_code *code,
+                                                 void **parameters, const char *name)
+{
+    cuda_context context = queue->device->context, before;
+    cuda_device device = -1, wanted;
+    CUDA_TRY(driver->device_get(&wanted, queue->device->id.device_id), "cuDeviceGet");
+    if (!is_default_stream(config->stream))
+        CUDA_TRY(driver->stream_context(config->stream, &context), "cuStreamGetCtx");
+    else if (driver->context_device(&device) == CUDA_OK && device == wanted)
+        CUDA_TRY(driver->context_current(&context), "cuCtxGetCurrent");
+
+    CUDA_TRY(driver->context_push(context), "cuCtxPushCurrent");
+    int result = driver->context_device(&device);
+    bool foreign = result == CUDA_OK && device != wanted;
+    if (result == CUDA_OK && !foreign)
+        result = driver->launch(config, (cuda_function)code->kernel, parameters, NULL);
+    driver->context_pop(&before);
+    if (foreign)
+        return fail(FLASHINFER_INVALID, "kernel %s: exec.stream belongs to device %d, the tensors to cuda:%d", name,
+                    (int)device, (int)queue->device->id.device_id);
+    return result ? launch_failed(result, name) : FLASHINFER_OK;
+}
+
+static flashinfer_status launch_cuda(const struct jit_code *code, const char *name, const struct jit_queue *queue,
+                                     const struct jit_launch *launch)
+{
+    const struct cuda *driver = cuda();
+    struct cuda_launch_attribute attributes[3];
+    struct cuda_launch_config config = {
+        .grid = {at_least_1(launch->grid[0]), at_least_1(launch->grid[1]), at_least_1(launch->grid[2])},
+        .block = {at_least_1(launch->block[0]), at_least_1(launch->block[1]), at_least_1(launch->block[2])},
+        .shared_bytes = launch->smem,
+        .stream = queue->stream,
+        .attributes = attributes,
+        .num_attributes = (uint32_t)add_attributes(launch, attributes),
+    };
+    void *parameters[] = {(void *)(uintptr_t)launch->args};
+    cuda_context current = NULL;
+    driver->context_current(&current);
+    if (current != queue->device->context)
+        return launch_in_other_context(driver, queue, &config, code, parameters, name);
+    int result = driver->launch(&config, code->function, parameters, NULL);
+    if (result == CUDA_OK)
+        return FLASHINFER_OK;
+    if (result == CUDA_INVALID_HANDLE || result == CUDA_INVALID_CONTEXT)
+        return launch_in_other_context(driver, queue, &config, code, parameters, name);
+    return launch_failed(result, name);
+}
+
+/* What is not in memory would have to be loaded, which a capture does not allow. */
+static flashinfer_status refuse_if_capturing(const struct jit_spec *spec, const struct jit_queue *queue)
+{
+    const struct cuda *driver;
+    char kernel[1024];
+    int capturing = 0;
+    TRY(cuda_get(&driver));
+    int result = driver->stream_is_capturing(queue->stream, &capturing);
+    if (result != CUDA_STREAM_CAPTURE_IMPLICIT && (result != CUDA_OK || !capturing))
+        return FLASHINFER_OK;
+    return fail(FLASHINFER_NOT_PREPARED, "kernel %s is not loaded, and cannot be while the stream captures: call "
+                "flashinfer_prepare, or the op itself, before the capture begins",
+                jit_describe(spec, queue->device, kernel, sizeof kernel));
+}
+
+flashinfer_status jit_launch(const struct jit_spec *spec, const struct jit_queue *queue, const struct jit_launch *launch)
+{
+    bool on_gpu = spec->kernel->target == JIT_CUDA;
+    const struct jit_module *module = jit_find(spec, queue->device);
+    if (!module) {
+        if (on_gpu)
+            TRY(refuse_if_capturing(spec, queue));
+        TRY(jit_load(spec, queue->device, &module));
+    }
+    return on_gpu ? launch_cuda(&module->code, spec->kernel->name, queue, launch)
+                  : launch_cpu(&module->code, queue, launch);
+}

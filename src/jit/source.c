@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel sources that are embedded in the library, and the one text that a kernel's source becomes when
+ * every file it includes takes the place of its #include. That text is what is hashed and what is compiled,
+ * so nothing else can change a kernel. #line directives make the compiler speak of the files as they stand in
+ * the tree. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jit/internal.h"
+
+/* Made by tools/embed_sources.sh, sorted by name; texts end with a NUL that does not count. */
+struct embedded_source {
+    const char *name, *text;
+    uint64_t size;
+};
+extern const struct embedded_source embedded_sources[];
+extern const uint64_t embedded_source_count;
+
+enum { MAX_FILES = 64, MAX_NAME = 64, MAX_DIRECTIVE = 160 };
+
+struct flattening {
+    const struct jit_spec *spec;
+    struct text *out;
+    int files;
+    struct file {
+        char name[MAX_NAME];
+        bool open;     /* being taken in: one that includes itself adds nothing */
+        bool taken;    /* stands outside any #if: adds nothing again */
+        bool optional; /* stood inside an #if, which may be false: a macro tells whether it was seen */
+    } file[MAX_FILES];
+};
+
+struct directive {
+    enum { OTHER, IF, IFNDEF, ENDIF, INCLUDE, PRAGMA_ONCE } kind;
+    char name[MAX_NAME]; /* of INCLUDE */
+};
+
+static int compare_name(const void *name, const void *source)
+{
+    return strcmp(name, ((const struct embedded_source *)source)->name);
+}
+
+const char *jit_source(const char *name, size_t *size)
+{
+    const struct embedded_source *source =
+        bsearch(name, embedded_sources, embedded_source_count, sizeof *embedded_sources, compare_name);
+    *size = source ? source->size : 0;
+    return source ? source->text : NULL;
+}
+
+static struct directive parse(const char *line, size_t length)
+{
+    struct directive d = {OTHER, ""};
+    char text[MAX_DIRECTIVE], word[16], rest[MAX_DIRECTIVE] = "";
+    while (length > 0 && (*line == ' ' || *line == '\t'))
+        line++, length--;
+    if (length == 0 || *line != '#' || length >= sizeof text)
+        return d;
+    memcpy(text, line + 1, length - 1);
+    text[length - 1] = 0;
+    if (sscanf(text, " %15[a-z] %159[^\n]", word, rest) < 1)
+        return d;
+    if (!strcmp(word, "if") || !strcmp(word, "ifdef"))
+        d.kind = IF;
+    else if (!strcmp(word, "ifndef"))
+        d.kind = IFNDEF;
+    else if (!strcmp(word, "endif"))
+        d.kind = ENDIF;
+    else if (!strcmp(word, "include") && sscanf(rest, "\"%63[^\"]\"", d.name) == 1)
+        d.kind = INCLUDE;
+    else if (!strcmp(word, "pragma") && !strncmp(rest, "once", 4))
+        d.kind = PRAGMA_ONCE;
+    return d;
+}
+
+static flashinfer_status take(struct flattening *f, const char *name, const char *text, size_t size, bool in_if);
+
+static flashinfer_status include(struct flattening *f, const char *name, bool in_if, const char *from, int line)
+{
+    int i = 0;
+    while (i < f->files && strcmp(f->file[i].name, name))
+        i++;
+    if (i == MAX_FILES)
+        return fail(FLASHINFER_COMPILE, "kernel %s reaches more than %d files", f->spec->kernel->name, MAX_FILES);
+    struct file *file = &f->file[i];
+    if (i == f->files) {
+        f->files++;
+        *file = (struct file){0};
+        snprintf(file->name, sizeof file->name, "%s", name);
+    }
+    if (file->open || file->taken)
+        return FLASHINFER_OK;
+
+    const struct jit_text *user = f->spec->user;
+    size_t size;
+    const char *text = jit_source(name, &size);
+    if (user && !user->is_kernel && !strcmp(name, "variant.h")) {
+        text = user->text;
+        size = strlen(text);
+    }
+    if (!text)
+        return fail(FLASHINFER_COMPILE, "kernel %s: line %d of %s includes \"%s\", which is not a source of this library",
+                    f->spec->kernel->name, line, from, name);
+    bool guarded = in_if || file->optional;
+    file->open = true;
+    file->taken = !in_if;
+    file->optional = in_if;
+    if (guarded)
+        text_print(f->out, "#ifndef FLATTENED_%d\n#define FLATTENED_%d\n", i, i);
+    TRY(take(f, name, text, size, in_if));
+    if (guarded)
+        text_print(f->out, "#endif\n");
+    f->file[i].open = false;
+    return FLASHINFER_OK;
+}
+
+/* Adds a file line by line. Its own include guard, an #ifndef before any other directive, is no condition:
+ * `guard` is how deep in #ifs a line outside all others stands. */
+static flashinfer_status take(struct flattening *f, const char *name, const char *text, size_t size, bool in_if)
+{
+    int line = 1, depth = 0, guard = -1;
+    text_print(f->out, "#line 1 \"%s\"\n", name);
+    for (const char *end = text + size, *next; text < end; text = next, line++) {
+        const char *newline = memchr(text, '\n', (size_t)(end - text));
+        next = newline ? newline + 1 : end;
+        struct directive d = parse(text, (size_t)(next - text));
+        if (d.kind != OTHER && guard < 0)
+            guard = d.kind == IFNDEF;
+        if (d.kind == IF || d.kind == IFNDEF)
+            depth++;
+        else if (d.kind == ENDIF && --depth == 0)
+            guard = 0;
+        if (d.kind == INCLUDE) {
+            TRY(include(f, d.name, in_if || depth > guard, name, line));
+            text_print(f->out, "#line %d \"%s\"\n", line + 1, name);
+        } else if (d.kind == PRAGMA_ONCE) {
+            text_add(f->out, "\n", 1);
+        } else {
+            text_add(f->out, text, (size_t)(next - text));
+            if (!newline)
+                text_add(f->out, "\n", 1);
+        }
+    }
+    return FLASHINFER_OK;
+}
+
+flashinfer_status jit_flatten(const struct jit_spec *spec, struct text *out)
+{
+    const struct jit_text *user = spec->user;
+    struct flattening f = {.spec = spec, .out = out};
+    char name[MAX_NAME + 8];
+    size_t size;
+    snprintf(name, sizeof name, "%s%s", spec->kernel->name, spec->kernel->target == JIT_CUDA ? ".cu" : ".c");
+    const char *text = jit_source(name, &size);
+    if (user && user->is_kernel) {
+        text = user->text;
+        size = strlen(text);
+    }
+    if (!text)
+        return fail(FLASHINFER_INTERNAL, "kernel %s has no source: %s is not embedded in the library",
+                    spec->kernel->name, name);
+    TRY(take(&f, name, text, size, false));
+    return text_check(out);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compilers: where they are, what tells one build from another, and how one is run. */
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend/nvrtc.h"
+#include "core/environment.h"
+#include "core/file.h"
+#include "jit/internal.h"
+
+extern char **environ;
+
+static char *cc; /* resolved path of the C compiler, NULL if there is none */
+static pthread_once_t cc_once = PTHREAD_ONCE_INIT;
+
+static char *executable(const char *path)
+{
+    struct stat status;
+    return !stat(path, &status) && S_ISREG(status.st_mode) && !access(path, X_OK) ? strdup(path) : NULL;
+}
+
+/* As a shell finds a command: a name with a slash is a path, another is looked for in the folders of PATH. */
+static char *find_program(const char *name)
+{
+    if (strchr(name, '/'))
+        return executable(name);
+    char *found = NULL;
+    for (const char *folder = environment()->path; *name && *folder && !found;) {
+        int length = (int)strcspn(folder, ":");
+        char path[4096];
+        snprintf(path, sizeof path, "%.*s/%s", length, folder, name);
+        if (length > 0)
+            found = executable(path);
+        folder += length + (folder[length] == ':');
+    }
+    return found;
+}
+
+static void find_cc(void)
+{
+    const struct environment *env = environment();
+    if (*env->cc) {
+        cc = find_program(env->cc);
+        return;
+    }
+    const char *const names[] = {env->build_cc, "cc", "gcc", "clang"};
+    for (size_t i = 0; i < sizeof names / sizeof *names && !cc; i++)
+        cc = find_program(names[i]);
+}
+
+flashinfer_status jit_find_cc(const char **path)
+{
+    pthread_once(&cc_once, find_cc);
+    *path = cc;
+    if (cc)
+        return FLASHINFER_OK;
+    const struct environment *env = environment();
+    if (*env->cc)
+        return fail(FLASHINFER_NO_COMPILER, "no C compiler, which compiles CPU kernels: FLASHINFER_CC is %s, which is no "
+                    "program", env->cc);
+    return fail(FLASHINFER_NO_COMPILER, "no C compiler, which compiles CPU kernels: tried %s%scc, gcc and clang in PATH=%s; "
+                "install gcc or clang, or set FLASHINFER_CC to one", env->build_cc, *env->build_cc ? ", " : "", env->path);
+}
+
+/* The build id that linkers write into an ELF file, in hex; false if it has none. */
+static bool read_build_id(int file, char *buffer, size_t size)
+{
+    ElfW(Ehdr) header;
+    if (pread(file, &header, sizeof header, 0) != sizeof header || memcmp(header.e_ident, ELFMAG, SELFMAG))
+        return false;
+    for (int i = 0; i < header.e_phnum; i++) {
+        ElfW(Phdr) segment;
+        off_t at = (off_t)header.e_phoff + (off_t)i * header.e_phentsize;
+        if (pread(file, &segment, sizeof segment, at) != sizeof segment || segment.p_type != PT_NOTE)
+            continue;
+        ElfW(Nhdr) note;
+        off_t end = (off_t)(segment.p_offset + segment.p_filesz);
+        for (at = (off_t)segment.p_offset; pread(file, &note, sizeof note, at) == sizeof note && at < end;) {
+            off_t contents = at + (off_t)sizeof note + (off_t)((note.n_namesz + 3) & ~3u);
+            uint8_t id[64];
+            if (note.n_type == NT_GNU_BUILD_ID && note.n_descsz <= sizeof id && 2 * note.n_descsz < size) {
+                if (pread(file, id, note.n_descsz, contents) != (ssize_t)note.n_descsz)
+                    return false;
+                for (unsigned b = 0; b < note.n_descsz; b++)
+                    snprintf(buffer + 2 * b, 3, "%02x", id[b]);
+                return note.n_descsz > 0;
+            }
+            at = contents + (off_t)((note.n_descsz + 3) & ~3u);
+        }
+    }
+    return false;
+}
+
+/* A build id means the same wherever the file lies. A script (ccache, a wrapper) has only its place, size and
+ * time. */
+flashinfer_status jit_toolchain_identity(enum jit_target target, char *buffer, size_t size)
+{
+    const char *path;
+    TRY(target == JIT_CUDA ? nvrtc_path(&path) : jit_find_cc(&path));
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    if (file < 0 || fstat(file, &status)) {
+        int error = errno;
+        if (file >= 0)
+            close(file);
+        return fail(FLASHINFER_NO_COMPILER, "compiler %s cannot be read: %s", path, strerror(error));
+    }
+    if (!read_build_id(file, buffer, size))
+        snprintf(buffer, size, "%.150s %lld %lld.%09ld", path, (long long)status.st_size,
+                 (long long)status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+    close(file);
+    return FLASHINFER_OK;
+}
+
+static int spawn(char *const *argv, int input, int output, pid_t *pid)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none, defaults;
+    sigemptyset(&none);
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    sigaddset(&defaults, SIGCHLD);
+    int error = posix_spawn_file_actions_init(&actions);
+    if (error)
+        return error;
+    if (!(error = posix_spawnattr_init(&attributes))) {
+        posix_spawn_file_actions_adddup2(&actions, input, 0);
+        posix_spawn_file_actions_adddup2(&actions, output, 1);
+        posix_spawn_file_actions_adddup2(&actions, output, 2);
+        posix_spawnattr_setsigmask(&attributes, &none);
+        posix_spawnattr_setsigdefault(&attributes, &defaults);
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        error = posix_spawn(pid, argv[0], &actions, &attributes, argv, environ);
+        posix_spawnattr_destroy(&attributes);
+    }
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+/* Input and output are files in memory: no pipe can fill up and nothing is left behind. */
+flashinfer_status jit_run_program(char *const *argv, const struct text *input, struct text *output, int *exit_code)
+{
+    int in = memfd_create("flashinfer-input", MFD_CLOEXEC), out = memfd_create("flashinfer-output", MFD_CLOEXEC);
+    int error = in < 0 || out < 0 || !file_write(in, input->data, input->size) || lseek(in, 0, SEEK_SET) < 0 ? errno : 0;
+    pid_t pid = 0;
+    if (!error)
+        error = spawn(argv, in, out, &pid);
+    if (!error) {
+        int status = 0;
+        pid_t waited;
+        while ((waited = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
+            ;
+        /* A program that ignores SIGCHLD, or waits for all children, leaves us no status. The output must
+         * tell. */
+        *exit_code = waited < 0 ? 0 : WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+        struct stat printed;
+        char *place = !fstat(out, &printed) ? text_extend(output, (size_t)printed.st_size) : NULL;
+        if (place && pread(out, place, (size_t)printed.st_size, 0) != printed.st_size)
+            error = EIO;
+    }
+    if (in >= 0)
+        close(in);
+    if (out >= 0)
+        close(out);
+    return error ? fail(FLASHINFER_NO_COMPILER, "%s cannot be run: %s", argv[0], strerror(error)) : text_check(output);
+}
+
+const char *jit_toolchain(enum jit_target target, char *buffer, size_t size)
+{
+    const char *path;
+    const struct nvrtc *nvrtc;
+    if (target == JIT_CUDA) {
+        int major = 0, minor = 0;
+        if (nvrtc_get(&nvrtc) || nvrtc_path(&path) || nvrtc->version(&major, &minor))
+            snprintf(buffer, size, "%s", flashinfer_last_error());
+        else
+            snprintf(buffer, size, "NVRTC %d.%d (%s)", major, minor, path);
+        return buffer;
+    }
+    struct text nothing = {0}, output = {0};
+    int exit_code = 0;
+    if (jit_find_cc(&path) || jit_run_program((char *[]){cc, (char[]){"--version"}, NULL}, &nothing, &output, &exit_code))
+        snprintf(buffer, size, "%s", flashinfer_last_error());
+    else
+        snprintf(buffer, size, "%.*s (%s)", (int)strcspn(output.data, "\n"), output.data, path);
+    text_free(&output);
+    return buffer;
+}

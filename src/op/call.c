@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The path of a call after its check: pick a row of the kernel table, make sure of the workspace, launch. */
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/cuda.h"
+#include "core/environment.h"
+#include "core/status.h"
+#include "core/text.h"
+#include "op/program.h"
+
+enum { WORKSPACE_ALIGNMENT = 256, PDL_ARCH = 90 };
+
+int32_t *way_spec(struct way *way, const struct jit_kernel *kernel)
+{
+    struct jit_spec *spec = &way->spec[way->num_specs++];
+    memset(spec, 0, sizeof *spec);
+    spec->kernel = kernel;
+    return spec->constant;
+}
+
+/* Kept until this thread asks again. */
+__attribute__((cold)) static const char *complain_arch(const struct op_kernel *row, int arch)
+{
+    static _Thread_local char reason[96];
+    if (row->arch_max && row->arch_max != row->arch_min)
+        snprintf(reason, sizeof reason, "needs sm_%d to sm_%d, the device is sm_%d", row->arch_min, row->arch_max, arch);
+    else
+        snprintf(reason, sizeof reason, "needs sm_%d%s, the device is sm_%d", row->arch_min, row->arch_max ? "" : " or later",
+                 arch);
+    return reason;
+}
+
+const char *call_fit(const struct call *call, const struct op_kernel *row, struct way *way)
+{
+    const struct device *device = call->device;
+    bool cuda = device->id.device_type == kDLCUDA;
+    if (row->target == OP_CUDA && !cuda)
+        return "runs on CUDA devices";
+    if (row->target == OP_CPU && cuda)
+        return "runs on CPUs";
+    if (row->target == OP_CUDA && (device->arch < row->arch_min || (row->arch_max && device->arch > row->arch_max)))
+        return complain_arch(row, device->arch);
+    way->num_specs = 0;
+    way->workspace = 0;
+    memset(way->value, 0, sizeof way->value);
+    return row->fit(call, way);
+}
+
+__attribute__((cold)) static flashinfer_status complain_unknown(const struct call *call)
+{
+    struct text names = {0};
+    for (const struct op_kernel *row = call->op->kernels; row && row->name; row++)
+        text_print(&names, "%s%s", row == call->op->kernels ? "" : ", ", row->name);
+    flashinfer_status status = fail(FLASHINFER_INVALID, "%s: exec.kernel is \"%s\", must be one of: %s", call->op->name,
+                                    call->exec.kernel, names.data ? names.data : "(no kernels)");
+    text_free(&names);
+    return status;
+}
+
+__attribute__((cold)) static flashinfer_status complain_unsupported(const struct call *call)
+{
+    struct text reasons = {0};
+    struct way way;
+    for (const struct op_kernel *row = call->op->kernels; row && row->name; row++)
+        if (!call->exec.kernel || !strcmp(call->exec.kernel, row->name))
+            text_print(&reasons, "%s%s: %s", reasons.size ? "; " : "", row->name, call_fit(call, row, &way));
+    flashinfer_status status = fail(FLASHINFER_UNSUPPORTED, "%s: %s this call: %s", call->op->name,
+                                    call->exec.kernel ? "the kernel named by exec.kernel does not serve" : "no kernel serves",
+                                    reasons.data ? reasons.data : "the op has none");
+    text_free(&reasons);
+    return status;
+}
+
+flashinfer_status call_pick(const struct call *call, const struct op_kernel **row, struct way *way)
+{
+    const char *wanted = call->exec.kernel;
+    bool known = !wanted;
+    for (const struct op_kernel *at = call->op->kernels; at && at->name; at++) {
+        if (wanted && strcmp(wanted, at->name))
+            continue;
+        known = true;
+        if (call_fit(call, at, way))
+            continue;
+        *row = at;
+        return FLASHINFER_OK;
+    }
+    return known ? complain_unsupported(call) : complain_unknown(call);
+}
+
+flashinfer_status call_run(const struct call *call, const struct op_kernel *row, const struct way *way)
+{
+    const flashinfer_exec *exec = &call->exec;
+    if (call->empty)
+        return FLASHINFER_OK;
+    if (way->workspace > (exec->workspace ? exec->workspace_size : 0))
+        return fail(FLASHINFER_WORKSPACE, "%s: kernel %s needs %zu bytes of workspace, exec.workspace has %zu", call->op->name,
+                    row->name, way->workspace, exec->workspace ? exec->workspace_size : (size_t)0);
+    if (way->workspace && (uintptr_t)exec->workspace % WORKSPACE_ALIGNMENT)
+        return fail(FLASHINFER_INVALID, "%s: exec.workspace is %p, must be a multiple of %d bytes", call->op->name,
+                    exec->workspace, WORKSPACE_ALIGNMENT);
+    return row->run(call, way);
+}
+
+flashinfer_status call_launch(const struct call *call, const struct way *way, int i, struct jit_launch launch)
+{
+    const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads};
+    launch.pdl = call->exec.flags & FLASHINFER_PDL && call->device->arch >= PDL_ARCH;
+    return jit_launch(&way->spec[i], &queue, &launch);
+}
+
+/* What lies on a device can only be looked at by waiting for it, which a capture does not allow. */
+__attribute__((noinline)) static flashinfer_status validate(const struct call *call)
+{
+    int capturing = 0;
+    if (call->device->id.device_type == kDLCUDA && call->exec.stream) {
+        const struct cuda *driver;
+        TRY(cuda_get(&driver));
+        CUDA_TRY(driver->stream_is_capturing(call->exec.stream, &capturing), "cuStreamIsCapturing");
+    }
+    if (capturing)
+        return fail(FLASHINFER_INVALID, "%s: exec.stream captures, which FLASHINFER_VALIDATE_INPUTS does not allow",
+                    call->op->name);
+    return call->op->validate(call);
+}
+
+flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec)
+{
+    struct call call;
+    struct way way;
+    const struct op_kernel *row;
+    TRY(call_check(&call, op, args, exec, false, NULL));
+    if (call.empty)
+        return FLASHINFER_OK;
+    TRY(call_pick(&call, &row, &way));
+    if (op->validate && environment()->validate_inputs)
+        TRY(validate(&call));
+    return call_run(&call, row, &way);
+}
+
+flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec)
+{
+    struct call call;
+    struct way way;
+    const struct op_kernel *row;
+    const struct jit_module *module;
+    TRY(call_check(&call, op, args, exec, true, NULL));
+    TRY(call_pick(&call, &row, &way));
+    for (int i = 0; i < way.num_specs; i++)
+        TRY(jit_load(&way.spec[i], call.device, &module));
+    return FLASHINFER_OK;
+}
+
+flashinfer_status op_workspace_size(const struct op *op, const void *args, const flashinfer_exec *exec, size_t *bytes)
+{
+    struct call call;
+    struct way way;
+    const struct op_kernel *row;
+    TRY(call_check(&call, op, args, exec, true, NULL));
+    TRY(call_pick(&call, &row, &way));
+    *bytes = way.workspace;
+    return FLASHINFER_OK;
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checks tensors: what they are (dtype, device, strides, alignment) and their shapes, which bind dimensions or are compared. */
+#include <string.h>
+
+#include "core/status.h"
+#include "op/check.h"
+
+/* How a tensor lies in memory. */
+struct layout {
+    int64_t extent; /* elements from its first to past its last */
+    bool empty;     /* it has no elements */
+    bool dense;
+    bool unit;       /* the last axis is walked in steps of one element */
+    bool nested;     /* each axis steps over all that the axes after it cover: no two elements can meet */
+    bool negative;   /* a stride is */
+    bool impossible; /* a size is negative */
+    bool overflow;
+};
+
+/* Axes of size 0 or 1 have no say in strides. */
+static inline struct layout measure(const DLTensor *t)
+{
+    struct layout l = {.extent = 1, .dense = true, .unit = true, .nested = true};
+    int64_t dense = 1;
+    if (!t->strides) {
+        for (int i = 0; i < t->ndim; i++) {
+            l.empty |= t->shape[i] == 0;
+            l.impossible |= t->shape[i] < 0;
+            l.overflow |= __builtin_mul_overflow(l.extent, t->shape[i], &l.extent);
+        }
+        return l;
+    }
+    for (int i = t->ndim - 1; i >= 0; i--) {
+        int64_t size = t->shape[i], stride = t->strides[i], reach;
+        if (size > 1) {
+            l.negative |= stride < 0;
+            l.dense &= stride == dense;
+            l.unit &= i < t->ndim - 1 || stride == 1;
+            l.nested &= stride >= l.extent;
+            l.overflow |= __builtin_mul_overflow(size - 1, stride, &reach) ||
+                          __builtin_add_overflow(l.extent, reach, &l.extent) || __builtin_mul_overflow(dense, size, &dense);
+        }
+        l.empty |= size == 0;
+        l.impossible |= size < 0;
+    }
+    return l;
+}
+
+DLDevice check_canonical_device(DLDevice device)
+{
+    switch ((int)device.device_type) {
+    case kDLCPU:
+    case kDLCUDAHost:
+        return (DLDevice){kDLCPU, 0};
+    case kDLCUDAManaged:
+        return (DLDevice){kDLCUDA, device.device_id};
+    default:
+        return device;
+    }
+}
+
+bool check_same_device(DLDevice a, DLDevice b)
+{
+    return a.device_type == b.device_type && a.device_id == b.device_id;
+}
+
+static flashinfer_status check_device(struct check *c, int arg, DLDevice given)
+{
+    DLDevice device = check_canonical_device(given);
+    if (c->op->args[arg].flags & HOST && op_is_tensor(&c->op->args[arg]))
+        return device.device_type == kDLCPU ? FLASHINFER_OK : complain_device(c, arg, given);
+    if (c->device_arg < 0) {
+        if (device.device_type != kDLCPU && device.device_type != kDLCUDA)
+            return complain_device(c, arg, given);
+        c->device = device;
+        c->device_arg = arg;
+    }
+    return check_same_device(device, c->device) ? FLASHINFER_OK : complain_device(c, arg, given);
+}
+
+static inline bool same_type(DLDataType a, DLDataType b)
+{
+    return !memcmp(&a, &b, sizeof a);
+}
+
+static const DLTensor *given(const struct check *c, int arg)
+{
+    return *(const DLTensor *const *)op_field_const(c->args, &c->op->args[arg]);
+}
+
+/* An absent argument passes the question on to the one it is like. */
+static bool dtype_is_right(const struct check *c, int arg, DLDataType type)
+{
+    const struct program_arg *a = &c->program->arg[arg];
+    for (int steps = 0; a->like >= 0 && steps < OP_MAX_ARGS; steps++) {
+        const DLTensor *like = given(c, a->like);
+        if (like)
+            return same_type(type, like->dtype);
+        a = &c->program->arg[a->like];
+    }
+    for (int i = 0; i < a->num_types; i++)
+        if (same_type(type, a->types[i]))
+            return true;
+    if (a->num_types || a->like_symbol < 0)
+        return false;
+    if (!(c->call->bound >> a->like_symbol & 1))
+        return dtype_of(type) != DTYPE_NONE;
+    return same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
+}
+
+/* How an axis of that size goes with what is known. */
+enum fit { FITS, MISFITS, UNKNOWN };
+
+static inline enum fit bind_axis(struct check *c, int arg, const struct expression *axis, int64_t size)
+{
+    struct call *call = c->call;
+    int64_t expected;
+    int symbol = axis->linear;
+    if (symbol >= 0 && !(call->bound >> symbol & 1)) {
+        int64_t value = size - axis->offset;
+        if (axis->scale > 1 ? value % axis->scale != 0 || (value /= axis->scale) < 0 : value < 0)
+            return MISFITS;
+        check_bind(c, arg, symbol, value);
+        return FITS;
+    }
+    if (symbol >= 0 && axis->scale == 1 && axis->offset == 0)
+        return size == call->dim[symbol] ? FITS : MISFITS;
+    if (axis->is_constant)
+        return size == axis->offset ? FITS : MISFITS;
+    if (axis->symbols & ~call->bound)
+        return UNKNOWN;
+    return expression_evaluate(axis, call->dim, &expected) && expected == size ? FITS : MISFITS;
+}
+
+static enum fit bind_leading(struct check *c, int arg, const DLTensor *t, int num_leading)
+{
+    if (c->leading_arg >= 0) {
+        if (num_leading != c->num_leading)
+            return MISFITS;
+        for (int i = 0; i < num_leading; i++)
+            if (t->shape[i] != c->leading[i])
+                return MISFITS;
+        return FITS;
+    }
+    int64_t rows = 1;
+    int symbol = c->program->rows;
+    for (int i = 0; i < num_leading; i++)
+        if (__builtin_mul_overflow(rows, t->shape[i], &rows))
+            return MISFITS;
+    if (c->call->bound >> symbol & 1 && c->call->dim[symbol] != rows)
+        return MISFITS;
+    c->leading = t->shape;
+    c->num_leading = num_leading;
+    c->leading_arg = arg;
+    if (!(c->call->bound >> symbol & 1))
+        check_bind(c, arg, symbol, rows);
+    return FITS;
+}
+
+static inline enum fit bind_shape(struct check *c, int arg, const DLTensor *t)
+{
+    const struct program_alternative *shape = check_shape_of(c, arg);
+    if (!shape)
+        return MISFITS;
+    const struct expression *axis = &c->program->axes[shape->first];
+    int num_leading = t->ndim - shape->count;
+    if (shape->leading ? num_leading < 0 || bind_leading(c, arg, t, num_leading) != FITS : num_leading != 0)
+        return MISFITS;
+    enum fit fit = FITS;
+    for (int i = 0; i < shape->count; i++) {
+        enum fit one = bind_axis(c, arg, &axis[i], t->shape[num_leading + i]);
+        if (one == MISFITS)
+            return MISFITS;
+        fit = one == UNKNOWN ? UNKNOWN : fit;
+    }
+    return fit;
+}
+
+/* The struct itself: nothing of it may be read before. */
+static inline flashinfer_status check_header(const struct check *c, int arg, const DLTensor *t)
+{
+    const char *op = c->op->name, *name = c->op->args[arg].name;
+    if (t->ndim < 0 || t->ndim > TENSOR_MAX_DIMS)
+        return fail(FLASHINFER_INVALID, "%s: %s has %d axes, must be 0 to %d", op, name, (int)t->ndim, TENSOR_MAX_DIMS);
+    if (t->ndim > 0 && !t->shape)
+        return fail(FLASHINFER_INVALID, "%s: %s.shape is NULL, must point to %d sizes", op, name, (int)t->ndim);
+    return FLASHINFER_OK;
+}
+
+__attribute__((cold)) static flashinfer_status complain_size(const struct check *c, int arg, const DLTensor *t)
+{
+    int i = 0;
+    while (t->shape[i] >= 0)
+        i++;
+    return fail(FLASHINFER_INVALID, "%s: axis %d of %s has size %lld, must not be negative", c->op->name, i,
+                c->op->args[arg].name, (long long)t->shape[i]);
+}
+
+/* Strides, data and its alignment; then where it lies. */
+static flashinfer_status check_memory(struct check *c, int arg, const DLTensor *t, struct layout l)
+{
+    const struct op_arg *declared = &c->op->args[arg];
+    bool output = declared->kind == OP_OUT || declared->kind == OP_INOUT;
+    c->has_output |= output;
+    if (l.empty)
+        return FLASHINFER_OK;
+    c->has_elements |= output;
+    if (l.negative)
+        return complain_strides(c, arg, t, "strides must not be negative");
+    if (!l.unit && !(declared->flags & STRIDED))
+        return complain_strides(c, arg, t, "the last axis must have stride 1");
+    if (!l.dense && declared->flags & DENSE)
+        return complain_strides(c, arg, t, "it must be dense");
+    uintptr_t bytes = (uintptr_t)(t->dtype.bits * t->dtype.lanes) / 8, low, high;
+    if (l.overflow || __builtin_add_overflow((uintptr_t)t->data, t->byte_offset, &low) ||
+        __builtin_mul_overflow((uintptr_t)l.extent, bytes, &high) || __builtin_add_overflow(low, high, &high) ||
+        high > INTPTR_MAX)
+        return fail(FLASHINFER_INVALID, "%s: %s does not fit into memory: its sizes are too large", c->op->name, declared->name);
+    if (!t->data)
+        return c->loosely ? FLASHINFER_OK
+                          : fail(FLASHINFER_INVALID, "%s: %s.data is NULL, but it has elements", c->op->name, declared->name);
+    if (low & (bytes - 1))
+        return fail(FLASHINFER_INVALID, "%s: %s begins at %p, must be a multiple of its element's %d bytes", c->op->name,
+                    declared->name, (void *)low, (int)bytes);
+    return check_overlap(c, arg, t, low, high, l.nested);
+}
+
+static flashinfer_status check_given_tensor(struct check *c, int arg, const DLTensor *t, bool any_shape)
+{
+    TRY(check_header(c, arg, t));
+    struct layout layout = measure(t);
+    if (layout.impossible)
+        return complain_size(c, arg, t);
+    if (!dtype_is_right(c, arg, t->dtype))
+        return complain_dtype(c, arg, t);
+    if (!c->elsewhere)
+        TRY(check_device(c, arg, t->device));
+    enum fit fit = any_shape ? FITS : bind_shape(c, arg, t);
+    if (fit == MISFITS)
+        return complain_shape(c, arg, t);
+    if (fit == UNKNOWN)
+        c->deferred |= UINT64_C(1) << arg;
+    return check_memory(c, arg, t, layout);
+}
+
+flashinfer_status check_tensor(struct check *c, int arg)
+{
+    const struct op_arg *declared = &c->op->args[arg];
+    const DLTensor *t = given(c, arg);
+    if (t)
+        return check_given_tensor(c, arg, t, false);
+    c->absent |= UINT64_C(1) << arg;
+    return declared->flags & OPTIONAL ? FLASHINFER_OK : complain_missing(c, arg, NULL);
+}
+
+/* One element, whatever the rank, or the shape that is declared. */
+flashinfer_status check_number_tensors(struct check *c)
+{
+    for (uint64_t left = c->number_tensors; left; left &= left - 1) {
+        int arg = __builtin_ctzll(left);
+        const DLTensor *t = op_tensor(c->args, &c->op->args[arg]);
+        if (!t)
+            return fail(FLASHINFER_INVALID, "%s: %s has kind 3 (tensor), but the tensor is NULL", c->op->name,
+                        c->op->args[arg].name);
+        TRY(check_header(c, arg, t));
+        bool one = true;
+        for (int i = 0; i < t->ndim; i++)
+            one &= t->shape[i] == 1;
+        if (!one && c->program->arg[arg].first_shape < 0)
+            return complain_shape(c, arg, t);
+        TRY(check_given_tensor(c, arg, t, one));
+    }
+    return FLASHINFER_OK;
+}
+
+/* An axis [k//2] whose k no other axis tells means k = 2 * size: packed pairs. */
+static void bind_quotients(struct check *c, int arg, const DLTensor *t)
+{
+    const struct program_alternative *shape = check_shape_of(c, arg);
+    for (int i = 0; i < shape->count; i++) {
+        const struct expression *axis = &c->program->axes[shape->first + i];
+        int symbol = axis->quotient;
+        int64_t value;
+        if (symbol < 0 || c->call->bound >> symbol & 1 ||
+            __builtin_mul_overflow(t->shape[t->ndim - shape->count + i], axis->divisor, &value))
+            continue;
+        check_bind(c, arg, symbol, value);
+    }
+}
+
+flashinfer_status check_deferred(struct check *c)
+{
+    for (uint64_t left = c->deferred; left; left &= left - 1) {
+        int arg = __builtin_ctzll(left);
+        bind_quotients(c, arg, op_tensor(c->args, &c->op->args[arg]));
+    }
+    for (uint64_t left = c->deferred; left; left &= left - 1) {
+        int arg = __builtin_ctzll(left);
+        const DLTensor *t = op_tensor(c->args, &c->op->args[arg]);
+        enum fit fit = bind_shape(c, arg, t);
+        if (fit != FITS)
+            return fit == MISFITS ? complain_shape(c, arg, t) : complain_undefined(c, arg);
+    }
+    return FLASHINFER_OK;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Declarations as such: whether one makes sense beyond what compiling it shows, and new ones made from old. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/status.h"
+#include "op/plan.h"
+
+enum { MAX_SENTENCE = 400 };
+
+static _Thread_local char sentence[MAX_SENTENCE];
+
+#define COMPLAIN(...) (snprintf(sentence, sizeof sentence, __VA_ARGS__), sentence)
+
+static bool is_output(const struct op_arg *arg)
+{
+    return arg->kind == OP_OUT || arg->kind == OP_INOUT || arg->is_output;
+}
+
+/* A dimension or argument of the op, or of its plan. */
+static bool is_known(const struct program *program, const char *name)
+{
+    if (program_symbol(program, name) >= 0 || program_argument(program, name) >= 0)
+        return true;
+    return program->op->plan && is_known(op_program(program->op->plan), name);
+}
+
+static const char *validate_value(const struct op *op, const struct op_arg *arg)
+{
+    bool ranged = arg->kind == OP_NUMBER || arg->kind == OP_INT;
+    if (ranged && arg->max != 0 && arg->max < arg->min)
+        return COMPLAIN("%s: %s: max is less than min", op->name, arg->name);
+    bool has_default = arg->value != 0 || arg->bytes == sizeof(flashinfer_number);
+    if (ranged && has_default && !(arg->flags & OPTIONAL) && (arg->value < arg->min || (arg->max != 0 && arg->value > arg->max)))
+        return COMPLAIN("%s: %s: the default is out of range", op->name, arg->name);
+    return NULL;
+}
+
+static const char *validate_argument(const struct program *program, const struct op_arg *arg)
+{
+    const struct op *op = program->op;
+    if (arg > op->args && is_output(arg) && !is_output(arg - 1))
+        return COMPLAIN("%s: %s is an output and stands behind %s, which is none", op->name, arg->name, arg[-1].name);
+    if (arg->required_if && !(arg->flags & OPTIONAL))
+        return COMPLAIN("%s: %s has a condition but is not OPTIONAL", op->name, arg->name);
+    if (arg->may_alias && !is_output(arg))
+        return COMPLAIN("%s: %s may alias but is not written", op->name, arg->name);
+    if (arg->fill.of && !is_known(program, arg->fill.of))
+        return COMPLAIN("%s: the values of %s are bounded by %s, which is unknown", op->name, arg->name, arg->fill.of);
+    return validate_value(op, arg);
+}
+
+const char *op_validate(const struct op *op)
+{
+    const struct program *program = op_program(op);
+    if (!program)
+        return COMPLAIN("%s", flashinfer_last_error());
+    for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++) {
+        const char *wrong = validate_argument(program, arg);
+        if (wrong)
+            return wrong;
+    }
+    for (const struct op_range *range = op->ranges; range && range->name; range++)
+        if (!is_known(program, range->name) || range->lo > range->hi)
+            return COMPLAIN("%s: the range of %s is empty, or of nothing", op->name, range->name);
+    bool makes_plan = program->plan_arg >= 0 && op->args[program->plan_arg].is_output;
+    if (makes_plan && program->num_symbols > PLAN_MAX_SYMBOLS)
+        return COMPLAIN("%s: a plan keeps at most %d dimensions and integers", op->name, PLAN_MAX_SYMBOLS);
+    if (op->plan && (program->plan_arg < 0 || makes_plan))
+        return COMPLAIN("%s: it names the op that makes its plan, but reads no plan", op->name);
+    for (const struct op_kernel *row = op->kernels; row && row->name; row++)
+        if (!row->fit || !row->run)
+            return COMPLAIN("%s: kernel %s lacks fit or run", op->name, row->name);
+    return NULL;
+}
+
+/* An op made at run time, with all that it points to. */
+struct extended {
+    struct op op;
+    _Atomic(const struct program *) compiled;
+    struct op_arg args[OP_MAX_ARGS + 1];
+};
+
+/* NULL stays NULL; running out of memory clears *good. */
+static const char *keep(const char *text, bool *good)
+{
+    char *copy = text ? strdup(text) : NULL;
+    *good &= !text || copy;
+    return copy;
+}
+
+static bool keep_texts(struct op_arg *arg)
+{
+    bool good = true;
+    arg->name = keep(arg->name, &good);
+    arg->dtype.like = keep(arg->dtype.like, &good);
+    arg->shape = keep(arg->shape, &good);
+    arg->by = keep(arg->by, &good);
+    arg->may_alias = keep(arg->may_alias, &good);
+    arg->names = keep(arg->names, &good);
+    arg->required_if = keep(arg->required_if, &good);
+    arg->fill.of = keep(arg->fill.of, &good);
+    return good;
+}
+
+static void extended_free(struct extended *made, int first, int count)
+{
+    for (struct op_arg *arg = made->args + first; arg < made->args + first + count; arg++) {
+        const char *const texts[] = {arg->name,      arg->dtype.like, arg->shape,       arg->by,
+                                     arg->may_alias, arg->names,      arg->required_if, arg->fill.of};
+        for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+            free((char *)(uintptr_t)texts[i]);
+    }
+    free((char *)(uintptr_t)made->op.name);
+    free(made);
+}
+
+flashinfer_status op_extend(const struct op *base, const char *name, const struct op_arg *extra, int num_extra,
+                            const struct op **out)
+{
+    enum { FIELD_BYTES = 8 };
+    int count = 0;
+    while (base->args[count].kind != OP_END)
+        count++;
+    if (num_extra < 0 || count + num_extra > OP_MAX_ARGS ||
+        base->args_bytes + (size_t)num_extra * FIELD_BYTES > OP_MAX_ARGS_BYTES)
+        return fail(FLASHINFER_INVALID, "%s: %d further arguments to the %d of %s are more than %d, or than %d bytes", name,
+                    num_extra, count, base->name, OP_MAX_ARGS, OP_MAX_ARGS_BYTES);
+    struct extended *made = calloc(1, sizeof *made);
+    if (!made)
+        return fail(FLASHINFER_MEMORY, "%s: out of memory", name);
+    bool good = true;
+    made->op = *base;
+    made->op.name = keep(name, &good);
+    made->op.args = made->args;
+    made->op.args_bytes = base->args_bytes + (size_t)num_extra * FIELD_BYTES;
+    made->op.compiled = &made->compiled;
+    memcpy(made->args, base->args, (size_t)count * sizeof *base->args);
+    for (int i = 0; i < num_extra; i++) {
+        struct op_arg *arg = &made->args[count + i];
+        *arg = extra[i];
+        arg->offset = (uint16_t)(base->args_bytes + (size_t)i * FIELD_BYTES);
+        arg->bytes = FIELD_BYTES;
+        good &= keep_texts(arg);
+    }
+    bool compiles = good && op_program(&made->op);
+    if (!compiles) {
+        extended_free(made, count, num_extra);
+        return good ? fail(FLASHINFER_INVALID, "%s", flashinfer_last_error())
+                    : fail(FLASHINFER_MEMORY, "%s: out of memory", name);
+    }
+    *out = &made->op;
+    return FLASHINFER_OK;
+}

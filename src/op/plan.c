@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writing and reading plans. */
+#include "op/plan.h"
+
+#include <string.h>
+
+#include "core/status.h"
+
+flashinfer_status call_write_plan(const struct call *call, flashinfer_plan *plan, const void *constants, size_t bytes,
+                                  size_t workspace)
+{
+    const struct program *program = call->program;
+    if (bytes > PLAN_MAX_CONSTANTS || program->num_symbols > PLAN_MAX_SYMBOLS)
+        return fail(FLASHINFER_INTERNAL, "%s: a plan of %zu bytes and %d dimensions is too large", call->op->name, bytes,
+                    program->num_symbols);
+    struct plan_blob blob = {
+        .magic = PLAN_MAGIC,
+        .build = program->build,
+        .device = call->device->id,
+        .workspace = workspace,
+        .bound = call->bound,
+        .num_symbols = (uint32_t)program->num_symbols,
+        .constants_bytes = (uint32_t)bytes,
+    };
+    strncpy(blob.op, call->op->name, sizeof blob.op - 1);
+    memcpy(blob.symbol, call->dim, (size_t)program->num_symbols * sizeof *call->dim);
+    memcpy(blob.constants, constants, bytes);
+    memcpy(plan, &blob, sizeof blob);
+    return FLASHINFER_OK;
+}
+
+__attribute__((cold)) static flashinfer_status complain(const struct op *op, const struct plan_blob *blob)
+{
+    const char *name = op->args[op_program(op)->plan_arg].name, *maker = op->plan->name;
+    char given[sizeof blob->op];
+    memcpy(given, blob->op, sizeof given);
+    given[sizeof given - 1] = 0;
+    if (blob->magic != PLAN_MAGIC)
+        return fail(FLASHINFER_FOREIGN_PLAN, "%s: %s is no plan, must be written by %s", op->name, name, maker);
+    if (strncmp(given, maker, sizeof given - 1))
+        return fail(FLASHINFER_FOREIGN_PLAN, "%s: %s was written by %s, must be written by %s", op->name, name, given, maker);
+    return fail(FLASHINFER_FOREIGN_PLAN,
+                "%s: %s was written by another build of this library, must be written by %s of version %s", op->name, name, maker,
+                FLASHINFER_VERSION);
+}
+
+flashinfer_status plan_read(const struct op *op, const flashinfer_plan *plan, const struct plan_blob **out)
+{
+    const struct program *maker = op_program(op->plan);
+    const struct plan_blob *blob = (const struct plan_blob *)plan;
+    if (!maker)
+        return FLASHINFER_INTERNAL;
+    if (blob->magic != PLAN_MAGIC || blob->build != maker->build || blob->num_symbols != (uint32_t)maker->num_symbols)
+        return complain(op, blob);
+    *out = blob;
+    return FLASHINFER_OK;
+}
+
+flashinfer_status flashinfer_plan_workspace_size(const flashinfer_plan *plan, size_t *bytes)
+{
+    if (!plan || !bytes)
+        return fail(FLASHINFER_INVALID, "flashinfer_plan_workspace_size: %s is NULL", plan ? "bytes" : "plan");
+    struct plan_blob blob;
+    memcpy(&blob, plan, sizeof blob);
+    if (blob.magic != PLAN_MAGIC)
+        return fail(FLASHINFER_FOREIGN_PLAN, "flashinfer_plan_workspace_size: plan is no plan");
+    *bytes = blob.workspace;
+    return FLASHINFER_OK;
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A declaration, compiled: names are numbers, shapes and rules are code. Made once per op at first use, kept for the rest of the
+ * process, and all that walkers need beside the op itself:
+ *
+ *     const struct program *program = op_program(op);
+ *     dim[program_symbol(program, "hidden")] = 4096;
+ *     program_shape(program, arg, dim, leading, num_leading, &shape);
+ *
+ * Symbols are the dimensions of op->dims in that order, then all other names as they appear: dimensions in shapes, arguments of
+ * kind INT, ENUM and DTYPE (its value is an enum dtype), `rows` where a shape has `...`, and whatever of the plan's symbols the
+ * declaration names. call->dim has one value per symbol. */
+#ifndef OP_PROGRAM_H
+#define OP_PROGRAM_H
+
+#include "op/expression.h"
+#include "op/op.h"
+
+/* One alternative of a shape: axes [first, first + count) of program->axes, after the leading ones if `leading`. */
+struct program_alternative {
+    int16_t first, count;
+    bool leading;
+};
+
+/* An argument. Numbers of arguments are places in op->args. */
+struct program_arg {
+    int16_t symbol;      /* INT, ENUM, DTYPE: its symbol; else -1 */
+    int16_t like;        /* the argument whose dtype this one has (DTYPE: defaults to), -1 */
+    int16_t like_symbol; /* the symbol of the plan's DTYPE argument that this dtype is, -1 */
+    int16_t by;          /* the symbol that chooses the alternative, -1: there is only one */
+    int16_t first_shape; /* into program->shapes; -1: it has no shape */
+    int16_t num_shapes;  /* alternatives, in the order of the values of the ENUM `by` */
+    int16_t num_names;   /* ENUM: how many values */
+    int16_t required_if; /* into program->conditions, -1 */
+    int16_t value_of;    /* the symbol that an INT defaults to, -1 */
+    uint32_t dtypes;     /* set allowed; 0: as like or like_symbol */
+    int32_t num_types;   /* the same as DLDataTypes */
+    const DLDataType *types;
+    uint64_t may_alias; /* bit i: argument i may be the very same tensor */
+};
+
+struct program {
+    const struct op *op;
+    int num_args, num_symbols, num_shapes, num_axes, num_rules, num_conditions;
+    int rows;       /* the symbol `rows`, -1 */
+    int plan_arg;   /* the argument that is the op's plan, read or written, -1 */
+    uint64_t build; /* hash of the library's version and this declaration */
+    struct program_arg arg[OP_MAX_ARGS];
+    uint8_t order[OP_MAX_ARGS]; /* arguments as they are checked: plan, values, inputs, outputs */
+    struct {
+        const char *name;
+        int arg;         /* the INT, ENUM or DTYPE argument of this name, -1 */
+        int plan_symbol; /* the plan's symbol that gives the value, -1 */
+    } symbol[OP_MAX_DIMS];
+    const struct program_alternative *shapes;
+    const struct expression *axes;
+    const struct expression *rules; /* in the order of op->rules */
+    const struct expression *conditions;
+};
+
+/* NULL if the declaration is wrong; flashinfer_last_error() then says how. */
+const struct program *op_program(const struct op *op);
+
+/* -1 if there is none. */
+int program_symbol(const struct program *program, const char *name);
+int program_argument(const struct program *program, const char *name);
+
+/* The shape of an argument (its tensor, if it is a number), from the values of the symbols and the leading axes. False if it has
+ * none, or an expression overflows, divides by zero or is negative. */
+bool program_shape(const struct program *program, int arg, const int64_t *dim, const int64_t *leading, int num_leading,
+                   int64_t shape[TENSOR_MAX_DIMS], int *ndim);
+
+/* Whether the argument must not be NULL in a call with these values. */
+bool program_required(const struct program *program, int arg, const int64_t *dim);
+
+/* Whether rule i holds. Rules that name a symbol whose bit is not in `bound` say nothing, and hold. */
+bool program_rule_holds(const struct program *program, int rule, const int64_t *dim, uint64_t bound);
+
+/* The names of an ENUM argument: the i-th, or -1 and NULL for none. The name is not ended by 0. */
+const char *op_enum_name(const struct op_arg *arg, int64_t value, int *length);
+int op_enum_value(const struct op_arg *arg, const char *name, int length);
+
+/* Fields of an op's struct, read and written whatever their C type: double or flashinfer_number, int32_t, int64_t or
+ * flashinfer_number. */
+static inline void *op_field(void *args, const struct op_arg *arg)
+{
+    return (char *)args + arg->offset;
+}
+static inline const void *op_field_const(const void *args, const struct op_arg *arg)
+{
+    return (const char *)args + arg->offset;
+}
+static inline bool op_is_tensor(const struct op_arg *arg)
+{
+    return arg->kind >= OP_IN && arg->kind <= OP_INOUT;
+}
+
+/* The tensor of an IN, OUT or INOUT, or of a number of kind TENSOR; NULL if there is none. */
+DLTensor *op_tensor(const void *args, const struct op_arg *arg);
+void op_set_tensor(void *args, const struct op_arg *arg, DLTensor *tensor);
+void op_set_number(void *args, const struct op_arg *arg, double value); /* NUMBER */
+void op_set_int(void *args, const struct op_arg *arg, int64_t value);   /* INT, ENUM */
+double op_number(const void *args, const struct op_arg *arg);           /* NUMBER; its default if absent */
+int64_t op_int(const void *args, const struct op_arg *arg);             /* INT, ENUM; its default if absent */
+
+#endif

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The harness finds planted defects, each by the sentence that names it, and nothing in a good kernel. */
+#include "fake_op.h"
+#include "harness/check.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct found {
+    int failures, entries, ran;
+    char sentence[TRIAL_SENTENCE], command[512], problem[1024];
+};
+
+static void failed(void *context, const struct check_failure *failure)
+{
+    struct found *found = context;
+    if (found->failures++ == 0) {
+        snprintf(found->sentence, sizeof found->sentence, "%s", failure->sentence);
+        snprintf(found->command, sizeof found->command, "%s", failure->command);
+        snprintf(found->problem, sizeof found->problem, "%s", failure->problem);
+    }
+}
+
+static void covered(void *context, const struct check_coverage *coverage)
+{
+    struct found *found = context;
+    found->entries++;
+    found->ran += coverage->ran;
+}
+
+static struct found check(const struct op_kernel *kernels, const struct check_options *options,
+                          struct check_counts *counts)
+{
+    struct found found = {0};
+    struct op op = op_fake;
+    const struct check_events events = {.context = &found, .failed = failed, .covered = covered};
+    op.kernels = kernels;
+    assert_non_null(op_program(&op_fake)); /* compiled once, for an op that outlives this one */
+    assert_int_equal(check_op(&op, options, &events, counts), FLASHINFER_OK);
+    assert_int_equal(counts->failures, found.failures);
+    return found;
+}
+
+static struct found check_all(const struct op_kernel *kernels)
+{
+    const struct check_options options = {.cpu = true, .problems = 30};
+    struct check_counts counts = {0};
+    return check(kernels, &options, &counts);
+}
+
+static void finds(const struct op_kernel *kernels, const char *sentence)
+{
+    struct found found = check_all(kernels);
+    assert_true(found.failures > 0);
+    if (!strstr(found.sentence, sentence))
+        fail_msg("expected \"%s\" in \"%s\"", sentence, found.sentence);
+    assert_non_null(strstr(found.command, "flashinfer check fake"));
+}
+
+static void good_kernel(void **state)
+{
+    (void)state;
+    const struct check_options options = {.cpu = true, .problems = 60};
+    struct check_counts counts = {0};
+    struct found found = check(fake_good, &options, &counts);
+    if (found.failures)
+        fail_msg("%s (%s)", found.sentence, found.problem);
+    assert_true(counts.trials >= 60);
+    assert_true(counts.refusals >= 50);
+    assert_int_equal(found.entries, 2); /* f16 and f32 */
+    assert_int_equal(found.ran, counts.trials);
+}
+
+static void wrong_element(void **state)
+{
+    (void)state;
+    finds(fake_wrong_element, "1 of 24 elements are wrong");
+}
+
+static void outside(void **state)
+{
+    (void)state;
+    finds(fake_outside, "near out, behind it");
+}
+
+static void between(void **state)
+{
+    (void)state;
+    finds(fake_between, "near total, between its elements");
+}
+
+static void unwritten(void **state)
+{
+    (void)state;
+    finds(fake_unwritten, "element 12 of out was not written");
+}
+
+static void input_changed(void **state)
+{
+    (void)state;
+    finds(fake_input_changed, "near bias, in it");
+}
+
+static void random_bits_differ(void **state)
+{
+    (void)state;
+    finds(fake_random, "element 0 of total differs between two runs");
+}
+
+static void workspace_overrun(void **state)
+{
+    (void)state;
+    finds(fake_workspace_overrun, "memory around the workspace was written");
+}
+
+static void failing(void **state)
+{
+    (void)state;
+    finds(fake_failing, "it fails on purpose");
+}
+
+static void unreached(void **state)
+{
+    (void)state;
+    struct found found = check_all(fake_unreached);
+    assert_int_equal(found.failures, 1);
+    assert_string_equal(found.sentence, "no problem reached this kernel");
+    assert_string_equal(found.command, "flashinfer check fake --kernel unreached --device cpu");
+}
+
+/* What a failure prints must find the same failure again. */
+static void reproduces(void **state)
+{
+    (void)state;
+    struct check_counts counts = {0};
+    const struct check_options options = {.cpu = true, .seed = 7, .problems = 1, .kernel = "wrong_element"};
+    struct found first = check(fake_wrong_element, &options, &counts);
+    counts = (struct check_counts){0};
+    struct found second = check(fake_wrong_element, &options, &counts);
+    assert_int_equal(first.failures, 1);
+    assert_string_equal(first.sentence, second.sentence);
+    assert_string_equal(first.problem, second.problem);
+    assert_string_equal(first.command, "flashinfer check fake --kernel wrong_element --seed 7 --device cpu");
+}
+
+static void cuda_required(void **state)
+{
+    (void)state;
+    const struct device *device;
+    if (!device_get((DLDevice){kDLCUDA, 0}, &device))
+        skip();
+    const struct check_options options = {.cpu = true, .cuda = true, .require_cuda = true, .problems = 1};
+    struct check_counts counts = {0};
+    assert_int_equal(check(fake_good, &options, &counts).failures, 1);
+}
+
+static void unbreakable_rule(void **state)
+{
+    (void)state;
+    static const char *const rules[] = {"n > 0", "n % pieces == 0", "n >= 0", NULL};
+    static _Atomic(const struct program *) compiled;
+    struct found found = {0};
+    struct check_counts counts = {0};
+    const struct check_options options = {.cpu = true, .problems = 1};
+    const struct check_events events = {.context = &found, .failed = failed, .covered = covered};
+    static struct op op;
+    op = op_fake;
+    op.rules = rules;
+    op.compiled = &compiled;
+    assert_int_equal(check_op(&op, &options, &events, &counts), FLASHINFER_OK);
+    assert_int_equal(found.failures, 1);
+    assert_string_equal(found.sentence, "no call was found that breaks the rule \"n >= 0\" alone");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(good_kernel),
+        cmocka_unit_test(wrong_element),
+        cmocka_unit_test(outside),
+        cmocka_unit_test(between),
+        cmocka_unit_test(unwritten),
+        cmocka_unit_test(input_changed),
+        cmocka_unit_test(random_bits_differ),
+        cmocka_unit_test(workspace_overrun),
+        cmocka_unit_test(failing),
+        cmocka_unit_test(unreached),
+        cmocka_unit_test(reproduces),
+        cmocka_unit_test(cuda_required),
+        cmocka_unit_test(unbreakable_rule),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

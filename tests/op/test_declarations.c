@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Declarations of ops that are harder than those that exist: each generates random problems, whose calls are accepted and tell
+ * the dimensions that they were made from, and for each of its rules a call that breaks it alone, which is refused by that rule.
+ */
+#include "harness/refuse.h"
+#include "tests/op/declarations.h"
+
+#include "tests/op/calls.h"
+
+enum { PROBLEMS = 80, BROKEN = 6, NUM_OPS = 7 };
+
+static int comm; /* its address stands for a group of ranks */
+
+/* paged_prefill with a bias per head, an optional tensor per request, and a number. */
+static const struct op *variant(void)
+{
+    static const struct op *made;
+    static const struct op_arg extra[] = {
+        {.name = "bias", .kind = OP_IN, .dtype.set = F32, .shape = "num_qo_heads"},
+        {.name = "temperature", .kind = OP_IN, .flags = OPTIONAL, .dtype.set = F32, .shape = "batch 1"},
+        {.name = "logit_scale", .kind = OP_NUMBER, .value = 1},
+        {.name = "prefix", .kind = OP_INT, .min = 0},
+    };
+    if (!made)
+        assert_int_equal(op_extend(&op_paged_prefill, "flash_sigmoid", extra, 4, &made), FLASHINFER_OK);
+    return made;
+}
+
+static const struct op *op_number_i(int i)
+{
+    const struct op *ops[NUM_OPS] = {
+        &op_rmsnorm_fp4quant, &op_grouped_gemm_nt_masked, &op_paged_prefill_plan, &op_paged_prefill, variant(), &op_top_k,
+        &op_allreduce_fusion};
+    return ops[i];
+}
+
+static const struct device *cpu(void)
+{
+    const struct device *device;
+    assert_int_equal(device_get((DLDevice){kDLCPU, 0}, &device), FLASHINFER_OK);
+    return device;
+}
+
+static void place(const struct problem *problem, struct placement **out)
+{
+    if (placement_create(problem, cpu(), out))
+        fail_msg("%s: %s", problem->text, flashinfer_last_error());
+    for (int i = 0; i < problem->program->num_args; i++)
+        if (problem->op->args[i].kind == OP_COMM)
+            *(void **)op_field((*out)->args, &problem->op->args[i]) = &comm;
+}
+
+static void accept(const struct op *op, uint64_t seed)
+{
+    struct problem *problem;
+    struct placement *placement;
+    struct call call;
+    const struct problem_request request = {.op = op, .seed = seed};
+    if (problem_create(&request, &problem))
+        fail_msg("%s: no problem of seed %d: %s", op->name, (int)seed, flashinfer_last_error());
+    place(problem, &placement);
+    if (placement_check(placement, &call))
+        fail_msg("%s: %s", problem->text, flashinfer_last_error());
+    for (int i = 0; i < call.program->num_symbols; i++)
+        if (call.bound >> i & 1 && call.dim[i] != problem->dim[i])
+            fail_msg("%s (%s): %s is %lld, was made as %lld", op->name, problem->text, call.program->symbol[i].name,
+                     (long long)call.dim[i], (long long)problem->dim[i]);
+    placement_destroy(placement);
+    problem_destroy(problem);
+}
+
+static void test_problems_are_accepted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < NUM_OPS; i++) {
+        const char *wrong = op_validate(op_number_i(i));
+        if (wrong)
+            fail_msg("%s", wrong);
+        for (uint64_t seed = 0; seed <= PROBLEMS; seed++)
+            accept(op_number_i(i), seed);
+    }
+}
+
+/* The sentence quotes the rule and says what each dimension in it is. */
+static void refuse(const struct op *op, int rule, uint64_t seed)
+{
+    struct problem *problem;
+    struct placement *placement;
+    struct call call;
+    char expected[400];
+    const struct problem_request request = {.op = op, .seed = seed, .broken_rule = rule + 1};
+    if (problem_create(&request, &problem))
+        fail_msg("%s: no problem of seed %d breaks \"%s\" alone: %s", op->name, (int)seed, op->rules[rule],
+                 flashinfer_last_error());
+    place(problem, &placement);
+    assert_int_equal(placement_check(placement, &call), FLASHINFER_INVALID);
+    const char *sentence = flashinfer_last_error();
+    snprintf(expected, sizeof expected, "%s: %s does not hold: ", op->name, op->rules[rule]);
+    if (strncmp(sentence, expected, strlen(expected)))
+        fail_msg("\"%s\" should begin with \"%s\"", sentence, expected);
+    for (uint64_t left = problem->program->rules[rule].symbols; left; left &= left - 1) {
+        int symbol = __builtin_ctzll(left);
+        snprintf(expected, sizeof expected, "%s = %lld", problem->program->symbol[symbol].name, (long long)problem->dim[symbol]);
+        if (!strstr(sentence, expected))
+            fail_msg("\"%s\" should contain \"%s\"", sentence, expected);
+    }
+    placement_destroy(placement);
+    problem_destroy(problem);
+}
+
+static void test_each_rule_refuses(void **state)
+{
+    (void)state;
+    for (int i = 0; i < NUM_OPS; i++)
+        for (int rule = 0; op_number_i(i)->rules[rule]; rule++)
+            for (uint64_t seed = 1; seed <= BROKEN; seed++)
+                refuse(op_number_i(i), rule, seed);
+}
+
+static void complain(void *context, const char *sentence)
+{
+    print_error("%s: %s\n", ((const struct op *)context)->name, sentence);
+    fail();
+}
+
+/* Every argument is violated, too. The harness has no group of ranks to give. */
+static void test_each_argument_refuses(void **state)
+{
+    (void)state;
+    for (int i = 0; i < NUM_OPS; i++) {
+        int tried = 0;
+        const struct op *op = op_number_i(i);
+        if (op == &op_allreduce_fusion)
+            continue;
+        assert_int_equal(refuse_all(op, cpu(), &tried, complain, (void *)(uintptr_t)op), FLASHINFER_OK);
+        assert_true(tried > 20);
+    }
+}
+
+/* What random problems do not say in so many words. */
+static void test_rmsnorm_fp4quant(void **state)
+{
+    (void)state;
+    static _Alignas(64) unsigned char memory[6][4096];
+    DLTensor input = TENSOR(memory[0], DTYPE_F16, 2, 3, 64), weight = TENSOR(memory[1], DTYPE_F16, 64),
+             y_fp4 = TENSOR(memory[2], DTYPE_U8, 2, 3, 32), scale = TENSOR(memory[3], DTYPE_E4M3, 2, 3, 4),
+             linear = TENSOR(memory[4], DTYPE_E4M3, 2, 3, 4);
+    struct flashinfer_rmsnorm_fp4quant a = {
+        .size = sizeof a, .y_fp4 = &y_fp4, .block_scale = &scale, .input = &input, .weight = &weight};
+    const struct op *op = &op_rmsnorm_fp4quant;
+    ACCEPTED(op, &a, NULL);
+    a.sf_layout = 1;
+    REFUSED(op, &a, NULL,
+            "rmsnorm_fp4quant: block_scale has shape [2, 3, 4], must be [ceil(rows/128)*ceil(hidden/(4*block_size))*512] with "
+            "rows = 6 (from input), hidden = 64 (from input), block_size = 16, sf_layout = 1 (swizzled)");
+    scale = TENSOR(memory[3], DTYPE_E4M3, 512);
+    ACCEPTED(op, &a, NULL);
+    a.output_both_sf_layouts = 1;
+    REFUSED(op, &a, NULL,
+            "rmsnorm_fp4quant: block_scale_unswizzled is NULL, must be given where output_both_sf_layouts == 1: "
+            "output_both_sf_layouts = 1");
+    a.block_scale_unswizzled = &linear;
+    ACCEPTED(op, &a, NULL);
+    a.block_size = 32;
+    a.scale_format = 1;
+    REFUSED(op, &a, NULL,
+            "rmsnorm_fp4quant: block_scale_unswizzled has shape [2, 3, 4], must be [..., hidden//block_size] with "
+            "... = [2, 3] (from input), hidden = 64 (from input), block_size = 32");
+    a = (struct flashinfer_rmsnorm_fp4quant){
+        .size = sizeof a, .y_fp4 = &y_fp4, .block_scale = &scale, .input = &input, .weight = &weight};
+    input = TENSOR(memory[0], DTYPE_F16, 2, 3, 100);
+    weight = TENSOR(memory[1], DTYPE_F16, 100);
+    y_fp4 = TENSOR(memory[2], DTYPE_E2M1X2, 2, 3, 50);
+    scale = TENSOR(memory[3], DTYPE_E4M3, 2, 3, 6);
+    REFUSED(op, &a, NULL, "rmsnorm_fp4quant: hidden % block_size == 0 does not hold: hidden = 100 (from input), block_size = 16");
+}
+
+static void test_variant(void **state)
+{
+    (void)state;
+    const struct op *op = variant(), *failed;
+    assert_string_equal(op->name, "flash_sigmoid");
+    assert_int_equal(op->args_bytes, sizeof(struct flashinfer_paged_prefill) + 4 * 8);
+    assert_ptr_equal(op->plan, &op_paged_prefill_plan);
+    static const struct op_arg unknown = {.name = "bias", .kind = OP_IN, .dtype.set = F32, .shape = "num_experts*batch"};
+    assert_int_equal(op_extend(&op_paged_prefill, "broken", &unknown, 1, &failed), FLASHINFER_INVALID);
+    assert_string_equal(flashinfer_last_error(), "the declaration of broken is wrong: nothing tells num_experts");
+    static const struct op_arg twice = {.name = "q", .kind = OP_IN, .dtype.set = F32, .shape = "batch"};
+    assert_int_equal(op_extend(&op_paged_prefill, "broken", &twice, 1, &failed), FLASHINFER_INVALID);
+    assert_string_equal(flashinfer_last_error(), "the declaration of broken is wrong: it has two arguments q");
+}
+
+static void test_allreduce(void **state)
+{
+    (void)state;
+    static _Alignas(64) unsigned char memory[6][4096];
+    DLTensor input = TENSOR(memory[0], DTYPE_BF16, 4, 64), output = TENSOR(memory[1], DTYPE_BF16, 4, 64),
+             residual = TENSOR(memory[2], DTYPE_BF16, 4, 64), gamma = TENSOR(memory[3], DTYPE_BF16, 64);
+    struct flashinfer_allreduce_fusion a = {.size = sizeof a, .output = &output, .input = &input};
+    const struct op *op = &op_allreduce_fusion;
+    REFUSED(op, &a, NULL, "allreduce_fusion: comm is NULL, must be given");
+    a.comm = (flashinfer_comm *)(void *)&comm;
+    ACCEPTED(op, &a, NULL);
+    a.pattern = 1;
+    REFUSED(op, &a, NULL,
+            "allreduce_fusion: norm_out is NULL, must be given where pattern == 1: pattern = 1 (RESIDUAL_RMS_NORM)");
+    a.norm_out = &output;
+    a.output = NULL;
+    REFUSED(op, &a, NULL,
+            "allreduce_fusion: residual_in is NULL, must be given where pattern != 0: pattern = 1 (RESIDUAL_RMS_NORM)");
+    a.residual_in = &residual;
+    a.rms_gamma = &gamma;
+    a.residual_out = &residual;
+    ACCEPTED(op, &a, NULL);
+    a.residual_out = NULL;
+    a.norm_out = &residual;
+    REFUSED(op, &a, NULL, "allreduce_fusion: norm_out overlaps residual_in, must share no memory with it");
+}
+
+/* Declarations that cannot be. */
+static void test_wrong_declarations(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *shape, *sentence;
+    } cases[] = {
+        {"num_rows d +", "a number, a name or a parenthesis is missing in \"+\""},
+        {"num_rows ceil(d)", "ceil takes a quotient, a/b in \"ceil(d)\""},
+        {"num_rows ... d", "... does not stand first in \"num_rows ... d\""},
+        {"num_rows d 1 1 1 1 1 1 1", "too many axes in \"num_rows d 1 1 1 1 1 1 1\""},
+        {"num_rows d*e", "nothing tells d"},
+        {"num_rows indices", "indices is an argument without a value of its own"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        _Atomic(const struct program *) slot = NULL;
+        struct op_arg args[8];
+        struct op op = op_top_k;
+        char expected[200];
+        memcpy(args, op_top_k.args, sizeof args);
+        args[2].shape = cases[i].shape;
+        op.args = args;
+        op.compiled = &slot;
+        snprintf(expected, sizeof expected, "the declaration of top_k is wrong: %s", cases[i].sentence);
+        assert_string_equal(op_validate(&op), expected);
+    }
+}
+
+static void test_registry(void **state)
+{
+    (void)state;
+    for (const struct op *const *op = op_registry; *op; op++) {
+        const char *wrong = op_validate(*op);
+        if (wrong)
+            fail_msg("%s", wrong);
+        assert_ptr_equal(op_find((*op)->name), *op);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_problems_are_accepted),
+        cmocka_unit_test(test_each_rule_refuses),
+        cmocka_unit_test(test_each_argument_refuses),
+        cmocka_unit_test(test_rmsnorm_fp4quant),
+        cmocka_unit_test(test_variant),
+        cmocka_unit_test(test_allreduce),
+        cmocka_unit_test(test_wrong_declarations),
+        cmocka_unit_test(test_registry),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

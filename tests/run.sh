@@ -1,0 +1,78 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Runs every test and counts. Each step prints its own account; the last line is "N passed, N failed".
+#   usage: tests/run.sh BUILD [--gpu]
+# Unit tests (cmocka), checks of headers, symbols and declarations, every op against its reference (flashinfer check), every
+# CUDA kernel compiled for every architecture (flashinfer specs), the example against an independent model.
+set -u
+build=$1
+device=cpu require=
+[ "${2:-}" = --gpu ] && device=all require='--require cuda'
+passed=0 failed=0
+log=$build/test-logs
+mkdir -p "$log"
+FLASHINFER_CACHE_DIR=${FLASHINFER_CACHE_DIR:-$(realpath "$build")/test-cache}
+export FLASHINFER_CACHE_DIR
+
+seconds() { date +%s; }
+
+step() { # NAME COMMAND...: one check, passed if the command succeeds
+    name=$1
+    shift
+    started=$(seconds)
+    if "$@" >"$log/$name.log" 2>&1; then
+        passed=$((passed + 1))
+        printf '  ok    %-32s %3d s\n' "$name" $(($(seconds) - started))
+    else
+        failed=$((failed + 1))
+        printf '  FAIL  %-32s %3d s   (%s)\n' "$name" $(($(seconds) - started)) "$log/$name.log"
+        tail -n 25 "$log/$name.log" | sed 's/^/        | /'
+    fi
+}
+
+unit() { # TEST PROGRAM: counts its cases
+    name=$(echo "${1#"$build"/tests/}" | tr / _)
+    started=$(seconds)
+    CMOCKA_MESSAGE_OUTPUT=TAP tools/with_nvrtc.sh "$build" "$1" >"$log/$name.log" 2>&1
+    status=$?
+    good=$(grep -c '^ok ' "$log/$name.log")
+    bad=$(grep -c '^not ok ' "$log/$name.log")
+    [ "$status" != 0 ] && [ "$bad" = 0 ] && bad=1
+    [ "$((good + bad))" = 0 ] && bad=1
+    passed=$((passed + good)) failed=$((failed + bad))
+    if [ "$bad" = 0 ]; then
+        printf '  ok    %-32s %3d s   %d cases\n' "$name" $(($(seconds) - started)) "$good"
+    else
+        printf '  FAIL  %-32s %3d s   %d of %d cases (%s)\n' "$name" $(($(seconds) - started)) "$bad" $((good + bad)) "$log/$name.log"
+        grep -v '^ok ' "$log/$name.log" | tail -n 25 | sed 's/^/        | /'
+    fi
+}
+
+echo 'Headers, symbols, sources'
+for script in tests/abi/*.sh tests/tree/*.sh; do
+    [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build"
+done
+
+FLASHINFER_TEST_MODEL=$(tools/fetch_model.sh) || { echo 'the model could not be fetched'; failed=$((failed + 1)); }
+export FLASHINFER_TEST_MODEL
+
+echo 'Unit tests'
+for program in $(find "$build/tests" -type f -name 'test_*' -perm -u+x | sort); do
+    unit "$program"
+done
+
+echo 'Every kernel against its reference'
+for op in $("$build/flashinfer" list | cut -d' ' -f1); do
+    step "check_$op" tools/with_nvrtc.sh "$build" "$build/flashinfer" check "$op" --device "$device" $require
+done
+
+echo 'Every CUDA kernel, compiled for every architecture'
+step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
+
+echo 'The language model'
+for script in tests/generate/*.sh; do
+    [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build" "$device"
+done
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,20 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Every source starts with its license line; files stay within their line budgets; no inline assembly outside the kernels' vocabulary.
+set -u
+status=0
+for file in $(git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.sh' '*.py' 2>/dev/null || find . -name '*.[ch]' -o -name '*.cu*'); do
+    head -n 2 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || { echo "$file: no SPDX line"; status=1; }
+    lines=$(wc -l <"$file")
+    case "$file" in
+    ops/*.cu | ops/*_cpu.c) budget=400 ;;
+    examples/generate/unicode_ranges.c) budget=2000 ;; # a generated table
+    *) budget=600 ;;
+    esac
+    [ "$lines" -le "$budget" ] || { echo "$file: $lines lines, the budget is $budget"; status=1; }
+done
+if grep -n -w -E 'asm|__asm__' ops/*/*.cu ops/*/*.cuh 2>/dev/null; then
+    echo 'inline assembly belongs into device/'
+    status=1
+fi
+exit $status

@@ -1,0 +1,64 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Everything that needs a GPU, in one command, for a machine with nothing but a driver, CUDA's libraries and Python with NumPy: every CUDA kernel
+# against its reference, the tests of graphs and faults, the language model, the benchmarks. Uses what is built in BUILD.
+#   usage: tools/gpu/run.sh BUILD OUTPUT [check|sanitize|model|bench ...]      (FLASHINFER_TEST_MODEL names the model)
+# Logs and CSV files go to OUTPUT; a short account is printed.
+set -u
+build=$1 output=$2
+shift 2
+[ $# -gt 0 ] || set -- check model bench
+mkdir -p "$output"
+FLASHINFER_CACHE_DIR=${FLASHINFER_CACHE_DIR:-$output/cache}
+export FLASHINFER_CACHE_DIR
+failed=0
+
+step() { # NAME COMMAND...
+    name=$1
+    shift
+    started=$(date +%s)
+    if "$@" >"$output/$name.log" 2>&1; then
+        printf 'ok    %-28s %4d s\n' "$name" $(($(date +%s) - started))
+    else
+        failed=$((failed + 1))
+        printf 'FAIL  %-28s %4d s\n' "$name" $(($(date +%s) - started))
+        tail -n 15 "$output/$name.log" | sed 's/^/      | /'
+    fi
+}
+
+for part; do
+    case $part in
+    check)
+        step show_config "$build/flashinfer" show-config
+        for op in $("$build/flashinfer" list | cut -d' ' -f1); do
+            step "check_$op" "$build/flashinfer" check "$op" --device cuda --require cuda
+        done
+        for program in "$build"/tests/gpu/test_*; do
+            case $program in *.[od]) continue ;; esac
+            [ -x "$program" ] && step "$(basename "$program")" "$program"
+        done
+        ;;
+    sanitize)
+        for tool in memcheck racecheck initcheck; do
+            for op in $("$build/flashinfer" list | cut -d' ' -f1); do
+                step "${tool}_$op" timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/flashinfer" check "$op" \
+                    --device cuda --problems 4
+            done
+        done
+        ;;
+    model)
+        step logits_f16 tests/generate/logits.sh "$build" all
+        for batch in 1 16 128; do
+            step "generate_$batch" "$build/generate" --model "$FLASHINFER_TEST_MODEL" --device cuda --quiet --ignore-end \
+                --prompt 'Explain step by step how a lighthouse works.' --requests "$batch" --batch "$batch" --max-tokens 256
+            grep -E '^(prefill|decode|time to|kernels)' "$output/generate_$batch.log" | sed 's/^/      /'
+        done
+        ;;
+    bench)
+        step bench "$build/flashinfer" bench --device cuda
+        step overhead "$build/flashinfer" bench --overhead --device cuda
+        cat "$output/overhead.log"
+        ;;
+    esac
+done
+exit "$failed"
