@@ -77,11 +77,10 @@ $(quickstarts): $(BUILD)/%: $(BUILD)/examples/%.o $(library)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $< -L$(BUILD) -lflashinfer -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
 # A test is one file test_*.c; the other files of its folder are linked to each test of that folder. Tests of the example see its files.
-support_of = $(filter $(BUILD)/$(1)/%,$(call object,$(test_support_sources)))
-example_objects = $(filter-out %/main.o,$(call object,$(generate_sources)))
+support_of = $(filter $(BUILD)/$(dir $(1))%,$(call object,$(test_support_sources)))
+example_of = $(if $(filter tests/generate/%,$(1)),$(filter-out %/main.o,$(call object,$(generate_sources))))
 .SECONDEXPANSION:
-$(tests): $(BUILD)/%: $(BUILD)/%.o $$(call support_of,$$(patsubst %/,%,$$(dir $$*))) $(harness_objects) $(library_objects) \
-          $$(if $$(filter tests/generate/%,$$*),$(example_objects))
+$(tests): $(BUILD)/%: $(BUILD)/%.o $$(call support_of,$$*) $$(call example_of,$$*) $(harness_objects) $(library_objects)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
 tests: $(tests)

@@ -110,17 +110,20 @@ static flashinfer_status measure(const struct options *options, const struct dev
 
 static flashinfer_status measure_all(const struct options *options, struct output *out, int *failures)
 {
-    const struct device *device;
-    if (options->cpu || !options->device_given) {
-        TRY(device_get((DLDevice){kDLCPU, 0}, &device));
-        TRY(measure(options, device, out, failures));
+    const struct device *cpu, *cuda = NULL;
+    bool needed = options->require_cuda || (options->cuda && !options->cpu);
+    if (options->cuda || !options->device_given || options->require_cuda) {
+        flashinfer_status status = device_get((DLDevice){kDLCUDA, 0}, &cuda);
+        if (status && needed)
+            return status;
+        cuda = status ? NULL : cuda;
     }
-    if (!options->cuda && options->device_given)
-        return FLASHINFER_OK;
-    flashinfer_status status = device_get((DLDevice){kDLCUDA, 0}, &device);
-    if (status)
-        return options->require_cuda || (options->cuda && !options->cpu) ? status : FLASHINFER_OK;
-    return measure(options, device, out, failures);
+    if (options->cpu || !options->device_given) {
+        TRY(device_get((DLDevice){kDLCPU, 0}, &cpu));
+        TRY(measure(options, cpu, out, failures));
+    }
+    return cuda && (options->cuda || !options->device_given) ? measure(options, cuda, out, failures)
+                                                             : FLASHINFER_OK;
 }
 
 static int run(int argc, char **argv)

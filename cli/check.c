@@ -97,7 +97,7 @@ static flashinfer_status check_ops(const struct options *options, struct output 
 {
     const struct check_options check = {
         .cpu = options->cpu || !options->device_given,
-        .cuda = options->cuda || !options->device_given,
+        .cuda = options->cuda || !options->device_given || options->require_cuda,
         .require_cuda = options->require_cuda,
         .kernel = options->kernel,
         .shape = options->shape,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dot products of f16 and bf16 with float32 sums. A row is taken in units of four bytes: pairs of bf16 where the machine multiplies those
- * (VDPBF16PS, which treats subnormal bf16 and subnormal sums as zero), else single elements widened to float. Sixteen units travel in
- * a `vec`, whatever they hold; DOT_UNIT_<T> elements make a unit, DOT_STEP_<T> a vec. */
+/* Dot products of f16 and bf16 with float32 sums. A row is taken in units of four bytes: pairs of bf16 where
+ * the machine multiplies those (VDPBF16PS, which treats subnormal bf16 and subnormal sums as zero), else
+ * single elements widened to float. Sixteen units travel in a `vec`, whatever they hold; DOT_UNIT_<T>
+ * elements make a unit, DOT_STEP_<T> a vec. */
 #ifndef DOT_H
 #define DOT_H
 
@@ -79,7 +80,8 @@ DOT_PARTIAL(bf16)
 /* One unit in all lanes. */
 INLINE vec dot_broadcast(const uint32_t *unit) { return (vec)(*unit - (vecu){0}); }
 
-/* Interleavings of two vecs: by elements and by pairs inside each quarter, low or high half; even and odd quarters. */
+/* Interleavings of two vecs: by elements and by pairs inside each quarter, low or high half; even and odd
+ * quarters. */
 #ifdef __clang__
 #define VEC_SHUFFLE(name, ...) \
     INLINE vec vec_##name(vec a, vec b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }

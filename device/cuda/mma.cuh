@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensor cores of sm_80 and later, and what feeds them: asynchronous copies into shared memory, ldmatrix, mma.sync. Shared memory is
- * addressed by 32-bit addresses, see shared_address.
+/* Tensor cores of sm_80 and later, and what feeds them: asynchronous copies into shared memory, ldmatrix,
+ * mma.sync. Shared memory is addressed by 32-bit addresses, see shared_address.
  *
- * Fragments of m16n8k16, where g = lane / 4 and t = lane % 4 (.. means two neighbours in one register, the lower column first):
+ * Fragments of m16n8k16, where g = lane / 4 and t = lane % 4 (.. means two neighbours in one register, the
+ * lower column first):
  *   a[0] = A[g][2t..], a[1] = A[g + 8][2t..], a[2] = A[g][2t + 8..], a[3] = A[g + 8][2t + 8..]
  *   b[0] = B[2t..][g], b[1] = B[2t + 8..][g]
  *   d[0], d[1] = D[g][2t..], d[2], d[3] = D[g + 8][2t..] */
@@ -28,8 +29,8 @@ DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* Four 8x8 matrices of 16-bit elements. Lane 8i + j gives the 16-byte aligned address of row j of matrix i; r[i] receives elements
- * [g][2t..] of matrix i, or [2t..][g] with _trans. */
+/* Four 8x8 matrices of 16-bit elements. Lane 8i + j gives the 16-byte aligned address of row j of matrix i;
+ * r[i] receives elements [g][2t..] of matrix i, or [2t..][g] with _trans. */
 DEVICE void ldmatrix_x4(uint32_t (&r)[4], uint32_t address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -46,8 +47,8 @@ DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address)
                  : "memory");
 }
 
-/* Copies 16 bytes to shared memory, of which the first `bytes` (0 to 16) are read and the rest is zero. Both addresses are
- * multiples of 16; with 0 bytes the global one is not read, but must be a valid pointer. */
+/* Copies 16 bytes to shared memory, of which the first `bytes` (0 to 16) are read and the rest is zero. Both
+ * addresses are multiples of 16; with 0 bytes the global one is not read, but must be a valid pointer. */
 DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
@@ -56,7 +57,8 @@ DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes)
 /* Closes a group of this thread's copies. */
 DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-/* Waits until at most `pending` of this thread's groups, the latest ones, are under way. A barrier makes the data visible to others. */
+/* Waits until at most `pending` of this thread's groups, the latest ones, are under way. A barrier makes the
+ * data visible to others. */
 template <int pending> DEVICE void cp_async_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* N consecutive elements, loaded and stored as one access of up to 16 bytes: as they are in memory (vec) or widened to float. The
+/* N consecutive elements, loaded and stored as one access of up to 16 bytes, or two of 16: as they are in memory (vec) or widened to float. The
  * address is a multiple of the access; N is a power of two. */
 #ifndef VEC_CUH
 #define VEC_CUH
@@ -13,6 +13,8 @@ template <> struct word<2> { typedef uint16_t type; };
 template <> struct word<4> { typedef uint32_t type; };
 template <> struct word<8> { typedef uint2 type; };
 template <> struct word<16> { typedef uint4 type; };
+struct two_words { uint4 half[2]; };
+template <> struct word<32> { typedef two_words type; };
 
 template <class Element, int N> struct vec { typename word<sizeof(Element) * N>::type bits; };
 

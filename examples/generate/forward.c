@@ -52,12 +52,12 @@ static flashinfer_status product(struct model *m, DLTensor *out, const void *in,
                       .b = view(&(struct view){0}, m, weight, m->dtype, 2, AXES(k, n), AXES(1, k)));
 }
 
-/* Adds what hidden holds to the residual, and leaves the normalised sum in hidden. */
-static flashinfer_status add_norm(struct model *m, void *hidden, const void *weight)
+/* residual += hidden; hidden = the normalised sum. */
+static flashinfer_status add_norm(struct model *m, const void *weight)
 {
     int64_t rows = m->step.num_tokens, width = m->weights.shape.hidden;
-    return FLASHINFER(fused_add_rmsnorm, &m->exec, .input = DENSE(hidden, m->dtype, rows, width),
-                      .residual = DENSE(m->residual, m->dtype, rows, width), .weight = DENSE(weight, m->dtype, width),
+    return FLASHINFER(fused_add_rmsnorm, &m->exec, .input = DENSE(m->hidden, m->dtype, rows, width),
+                      .residual = DENSE(m->residual, F32, rows, width), .weight = DENSE(weight, m->dtype, width),
                       .eps = m->weights.shape.eps);
 }
 
@@ -120,6 +120,7 @@ static flashinfer_status feed_forward_block(struct model *m, int layer)
     return product(m, DENSE(m->hidden, m->dtype, n, s->hidden), m->activated, w->down, n, f, s->hidden);
 }
 
+/* The embeddings in hidden, and a residual of zero for the first layer to add them to. */
 static flashinfer_status embed(struct model *m)
 {
     const struct shape *s = &m->weights.shape;
@@ -128,8 +129,8 @@ static flashinfer_status embed(struct model *m)
     TRY(FLASHINFER(get_batch_indices_positions, &m->exec, .batch_indices = DENSE(m->batch_indices, I32, n),
                    .positions = DENSE(m->positions, I32, n), .nnz = n, .append_indptr = DENSE(mirror(m, step->qo_indptr), I32, requests + 1),
                    .seq_lens = DENSE(mirror(m, step->kv_len), I32, requests)));
-    return gather_rows(m->gather, DENSE(m->residual, m->dtype, n, s->hidden), DENSE(m->weights.embedding, m->dtype, s->vocabulary, s->hidden),
-                       DENSE(mirror(m, step->ids), I32, n), &m->exec);
+    return gather_rows(m->gather, DENSE(m->hidden, m->dtype, n, s->hidden), DENSE(m->residual, F32, n, s->hidden),
+                       DENSE(m->weights.embedding, m->dtype, s->vocabulary, s->hidden), DENSE(mirror(m, step->ids), I32, n), &m->exec);
 }
 
 flashinfer_status forward(struct model *m)
@@ -138,16 +139,15 @@ flashinfer_status forward(struct model *m)
     const struct weights *w = &m->weights;
     int64_t n = m->step.num_tokens, requests = m->step.num_requests;
     TRY(embed(m));
-    TRY(FLASHINFER(rmsnorm, &m->exec, .out = DENSE(m->hidden, m->dtype, n, s->hidden), .input = DENSE(m->residual, m->dtype, n, s->hidden),
-                   .weight = DENSE(w->layer[0].attention_norm, m->dtype, s->hidden), .eps = s->eps));
     for (int i = 0; i < s->layers; i++) {
+        TRY(add_norm(m, w->layer[i].attention_norm));
         TRY(attention_block(m, i));
-        TRY(add_norm(m, m->hidden, w->layer[i].feed_forward_norm));
+        TRY(add_norm(m, w->layer[i].feed_forward_norm));
         TRY(feed_forward_block(m, i));
-        TRY(add_norm(m, m->hidden, i + 1 < s->layers ? w->layer[i + 1].attention_norm : w->output_norm));
     }
+    TRY(add_norm(m, w->output_norm));
     DLTensor *last = DENSE(m->last_hidden, m->dtype, requests, s->hidden);
-    TRY(gather_rows(m->gather, last, DENSE(m->hidden, m->dtype, n, s->hidden), DENSE(mirror(m, m->step.last), I32, requests), &m->exec));
+    TRY(gather_rows(m->gather, last, NULL, DENSE(m->hidden, m->dtype, n, s->hidden), DENSE(mirror(m, m->step.last), I32, requests), &m->exec));
     return product(m, DENSE(m->logits, F32, requests, s->vocabulary), m->last_hidden, w->output, requests, s->hidden, s->vocabulary);
 }
 

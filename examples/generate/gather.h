@@ -8,8 +8,9 @@
 
 flashinfer_status gather_create(flashinfer_kernel **kernel);
 
-/* out [rows, width], table [any, width], both of one 2-byte dtype; ids [rows] i32, each a row of the table. */
-flashinfer_status gather_rows(const flashinfer_kernel *kernel, const DLTensor *out, const DLTensor *table, const DLTensor *ids,
-                              const flashinfer_exec *exec);
+/* out [rows, width], table [any, width], both of one 2-byte dtype; ids [rows] i32, each a row of the table. zeroed, [rows, width] f32,
+ * becomes zero in passing; NULL: none. */
+flashinfer_status gather_rows(const flashinfer_kernel *kernel, const DLTensor *out, const DLTensor *zeroed, const DLTensor *table,
+                              const DLTensor *ids, const flashinfer_exec *exec);
 
 #endif

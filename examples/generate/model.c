@@ -43,7 +43,7 @@ static bool allocate(struct model *m)
     size_t page = PAGE_SIZE * kv * element, vocabulary = (size_t)s->vocabulary;
     struct { void **to; size_t bytes; } pieces[] = {
         {&m->hidden, tokens * hidden * element},
-        {&m->residual, tokens * hidden * element},
+        {(void **)&m->residual, tokens * hidden * sizeof(float)},
         {&m->qkv, tokens * (q + 2 * kv) * element},
         {&m->attention, tokens * q * element},
         {&m->gate_up, tokens * 2 * (size_t)s->intermediate * element},

@@ -24,8 +24,9 @@ struct model {
 
     struct step step;
     struct input input;
-    /* [tokens, ...] in dtype */
-    void *hidden, *residual, *qkv, *attention, *gate_up, *activated;
+    /* [tokens, ...] in dtype; the residual stream in float32, since sixty roundings of it would cost most of the accuracy */
+    void *hidden, *qkv, *attention, *gate_up, *activated;
+    float *residual;
     int32_t *batch_indices, *positions; /* [tokens] */
     /* [requests, ...] */
     void *last_hidden; /* in dtype */

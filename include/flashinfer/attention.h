@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention of a batch of requests over a paged KV cache. What holds for all of it:
  *
- * - A cache is two tensors of pages, k_cache and v_cache; K and V of one fused 5-D cache are two views with strides. Request b owns the
- *   pages kv_indices[kv_indptr[b] .. kv_indptr[b + 1]); its kv_len is 0 without pages, else
+ * - A cache is two tensors of pages, k_cache and v_cache; K and V of one fused 5-D cache are two views with strides. Request b
+ *   owns the pages kv_indices[kv_indptr[b] .. kv_indptr[b + 1]); its kv_len is 0 without pages, else
  *   (pages - 1) * page_size + kv_last_page_len[b]. Slots at kv_len and beyond may hold anything: they are not read.
  * - Query head h reads KV head h / (num_qo_heads / num_kv_heads).
- * - A row is a query token and a head. Of kv_len tokens, token i of qo_len sees token j if, causal, j + qo_len <= kv_len + i, and if
- *   window_left >= 0, j + qo_len + window_left >= kv_len + i.
- * - logit = q . k * sm_scale * q_scale * k_scale, then logits_soft_cap * tanh(logit / logits_soft_cap) if that is not 0; out is the mean
- *   of v * v_scale weighted by exp(logit); with sinks, exp(sinks[head]) joins the sum of the weights.
- * - lse is the base-2 logarithm of the sum of the weights. A row that sees nothing has out 0 and lse -inf (with sinks, sinks * log2(e)).
- * - Sums are float32; weights are rounded to the dtype of v before they multiply it. A NaN or infinity in a query makes its own rows
- *   NaN. One in a key or a value of a request, or logits beyond the range of float32, may reach every row of that request, masked or
- *   not, and no other request.
+ * - A row is a query token and a head. Of kv_len tokens, token i of qo_len sees token j if, causal, j + qo_len <= kv_len + i,
+ *   and if window_left >= 0, j + qo_len + window_left >= kv_len + i.
+ * - logit = q . k * sm_scale * q_scale * k_scale, then logits_soft_cap * tanh(logit / logits_soft_cap) if that is not 0; out is
+ *   the mean of v * v_scale weighted by exp(logit); with sinks, exp(sinks[head]) joins the sum of the weights.
+ * - lse is the base-2 logarithm of the sum of the weights. A row that sees nothing has out 0 and lse -inf (with sinks,
+ *   sinks * log2(e)).
+ * - Sums are float32; weights may be rounded to the dtype of v before they multiply it. A NaN in a query makes its own rows NaN.
+ *   A NaN or infinity in a key or a value of a request, or logits beyond the range of float32, may reach every row of that
+ *   request, masked or not, and no other request.
  *
- * Attention is planned, then run: the plan holds what the shape of a captured CUDA graph depends on (maxima, heads, dtypes, options)
- * and costs a microsecond on the host; lengths and page tables are read on the device by each run. A graph that holds a run may
- * be replayed with other lengths and other pages, and batches may be padded with requests without pages. */
+ * Attention is planned, then run: the plan holds what the shape of a captured CUDA graph depends on (maxima, heads, dtypes,
+ * options) and costs a microsecond on the host; lengths and page tables are read on the device by each run. A graph that holds
+ * a run may be replayed with other lengths and other pages, and batches may be padded with requests without pages. */
 #ifndef FLASHINFER_ATTENTION_H
 #define FLASHINFER_ATTENTION_H
 
@@ -33,7 +34,7 @@ enum {
     FLASHINFER_POS_ENCODING_ALIBI = 2
 };
 
-/* Plans batch_prefill: any number of query tokens per request. Upstream's plan takes the page table too; here it goes to run alone. */
+/* Plans batch_prefill: any number of query tokens per request. Upstream's plan takes the page table too; here run alone does. */
 struct flashinfer_batch_prefill_plan {
     size_t size;
     flashinfer_plan *plan;         /* written */
@@ -51,11 +52,11 @@ struct flashinfer_batch_prefill_plan {
     int32_t causal;                /* 0 or 1 */
     int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_ */
     int32_t use_fp16_qk_reduction; /* 1: q . k may be summed in f16 */
-    double sm_scale;               /* > 0; 0: 1 / sqrt(head_dim_qk) */
+    double sm_scale;               /* >= 0; 0: 1 / sqrt(head_dim_qk) */
     flashinfer_number window_left; /* tokens to the left of its own that a row sees, or -1: all; absent: -1 */
-    double logits_soft_cap;        /* > 0; 0: off */
-    double rope_scale;             /* > 0; 0: 1 */
-    double rope_theta;             /* > 0; 0: 10000 */
+    double logits_soft_cap;        /* >= 0; 0: off */
+    double rope_scale;             /* >= 0; 0: 1 */
+    double rope_theta;             /* >= 0; 0: 10000 */
     DLDataType q_data_type;        /* f16, bf16, e4m3, e5m2; zero: f16 */
     DLDataType kv_data_type;       /* f16, bf16, e4m3, e5m2, u8 (two e2m1 a byte); zero: q_data_type */
     DLDataType o_data_type;        /* f16, bf16, f32, e4m3, e5m2; zero: q_data_type */
@@ -74,29 +75,29 @@ struct flashinfer_batch_prefill {
     const DLTensor *q;                  /* [total_q, num_qo_heads, head_dim_qk], q_data_type; total_q <= max_total_qo */
     const DLTensor *k_cache;            /* NHD: [pages, page_size, num_kv_heads, head_dim_qk]; HND: heads before slots */
     const DLTensor *v_cache;            /* the same with head_dim_vo */
-    const DLTensor *qo_indptr;          /* [batch + 1] i32: request b has the query tokens [qo_indptr[b], qo_indptr[b + 1]); starts
-                                           at 0, ends at most at total_q; rows past its end are not written */
+    const DLTensor *qo_indptr;          /* [batch + 1] i32: request b has the query tokens qo_indptr[b] .. qo_indptr[b + 1] - 1;
+                                           starts at 0, ends at most at total_q; rows past its end are not written */
     const DLTensor *kv_indptr;          /* [batch + 1] i32, into kv_indices; starts at 0 */
     const DLTensor *kv_indices;         /* [any] i32: ids of pages */
-    const DLTensor *kv_last_page_len;   /* [batch] i32: tokens on the last page, 1 to page_size; not read of requests without pages */
-    const DLTensor *packed_custom_mask; /* with custom_mask, [bytes] u8: bit n % 8 (0 is the lowest) of byte n / 8 says whether the
-                                           row's token n / kv_len sees token n % kv_len; each request starts on a byte */
+    const DLTensor *kv_last_page_len;   /* [batch] i32: tokens on the last page, 1 to page_size; any if there is none */
+    const DLTensor *packed_custom_mask; /* with custom_mask, [bytes] u8: bit n % 8 (0 is the lowest) of byte n / 8 says whether
+                                           token n / kv_len sees token n % kv_len; each request starts on a byte */
     const DLTensor *mask_indptr;        /* with custom_mask, [batch + 1] i32: where each request's bytes start */
     const DLTensor *prefix_len;         /* with multi_item_scoring, [batch] i32: tokens before the first item */
-    const DLTensor *token_pos_in_items; /* with multi_item_scoring, [batch, token_pos_in_items_len] i32: place of each token in its item */
+    const DLTensor *token_pos_in_items; /* with multi_item_scoring, [batch, token_pos_in_items_len] i32: places in their items */
     const DLTensor *max_item_len;       /* with multi_item_scoring, [batch] i32 */
     flashinfer_number q_scale;          /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
     flashinfer_number k_scale;          /* absent: 1 */
     flashinfer_number v_scale;          /* absent: 1 */
     flashinfer_number window_left;      /* by value; absent: the plan's */
     const DLTensor *sinks;              /* optional: [num_qo_heads] f32, natural logits */
-    const DLTensor *k_cache_sf;         /* of a u8 cache: e4m3 scales of 16 elements each, shaped like k_cache with head_dim_qk / 16 */
-    const DLTensor *v_cache_sf;
+    const DLTensor *k_cache_sf;         /* e4m3 scales of 16 elements each, like k_cache with head_dim_qk / 16; of u8 caches */
+    const DLTensor *v_cache_sf;         /* likewise */
     double skip_softmax_threshold_scale_factor; /* >= 0; 0: off. Else tiles whose weights all stay small may be left out */
 };
 FLASHINFER_DECLARE_OP(batch_prefill);
 
-/* Plans batch_decode: one query token, the newest, per request. Upstream's plan takes the page table too; here it goes to run alone. */
+/* Plans batch_decode: one query token, the newest, per request. Upstream's plan takes the page table too; here run alone does. */
 struct flashinfer_batch_decode_plan {
     size_t size;
     flashinfer_plan *plan;         /* written */
@@ -109,14 +110,14 @@ struct flashinfer_batch_decode_plan {
     int32_t page_size;             /* tokens, >= 1 */
     int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_ */
     flashinfer_number window_left; /* tokens to the left of its own that a row sees, or -1: all; absent: -1 */
-    int32_t window_right;          /* 0: as upstream; tokens to the right do not exist */
-    double logits_soft_cap;        /* > 0; 0: off */
+    int32_t window_right;          /* of no effect: the newest token has none to its right */
+    double logits_soft_cap;        /* >= 0; 0: off */
     DLDataType q_data_type;        /* f16, bf16, e4m3, e5m2; zero: f16 */
     DLDataType kv_data_type;       /* f16, bf16, e4m3, e5m2, u8 (two e2m1 a byte); zero: q_data_type */
     DLDataType o_data_type;        /* f16, bf16, f32, e4m3, e5m2; zero: q_data_type */
-    double sm_scale;               /* > 0; 0: 1 / sqrt(head_dim) */
-    double rope_scale;             /* > 0; 0: 1 */
-    double rope_theta;             /* > 0; 0: 10000 */
+    double sm_scale;               /* >= 0; 0: 1 / sqrt(head_dim) */
+    double rope_scale;             /* >= 0; 0: 1 */
+    double rope_theta;             /* >= 0; 0: 10000 */
     int32_t fixed_split_size;      /* pages; 0: the kernel splits keys and values as it likes */
     int32_t disable_split_kv;      /* 1: a row's keys and values are never divided, so its bits do not depend on the batch */
     int32_t q_len_per_req;         /* query tokens per request, causal among themselves; 0: 1 */
@@ -133,14 +134,14 @@ struct flashinfer_batch_decode {
     const DLTensor *v_cache;          /* the same */
     const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices; starts at 0 */
     const DLTensor *kv_indices;       /* [any] i32: ids of pages */
-    const DLTensor *kv_last_page_len; /* [batch] i32: tokens on the last page, 1 to page_size; not read of requests without pages */
+    const DLTensor *kv_last_page_len; /* [batch] i32: tokens on the last page, 1 to page_size; any if there is none */
     flashinfer_number q_scale;        /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
     flashinfer_number k_scale;        /* absent: 1 */
     flashinfer_number v_scale;        /* absent: 1 */
     flashinfer_number window_left;    /* by value; absent: the plan's */
     const DLTensor *sinks;            /* optional: [num_qo_heads] f32, natural logits */
-    const DLTensor *k_cache_sf;       /* of a u8 cache: e4m3 scales of 16 elements each, shaped like k_cache with head_dim / 16 */
-    const DLTensor *v_cache_sf;
+    const DLTensor *k_cache_sf;       /* e4m3 scales of 16 elements each, like k_cache with head_dim / 16; of u8 caches */
+    const DLTensor *v_cache_sf;       /* likewise */
     double skip_softmax_threshold_scale_factor; /* >= 0; 0: off. Else tiles whose weights all stay small may be left out */
 };
 FLASHINFER_DECLARE_OP(batch_decode);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The paged key/value cache. A cache is pages of page_size slots; a page table (kv_indptr, kv_indices) says which pages hold the tokens
- * of a request, in order:
+/* The paged key/value cache. A cache is pages of page_size slots; a page table (kv_indptr, kv_indices) says which pages hold the
+ * tokens of a request, in order:
  *
  *     page of position p of request b = kv_indices[kv_indptr[b] + p / page_size], slot p % page_size
  *
@@ -14,21 +14,21 @@
 extern "C" {
 #endif
 
-/* Copies each token's key and value into its slot. The page table must already cover the new tokens. Two tokens must not have the same
- * slot. Slots that no token has stay as they are. */
+/* Copies each token's key and value into its slot. The page table must already cover the new tokens. Two tokens must not have
+ * the same slot. Slots that no token has stay as they are. */
 struct flashinfer_append_paged_kv_cache {
     size_t size;
-    DLTensor *k_cache;          /* NHD: [pages, page_size, num_kv_heads, head_dim], HND: [pages, num_kv_heads, page_size,
-                                         head_dim]; f16, bf16, f32, e4m3, e5m2, u8 or i8 */
-    DLTensor *v_cache;          /* as k_cache */
+    DLTensor *k_cache;                /* NHD: [pages, page_size, num_kv_heads, head_dim]; HND: heads before slots; f16, bf16, f32,
+                                         e4m3, e5m2, u8 or i8 */
+    DLTensor *v_cache;                /* as k_cache; strides may differ */
     const DLTensor *append_key;       /* [nnz, num_kv_heads, head_dim], dtype of the cache */
     const DLTensor *append_value;     /* [nnz, num_kv_heads, head_dim], dtype of the cache */
     const DLTensor *batch_indices;    /* [nnz] i32: each token's request, below batch; below 0: the token is skipped */
     const DLTensor *positions;        /* [nnz] i32: its place in the request, >= 0 */
-    const DLTensor *kv_indices;       /* [num_indices] i32: page ids, in [0, pages) */
-    const DLTensor *kv_indptr;        /* [batch + 1] i32: where each request's pages begin in kv_indices, and end */
-    const DLTensor *kv_last_page_len; /* [batch] i32: not read, since positions say it all; may be NULL */
-    int32_t kv_layout;                /* FLASHINFER_NHD or FLASHINFER_HND */
+    const DLTensor *kv_indices;       /* [any] i32: ids of pages */
+    const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices */
+    const DLTensor *kv_last_page_len; /* optional: [batch] i32; not read, since positions say it all */
+    int32_t kv_layout;                /* FLASHINFER_NHD, FLASHINFER_HND */
 };
 FLASHINFER_DECLARE_OP(append_paged_kv_cache);
 

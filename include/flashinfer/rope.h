@@ -3,9 +3,9 @@
  *
  *     position * rope_theta^(-2 i / rotary_dim) / rope_scale        (x, y) -> (x cos - y sin, y cos + x sin)
  *
- * where pair i is (i, i + rotary_dim / 2), or (2 i, 2 i + 1) if interleave is set; the other elements stay as they are. Angles are
- * computed in float64 and reduced before they are rounded, so that positions of any size keep float32's accuracy; the rotation is in
- * float32, with one rounding at the end. NaN and infinity reach only their own pair. */
+ * where pair i is (i, i + rotary_dim / 2), or (2 i, 2 i + 1) if interleave is set; the other elements stay as they are. Angles
+ * are computed in float64 and reduced before they are rounded, so that positions of any size keep float32's accuracy; the
+ * rotation is in float32, with one rounding at the end. NaN and infinity reach only their own pair. */
 #ifndef FLASHINFER_ROPE_H
 #define FLASHINFER_ROPE_H
 

@@ -100,8 +100,8 @@ static void reference(const struct reference *r)
         for (int64_t i = 0; i < d->intermediate; i++, out++, bound++) {
             double silu = gate[i] < -104 ? 0 * gate[i] : gate[i] / (1 + exp(-gate[i]));
             *out = silu * up[i];
-            /* In units: the exponential 4, the denominator 1, the division 4, the products 2. A negative result is gate * t / (1 + t) with
-             * t = exp(gate), which near 0 is off by a subnormal. */
+            /* In units: the exponential 4, the denominator 1, the division 4, the products 2. A negative result is
+             * gate * t / (1 + t) with t = exp(gate), which near 0 is off by a subnormal. */
             *bound = fabs(*out) * 11 * REFERENCE_UNIT + (fabs(gate[i] * up[i]) + fabs(up[i]) + 1) * FLT_TRUE_MIN;
         }
 }

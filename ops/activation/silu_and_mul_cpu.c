@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* silu_and_mul on a CPU: out[i] = silu(input[i]) * input[intermediate + i] in each row. Rows are cut in chunks of CHUNK columns; a part
- * takes a range of chunks.
+/* silu_and_mul on a CPU: out[i] = silu(input[i]) * input[intermediate + i] in each row. Rows are cut in chunks of CHUNK columns;
+ * a part takes a range of chunks.
  *
  *   T     f16, bf16
  *   CHUNK columns; a multiple of 16 */

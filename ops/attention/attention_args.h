@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Launch argument of the kernels of batch_prefill and batch_decode. Strides are in elements. A packed row is a query token and one of the
- * query heads that read the same KV head: row = token * group + head. */
+/* Launch argument of the kernels of batch_prefill and batch_decode. Strides are in elements. A packed row is a query token and
+ * one of the query heads that read the same KV head: row = token * group + head. */
 #ifndef ATTENTION_ARGS_H
 #define ATTENTION_ARGS_H
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention on a CPU: up to ROWS packed rows of one request and KV head over its pages, 64 tokens at a time. What batch_prefill_cpu and
- * batch_decode_cpu share.
+/* Attention on a CPU: up to ROWS packed rows of one request and KV head over its pages, 64 tokens at a time. What
+ * batch_prefill_cpu and batch_decode_cpu share.
  *
- * Keys and values of a tile are packed for `multiply`, which has 64 results of each of 6 rows in registers: keys transposed, so that a
- * lane is a token; values in pairs of tokens where dot.h multiplies pairs, so that a lane is a dimension. All rows of the tile use them.
- * The order of a row's sums depends on nothing but its own request.
+ * Keys and values of a tile are packed for `multiply`, which has 64 results of each of ROWS_AT_ONCE rows in registers: keys
+ * transposed, so that a lane is a token; values in pairs of tokens where dot.h multiplies pairs, so that a lane is a dimension.
+ * All rows of the tile use them. The order of a row's sums depends on nothing but its own request.
  *
  *   T        f16, bf16
  *   HEAD_DIM 64, 128 */
@@ -22,7 +22,11 @@ enum {
     TILE = 4 * LANES,
     KEY_UNITS = HEAD_DIM / UNIT, /* of a row of queries or keys */
     TOKEN_UNITS = TILE / UNIT,   /* of a row of weights */
-    ROWS_AT_ONCE = 6
+#ifdef __AVX512F__
+    ROWS_AT_ONCE = 6 /* 24 sums, 4 factors and one more in 32 registers */
+#else
+    ROWS_AT_ONCE = 1
+#endif
 };
 
 /* Packed rows of one request and KV head. */
@@ -106,8 +110,8 @@ static inline void pack_values(struct state *s, int count)
 }
 
 /* c[rows][64] (+)= a[rows][units] * b[units][64], with the given strides. */
-INLINE void multiply_rows(const int rows, const bool add, float *c, int c_stride, const uint32_t *a, int a_stride, const uint32_t *b,
-                          int b_stride, int units)
+INLINE void multiply_rows(const int rows, const bool add, float *c, int c_stride, const uint32_t *a, int a_stride,
+                          const uint32_t *b, int b_stride, int units)
 {
     vec sum[ROWS_AT_ONCE][4];
     for (int r = 0; r < rows; r++)

@@ -95,7 +95,8 @@ static struct attention_args fill_args(const struct call *call, const struct att
 static int64_t count_tiles(const struct call *call, const struct attention_tensors *t, int64_t rows)
 {
     const struct attention_plan *plan = call->plan;
-    return ceil_div(tensor_shape(t->q, 0) * (plan->num_qo_heads / plan->num_kv_heads), rows) + tensor_shape(t->kv_last_page_len, 0);
+    int64_t packed_rows = tensor_shape(t->q, 0) * (plan->num_qo_heads / plan->num_kv_heads);
+    return ceil_div(packed_rows, rows) + tensor_shape(t->kv_last_page_len, 0);
 }
 
 static int32_t *add_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)

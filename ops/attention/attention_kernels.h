@@ -51,7 +51,8 @@ const char *attention_fit_prefill_cpu(const struct call *call, const struct atte
 const char *attention_fit_decode_cpu(const struct call *call, const struct attention_tensors *t, struct way *way);
 flashinfer_status attention_run(const struct call *call, const struct attention_tensors *t, const struct way *way);
 
-/* Refuses indptr that do not start at 0 or that decrease or lead too far, pages that do not exist, and lengths that no page has. */
+/* Refuses indptr that do not start at 0 or that decrease or lead too far, pages that do not exist, and lengths that no page
+ * has. */
 flashinfer_status attention_validate(const struct call *call, const struct attention_tensors *t);
 
 /* In float64. The tensors are the reference's; for decode, qo_indptr is NULL. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention in float64, token by token, with the error that float32 kernels may have; what tests put into caches; what a call costs. */
+/* Attention in float64, token by token, with the error that float32 kernels may have; what tests put into caches; what a call
+ * costs. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -39,9 +40,9 @@ static const double *find(const struct row *row, const DLTensor *cache, int64_t 
     return data + at * p->head_dim;
 }
 
-/* Each of the head_dim additions of a dot product is off by at most 2 units of the sum of magnitudes (tensor cores truncate), or by a
- * subnormal that counts as zero; scales and the subtraction of the largest logit add 8 units of the logit. tanh by 2^x is off by 2^-20
- * times the cap, absolutely. */
+/* Each of the head_dim additions of a dot product is off by at most 2 units of the sum of magnitudes (tensor cores truncate),
+ * or by a subnormal that counts as zero; scales and the subtraction of the largest logit add 8 units of the logit. tanh by 2^x
+ * is off by 2^-20 times the cap, absolutely. */
 static void compute_logits(const struct row *row)
 {
     const struct attention_plan *p = row->plan;
@@ -54,7 +55,8 @@ static void compute_logits(const struct row *row)
             magnitude += fabs(q[i] * k[i]);
         }
         double logit = dot * row->scale;
-        double error = fabs(row->scale) * p->head_dim * (2 * REFERENCE_UNIT * magnitude + FLT_MIN) + 8 * REFERENCE_UNIT * fabs(logit);
+        double error = fabs(row->scale) * p->head_dim * (2 * REFERENCE_UNIT * magnitude + FLT_MIN);
+        error += 8 * REFERENCE_UNIT * fabs(logit);
         if (p->logits_soft_cap > 0) {
             logit = p->logits_soft_cap * tanh(logit / p->logits_soft_cap);
             error += p->logits_soft_cap * 0x1p-20;
@@ -64,14 +66,15 @@ static void compute_logits(const struct row *row)
     }
 }
 
-/* The weights' sum is at least 1 relative to the largest. A weight is off by its logit's error, by 16 units for 2^x and its rescalings, and
- * by 2 units of its distance to the largest logit; when rounded to the dtype of v, by half a unit in the last place of that, at
- * least by half of f16's smallest number. Sums of n terms are off by 2 n units. */
+/* The weights' sum is at least 1 relative to the largest. A weight is off by its logit's error, by 16 units for 2^x and its
+ * rescalings, and by 2 units of its distance to the largest logit; when rounded to the dtype of v, by half a unit in the last
+ * place of that, at least by half of f16's smallest number. Sums of n terms are off by 2 n units. */
 static void finish_row(const struct row *row, enum dtype dtype, double *out, double *bound, double *lse, double *lse_bound)
 {
     const struct attention_plan *p = row->plan;
     const double *sinks = row->t->sinks ? row->t->sinks->data : NULL;
-    double top = sinks ? sinks[row->head] : -INFINITY, sum = 0, sum_error = 0, sums = 2 * (double)(row->end - row->begin) * REFERENCE_UNIT;
+    double top = sinks ? sinks[row->head] : -INFINITY, sum = 0, sum_error = 0;
+    double sums = 2 * (double)(row->end - row->begin) * REFERENCE_UNIT;
     double rounding = dtype == DTYPE_F16 ? 0x1p-11 : 0x1p-8, smallest = dtype == DTYPE_F16 ? 0x1p-25 : FLT_MIN;
     double error[MAX_HEAD_DIM] = {0};
 
@@ -98,7 +101,8 @@ static void finish_row(const struct row *row, enum dtype dtype, double *out, dou
     }
     if (lse) {
         *lse = sum == 0 ? -INFINITY : (top + log(sum)) * M_LOG2E;
-        *lse_bound = off < 0.5 ? -log1p(-off) * M_LOG2E + 4 * REFERENCE_UNIT * (fabs(top) * M_LOG2E + fabs(log2(sum > 0 ? sum : 1))) : INFINITY;
+        double rounded = fabs(top) * M_LOG2E + fabs(log2(sum > 0 ? sum : 1)); /* the two terms of lse */
+        *lse_bound = off < 0.5 ? -log1p(-off) * M_LOG2E + 4 * REFERENCE_UNIT * rounded : INFINITY;
     }
 }
 
@@ -153,7 +157,8 @@ void attention_reference(const struct reference *r, const struct attention_tenso
 
 void attention_spoil(struct problem *problem)
 {
-    const struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr"), *kv_indices = problem_tensor(problem, "kv_indices");
+    const struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr");
+    const struct problem_tensor *kv_indices = problem_tensor(problem, "kv_indices");
     const struct problem_tensor *last_page_len = problem_tensor(problem, "kv_last_page_len");
     struct problem_tensor *caches[] = {problem_tensor(problem, "k_cache"), problem_tensor(problem, "v_cache")};
     int64_t page_size = problem_dim(problem, "page_size"), num_pages = problem_dim(problem, "num_pages");
@@ -178,7 +183,8 @@ void attention_spoil(struct problem *problem)
 void attention_cost(const struct attention_plan *plan, const struct attention_tensors *t, double *bytes, double *operations)
 {
     double batch = (double)tensor_shape(t->kv_last_page_len, 0), queries = (double)tensor_shape(t->q, 0);
-    double tokens = (double)tensor_shape(t->kv_indices, 0) * plan->page_size, width = (double)plan->head_dim * dtype_bytes(plan->dtype);
+    double tokens = (double)tensor_shape(t->kv_indices, 0) * plan->page_size;
+    double width = (double)plan->head_dim * dtype_bytes((enum dtype)plan->dtype);
     double kv_len = batch > 0 ? tokens / batch : 0, qo_len = batch > 0 ? queries / batch : 0;
     /* Causal attention leaves out a triangle of qo_len by qo_len. */
     double products = queries * kv_len - (plan->causal && qo_len > 1 ? queries * (qo_len - 1) / 2 : 0);

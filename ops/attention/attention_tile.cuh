@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention of 16 packed rows, which one warp holds in registers, over tiles of keys and values in shared memory: what batch_prefill_sm80
- * and batch_decode_sm80 share.
+/* Attention of 16 packed rows, which one warp holds in registers, over tiles of keys and values in shared memory: what
+ * batch_prefill_sm80 and batch_decode_sm80 share.
  *
- * A tile is tokens by HEAD_DIM elements, row by row; the 16-byte chunk c of a row lies at place c ^ (row % 8), so that neither copies
- * nor ldmatrix have bank conflicts. Fragments are those of mma.cuh: a lane holds parts of rows g = lane / 4 and g + 8, columns
- * 2t, 2t + 1 with t = lane % 4 of each 8.
+ * A tile is tokens by HEAD_DIM elements, row by row; the 16-byte chunk c of a row lies at place c ^ (row % 8), so that neither
+ * copies nor ldmatrix have bank conflicts. Fragments are those of mma.cuh: a lane holds parts of rows g = lane / 4 and g + 8,
+ * columns 2t, 2t + 1 with t = lane % 4 of each 8.
  *
  *   T        f16, bf16
  *   HEAD_DIM 64, 128
@@ -18,6 +18,7 @@
 #include "vec.cuh"
 
 enum { CHUNKS = HEAD_DIM / 8, ROW_BYTES = HEAD_DIM * 2 };
+enum { COPIES_AT_ONCE = ALIGNED ? 4 : 1 }; /* of a thread, to unroll loops by */
 
 /* The state of 16 rows; index 0 is row g, 1 is row g + 8. Logits are in base 2. */
 struct rows {

@@ -111,6 +111,6 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("attention", "out = softmax(q k / scale) v over the pages of each request, one query token each", .rules = rules,
+DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, one query token each", .rules = rules,
           .kernels = kernels, .plan = &op_batch_decode_plan, .validate = validate, .ranges = ranges, .shapes = shapes,
           .reference = reference, .make = attention_spoil, .cost = cost);

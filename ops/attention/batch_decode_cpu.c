@@ -7,7 +7,8 @@
 void batch_decode_cpu(const struct attention_args *a, int part, int parts)
 {
     int tiles = (a->group + ROWS - 1) / ROWS, tile = part % tiles, pair = part / tiles;
-    struct task t = {.request = pair / a->num_kv_heads, .kv_head = pair % a->num_kv_heads, .qo_len = 1, .row = (int64_t)tile * ROWS};
+    struct task t = {
+        .request = pair / a->num_kv_heads, .kv_head = pair % a->num_kv_heads, .qo_len = 1, .row = (int64_t)tile * ROWS};
     t.first_q = t.request;
     t.kv_len = kv_length(a, t.request);
     t.rows = a->group - t.row < ROWS ? a->group - t.row : ROWS;

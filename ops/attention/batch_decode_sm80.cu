@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* batch_decode: one query token per request over its pages, in one launch.
  *
- * A pair is a request and up to 16 query heads that read one KV head; it has one unit per 64 tokens, at least one. All units of all pairs, in
- * order, are shared out evenly among the blocks (workers), so a worker has the end of one pair, whole pairs, and the start of
- * another. If no pair is longer than 256 tokens and there are workers enough, or if `whole` is set, a pair is one unit.
- * In a block, each of 4 warps takes every fourth tile of 16 tokens, through STAGES tiles of shared memory of its own; their results are
- * added in the end. Of a divided pair, each worker leaves its part in the workspace and marks it READY; whoever then finds all parts
- * READY adds them in order and clears the marks. READY is a random number: whatever else the workspace held before, no mark was in it.
+ * A pair is a request and up to 16 query heads that read one KV head; it has one unit per 64 tokens, at least one. All units of
+ * all pairs, in order, are shared out evenly among the blocks (workers), so a worker has the end of one pair, whole pairs, and
+ * the start of another. If no pair is longer than 256 tokens and there are workers enough, or if `whole` is set, a pair is one
+ * unit.
+ * In a block, each of 4 warps takes every fourth tile of 16 tokens, through STAGES tiles of shared memory of its own; their
+ * results are added in the end. Of a divided pair, each worker leaves its part in the workspace and marks it READY; whoever then
+ * finds all parts READY adds them in order and clears the marks. READY is a random number of 64 bits: whatever else the
+ * workspace held before, there was no mark in it.
  *
  *   T, HEAD_DIM, ALIGNED as in attention_tile.cuh
  * Workspace: struct part[2 * gridDim.x]; a worker's first is for the end of a pair, its second for the start of one.
@@ -81,14 +83,15 @@ DEVICE void copy_tile(const struct attention_args &a, const struct task &t, int 
     __shared__ struct place shared_places[WARPS][TILE];
     struct place *places = shared_places[threadIdx.x / 32];
     int lane = threadIdx.x % 32, chunk = lane % CHUNKS;
-    const T *keys = (const T *)a.k + t.kv_head * a.k_head + chunk * 8, *values = (const T *)a.v + t.kv_head * a.v_head + chunk * 8;
+    const T *keys = (const T *)a.k + t.kv_head * a.k_head + chunk * 8;
+    const T *values = (const T *)a.v + t.kv_head * a.v_head + chunk * 8;
     __syncwarp();
     if (lane < TILE) {
         places[lane].key = s.page * a.k_page + s.at * a.k_slot;
         places[lane].value = s.page * a.v_page + s.at * a.v_slot;
     }
     __syncwarp();
-#pragma unroll
+#pragma unroll COPIES_AT_ONCE
     for (int i = 0; i < TILE * CHUNKS / 32; i++) {
         int row = (32 * i + lane) / CHUNKS;
         struct place p = places[row];
@@ -204,8 +207,8 @@ DEVICE void add_parts(const struct attention_args &a, const struct task &t, cons
     }
 }
 
-/* Marks this worker's part. True in all threads if all terms are marked; then they can be read, and their marks are gone. Of two workers that
- * mark theirs at the same time both may see that: they write the same sum. */
+/* Marks this worker's part. True in all threads if all terms are marked; then they can be read, and their marks are gone. Of
+ * two workers that mark theirs at the same time both may see that: they write the same sum. */
 DEVICE bool offer_part(struct part *own, const struct terms &terms)
 {
     __shared__ int is_complete;

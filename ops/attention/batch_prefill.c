@@ -15,7 +15,8 @@ static const struct op_arg args[] = {
     OUT(out, LIKE(o_data_type), "total_q num_qo_heads " HEAD_DIM_VO),
     OUT(lse, F32, "total_q num_qo_heads", .flags = OPTIONAL),
     PLAN_IN(plan),
-    IN(q, LIKE(q_data_type), "total_q num_qo_heads head_dim_qk", .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)),
+    IN(q, LIKE(q_data_type), "total_q num_qo_heads head_dim_qk",
+       .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)),
     IN(k_cache, LIKE(kv_data_type), CACHE("head_dim_qk"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
     IN(v_cache, LIKE(kv_data_type), CACHE(HEAD_DIM_VO), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
     IN(qo_indptr, I32, "batch+1", .fill = INDPTR("total_q")),
@@ -121,6 +122,6 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("attention", "out = softmax(q k / scale) v over the pages of each request, any number of query tokens each", .rules = rules,
-          .kernels = kernels, .plan = &op_batch_prefill_plan, .validate = validate, .ranges = ranges, .shapes = shapes,
-          .reference = reference, .make = attention_spoil, .cost = cost);
+DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, any number of query tokens each",
+          .rules = rules, .kernels = kernels, .plan = &op_batch_prefill_plan, .validate = validate, .ranges = ranges,
+          .shapes = shapes, .reference = reference, .make = attention_spoil, .cost = cost);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* batch_prefill on a CPU. A part is a tile of up to ROWS packed rows of one request and one KV head, found from qo_indptr; parts beyond the
- * last tile do nothing. Later rows of causal attention see more: they come first.
+/* batch_prefill on a CPU. A part is a tile of up to ROWS packed rows of one request and one KV head, found from qo_indptr;
+ * parts beyond the last tile do nothing. Later rows of causal attention see more: they come first.
  *
  *   T, HEAD_DIM as in attention_cpu.h */
 #include "attention_cpu.h"

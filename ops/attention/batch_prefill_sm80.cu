@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* batch_prefill: the query tokens of each request over its pages, FlashAttention-2's order of things.
  *
- * A block has TILE_Q packed rows of one request and KV head, found from qo_indptr; blocks beyond the last one leave at once. Each of
- * its warps holds 16 rows. All warps share one tile of 64 keys and one of 64 values: the next keys are copied while weights and
- * values are multiplied, the next values while queries and keys are. Where tokens lie is looked up one tile ahead.
+ * A block has TILE_Q packed rows of one request and KV head, found from qo_indptr; blocks beyond the last one leave at once.
+ * Each of its warps holds 16 rows. All warps share one tile of 64 keys and one of 64 values: the next keys are copied while
+ * weights and values are multiplied, the next values while queries and keys are. Where tokens lie is looked up one tile ahead.
  *
  *   T, HEAD_DIM, ALIGNED as in attention_tile.cuh
  *   TILE_Q   16, 64, 128
@@ -44,7 +44,7 @@ DEVICE int tiles_of(const struct attention_args &a, int request)
     return (rows + TILE_Q - 1) / TILE_Q;
 }
 
-/* Finds the request to which a tile of the whole batch belongs, and which of its tiles that is. False if there is no such tile. */
+/* Finds the request to which a tile of the whole batch belongs, and which of its tiles it is. False if there is none. */
 DEVICE bool find_tile(const struct attention_args &a, int64_t tile, struct smem *sm)
 {
     int first = (int64_t)a.batch * threadIdx.x / THREADS, last = (int64_t)a.batch * (threadIdx.x + 1) / THREADS;
@@ -119,7 +119,7 @@ DEVICE void find_tokens(const struct attention_args &a, const struct task &t, in
 /* Starts copying a tile of keys or values; `at` says where its tokens lie. */
 DEVICE void copy_tile(uint32_t tile, const T *cache, const int64_t *at, int valid)
 {
-#pragma unroll 4
+#pragma unroll COPIES_AT_ONCE
     for (int i = 0; i < TILE * CHUNKS / THREADS; i++) {
         int row = (THREADS * i + threadIdx.x) / CHUNKS, chunk = threadIdx.x % CHUNKS;
         copy_chunk(chunk_address(tile, row, chunk), cache + at[row] + chunk * 8, row < valid);

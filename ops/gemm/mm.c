@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The op mm: out = a @ b + bias. Kernels: mm_small_m_sm80.cu, mm_sm80.cu, mm_small_m_cpu.c, mm_cpu.c; and rows that call cuBLASLt and
- * oneDNN. */
+/* The op mm: out = a @ b + bias. Kernels: mm_small_m_sm80.cu, mm_sm80.cu, mm_small_m_cpu.c, mm_cpu.c; and
+ * rows that call cuBLASLt and oneDNN. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -22,7 +22,8 @@ static const struct op_arg args[] = {
     {0},
 };
 
-static const struct jit_kernel small_m_sm80 = {"mm_small_m_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "WARPS", "CHUNKS", "GROUPS"}};
+static const struct jit_kernel small_m_sm80 = {
+    "mm_small_m_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "WARPS", "CHUNKS", "GROUPS"}};
 static const struct jit_kernel sm80 = {
     "mm_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "BLOCK_M", "BLOCK_N", "WARPS_M", "WARPS_N", "STAGES", "LOADER"}};
 static const struct jit_kernel small_m_cpu = {"mm_small_m_cpu", JIT_CPU, {"T:dtype", "OUT:dtype"}};
@@ -108,7 +109,8 @@ static const char *fit_small_m_sm80(const struct call *call, struct way *way)
     return NULL;
 }
 
-/* The largest tiles that give every multiprocessor one and waste no half of their rows or columns, else the smallest. */
+/* The largest tiles that give every multiprocessor one and waste no half of their rows or columns, else the
+ * smallest. */
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     enum { ROW_BYTES = 128 }; /* of a tile in shared memory */
@@ -152,7 +154,8 @@ static const char *fit_small_m_cpu(const struct call *call, struct way *way)
     return NULL;
 }
 
-/* Several panels make a part where fetching the next one pays, that is where few rows meet a panel, and enough parts are left. */
+/* Several panels make a part where fetching the next one pays, that is where few rows meet a panel, and
+ * enough parts are left. */
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     enum { FEW_ROWS = 64, SOME_ROWS = 128, MIN_PARTS = 6 };
@@ -185,7 +188,8 @@ static int32_t alignment(const void *pointer)
     return (int32_t)(address & -address);
 }
 
-/* What libraries take: no empty sum, b contiguous along one axis, rows that do not overlap. NULL, or why it is not so. */
+/* What libraries take: no empty sum, b contiguous along one axis, rows that do not overlap. NULL, or why it
+ * is not so. */
 static const char *library_shape(const struct call *call, struct matmul_shape *s)
 {
     const struct flashinfer_mm *t = call_args(call);
@@ -226,7 +230,7 @@ static struct matmul_data library_data(const struct call *call)
 
 static const char *fit_cublaslt(const struct call *call, struct way *way)
 {
-    const double worth_it = 4e9; /* operations, some 10 us: less does not repay opening a library of half a gigabyte */
+    const double worth_it = 4e9; /* operations, some 10 us: less does not repay opening half a gigabyte */
     struct matmul_shape shape;
     struct cublaslt_plan *plan;
     const char *why = library_shape(call, &shape);
@@ -239,7 +243,7 @@ static const char *fit_cublaslt(const struct call *call, struct way *way)
     if ((why = cublaslt_missing()) || !call->device->context)
         return why;
     if (call->exec.workspace)
-        shape.workspace = least((int64_t)least((int64_t)call->exec.workspace_size, INT64_MAX), CUBLASLT_WORKSPACE);
+        shape.workspace = call->exec.workspace_size < CUBLASLT_WORKSPACE ? (int64_t)call->exec.workspace_size : CUBLASLT_WORKSPACE;
     why = cublaslt_plan(&shape, call->device, &plan);
     way->value[WAY_PLAN] = (int64_t)(uintptr_t)plan;
     return why;
@@ -248,7 +252,8 @@ static const char *fit_cublaslt(const struct call *call, struct way *way)
 static flashinfer_status run_cublaslt(const struct call *call, const struct way *way)
 {
     struct matmul_data data = library_data(call);
-    return cublaslt_run((struct cublaslt_plan *)(uintptr_t)way->value[WAY_PLAN], call->device, call->exec.stream, &data);
+    struct cublaslt_plan *plan = (struct cublaslt_plan *)(uintptr_t)way->value[WAY_PLAN];
+    return cublaslt_run(plan, call->device, call->exec.stream, &data);
 }
 
 static const char *fit_onednn(const struct call *call, struct way *way)
@@ -258,6 +263,8 @@ static const char *fit_onednn(const struct call *call, struct way *way)
     const char *why = library_shape(call, &shape);
     if (why || (why = onednn_missing()))
         return why;
+    if (shape.k % 2)
+        return "k is odd, where oneDNN makes NaN of infinities";
     shape.out_alignment = shape.a_alignment = shape.b_alignment = 0;
     shape.bias_alignment = shape.bias_alignment != 0;
     why = onednn_plan(&shape, &plan);
@@ -286,9 +293,10 @@ static const char *missing(const struct op_kernel *row)
     return row->fit == fit_cublaslt ? cublaslt_missing() : row->fit == fit_onednn ? onednn_missing() : NULL;
 }
 
-/* Products of f16 and bf16 are exact in float32. No partial sum exceeds the sum of magnitudes, whatever the order, so each of k
- * additions is off by a unit of that at most, or two units where a tensor core cuts off instead of rounding. A machine that takes subnormals for
- * zero loses less than the smallest normal number times a, times b or in a sum, for each product. */
+/* Products of f16 and bf16 are exact in float32. No partial sum exceeds the sum of magnitudes, whatever the
+ * order, so each of k additions is off by a unit of that at most, or two units where a tensor core cuts off
+ * instead of rounding. A machine that takes subnormals for zero loses less than the smallest normal number
+ * times a, times b or in a sum, for each product. */
 static void reference(const struct reference *r)
 {
     const double tiny = 0x1p-126;
@@ -338,4 +346,5 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("gemm", "out = a @ b + bias, b usually the transposed view of a weight",
-          .kernels = kernels, .missing = missing, .ranges = ranges, .shapes = shapes, .reference = reference, .cost = cost);
+          .kernels = kernels, .missing = missing, .ranges = ranges, .shapes = shapes, .reference = reference,
+          .cost = cost);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mm on a CPU: out[m][n] = sum over k of a[m][k] * b[k][n], + bias[n], for any strides of b.
  *
- * A part takes a block of rows and a range of panels of COLUMNS columns. It goes through k in pieces of DEPTH units (dot.h): packs that
- * piece of b so that sixteen neighbouring columns make a vec for each unit, then takes ROWS rows of a at a time, packed too, each unit
- * of which meets all columns in registers, while the piece of b that comes next is fetched. Where k is longer than one piece the sums
- * wait in `sums`. An output's bits depend on its row of a and its column of b only.
+ * A part takes a block of rows and a range of panels of COLUMNS columns. It goes through k in pieces of DEPTH
+ * units (dot.h): packs that piece of b so that sixteen neighbouring columns make a vec for each unit, then
+ * takes ROWS rows of a at a time, packed too, each unit of which meets all columns in registers, while the
+ * piece of b that comes next is fetched. Where k is longer than one piece the sums wait in `sums`. An
+ * output's bits depend on its row of a and its column of b only.
  *
  *   T    f16, bf16
  *   OUT  f16, bf16, f32 */
@@ -22,13 +23,14 @@ enum { COLUMNS = MM_CPU_COLUMNS, DEPTH = 384, UNIT = DOT_UNIT(T), PIECE = DEPTH 
 
 struct packed {
     uint32_t b[COLUMNS / LANES][DEPTH][LANES];
-    uint32_t a[ROWS][DEPTH + LANES]; /* a stride that is no power of two keeps the rows in different sets of the cache */
+    uint32_t a[ROWS][DEPTH + LANES]; /* no power of two, which would put the rows in the same sets of the cache */
     float sums[MM_CPU_ROWS][COLUMNS];
 } __attribute__((aligned(64)));
 
-/* Sixteen columns of b from `b` on, of which `columns` exist, and `depth` elements of k: any strides. Missing columns and the end of the
- * last vec are zero. */
-static void pack_columns(uint32_t (*packed)[LANES], const T *b, const struct mm_args *p, int64_t columns, int64_t depth)
+/* Sixteen columns of b from `b` on, of which `columns` exist, and `depth` elements of k: any strides. Missing
+ * columns and the end of the last vec are zero. */
+static void pack_columns(uint32_t (*packed)[LANES], const T *b, const struct mm_args *p, int64_t columns,
+                         int64_t depth)
 {
     for (int64_t at = 0; at < depth; at += DOT_STEP(T)) {
         vec x[LANES];
@@ -130,8 +132,8 @@ static void store_row(const struct mm_args *p, const float *sums, int64_t row, i
     }
 }
 
-/* Fetches slice `slice` of `slices` of the columns column .. column + 47 of b, k from `from`, where each column is contiguous.
- * Inlined, for GCC drops calls of a function that only prefetches. */
+/* Fetches slice `slice` of `slices` of the columns column .. column + 47 of b, k from `from`, where each
+ * column is contiguous. Inlined, for GCC drops calls of a function that only prefetches. */
 INLINE void prefetch_b(const struct mm_args *p, int64_t from, int64_t column, int slice, int slices)
 {
     enum { LINE = 64 / sizeof(T) };

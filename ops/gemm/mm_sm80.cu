@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mm on the tensor cores of sm_80 and later: out[m][n] = sum over k of a[m][k] * b[k][n], + bias[n].
  *
- * A block takes a tile of BLOCK_M rows and BLOCK_N columns, its warps WARPS_M x WARPS_N pieces of that. It goes through k in steps of 64
- * elements with STAGES buffers in shared memory, of which all but one are on their way while one is multiplied. Rows of a buffer are
- * divided in 16-byte chunks, whose places are exchanged so that neither copies nor ldmatrix meet bank conflicts. Eight columns of
- * tiles run side by side, for the L2 cache. Sums run along k in the same order in every variant, so an output's bits depend on its
+ * A block takes a tile of BLOCK_M rows and BLOCK_N columns, its warps WARPS_M x WARPS_N pieces of that. It
+ * goes through k in steps of 64 elements with STAGES buffers in shared memory, of which all but one are on
+ * their way while one is multiplied. Rows of a buffer are divided in 16-byte chunks, whose places are
+ * exchanged so that neither copies nor ldmatrix meet bank conflicts. Eight columns of tiles run side by side,
+ * for the L2 cache. Sums run along k in the same order in every variant, so an output's bits depend on its
  * row of a and its column of b only.
  *
  *   T        f16, bf16
@@ -12,7 +13,8 @@
  *   BLOCK_M, BLOCK_N, WARPS_M, WARPS_N: a warp's piece is a multiple of 16 x 16
  *   STAGES   2..8
  *   LOADER   MM_ANY_STRIDES:        element by element, whatever the strides of b and the alignment
- *            MM_COLUMNS_CONTIGUOUS: a's rows and b's columns, 16 bytes at a time: bases and other strides are multiples of 16 bytes
+ *            MM_COLUMNS_CONTIGUOUS: a's rows and b's columns, 16 bytes at a time; bases and strides are
+ *                                   multiples of that
  *            MM_ROWS_CONTIGUOUS:    the same with b's rows
  * Shared memory: STAGES * (BLOCK_M + BLOCK_N) * 128 bytes, dynamic. */
 #include "mma.cuh"
@@ -51,8 +53,8 @@ struct source {
     int to;                                /* its first place in a tile */
 };
 
-DEVICE struct source source_of(const void *matrix, int chunks, int64_t row, int64_t column, int64_t row_end, int64_t column_end,
-                               int64_t row_stride, int64_t column_stride)
+DEVICE struct source source_of(const void *matrix, int chunks, int64_t row, int64_t column, int64_t row_end,
+                               int64_t column_end, int64_t row_stride, int64_t column_stride)
 {
     int y = threadIdx.x / chunks, x = threadIdx.x % chunks;
     struct source s;
@@ -68,7 +70,8 @@ DEVICE struct source source_of(const void *matrix, int chunks, int64_t row, int6
     return s;
 }
 
-/* Copies this thread's part of a tile of `rows` rows with `chunks` chunks each; what lies outside of the matrix is zero. */
+/* Copies this thread's part of a tile of `rows` rows with `chunks` chunks each; what lies outside of the
+ * matrix is zero. */
 DEVICE void load_tile(T *tile, const struct source &s, int rows, int chunks)
 {
     int rows_at_once = THREADS / chunks;
@@ -124,11 +127,11 @@ DEVICE void multiply(float (&sum)[WARP_M / 16][WARP_N / 8][4], const T *a, const
 #pragma unroll
         for (int j = 0; j < WARP_N / 16; j++)
 #if LOADER == MM_ROWS_CONTIGUOUS
-            ldmatrix_x4_trans(y[j], shared_address(b + place(CHUNK * k + lane % 16, (warp_column + 16 * j) / CHUNK + lane / 16,
-                                                             BLOCK_N / CHUNK)));
+            ldmatrix_x4_trans(y[j], shared_address(b + place(CHUNK * k + lane % 16,
+                                                             (warp_column + 16 * j) / CHUNK + lane / 16, BLOCK_N / CHUNK)));
 #else
-            ldmatrix_x4(y[j], shared_address(b + place(warp_column + 16 * j + lane % 8 + lane / 16 * 8, k + lane / 8 % 2,
-                                                       DEPTH / CHUNK)));
+            ldmatrix_x4(y[j], shared_address(b + place(warp_column + 16 * j + lane % 8 + lane / 16 * 8,
+                                                       k + lane / 8 % 2, DEPTH / CHUNK)));
 #endif
 #pragma unroll
         for (int i = 0; i < WARP_M / 16; i++)

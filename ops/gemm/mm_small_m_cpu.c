@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mm on a CPU with few rows of a: out[m][n] = dot(a[m], b[n]) + bias[n] where each column of b is contiguous.
  *
- * What limits it is reading b from memory, which is fastest in one sequential stream per thread: the first four rows of a meet one
- * column of b at a time, in the order of addresses; further rows meet four columns at a time, which the caches then hold. Every
- * sum is spread over the lanes of a vec along k, in an order that depends neither on m, n nor on the parts. A part takes a range of
- * columns, sixteen at a time.
+ * What limits it is reading b from memory, which is fastest in one sequential stream per thread: the first
+ * four rows of a meet one column of b at a time, in the order of addresses; further rows meet four columns at
+ * a time, which the caches then hold. Every sum is spread over the lanes of a vec along k, in an order that
+ * depends neither on m, n nor on the parts. A part takes a range of columns, sixteen at a time.
  *
  *   T    f16, bf16
  *   OUT  f16, bf16, f32 */
@@ -13,7 +13,8 @@
 
 enum { STEP = DOT_STEP(T), MAX_ROWS = 4 };
 
-/* sum[i * columns + j] = the lanes of dot(a[row + i], b[column + j]); what lies outside repeats the last row or column. */
+/* sum[i * columns + j] = the lanes of dot(a[row + i], b[column + j]); what lies outside repeats the last row
+ * or column. */
 INLINE void dots(vec *sum, const struct mm_args *p, int64_t row, const int rows, int64_t column, const int columns)
 {
     const T *a[MAX_ROWS], *b[MAX_ROWS];

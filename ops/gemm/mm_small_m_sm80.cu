@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mm with at most 16 rows of a: out[m][n] = dot(a[m], b[n]) + bias[n], where each column of b is contiguous (the weights of a decoder).
+/* mm with at most 16 rows of a: out[m][n] = dot(a[m], b[n]) + bias[n], where each column of b is contiguous
+ * (the weights of a decoder).
  *
- * What limits it is reading b, once. A block takes 8 * GROUPS columns; its warps share k: in every round, warp w takes the CHUNKS chunks of 32
- * elements from (round * WARPS + w) * CHUNKS on, and each lane keeps all its 16-byte loads of the next round in flight while it
- * multiplies this one. Lane 4g + t loads elements 8t .. 8t + 7 of a chunk from column g of b and from rows g and g + 8 of a; two m16n8k16 take
- * them as they are, in an order of k that is the same for both operands. The first round of b is fetched before the kernels ahead have
- * finished. At the end the warps' sums are added in their order, so an output's bits depend neither on m nor on n.
+ * What limits it is reading b, once. A block takes 8 * GROUPS columns; its warps share k: in every round,
+ * warp w takes the CHUNKS chunks of 32 elements from (round * WARPS + w) * CHUNKS on, and each lane keeps all
+ * its 16-byte loads of the next round in flight while it multiplies this one. Lane 4g + t loads elements 8t
+ * .. 8t + 7 of a chunk from column g of b and from rows g and g + 8 of a; two m16n8k16 take them as they are,
+ * in an order of k that is the same for both operands. The first round of b is fetched before the kernels
+ * ahead have finished. At the end the warps' sums are added in their order, so an output's bits depend
+ * neither on m nor on n.
  *
  *   T       f16, bf16
  *   OUT     f16, bf16, f32
  *   WARPS   1..16
  *   CHUNKS  1..4
  *   GROUPS  1, 2
- * Alignment: a, b and their strides are multiples of 8 elements, and so is k. Shared memory: 512 * WARPS * GROUPS bytes. */
+ * Alignment: a, b and their strides are multiples of 8 elements, and so is k. Shared memory: 512 * WARPS *
+ * GROUPS bytes. */
 #include "mma.cuh"
 #include "pdl.cuh"
 #include "mm_args.h"

@@ -11,7 +11,7 @@ DIMS(rows, hidden);
 
 static const struct op_arg args[] = {
     INOUT(input, F16 | BF16, "... hidden", .fill = SPECIAL),
-    INOUT(residual, LIKE(input), "... hidden", .fill = SPECIAL),
+    INOUT(residual, F16 | BF16 | F32, "... hidden", .fill = SPECIAL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),
     {0},
@@ -69,8 +69,10 @@ static void reference(const struct reference *r)
 
 static void cost(const struct call *call, double *bytes, double *operations)
 {
+    const struct flashinfer_fused_add_rmsnorm *a = call_args(call);
     const struct dims *d = call_dims(call);
-    *bytes = 2.0 * (double)d->hidden * (4 * (double)d->rows + 1);
+    double element = dtype_bytes(tensor_dtype(a->input)), residual = dtype_bytes(tensor_dtype(a->residual));
+    *bytes = (double)d->hidden * (2 * (double)d->rows * (element + residual) + element);
     *operations = 0;
 }
 
@@ -84,6 +86,7 @@ static const struct op_shape shapes[] = {
     {"wide", "rows=64 hidden=16384 dtype=f16"},
     {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
     {"llama_8b_heads", "rows=1024 hidden=128 dtype=bf16"},
+    {"f32_residual", "rows=128 hidden=576 dtype=bf16 residual:dtype=f32"},
     {0},
 };
 

@@ -10,7 +10,7 @@ struct rmsnorm_args {
     const void *input;  /* [rows, groups, hidden] T */
     void *residual;     /* [rows, groups, hidden] T; NULL without ADD_RESIDUAL */
     const void *weight; /* [hidden] T */
-    int64_t rows, groups, hidden; /* groups: heads of a row, say, where rows and groups cannot be walked with one stride; else 1 */
+    int64_t rows, groups, hidden; /* groups: heads of a row, say, where one stride cannot walk rows and groups; else 1 */
     int64_t out_stride[2], input_stride[2], residual_stride[2]; /* between rows and groups, in elements */
     float inverse_hidden, eps;
 };

@@ -3,14 +3,15 @@
  * ADD_RESIDUAL. A part takes a range of rows; a row is read twice, the second time from the cache.
  *
  *   T            f16, bf16
- *   ADD_RESIDUAL 0, 1 */
+ *   ADD_RESIDUAL 0, 1
+ *   R            dtype of the residual: T or f32 */
 #include "vec.h"
 #include "rmsnorm_args.h"
 
 /* Sums that run side by side, to keep the adders busy. */
 enum { SUMS = 4 };
 
-INLINE vec load_x(const T *input, const T *residual, int64_t n)
+INLINE vec load_x(const T *input, const R *residual, int64_t n)
 {
     vec x = vec_load_n(input, n);
 #if ADD_RESIDUAL
@@ -20,7 +21,7 @@ INLINE vec load_x(const T *input, const T *residual, int64_t n)
     return x;
 }
 
-static void normalise(T *out, const T *input, T *residual, const T *weight, const struct rmsnorm_args *a)
+static void normalise(T *out, const T *input, R *residual, const T *weight, const struct rmsnorm_args *a)
 {
     int64_t hidden = a->hidden, at = 0;
     vec squares[SUMS] = {{0}};
@@ -51,6 +52,6 @@ void rmsnorm_cpu(const struct rmsnorm_args *a, int part, int parts)
         int64_t row = i / a->groups, group = i % a->groups;
         normalise((T *)a->out + row * a->out_stride[0] + group * a->out_stride[1],
                   (const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
-                  (T *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1], a->weight, a);
+                  (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1], a->weight, a);
     }
 }

@@ -17,11 +17,12 @@ enum {
 };
 enum { WAY_THREADS, WAY_ROWS };
 
-static const struct jit_kernel sm80 = {"rmsnorm_sm80", JIT_CUDA, {"T:dtype", "VEC", "PER_THREAD", "ADD_RESIDUAL"}};
-static const struct jit_kernel wide_sm80 = {"rmsnorm_wide_sm80", JIT_CUDA, {"T:dtype", "VEC", "ADD_RESIDUAL"}};
-static const struct jit_kernel cpu = {"rmsnorm_cpu", JIT_CPU, {"T:dtype", "ADD_RESIDUAL"}};
+static const struct jit_kernel sm80 = {"rmsnorm_sm80", JIT_CUDA, {"T:dtype", "VEC", "PER_THREAD", "ADD_RESIDUAL", "R:dtype"}};
+static const struct jit_kernel wide_sm80 = {"rmsnorm_wide_sm80", JIT_CUDA, {"T:dtype", "VEC", "ADD_RESIDUAL", "R:dtype"}};
+static const struct jit_kernel cpu = {"rmsnorm_cpu", JIT_CPU, {"T:dtype", "ADD_RESIDUAL", "R:dtype"}};
 
 static const char not_rows[] = "the leading axes of the tensors cannot be walked with two strides";
+static const char not_residual[] = "residual is neither of the dtype of input nor f32";
 static const char too_many_rows[] = "there are more rows than a grid has blocks";
 
 /* Sees axes [0, split) and [split, ndim - 1) as one axis each. False if no single stride walks them. */
@@ -51,16 +52,24 @@ static bool fill_args(struct rmsnorm_tensors t, struct rmsnorm_args *a)
     return false;
 }
 
-static bool aligned(struct rmsnorm_tensors t, int bytes)
+static enum dtype residual_dtype(struct rmsnorm_tensors t) { return tensor_dtype(t.residual ? t.residual : t.input); }
+
+static bool residual_is_served(struct rmsnorm_tensors t)
 {
+    return residual_dtype(t) == tensor_dtype(t.input) || residual_dtype(t) == DTYPE_F32;
+}
+
+static bool aligned(struct rmsnorm_tensors t, int vec)
+{
+    int bytes = vec * 2, residual_bytes = vec * dtype_bytes(residual_dtype(t));
     return tensor_is_aligned(t.out, bytes) && tensor_is_aligned(t.input, bytes) && tensor_is_aligned(t.weight, bytes) &&
-           (!t.residual || tensor_is_aligned(t.residual, bytes));
+           (!t.residual || tensor_is_aligned(t.residual, residual_bytes < 16 ? residual_bytes : 16));
 }
 
 static int vector_size(struct rmsnorm_tensors t, int64_t hidden)
 {
     int vec = 8;
-    while (vec > 1 && (hidden % vec || !aligned(t, vec * 2)))
+    while (vec > 1 && (hidden % vec || !aligned(t, vec)))
         vec /= 2;
     return vec;
 }
@@ -72,12 +81,14 @@ const char *rmsnorm_fit_sm80(struct rmsnorm_tensors t, struct way *way)
     struct rmsnorm_args a;
     if (!fill_args(t, &a))
         return not_rows;
+    if (!residual_is_served(t))
+        return not_residual;
     if (a.rows > INT32_MAX || a.groups > MAX_GRID_Y)
         return too_many_rows;
     int vec = vector_size(t, a.hidden);
     int64_t pieces = ceil_div(a.hidden, vec);
     int64_t per_thread = ceil_div(pieces, MAX_THREADS);
-    if (per_thread > MAX_PER_THREAD)
+    if (per_thread > (residual_dtype(t) == DTYPE_F32 ? 1 : MAX_PER_THREAD))
         return "hidden is more than a block holds in registers";
     way->value[WAY_THREADS] = ceil_div(pieces, per_thread * 32) * 32;
     way->value[WAY_ROWS] = way->value[WAY_THREADS] == 32 ? ROWS_PER_BLOCK : 1;
@@ -86,6 +97,7 @@ const char *rmsnorm_fit_sm80(struct rmsnorm_tensors t, struct way *way)
     constant[1] = vec;
     constant[2] = (int32_t)per_thread;
     constant[3] = t.residual != NULL;
+    constant[4] = residual_dtype(t);
     return NULL;
 }
 
@@ -94,6 +106,8 @@ const char *rmsnorm_fit_wide_sm80(struct rmsnorm_tensors t, struct way *way)
     struct rmsnorm_args a;
     if (!fill_args(t, &a))
         return not_rows;
+    if (!residual_is_served(t))
+        return not_residual;
     if (a.rows > INT32_MAX || a.groups > MAX_GRID_Y)
         return too_many_rows;
     way->value[WAY_THREADS] = MAX_THREADS;
@@ -102,6 +116,7 @@ const char *rmsnorm_fit_wide_sm80(struct rmsnorm_tensors t, struct way *way)
     constant[0] = tensor_dtype(t.input);
     constant[1] = vector_size(t, a.hidden);
     constant[2] = t.residual != NULL;
+    constant[3] = residual_dtype(t);
     return NULL;
 }
 
@@ -110,9 +125,12 @@ const char *rmsnorm_fit_cpu(struct rmsnorm_tensors t, struct way *way)
     struct rmsnorm_args a;
     if (!fill_args(t, &a))
         return not_rows;
+    if (!residual_is_served(t))
+        return not_residual;
     int32_t *constant = way_spec(way, &cpu);
     constant[0] = tensor_dtype(t.input);
     constant[1] = t.residual != NULL;
+    constant[2] = residual_dtype(t);
     return NULL;
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rmsnorm of rows too wide for a block's registers: out = x / sqrt(mean(x^2) + eps) * weight, x = input, or input + residual (which is
- * stored, rounded) if ADD_RESIDUAL. Block (x, y) has group y of row x and reads it twice, the second time mostly from the cache.
+/* rmsnorm of rows too wide for a block's registers: out = x / sqrt(mean(x^2) + eps) * weight, x = input, or input + residual
+ * (which is stored, rounded) if ADD_RESIDUAL. Block (x, y) has group y of row x and reads it twice, the second time mostly from
+ * the cache.
  *
  *   T            f16, bf16
  *   VEC          1, 2, 4, 8; divides hidden and all row strides
  *   ADD_RESIDUAL 0, 1
+ *   R            dtype of the residual: T or f32
  * Shared memory: 32 floats. */
 #include "pdl.cuh"
 #include "reduce.cuh"
@@ -12,7 +14,7 @@
 #include "rmsnorm_args.h"
 
 /* VEC elements of x. */
-DEVICE void load_x(float (&x)[VEC], const T *input, const T *residual)
+DEVICE void load_x(float (&x)[VEC], const T *input, const R *residual)
 {
     load(x, input);
 #if ADD_RESIDUAL
@@ -31,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(1024) rmsnorm_wide_sm80(const __gri
     const T *input = (const T *)a.input + row * a.input_stride[0] + blockIdx.y * a.input_stride[1];
     const T *weight = (const T *)a.weight;
     T *out = (T *)a.out + row * a.out_stride[0] + blockIdx.y * a.out_stride[1];
-    T *residual = (T *)a.residual + row * a.residual_stride[0] + blockIdx.y * a.residual_stride[1];
+    R *residual = (R *)a.residual + row * a.residual_stride[0] + blockIdx.y * a.residual_stride[1];
     float sum = 0.0f;
 
     pdl_launch();
@@ -45,6 +47,7 @@ extern "C" __global__ void __launch_bounds__(1024) rmsnorm_wide_sm80(const __gri
             sum += x[j] * x[j];
     }
     float scale = rsqrtf(block_sum_first(sum, scratch) * a.inverse_hidden + a.eps);
+#pragma unroll 2
     for (int64_t at = threadIdx.x * VEC; at < a.hidden; at += step) {
         float x[VEC], factor[VEC];
         load_x(x, input + at, residual + at);

@@ -143,7 +143,8 @@ static void reference(const struct reference *r)
     const struct flashinfer_append_paged_kv_cache *a = r->args;
     const struct dims *d = call_dims(r->call);
     const double *batch_indices = a->batch_indices->data, *positions = a->positions->data;
-    const double *indices = a->kv_indices->data, *indptr = a->kv_indptr->data, *key = a->append_key->data, *value = a->append_value->data;
+    const double *indices = a->kv_indices->data, *indptr = a->kv_indptr->data;
+    const double *key = a->append_key->data, *value = a->append_value->data;
     double *k_cache = a->k_cache->data, *v_cache = a->v_cache->data;
 
     for (int64_t token = 0; token < d->nnz; token++) {
@@ -162,12 +163,14 @@ static void reference(const struct reference *r)
     }
 }
 
-/* Gives tokens to the requests in equal runs, each run to the last slots of its request. A token whose slot is taken or missing, and in
- * random problems one of eight, has no request. */
+/* Gives tokens to the requests in equal runs, each run to the last slots of its request. A token whose slot is taken or missing,
+ * and in random problems one of eight, has no request. */
 static void make(struct problem *problem)
 {
-    struct problem_tensor *batch_indices = problem_tensor(problem, "batch_indices"), *positions = problem_tensor(problem, "positions");
-    const struct problem_tensor *indices = problem_tensor(problem, "kv_indices"), *indptr = problem_tensor(problem, "kv_indptr");
+    struct problem_tensor *batch_indices = problem_tensor(problem, "batch_indices");
+    struct problem_tensor *positions = problem_tensor(problem, "positions");
+    const struct problem_tensor *indices = problem_tensor(problem, "kv_indices");
+    const struct problem_tensor *indptr = problem_tensor(problem, "kv_indptr");
     int64_t nnz = problem_dim(problem, "nnz"), num_requests = problem_dim(problem, "batch");
     int64_t page_size = problem_dim(problem, "page_size"), pages = problem_dim(problem, "pages");
     bool *taken = calloc((size_t)(pages * page_size) + 1, sizeof *taken);
@@ -202,17 +205,20 @@ static void cost(const struct call *call, double *bytes, double *operations)
     *operations = 0;
 }
 
-static const struct op_range ranges[] = {{"pages", 20, 30, 0}, {"page_size", 1, 20, 0},    {"num_kv_heads", 0, 6, 0}, {"head_dim", 0, 160, 0},
-                                         {"nnz", 0, 100, 0},       {"num_indices", 0, 20, 0}, {"batch", 0, 8, 0},   {0}};
+static const struct op_range ranges[] = {{"pages", 20, 30, 0},   {"page_size", 1, 20, 0}, {"num_kv_heads", 0, 6, 0},
+                                         {"head_dim", 0, 160, 0}, {"nnz", 0, 100, 0},      {"num_indices", 0, 20, 0},
+                                         {"batch", 0, 8, 0},      {0}};
 
 static const struct op_shape shapes[] = {
     {"smollm2_135m", "pages=64 page_size=16 num_kv_heads=3 head_dim=64 nnz=1 num_indices=16 batch=1 dtype=bf16"},
     {"odd", "pages=9 page_size=5 num_kv_heads=1 head_dim=37 nnz=19 num_indices=7 batch=3 dtype=u8"},
     {"llama_8b_decode", "pages=512 page_size=16 num_kv_heads=8 head_dim=128 nnz=128 num_indices=512 batch=128 dtype=bf16"},
     {"llama_8b_prefill", "pages=300 page_size=16 num_kv_heads=8 head_dim=128 nnz=4096 num_indices=300 batch=4 dtype=bf16"},
-    {"head_major", "pages=40 page_size=32 num_kv_heads=8 head_dim=128 nnz=999 num_indices=40 batch=3 kv_layout=HND dtype=e4m3"},
+    {"head_major",
+     "pages=40 page_size=32 num_kv_heads=8 head_dim=128 nnz=999 num_indices=40 batch=3 kv_layout=HND dtype=e4m3"},
     {0},
 };
 
 DEFINE_OP("page", "copies keys and values of new tokens into a paged cache",
-          .rules = rules, .kernels = kernels, .ranges = ranges, .shapes = shapes, .reference = reference, .make = make, .cost = cost);
+          .rules = rules, .kernels = kernels, .ranges = ranges, .shapes = shapes, .reference = reference, .make = make,
+          .cost = cost);

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* append_paged_kv_cache on a CPU: copies the keys and values of tokens into the slots that the page table gives them. A part takes a
- * range of tokens. */
-#include <stdint.h>
-#include <string.h>
-
+/* append_paged_kv_cache on a CPU: copies the keys and values of tokens into the slots that the page table gives them. A part
+ * takes a range of tokens. */
 #include "types.h"
 #include "append_paged_kv_cache_args.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* get_batch_indices_positions on a CPU: finds the request of each new token and its position there. A part takes a range of entries and
- * walks along append_indptr. */
+/* get_batch_indices_positions on a CPU: finds the request of each new token and its position there. A part takes a range of
+ * entries and walks along append_indptr. */
 #include <stdbool.h>
 
 #include "types.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* apply_rope on a CPU: rotates the pairs of each head of q and k by angles that depend on the token's position, and copies the rest. A
- * part takes a range of tokens. For each token sines and cosines are computed once, for CHUNK pairs at a time, and serve all heads.
+/* apply_rope on a CPU: rotates the pairs of each head of q and k by angles that depend on the token's position, and copies the
+ * rest. A part takes a range of tokens. For each token sines and cosines are computed once, for CHUNK pairs at a time, and serve
+ * all heads.
  *
  *   T          f16, bf16
  *   POS        i32, i64

@@ -120,8 +120,8 @@ flashinfer_status apply_rope_run(const struct call *call, const struct rope_prob
 static void turn(double *x, double *y, double *x_bound, double *y_bound, double angle, double angle_error)
 {
     double rotated_x = *x * cos(angle) - *y * sin(angle), rotated_y = *y * cos(angle) + *x * sin(angle);
-    /* The angle, rounded to float32 below half a turn, is off by 1.6 units, sine and cosine by 2, products and sum by 2; a product below
-     * float32's normal numbers by half its smallest one. */
+    /* The angle, rounded to float32 below half a turn, is off by 1.6 units, sine and cosine by 2, products and sum by 2; a
+     * product below float32's normal numbers by half its smallest one. */
     *x_bound = *y_bound = (fabs(*x) + fabs(*y)) * (6 * REFERENCE_UNIT + angle_error) + FLT_TRUE_MIN;
     *x = rotated_x;
     *y = rotated_y;
@@ -137,7 +137,7 @@ static void reference_heads(const struct reference *r, const struct rope_problem
     for (int64_t token = 0; token < nnz; token++)
         for (int64_t pair = 0; pair < pairs; pair++) {
             double angle = position[token] * pow(p->rope_theta, -(double)pair / (double)pairs) / p->rope_scale;
-            /* The kernels multiply frequency by frequency in float64, two roundings for each pair; pow here is off by some, too. */
+            /* The kernels multiply from pair to pair in float64, two roundings each; pow here is off by some, too. */
             double angle_error = fabs(angle) * (double)(2 * pairs + 64) * 0x1p-53;
             int64_t one = p->interleave ? 2 * pair : pair, other = p->interleave ? 2 * pair + 1 : pairs + pair;
             for (int64_t head = 0; head < heads; head++) {

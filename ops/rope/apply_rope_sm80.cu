@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* apply_rope: rotates the pairs of each head of q and k by angles that depend on the token's position, and copies the rest.
  *
- * Block (x, y, z) has token x, blockDim.y heads (q's, then k's) and blockDim.x pieces of each head. A piece is VEC pairs, or VEC elements
- * to copy; threadIdx.x is the piece, threadIdx.y the head. All threads share the computation of the block's sines and cosines.
+ * Block (x, y, z) has token x, blockDim.y heads (q's, then k's) and blockDim.x pieces of each head. A piece is VEC pairs, or VEC
+ * elements to copy; threadIdx.x is the piece, threadIdx.y the head. The threads share the work of the block's sines and cosines.
  *
  *   T          f16, bf16
  *   POS        i32, i64

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens cuBLASLt, makes descriptors and asks for its choice once for each shape, and enqueues products. cuBLASLt counts matrices in
- * columns, so it computes the transposed product: its first operand is our b, its second our a. Declared here is the part of its ABI
- * that is used; versions 12 and 13 agree on it. */
+/* Opens cuBLASLt, makes descriptors and asks for its choice once for each shape, and enqueues products.
+ * cuBLASLt counts matrices in columns, so it computes the transposed product: its first operand is our b, its
+ * second our a. Declared here is the part of its ABI that is used; versions 12 and 13 agree on it. */
 #include "backend/cublaslt.h"
 
 #include <dlfcn.h>
@@ -93,7 +93,8 @@ static void *open_library(void)
             handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     }
     if (!handle)
-        snprintf(why, sizeof why, "cuBLASLt is not installed: %s%s%s is neither loaded, nor known to the loader, nor in %s", names[0],
+        snprintf(why, sizeof why,
+                 "cuBLASLt is not installed: %s%s%s is neither loaded, nor known to the loader, nor in %s", names[0],
                  names[1] ? " or " : "", names[1] ? names[1] : "", folder);
     return handle;
 }
@@ -125,7 +126,10 @@ const char *cublaslt_missing(void)
     return *why ? why : NULL;
 }
 
-static int type_of(int32_t dtype) { return dtype == DTYPE_F16 ? TYPE_F16 : dtype == DTYPE_BF16 ? TYPE_BF16 : TYPE_F32; }
+static int type_of(int32_t dtype)
+{
+    return dtype == DTYPE_F16 ? TYPE_F16 : dtype == DTYPE_BF16 ? TYPE_BF16 : TYPE_F32;
+}
 
 static int make_descriptors(struct cublaslt_plan *plan, const struct matmul_shape *s)
 {
@@ -171,9 +175,11 @@ static int choose(struct cublaslt_plan *plan, const struct matmul_shape *s)
     if (!status)
         status = library.preference_set(preference, PREFER_REDUCTION_SCHEMES, &scheme, sizeof scheme);
     for (int i = 0; i < 4 && !status; i++)
-        status = library.preference_set(preference, alignments[i].attribute, &alignments[i].value, sizeof alignments[i].value);
+        status = library.preference_set(preference, alignments[i].attribute, &alignments[i].value,
+                                        sizeof alignments[i].value);
     if (!status)
-        status = library.choose(plan->handle, plan->desc, plan->b, plan->a, plan->out, plan->out, preference, 1, &plan->choice, &found);
+        status = library.choose(plan->handle, plan->desc, plan->b, plan->a, plan->out, plan->out, preference, 1,
+                                &plan->choice, &found);
     library.preference_destroy(preference);
     if (!status && found < 1)
         snprintf(plan->why, sizeof plan->why, "cuBLASLt has no kernel for it");
@@ -239,8 +245,9 @@ flashinfer_status cublaslt_run(struct cublaslt_plan *plan, const struct device *
         status = library.desc_set(plan->desc, DESC_BIAS_POINTER, &data->bias, sizeof data->bias);
     }
     if (!status)
-        status = library.matmul(plan->handle, plan->desc, &one, data->b, plan->b, data->a, plan->a, &zero, data->out, plan->out,
-                                data->out, plan->out, plan->choice.algorithm, data->workspace, plan->choice.workspace, stream);
+        status = library.matmul(plan->handle, plan->desc, &one, data->b, plan->b, data->a, plan->a, &zero, data->out,
+                                plan->out, data->out, plan->out, plan->choice.algorithm, data->workspace,
+                                plan->choice.workspace, stream);
     if (plan->has_bias)
         pthread_mutex_unlock(&plan->mutex);
     leave(entered);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuBLASLt, opened with dlopen when it is first asked for: the copy that the process has loaded already, else what the loader finds,
- * else the toolkit's. */
+/* cuBLASLt, opened with dlopen when it is first asked for: the copy that the process has loaded already, else
+ * what the loader finds, else the toolkit's. */
 #ifndef BACKEND_CUBLASLT_H
 #define BACKEND_CUBLASLT_H
 
@@ -14,8 +14,8 @@ const char *cublaslt_missing(void);
 
 struct cublaslt_plan;
 
-/* How cuBLASLt does products of that shape on that device, which must exist: its own choice, made once for each shape. NULL, or why
- * it does not. Touches no tensor and enqueues nothing. */
+/* How cuBLASLt does products of that shape on that device, which must exist: its own choice, made once for
+ * each shape. NULL, or why it does not. Touches no tensor and enqueues nothing. */
 const char *cublaslt_plan(const struct matmul_shape *shape, const struct device *device, struct cublaslt_plan **out);
 
 flashinfer_status cublaslt_run(struct cublaslt_plan *plan, const struct device *device, void *stream,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A matrix product as libraries see it: out [m, n] = a [m, k] @ b [k, n] (+ bias [n]), sums in float32. The shape decides which of a
- * library's kernels runs, and is what descriptors are cached by; it has no padding. */
+/* A matrix product as libraries see it: out [m, n] = a [m, k] @ b [k, n] (+ bias [n]), sums in float32. The
+ * shape decides which of a library's kernels runs, and is what descriptors are cached by; it has no padding. */
 #ifndef BACKEND_MATMUL_H
 #define BACKEND_MATMUL_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens oneDNN, makes a primitive once for each shape, and runs products. Declared here is the part of its C ABI that is used. In
- * version 2 descriptors are structs, of which all that has to be known is that they fit into a buffer; in version 3 they are objects. */
+/* Opens oneDNN, makes a primitive once for each shape, and runs products. Declared here is the part of its C
+ * ABI that is used. In version 2 descriptors are structs, of which all that has to be known is that they fit
+ * into a buffer; in version 3 they are objects. */
 #include "backend/onednn.h"
 
 #include <dlfcn.h>
@@ -96,7 +97,8 @@ static void find(void *handle, const struct function *functions, size_t count)
 static void open_once(void)
 {
 #define ROW(field, symbol, parameters) {#symbol, (size_t)((char *)&library.field - (char *)&library)},
-    static const struct function common[] = {FUNCTIONS(ROW)}, only_2[] = {FUNCTIONS_2(ROW)}, only_3[] = {FUNCTIONS_3(ROW)};
+    static const struct function common[] = {FUNCTIONS(ROW)};
+    static const struct function only_2[] = {FUNCTIONS_2(ROW)}, only_3[] = {FUNCTIONS_3(ROW)};
 #undef ROW
     void *handle = dlopen("libdnnl.so.3", RTLD_NOW | RTLD_LOCAL);
     if (!handle)
@@ -118,7 +120,9 @@ static void open_once(void)
         find(handle, only_2, sizeof only_2 / sizeof *only_2);
     else
         find(handle, only_3, sizeof only_3 / sizeof *only_3);
-    if (!*why && (library.engine_create(&engine, ENGINE_CPU, 0) || library.stream_create(&stream, engine, STREAM_IN_ORDER)))
+    if (*why)
+        return;
+    if (library.engine_create(&engine, ENGINE_CPU, 0) || library.stream_create(&stream, engine, STREAM_IN_ORDER))
         snprintf(why, sizeof why, "oneDNN cannot be used: it makes no engine for this CPU");
 }
 
@@ -128,9 +132,13 @@ const char *onednn_missing(void)
     return *why ? why : NULL;
 }
 
-static int type_of(int32_t dtype) { return dtype == DTYPE_F16 ? TYPE_F16 : dtype == DTYPE_BF16 ? TYPE_BF16 : TYPE_F32; }
+static int type_of(int32_t dtype)
+{
+    return dtype == DTYPE_F16 ? TYPE_F16 : dtype == DTYPE_BF16 ? TYPE_BF16 : TYPE_F32;
+}
 
-static int make_layout(struct layout *layout, int32_t dtype, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride)
+static int make_layout(struct layout *layout, int32_t dtype, int64_t rows, int64_t columns, int64_t row_stride,
+                       int64_t column_stride)
 {
     const int64_t dims[2] = {rows, columns}, strides[2] = {row_stride, column_stride};
     if (major == 2) {
@@ -206,6 +214,7 @@ flashinfer_status onednn_run(struct onednn_plan *plan, const struct matmul_data 
         status = library.stream_wait(stream);
     pthread_mutex_unlock(&running);
     if (status)
-        return fail(status == OUT_OF_MEMORY ? FLASHINFER_MEMORY : FLASHINFER_INTERNAL, "dnnl_primitive_execute: status %d", status);
+        return fail(status == OUT_OF_MEMORY ? FLASHINFER_MEMORY : FLASHINFER_INTERNAL,
+                    "dnnl_primitive_execute: status %d", status);
     return FLASHINFER_OK;
 }

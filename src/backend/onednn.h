@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* oneDNN (libdnnl), versions 2 and 3, opened with dlopen when it is first asked for. It runs on threads of its own. */
+/* oneDNN (libdnnl), versions 2 and 3, opened with dlopen when it is first asked for. It runs on threads of
+ * its own. */
 #ifndef BACKEND_ONEDNN_H
 #define BACKEND_ONEDNN_H
 

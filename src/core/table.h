@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Values found by keys, which are bytes without padding. A value is made once and stays where it is for the rest of the process, so
- * that looking one up takes no lock:
+/* Values found by keys, which are bytes without padding. A value is made once and stays where it is for the
+ * rest of the process, so that looking one up takes no lock:
  *
  *     static struct table table = TABLE(struct key, struct value);
  *     struct value *value = table_get(&table, &key, make); */
@@ -21,8 +21,8 @@ struct table {
 
 #define TABLE(key, value) {.key_bytes = sizeof(key), .value_bytes = sizeof(value), .mutex = PTHREAD_MUTEX_INITIALIZER}
 
-/* The value for this key, made from zeros by `make` if it is new; NULL if there is no memory. `make` runs once for each key and one
- * at a time. */
+/* The value for this key, made from zeros by `make` if it is new; NULL if there is no memory. `make` runs
+ * once for each key and one at a time. */
 void *table_get(struct table *table, const void *key, void (*make)(const void *key, void *value));
 
 #endif

@@ -49,8 +49,7 @@ double bench_percentile(double *samples, int count, double percent); /* sorts */
 struct bench_overhead {
     const char *op, *row, *problem;
     const struct device *device;
-    double call,
-        bare; /* seconds: of op_call, and of what it comes down to: cuLaunchKernelEx, or the compiled entry */
+    double call, bare; /* seconds: of op_call, and of the cuLaunchKernelEx or compiled entry in its end */
 };
 
 /* For each row that serves the smallest of the op's named shapes (or the given problem). */

@@ -9,47 +9,37 @@
 #include "harness/bench.h"
 #include "jit/internal.h"
 
-enum {
-    CPU_CALLS = 2000,
-    GPU_CALLS = 300,
-    BATCHES = 21
-}; /* fewer launches than the driver queues before it waits */
+/* A batch of launches stays below what the driver queues before it waits. */
+enum { MAX_CALLS = 2000, MAX_LAUNCHES = 300, MIN_CALLS = 5, BATCHES = 61 };
+#define BATCH_SECONDS 1e-3
 
 static struct {
     jit_cpu_entry entry;
     int (*launch)(const struct cuda_launch_config *, cuda_function, void **, void **);
-    double seconds; /* of all bare launches of one call */
+    int calls;      /* of a batch */
+    double seconds; /* of all bare launches that one call makes */
 } bare;
 
 static void time_entry(const void *args, int part, int parts)
 {
-    double samples[BATCHES];
     if (part)
         return;
-    for (int batch = 0; batch < BATCHES; batch++) {
-        double begin = bench_now();
-        for (int i = 0; i < CPU_CALLS; i++)
-            for (int k = 0; k < parts; k++)
-                bare.entry(args, k, parts);
-        samples[batch] = (bench_now() - begin) / CPU_CALLS;
-    }
-    bare.seconds += bench_percentile(samples, BATCHES, 50);
+    double begin = bench_now();
+    for (int i = 0; i < bare.calls; i++)
+        for (int k = 0; k < parts; k++)
+            bare.entry(args, k, parts);
+    bare.seconds += (bench_now() - begin) / bare.calls;
 }
 
 static int time_launch(const struct cuda_launch_config *config, cuda_function function, void **parameters,
                        void **extra)
 {
-    double samples[BATCHES];
     int result = 0;
-    for (int batch = 0; batch < BATCHES && !result; batch++) {
-        double begin = bench_now();
-        for (int i = 0; i < GPU_CALLS && !result; i++)
-            result = bare.launch(config, function, parameters, extra);
-        samples[batch] = (bench_now() - begin) / GPU_CALLS;
-        result = result ? result : cuda()->context_synchronize();
-    }
-    bare.seconds += bench_percentile(samples, BATCHES, 50);
-    return result;
+    double begin = bench_now();
+    for (int i = 0; i < bare.calls && !result; i++)
+        result = bare.launch(config, function, parameters, extra);
+    bare.seconds += (bench_now() - begin) / bare.calls;
+    return result ? result : cuda()->context_synchronize();
 }
 
 static flashinfer_status time_bare_gpu(struct placement *p)
@@ -81,28 +71,34 @@ static flashinfer_status time_bare_cpu(struct placement *p, const struct way *wa
 
 static flashinfer_status time_calls(struct placement *p, double *seconds)
 {
-    double samples[BATCHES];
-    int calls = device_is_cuda(p->device) ? GPU_CALLS : CPU_CALLS;
-    for (int batch = 0; batch < BATCHES; batch++) {
-        double begin = bench_now();
-        for (int i = 0; i < calls; i++)
-            TRY(op_call(p->problem->op, p->args, &p->exec));
-        samples[batch] = (bench_now() - begin) / calls;
-        TRY(device_wait(p->device));
-    }
-    *seconds = bench_percentile(samples, BATCHES, 50);
-    return FLASHINFER_OK;
+    double begin = bench_now();
+    for (int i = 0; i < bare.calls; i++)
+        TRY(op_call(p->problem->op, p->args, &p->exec));
+    *seconds = (bench_now() - begin) / bare.calls;
+    return device_wait(p->device);
 }
 
 static flashinfer_status measure(struct placement *p, const struct way *way, struct bench_overhead *result)
 {
-    TRY(op_call(p->problem->op, p->args, &p->exec));
-    TRY(device_wait(p->device));
-    bare.seconds = 0;
-    TRY(device_is_cuda(p->device) ? time_bare_gpu(p) : time_bare_cpu(p, way));
-    result->bare = bare.seconds;
-    TRY(device_wait(p->device));
-    return time_calls(p, &result->call);
+    double calls[BATCHES], launches[BATCHES];
+    bool cuda = device_is_cuda(p->device);
+    int most = cuda ? MAX_LAUNCHES : MAX_CALLS;
+    bare.calls = MIN_CALLS;
+    TRY(time_calls(p, &calls[0]));
+    TRY(time_calls(p, &calls[0]));
+    double fitting = BATCH_SECONDS / calls[0];
+    bare.calls = fitting > most ? most : fitting < MIN_CALLS ? MIN_CALLS : (int)fitting;
+    for (int i = 0; i < BATCHES; i++) {
+        bare.seconds = 0;
+        TRY(cuda ? time_bare_gpu(p) : time_bare_cpu(p, way));
+        TRY(device_wait(p->device));
+        TRY(time_calls(p, &calls[i]));
+        launches[i] = bare.seconds;
+    }
+    /* What else runs on the machine only ever adds: the fastest tenth is the cost itself. */
+    result->call = bench_percentile(calls, BATCHES, 10);
+    result->bare = bench_percentile(launches, BATCHES, 10);
+    return FLASHINFER_OK;
 }
 
 static flashinfer_status measure_rows(const struct problem *problem, const struct device *device,

@@ -91,7 +91,8 @@ static void describe_symbols(const struct problem *problem, char *text, size_t s
     for (int i = 0; i < problem->program->num_symbols; i++) {
         int arg = problem->program->symbol[i].arg, length;
         const char *name = problem->program->symbol[i].name, *value = NULL;
-        if (arg >= 0 && !(problem->given >> arg & 1))
+        bool in_plan = problem->plan && program_symbol(problem->plan->program, name) >= 0;
+        if (in_plan || (arg >= 0 && !(problem->given >> arg & 1)))
             continue;
         if (arg >= 0 && problem->op->args[arg].kind == OP_ENUM)
             value = op_enum_name(&problem->op->args[arg], problem->dim[i], &length);

@@ -30,13 +30,13 @@ __attribute__((noinline)) static flashinfer_status compare(const struct check *c
                 may_alias ? "must be the very same tensor or share no memory with it" : "must share no memory with it");
 }
 
-static bool writes(const struct check *c, int arg)
+static inline bool writes(const struct check *c, int arg)
 {
-    return c->op->args[arg].kind == OP_OUT || c->op->args[arg].kind == OP_INOUT;
+    return c->program->written >> arg & 1;
 }
 
-static flashinfer_status compare_all(const struct check *c, const struct check_span *span, const struct check_span *others,
-                                     int count)
+static inline flashinfer_status compare_all(const struct check *c, const struct check_span *span, const struct check_span *others,
+                                            int count)
 {
     for (const struct check_span *other = others; other < others + count; other++)
         if (span->low < other->high && other->low < span->high)
@@ -46,7 +46,7 @@ static flashinfer_status compare_all(const struct check *c, const struct check_s
 
 flashinfer_status check_overlap(struct check *c, int arg, const DLTensor *tensor, uintptr_t low, uintptr_t high, bool nested)
 {
-    bool output = writes(c, arg);
+    const bool output = writes(c, arg);
     struct check_span *span = output ? &c->written[c->num_written] : &c->read[c->num_read];
     *span = (struct check_span){low, high, tensor, arg};
     TRY(compare_all(c, span, c->written, c->num_written));

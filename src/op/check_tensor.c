@@ -64,10 +64,10 @@ bool check_same_device(DLDevice a, DLDevice b)
     return a.device_type == b.device_type && a.device_id == b.device_id;
 }
 
-static flashinfer_status check_device(struct check *c, int arg, DLDevice given)
+static inline flashinfer_status check_device(struct check *c, int arg, const struct op_arg *declared, DLDevice given)
 {
     DLDevice device = check_canonical_device(given);
-    if (c->op->args[arg].flags & HOST && op_is_tensor(&c->op->args[arg]))
+    if (declared->flags & HOST && op_is_tensor(declared))
         return device.device_type == kDLCPU ? FLASHINFER_OK : complain_device(c, arg, given);
     if (c->device_arg < 0) {
         if (device.device_type != kDLCPU && device.device_type != kDLCUDA)
@@ -177,14 +177,17 @@ static inline enum fit bind_shape(struct check *c, int arg, const DLTensor *t)
 }
 
 /* The struct itself: nothing of it may be read before. */
-static inline flashinfer_status check_header(const struct check *c, int arg, const DLTensor *t)
+static inline bool is_readable(const DLTensor *t)
+{
+    return t->ndim >= 0 && t->ndim <= TENSOR_MAX_DIMS && (t->ndim == 0 || t->shape);
+}
+
+__attribute__((cold)) static flashinfer_status complain_unreadable(const struct check *c, int arg, const DLTensor *t)
 {
     const char *op = c->op->name, *name = c->op->args[arg].name;
     if (t->ndim < 0 || t->ndim > TENSOR_MAX_DIMS)
         return fail(FLASHINFER_INVALID, "%s: %s has %d axes, must be 0 to %d", op, name, (int)t->ndim, TENSOR_MAX_DIMS);
-    if (t->ndim > 0 && !t->shape)
-        return fail(FLASHINFER_INVALID, "%s: %s.shape is NULL, must point to %d sizes", op, name, (int)t->ndim);
-    return FLASHINFER_OK;
+    return fail(FLASHINFER_INVALID, "%s: %s.shape is NULL, must point to %d sizes", op, name, (int)t->ndim);
 }
 
 __attribute__((cold)) static flashinfer_status complain_size(const struct check *c, int arg, const DLTensor *t)
@@ -197,10 +200,10 @@ __attribute__((cold)) static flashinfer_status complain_size(const struct check 
 }
 
 /* Strides, data and its alignment; then where it lies. */
-static flashinfer_status check_memory(struct check *c, int arg, const DLTensor *t, struct layout l)
+static inline flashinfer_status check_memory(struct check *c, int arg, const struct op_arg *declared, const DLTensor *t,
+                                             struct layout l)
 {
-    const struct op_arg *declared = &c->op->args[arg];
-    bool output = declared->kind == OP_OUT || declared->kind == OP_INOUT;
+    bool output = c->program->written >> arg & 1;
     c->has_output |= output;
     if (l.empty)
         return FLASHINFER_OK;
@@ -227,20 +230,22 @@ static flashinfer_status check_memory(struct check *c, int arg, const DLTensor *
 
 static flashinfer_status check_given_tensor(struct check *c, int arg, const DLTensor *t, bool any_shape)
 {
-    TRY(check_header(c, arg, t));
+    const struct op_arg *declared = &c->op->args[arg];
+    if (!is_readable(t))
+        return complain_unreadable(c, arg, t);
     struct layout layout = measure(t);
     if (layout.impossible)
         return complain_size(c, arg, t);
     if (!dtype_is_right(c, arg, t->dtype))
         return complain_dtype(c, arg, t);
     if (!c->elsewhere)
-        TRY(check_device(c, arg, t->device));
+        TRY(check_device(c, arg, declared, t->device));
     enum fit fit = any_shape ? FITS : bind_shape(c, arg, t);
     if (fit == MISFITS)
         return complain_shape(c, arg, t);
     if (fit == UNKNOWN)
         c->deferred |= UINT64_C(1) << arg;
-    return check_memory(c, arg, t, layout);
+    return check_memory(c, arg, declared, t, layout);
 }
 
 flashinfer_status check_tensor(struct check *c, int arg)
@@ -262,7 +267,8 @@ flashinfer_status check_number_tensors(struct check *c)
         if (!t)
             return fail(FLASHINFER_INVALID, "%s: %s has kind 3 (tensor), but the tensor is NULL", c->op->name,
                         c->op->args[arg].name);
-        TRY(check_header(c, arg, t));
+        if (!is_readable(t))
+            return complain_unreadable(c, arg, t);
         bool one = true;
         for (int i = 0; i < t->ndim; i++)
             one &= t->shape[i] == 1;

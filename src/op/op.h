@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The declaration of an op: one table over its argument struct, walked by whatever needs the arguments (checker, CLI, tests,
- * benchmarks, bindings). See docs/adding-an-op.md for a complete op, and ops/norm/rmsnorm.c for the smallest real one.
+ * benchmarks, bindings). See docs/adding-an-op.md for a complete op, and
+ * ops/activation/silu_and_mul.c for the smallest real one.
  *
  * A declaration file defines OP, then DIMS, then the table:
  *

@@ -45,6 +45,7 @@ struct program {
     int plan_arg;   /* the argument that is the op's plan, read or written, -1 */
     uint64_t build; /* hash of the library's version and this declaration */
     struct program_arg arg[OP_MAX_ARGS];
+    uint64_t written;           /* bit i: argument i is OUT or INOUT */
     uint8_t order[OP_MAX_ARGS]; /* arguments as they are checked: plan, values, inputs, outputs */
     struct {
         const char *name;

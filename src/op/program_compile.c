@@ -354,6 +354,9 @@ static int stage(const struct op_arg *arg)
 static void order_arguments(struct program *p)
 {
     int n = 0;
+    for (int i = 0; i < p->num_args; i++)
+        if (p->op->args[i].kind == OP_OUT || p->op->args[i].kind == OP_INOUT)
+            p->written |= UINT64_C(1) << i;
     for (int s = 0; s <= 3; s++)
         for (int i = 0; i < p->num_args; i++)
             if (stage(&p->op->args[i]) == s)

@@ -3,14 +3,15 @@
 # Everything that needs a GPU, in one command, for a machine with nothing but a driver, CUDA's libraries and Python with NumPy: every CUDA kernel
 # against its reference, the tests of graphs and faults, the language model, the benchmarks. Uses what is built in BUILD.
 #   usage: tools/gpu/run.sh BUILD OUTPUT [check|sanitize|model|bench ...]      (FLASHINFER_TEST_MODEL names the model)
-# Logs and CSV files go to OUTPUT; a short account is printed.
+# Logs go to OUTPUT/logs.tar.gz, figures to OUTPUT/*.csv; a short account is printed.
 set -u
-build=$1 output=$2
+build=$1 results=$2
 shift 2
 [ $# -gt 0 ] || set -- check model bench
-mkdir -p "$output"
+output=$(mktemp -d)
 FLASHINFER_CACHE_DIR=${FLASHINFER_CACHE_DIR:-$output/cache}
 export FLASHINFER_CACHE_DIR
+mkdir -p "$results"
 failed=0
 
 step() { # NAME COMMAND...
@@ -61,4 +62,5 @@ for part; do
         ;;
     esac
 done
+tar -C "$output" --exclude=cache -czf "$results/logs.tar.gz" .
 exit "$failed"
