@@ -29,7 +29,7 @@ test_support_sources := $(filter-out $(test_sources),$(wildcard tests/*/*.c))
 
 # V=1 shows the commands.
 V ?=
-say = $(if $(V),,@echo '  $(1)' $(patsubst $(BUILD)/%,%,$@); )
+say = $(if $(V),,@$(if $(findstring s,$(firstword -$(MAKEFLAGS))),:,echo) '  $(1)' $(patsubst $(BUILD)/%,%,$@); )
 
 object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 library_objects = $(call object,$(library_sources)) $(BUILD)/embedded_sources.o
@@ -41,14 +41,17 @@ command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests bench setup clean help install
+.PHONY: all demo test test-gpu test-specs tests bench setup setup-demo clean help install
 .DELETE_ON_ERROR:
 
 all: $(library) $(command) $(generate) $(quickstarts)
 
-# Set-up: what is missing is installed by the script, which says what and why. The stamp keeps later builds quiet and quick.
+# Installs what is missing, says what and why; silent when nothing is.
 setup:
-	@tools/setup.sh $(BUILD)
+	@tools/setup.sh $(BUILD) test
+
+setup-demo:
+	@tools/setup.sh $(BUILD) demo
 
 $(BUILD)/embedded_sources.S: $(kernel_sources) tools/embed_sources.sh
 	@mkdir -p $(@D)
@@ -85,20 +88,20 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $$(call support_of,$$*) $$(call example_of,$$
 
 tests: $(tests)
 
-demo: setup
-	@$(MAKE) --no-print-directory -s all
+demo: setup-demo
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) all
 	@tools/demo.sh $(BUILD) $(DEMO)
 
 test: setup
-	@$(MAKE) --no-print-directory -s all tests
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) all tests
 	@tests/run.sh $(BUILD)
 
 test-gpu: setup
-	@$(MAKE) --no-print-directory -s all tests
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) all tests
 	@tests/run.sh $(BUILD) --gpu
 
 test-specs: setup
-	@$(MAKE) --no-print-directory -s all
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) all
 	@tools/with_nvrtc.sh $(BUILD) $(command) specs --all
 
 bench: all

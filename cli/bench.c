@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flashinfer bench */
 #include "harness/bench.h"
+#include "harness/reproduce.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
+#include "cli/crash.h"
 #include "cli/options.h"
 #include "cli/table.h"
 
@@ -13,29 +15,35 @@ struct output {
     bool json, progress;
 };
 
-static const char *device_name(const struct device *device)
+static void trying(void *context, const char *command)
 {
-    return device_is_cuda(device) ? "cuda" : "cpu";
+    (void)context;
+    crash_attempt(command);
 }
 
 static void report_time(void *context, const struct bench_result *r)
 {
+    static const char *const outcomes[] = {[BENCH_CHECKED] = "yes",
+                                           [BENCH_UNCHECKED] = "no",
+                                           [BENCH_NOT_COMPILED] = "does not compile",
+                                           [BENCH_WRONG] = "wrong",
+                                           [BENCH_FAILED] = "failed"};
     const struct output *out = context;
     double rate = r->seconds > 0 ? r->bytes / r->seconds : -1,
            operations = r->seconds > 0 && r->operations > 0 ? r->operations / r->seconds : -1;
     if (out->progress)
         fprintf(stderr, "\r\033[K%s %s %s", r->op, r->row, r->shape);
-    if (r->wrong && !out->json)
-        printf("FAIL %s %s, shape %s on %s: %s\n", r->op, r->row, r->shape, device_name(r->device), r->wrong);
+    if (r->why && !out->json)
+        printf("FAIL %s %s, shape %s on %s: %s\n", r->op, r->row, r->shape, reproduce_device(r->device->id.device_type), r->why);
     table_text(out->table, "op", r->op);
     table_text(out->table, "kernel", r->row);
-    table_text(out->table, "device", device_name(r->device));
+    table_text(out->table, "device", reproduce_device(r->device->id.device_type));
     table_text(out->table, "shape", r->shape);
     table_number(out->table, "us", r->seconds > 0 ? r->seconds * 1e6 : -1, 2);
     table_number(out->table, "GB/s", rate > 0 ? rate * 1e-9 : -1, 1);
     table_number(out->table, "of copy", rate > 0 && r->ceiling > 0 ? rate / r->ceiling : -1, 2);
     table_number(out->table, "TFLOP/s", operations > 0 ? operations * 1e-12 : -1, 3);
-    table_text(out->table, "checked", r->wrong ? "wrong" : r->checked ? "yes" : "no");
+    table_text(out->table, "checked", outcomes[r->outcome]);
     table_json_only(out->table);
     table_text(out->table, "problem", r->problem);
     table_text(out->table, "machine", r->device->name);
@@ -45,7 +53,7 @@ static void report_time(void *context, const struct bench_result *r)
     table_number(out->table, "operations", r->operations, 0);
     table_number(out->table, "copy_GB/s", r->ceiling * 1e-9, 1);
     table_integer(out->table, "copies", r->copies);
-    table_text(out->table, "wrong", r->wrong ? r->wrong : "");
+    table_text(out->table, "wrong", r->why ? r->why : "");
     table_end_row(out->table);
 }
 
@@ -54,7 +62,7 @@ static void report_overhead(void *context, const struct bench_overhead *r)
     const struct output *out = context;
     table_text(out->table, "op", r->op);
     table_text(out->table, "kernel", r->row);
-    table_text(out->table, "device", device_name(r->device));
+    table_text(out->table, "device", reproduce_device(r->device->id.device_type));
     table_number(out->table, "call us", r->call * 1e6, 3);
     table_number(out->table, "bare us", r->bare * 1e6, 3);
     table_number(out->table, "overhead us", r->call > r->bare ? (r->call - r->bare) * 1e6 : 0, 3);
@@ -69,7 +77,7 @@ static void report_compiled(void *context, const struct bench_compiled *r)
     if (r->arch)
         snprintf(arch, sizeof arch, "sm_%d", r->arch);
     if (r->wrong[0] && !out->json)
-        printf("FAIL %s (%s): %s\n", r->kernel, r->constants, r->wrong);
+        printf("FAIL %s (%s): %s\n", r->kernel[0] ? r->kernel : r->op, r->constants, r->wrong);
     table_text(out->table, "kernel", r->kernel);
     table_text(out->table, "for", arch);
     table_number(out->table, "compile s", r->compile, 3);
@@ -100,7 +108,8 @@ static flashinfer_status measure(const struct options *options, const struct dev
                                         .shape = options->shape,
                                         .seed = options->seed,
                                         .values = options->values[0] ? options->values : NULL,
-                                        .unchecked = options->no_refcheck};
+                                        .unchecked = options->no_refcheck,
+                                        .trying = trying};
     flashinfer_status status = FLASHINFER_OK;
     for (int i = 0; options->op[i] && !status; i++)
         status = options->overhead ? bench_overhead_op(options->op[i], device, &bench, report_overhead, out)
@@ -140,6 +149,7 @@ static int run(int argc, char **argv)
     struct output out = {.table = table_open(options.json),
                          .json = options.json,
                          .progress = isatty(STDERR_FILENO) && !options.json};
+    crash_watch();
     flashinfer_status status =
         options.compile ? compile(&options, &out, &failures) : measure_all(&options, &out, &failures);
     if (out.progress)

@@ -1,42 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flashinfer check */
 #include "harness/check.h"
+#include "harness/reproduce.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/crash.h"
 #include "cli/options.h"
 #include "cli/table.h"
 
-enum { DEFAULT_PROBLEMS = 40 };
+enum { DEFAULT_PROBLEMS = 40, MAX_TALLIES = 64, MAX_BLOCKS = 3 };
 #define DEFAULT_MAX_ELEMENTS 2e7
 
-static char attempt[512]; /* the command that reproduces what is being tried, for a crash */
-
-/* Only what is safe in a handler. */
-static void crashed(int signal_number)
-{
-    static const char before[] = "\nflashinfer: crashed in: ";
-    ssize_t ignored = write(STDERR_FILENO, before, sizeof before - 1);
-    ignored += write(STDERR_FILENO, attempt, strlen(attempt));
-    ignored += write(STDERR_FILENO, "\n", 1);
-    (void)ignored;
-    signal(signal_number, SIG_DFL);
-    raise(signal_number);
-}
+/* How many failures a kernel had that were not printed. One defect fails many problems. */
+struct tally {
+    const char *row; /* NULL: of the op as a whole */
+    int failures;
+};
 
 struct output {
     struct table *table;
     bool json, progress;
+    struct tally tally[MAX_TALLIES]; /* of the op at hand */
+    int num_tallies;
 };
 
 static void trying(void *context, const char *command)
 {
     const struct output *out = context;
-    snprintf(attempt, sizeof attempt, "%s", command);
+    crash_attempt(command);
     if (out->progress)
         fprintf(stderr, "\r\033[K%.*s", 100, command);
 }
@@ -47,16 +42,41 @@ static void clear_progress(const struct output *out)
         fputs("\r\033[K", stderr);
 }
 
+/* Counts it. True if so many were printed already that this one is not. */
+static bool is_enough(struct output *out, const char *row)
+{
+    int i = 0;
+    while (i < out->num_tallies && out->tally[i].row != row)
+        i++;
+    if (i == MAX_TALLIES)
+        return false;
+    if (i == out->num_tallies)
+        out->tally[out->num_tallies++] = (struct tally){.row = row};
+    return ++out->tally[i].failures > MAX_BLOCKS;
+}
+
+static void end_op(struct output *out, const struct op *op)
+{
+    for (int i = 0; i < out->num_tallies && !out->json; i++) {
+        const struct tally *t = &out->tally[i];
+        if (t->failures > MAX_BLOCKS)
+            printf("FAIL %s%s%s\n     and %d more of this %s (--json prints all)\n", op->name, t->row ? " " : "",
+                   t->row ? t->row : "", t->failures - MAX_BLOCKS, t->row ? "kernel" : "op");
+    }
+    out->num_tallies = 0;
+}
+
 static void failed(void *context, const struct check_failure *f)
 {
-    const struct output *out = context;
+    struct output *out = context;
+    bool enough = is_enough(out, f->row);
     clear_progress(out);
     if (out->json) {
         struct table *table = table_open(true);
         table_text(table, "type", "failure");
         table_text(table, "op", f->op);
         table_text(table, "kernel", f->row ? f->row : "");
-        table_text(table, "device", check_device_name(f->device));
+        table_text(table, "device", reproduce_device(f->device));
         table_text(table, "problem", f->problem);
         table_text(table, "sentence", f->sentence);
         table_text(table, "command", f->command);
@@ -64,6 +84,8 @@ static void failed(void *context, const struct check_failure *f)
         table_close(table);
         return;
     }
+    if (enough)
+        return;
     printf("FAIL %s%s%s\n", f->op, f->row ? " " : "", f->row ? f->row : "");
     if (f->problem[0])
         printf("     %s\n", f->problem);
@@ -83,7 +105,7 @@ static void covered(void *context, const struct check_coverage *c)
         table_text(out->table, "type", "coverage");
     table_text(out->table, "op", c->op);
     table_text(out->table, "kernel", c->row);
-    table_text(out->table, "device", check_device_name(c->device));
+    table_text(out->table, "device", reproduce_device(c->device));
     table_text(out->table, "dtypes", c->dtypes);
     table_integer(out->table, "tried", c->tried);
     table_integer(out->table, "ran", c->ran);
@@ -111,8 +133,10 @@ static flashinfer_status check_ops(const struct options *options, struct output 
     const struct check_events events = {
         .context = out, .trying = trying, .failed = failed, .covered = covered};
     flashinfer_status status = FLASHINFER_OK;
-    for (int i = 0; options->op[i] && !status; i++)
+    for (int i = 0; options->op[i] && !status; i++) {
         status = check_op(options->op[i], &check, &events, counts);
+        end_op(out, options->op[i]);
+    }
     return status;
 }
 
@@ -129,9 +153,7 @@ static int run(int argc, char **argv)
     struct output out = {.table = table_open(options.json),
                          .json = options.json,
                          .progress = isatty(STDERR_FILENO) && !options.json};
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        signal(signals[i], crashed);
+    crash_watch();
     flashinfer_status status = check_ops(&options, &out, &counts);
     clear_progress(&out);
     table_close(out.table);

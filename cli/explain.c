@@ -7,6 +7,7 @@
 #include "cli/table.h"
 #include "harness/fits.h"
 #include "harness/specs.h"
+#include "op/program.h"
 
 static void print_dtypes(const struct op_arg *arg)
 {
@@ -37,11 +38,39 @@ static void print_argument(const struct op_arg *arg)
     printf("%s%s\n", arg->flags & OPTIONAL ? ", optional" : "", arg->flags & HOST ? ", on the host" : "");
 }
 
+/* "width (out, input), page_size (of the plan)": the arguments whose shapes name each. */
+static void print_dimensions(const struct program *program)
+{
+    const char *before = "\nDimensions: ";
+    for (int i = 0; i < program->num_symbols; i++) {
+        if (program->symbol[i].arg >= 0)
+            continue;
+        printf("%s%s", before, program->symbol[i].name);
+        const char *separator = " (";
+        for (int k = 0; k < program->num_args; k++)
+            if (program_dimensions(program, k) >> i & 1) {
+                printf("%s%s", separator, program->op->args[k].name);
+                separator = ", ";
+            }
+        bool noted = program->symbol[i].plan_symbol >= 0 || (i >= program->num_dims && i != program->rows);
+        if (noted)
+            printf("%s%s", *separator == ' ' ? " (" : "; ",
+                   program->symbol[i].plan_symbol >= 0 ? "of the plan" : "not in DIMS");
+        if (noted || *separator == ',')
+            putchar(')');
+        before = ", ";
+    }
+    putchar('\n');
+}
+
 static void print_declaration(const struct op *op)
 {
     printf("%s: %s\n\nArguments\n", op->name, op->summary);
     for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++)
         print_argument(arg);
+    const struct program *program = op_program(op);
+    if (program)
+        print_dimensions(program);
     if (op->rules && op->rules[0])
         puts("\nRules");
     for (const char *const *rule = op->rules; rule && *rule; rule++)
@@ -104,6 +133,9 @@ static int run(int argc, char **argv)
         return usage_error(&command_explain, "name one op");
     if (!options.json)
         print_declaration(options.op[0]);
+    flashinfer_status valid = op_validate(options.op[0]);
+    if (valid)
+        return exit_with(valid);
     struct device imagined;
     const struct device *device;
     if (options.arch) {

@@ -21,9 +21,14 @@ static void report(void *context, const struct specs_result *r)
     if (r->wrong && !out->json) {
         if (out->progress)
             fputs("\r\033[K", stderr);
-        printf("FAIL %s (%s) for sm_%d, shape %s of %s: %s\n", r->kernel, r->constants, r->arch, r->shape,
-               r->op, r->wrong);
+        if (r->kernel[0])
+            printf("FAIL %s (%s) for sm_%d, shape %s of %s: %s\n", r->kernel, r->constants, r->arch, r->shape,
+                   r->op, r->wrong);
+        else
+            printf("FAIL %s%s%s: %s\n", r->op, r->shape[0] ? ", shape " : "", r->shape, r->wrong);
     }
+    if (!r->kernel[0] && !out->json)
+        return;
     table_text(out->table, "kernel", r->kernel);
     table_integer(out->table, "arch", r->arch);
     table_number(out->table, "seconds", r->seconds, 3);
@@ -76,7 +81,9 @@ const struct command command_specs = {
         "all ops), for every\n"
         "architecture, several at once. Needs NVRTC but no GPU. Prints what the compiler says of each: "
         "seconds, registers, shared\n"
-        "memory, spilled bytes. A spill, a warning of a performance loss or an error is a failure.\n\n"
+        "memory, spilled bytes. A spill, a warning of a performance loss or an error is a failure; so is a kernel "
+        "whose entry has not\n"
+        "its file's name, a named shape that is none, and a wrong declaration.\n\n"
         "OPTIONS\n"
         "  --kernel NAME  this kernel only\n"
         "  --arch N       this architecture only (90: sm_90)\n"

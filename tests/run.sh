@@ -22,18 +22,19 @@ step() { # NAME COMMAND...: one check, passed if the command succeeds
     started=$(seconds)
     if "$@" >"$log/$name.log" 2>&1; then
         passed=$((passed + 1))
-        printf '  ok    %-32s %3d s\n' "$name" $(($(seconds) - started))
+        printf '  ok    %-42s %3d s\n' "$name" $(($(seconds) - started))
     else
         failed=$((failed + 1))
-        printf '  FAIL  %-32s %3d s   (%s)\n' "$name" $(($(seconds) - started)) "$log/$name.log"
+        printf '  FAIL  %-42s %3d s   (%s)\n' "$name" $(($(seconds) - started)) "$log/$name.log"
         tail -n 25 "$log/$name.log" | sed 's/^/        | /'
     fi
 }
 
-unit() { # TEST PROGRAM: counts its cases
-    name=$(echo "${1#"$build"/tests/}" | tr / _)
+unit() { # FOLDER PROGRAM: counts the cases of a test
+    name=$(echo "${2#"$1"/tests/}" | tr / _)
+    [ "$1" = "$build" ] || name=sanitized_$name
     started=$(seconds)
-    CMOCKA_MESSAGE_OUTPUT=TAP tools/with_nvrtc.sh "$build" "$1" >"$log/$name.log" 2>&1
+    CMOCKA_MESSAGE_OUTPUT=TAP tools/with_nvrtc.sh "$build" "$2" >"$log/$name.log" 2>&1
     status=$?
     good=$(grep -c '^ok ' "$log/$name.log")
     left_out=$(grep -c '^not ok .*# SKIP' "$log/$name.log")
@@ -42,9 +43,9 @@ unit() { # TEST PROGRAM: counts its cases
     [ "$((good + bad + left_out))" = 0 ] && bad=1
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left_out))
     if [ "$bad" = 0 ]; then
-        printf '  ok    %-32s %3d s   %d cases\n' "$name" $(($(seconds) - started)) "$good"
+        printf '  ok    %-42s %3d s   %d cases\n' "$name" $(($(seconds) - started)) "$good"
     else
-        printf '  FAIL  %-32s %3d s   %d of %d cases (%s)\n' "$name" $(($(seconds) - started)) "$bad" $((good + bad)) "$log/$name.log"
+        printf '  FAIL  %-42s %3d s   %d of %d cases (%s)\n' "$name" $(($(seconds) - started)) "$bad" $((good + bad)) "$log/$name.log"
         grep -v '^ok ' "$log/$name.log" | tail -n 25 | sed 's/^/        | /'
     fi
 }
@@ -57,10 +58,18 @@ done
 FLASHINFER_TEST_MODEL=$(tools/fetch_model.sh) || { echo 'the model could not be fetched'; failed=$((failed + 1)); }
 export FLASHINFER_TEST_MODEL
 
+units() { # FOLDER
+    for program in $(find "$1/tests" -type f -name 'test_*' -perm -u+x | sort); do
+        unit "$1" "$program"
+    done
+}
+
 echo 'Unit tests'
-for program in $(find "$build/tests" -type f -name 'test_*' -perm -u+x | sort); do
-    unit "$program"
-done
+units "$build"
+
+echo 'Unit tests under address and undefined-behaviour sanitizers'
+step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests
+units "$build/sanitized"
 
 echo 'Every kernel against its reference'
 for op in $("$build/flashinfer" list | cut -d' ' -f1); do

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention on a CPU: up to ROWS packed rows of one request and KV head over its pages, 64 tokens at a time. What
- * batch_prefill_cpu and batch_decode_cpu share.
+/* Attention on a CPU: up to ROWS rows of one request over its pages, 64 tokens at a time. What batch_prefill_cpu and
+ * batch_decode_cpu share.
  *
  * Keys and values of a tile are packed for `multiply`, which has 64 results of each of ROWS_AT_ONCE rows in registers: keys
  * transposed, so that a lane is a token; values in pairs of tokens where dot.h multiplies pairs, so that a lane is a dimension.
@@ -20,6 +20,7 @@ enum {
     UNIT = DOT_UNIT(T),
     ROWS = ATTENTION_CPU_ROWS,
     TILE = 4 * LANES,
+    LINE = 64 / sizeof(T), /* elements of a cache line */
     KEY_UNITS = HEAD_DIM / UNIT, /* of a row of queries or keys */
     TOKEN_UNITS = TILE / UNIT,   /* of a row of weights */
 #ifdef __AVX512F__
@@ -29,21 +30,21 @@ enum {
 #endif
 };
 
-/* Packed rows of one request and KV head. */
+/* Up to ROWS rows of one request: the packed rows from `row` on of some KV heads. */
 struct task {
-    int request, kv_head;
-    int64_t first_q;     /* the request's first query token */
+    int request, kv_head, kv_heads; /* the first KV head, and how many */
+    int64_t first_q;                /* the request's first query token */
     int64_t qo_len, kv_len;
-    int64_t row, rows;   /* the first row and their number, at most ROWS */
+    int64_t row, rows;              /* rows of each KV head: the first one and their number */
 };
 
 struct state {
     uint32_t q[ROWS][KEY_UNITS], keys[KEY_UNITS][TILE], values[TOKEN_UNITS][HEAD_DIM], weights[ROWS][TOKEN_UNITS];
     float logits[ROWS][TILE], o[ROWS][HEAD_DIM];
-    float top[ROWS], sum[ROWS];        /* largest logit in base 2, sum of exp2(logit - top) */
-    int64_t begin[ROWS], end[ROWS];    /* tokens that the row sees */
-    const T *key[TILE], *value[TILE];  /* of the tile's tokens */
-    float factor, cap;                 /* logit = cap * tanh(factor * q . k), or factor * q . k if cap is 0 */
+    float top[ROWS], sum[ROWS];               /* largest logit in base 2, sum of exp2(logit - top) */
+    int64_t begin[ROWS], end[ROWS];           /* tokens that the row sees */
+    const T *key[2 * TILE], *value[2 * TILE]; /* of the tile's tokens and the next tile's, first KV head */
+    float factor, cap;                        /* logit = cap * tanh(factor * q . k), or factor * q . k if cap is 0 */
 };
 
 static inline int64_t kv_length(const struct attention_args *a, int request)
@@ -52,15 +53,25 @@ static inline int64_t kv_length(const struct attention_args *a, int request)
     return pages > 0 ? (pages - 1) * a->page_size + a->kv_last_page_len[request] : 0;
 }
 
+/* The query token, counted from the request's first, and the head of a row of the state. */
+static inline int64_t token_of(const struct attention_args *a, const struct task *t, int r)
+{
+    return (t->row + r % t->rows) / a->group;
+}
+
+static inline int64_t head_of(const struct attention_args *a, const struct task *t, int r)
+{
+    return (t->kv_head + r / t->rows) * a->group + (t->row + r % t->rows) % a->group;
+}
+
 static inline void begin_rows(const struct attention_args *a, const struct task *t, struct state *s)
 {
     float factor = a->logit_factor * (a->q_scale ? *a->q_scale : 1.0f) * (a->k_scale ? *a->k_scale : 1.0f);
     s->factor = a->soft_cap > 0 ? factor / a->soft_cap : factor * LOG2E;
     s->cap = a->soft_cap * LOG2E;
-    for (int r = 0; r < t->rows; r++) {
-        int64_t token = (t->row + r) / a->group, head = t->kv_head * a->group + (t->row + r) % a->group;
-        int64_t own = t->kv_len - t->qo_len + token;
-        const T *q = (const T *)a->q + (t->first_q + token) * a->q_token + head * a->q_head;
+    for (int r = 0; r < t->rows * t->kv_heads; r++) {
+        int64_t token = token_of(a, t, r), own = t->kv_len - t->qo_len + token;
+        const T *q = (const T *)a->q + (t->first_q + token) * a->q_token + head_of(a, t, r) * a->q_head;
         for (int i = 0; i < HEAD_DIM; i += DOT_STEP(T))
             vec_store_f32((float *)s->q[r] + i / UNIT, dot_load(T, q + i));
         s->end[r] = !a->causal ? t->kv_len : own + 1 > 0 ? own + 1 : 0;
@@ -71,7 +82,7 @@ static inline void begin_rows(const struct attention_args *a, const struct task 
     }
 }
 
-/* Where keys and values of the tokens [first, first + count) lie. */
+/* Finds keys and values of the tokens [first, first + count), up to two tiles of them. */
 static inline void find_tokens(const struct attention_args *a, const struct task *t, int64_t first, int count, struct state *s)
 {
     const int32_t *page = a->kv_indices + a->kv_indptr[t->request] + first / a->page_size;
@@ -84,26 +95,39 @@ static inline void find_tokens(const struct attention_args *a, const struct task
         s->key[i] = keys + *page * a->k_page + slot * a->k_slot;
         s->value[i] = values + *page * a->v_page + slot * a->v_slot;
     }
+    for (int i = count; i < 2 * TILE; i++) {
+        s->key[i] = s->key[0];
+        s->value[i] = s->value[0];
+    }
 }
 
-static inline void pack_keys(struct state *s, int count)
+/* Packing also asks for the same place in the next tile, into the second cache: pages lie anywhere, so the machine cannot
+ * guess. */
+static inline void pack_keys(struct state *s, int64_t offset, int count)
 {
     for (int token = 0; token < TILE; token += LANES)
         for (int unit = 0; unit < KEY_UNITS; unit += LANES) {
             vec x[LANES];
-            for (int i = 0; i < LANES; i++)
-                x[i] = token + i < count ? dot_load(T, s->key[token + i] + unit * UNIT) : (vec){0};
+            for (int i = 0; i < LANES; i++) {
+                __builtin_prefetch(s->key[TILE + token + i] + offset + unit * UNIT, 0, 2);
+                x[i] = token + i < count ? dot_load(T, s->key[token + i] + offset + unit * UNIT) : (vec){0};
+            }
             vec_transpose(x);
             for (int i = 0; i < LANES; i++)
                 vec_store_f32((float *)s->keys[unit + i] + token, x[i]);
         }
 }
 
-static inline void pack_values(struct state *s, int count)
+static inline void pack_values(struct state *s, int64_t offset, int count)
 {
     static const T zeros[HEAD_DIM];
     for (int token = 0; token < count; token += UNIT) {
-        const T *value[2] = {s->value[token], UNIT == 2 && token + 1 < count ? s->value[token + UNIT - 1] : zeros};
+        const T *value[2] = {s->value[token] + offset, zeros};
+        if (UNIT == 2 && token + 1 < count)
+            value[1] = s->value[token + 1] + offset;
+        for (int i = 0; i < UNIT; i++)
+            for (int at = 0; at < HEAD_DIM; at += LINE)
+                __builtin_prefetch(s->value[TILE + token + i] + offset + at, 0, 2);
         for (int i = 0; i < HEAD_DIM; i += LANES)
             vec_store_f32((float *)s->values[token / UNIT] + i, dot_pack(T, value[0] + i, value[1] + i));
     }
@@ -187,8 +211,8 @@ INLINE void weigh_row(struct state *s, int r, int64_t first)
 
 static inline void write_rows(const struct attention_args *a, const struct task *t, const struct state *s)
 {
-    for (int r = 0; r < t->rows; r++) {
-        int64_t token = t->first_q + (t->row + r) / a->group, head = t->kv_head * a->group + (t->row + r) % a->group;
+    for (int r = 0; r < t->rows * t->kv_heads; r++) {
+        int64_t token = t->first_q + token_of(a, t, r), head = head_of(a, t, r);
         float top = s->top[r], sum = s->sum[r], shrink = 1;
         if (a->sinks) {
             float sink = a->sinks[head] * LOG2E, peak = top > sink ? top : sink, base = peak == -INFINITY ? 0 : peak;
@@ -205,25 +229,33 @@ static inline void write_rows(const struct attention_args *a, const struct task 
     }
 }
 
+/* One KV head of a tile: rows [begin, end) of the state. */
+static inline void attend_tile(struct state *s, int begin, int end, int64_t first, int count, int64_t key_offset,
+                               int64_t value_offset)
+{
+    pack_keys(s, key_offset, count);
+    multiply(end - begin, false, s->logits[begin], TILE, s->q[begin], KEY_UNITS, s->keys[0], TILE, KEY_UNITS);
+    for (int r = begin; r < end; r++)
+        weigh_row(s, r, first);
+    pack_values(s, value_offset, count);
+    for (int i = 0; i < HEAD_DIM; i += TILE)
+        multiply(end - begin, true, s->o[begin] + i, HEAD_DIM, s->weights[begin], TOKEN_UNITS, s->values[0] + i, HEAD_DIM,
+                 (count + UNIT - 1) / UNIT);
+}
+
 static void attend(const struct attention_args *a, const struct task *t)
 {
     _Alignas(64) struct state s;
     begin_rows(a, t, &s);
-    int64_t last = t->rows - 1, end = s.end[last] < t->kv_len ? s.end[last] : t->kv_len, rows_done = 0;
+    int64_t end = s.end[t->rows - 1] < t->kv_len ? s.end[t->rows - 1] : t->kv_len;
+    int rows_done = 0; /* of each KV head */
     for (int64_t first = s.begin[0] / TILE * TILE; first < end; first += TILE) {
         int count = (int)(end - first < TILE ? end - first : TILE);
         while (s.end[rows_done] <= first)
             rows_done++;
-        int64_t rows = t->rows - rows_done;
-        find_tokens(a, t, first, count, &s);
-        pack_keys(&s, count);
-        multiply(rows, false, s.logits[rows_done], TILE, s.q[rows_done], KEY_UNITS, s.keys[0], TILE, KEY_UNITS);
-        for (int r = (int)rows_done; r < t->rows; r++)
-            weigh_row(&s, r, first);
-        pack_values(&s, count);
-        for (int i = 0; i < HEAD_DIM; i += TILE)
-            multiply(rows, true, s.o[rows_done] + i, HEAD_DIM, s.weights[rows_done], TOKEN_UNITS, s.values[0] + i, HEAD_DIM,
-                     (count + UNIT - 1) / UNIT);
+        find_tokens(a, t, first, (int)(end - first < 2 * TILE ? end - first : 2 * TILE), &s);
+        for (int h = 0; h < t->kv_heads; h++)
+            attend_tile(&s, (int)(h * t->rows) + rows_done, (int)((h + 1) * t->rows), first, count, h * a->k_head, h * a->v_head);
     }
     write_rows(a, t, &s);
 }

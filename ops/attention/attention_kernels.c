@@ -5,7 +5,7 @@
 #include "flashinfer/attention.h"
 #include "ops/attention/attention_args.h"
 
-enum { MAX_GRID_Y = 65535, MAX_PARTS = INT32_MAX };
+enum { MAX_GRID_Y = 65535, MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
 enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
 
 static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "ALIGNED", "TILE_Q"}};
@@ -156,11 +156,17 @@ const char *attention_fit_prefill_cpu(const struct call *call, const struct atte
     return fit_cpu(call, way, &prefill_cpu, count_tiles(call, t, ATTENTION_CPU_ROWS) * plan->num_kv_heads);
 }
 
+/* Few parts per request keep together what lies together in a page; a part has at most ATTENTION_CPU_ROWS rows. */
 const char *attention_fit_decode_cpu(const struct call *call, const struct attention_tensors *t, struct way *way)
 {
     const struct attention_plan *plan = call->plan;
-    int64_t tiles = ceil_div(plan->num_qo_heads / plan->num_kv_heads, ATTENTION_CPU_ROWS);
-    return fit_cpu(call, way, &decode_cpu, tensor_shape(t->q, 0) * plan->num_kv_heads * tiles);
+    int64_t group = plan->num_qo_heads / plan->num_kv_heads, batch = tensor_shape(t->q, 0);
+    int64_t parts_of_request = group > ATTENTION_CPU_ROWS
+                                   ? plan->num_kv_heads * ceil_div(group, ATTENTION_CPU_ROWS)
+                                   : ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
+    if (parts_of_request * batch < MIN_PARTS && parts_of_request < plan->num_kv_heads)
+        parts_of_request = ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
+    return fit_cpu(call, way, &decode_cpu, batch * parts_of_request);
 }
 
 flashinfer_status attention_run(const struct call *call, const struct attention_tensors *t, const struct way *way)

@@ -40,7 +40,8 @@ const char *attention_plan_fit(const struct attention_options *o)
 /* The largest tile that a typical request fills and that leaves no multiprocessor idle. */
 static int32_t choose_tile_q(const struct call *call, const struct attention_options *o)
 {
-    int64_t group = o->num_qo_heads / o->num_kv_heads, total = o->max_total_qo, batch = o->max_batch_size;
+    int64_t group = o->num_qo_heads / o->num_kv_heads, batch = o->max_batch_size;
+    int64_t total = o->max_total_qo < INT32_MAX ? o->max_total_qo : INT32_MAX;
     if (o->qo_indptr && tensor_data(o->qo_indptr) && tensor_shape(o->qo_indptr, 0) > 1) {
         const int32_t *indptr = tensor_data(o->qo_indptr);
         batch = tensor_shape(o->qo_indptr, 0) - 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* batch_decode: one query token per request over its pages, in one launch.
  *
- * A pair is a request and up to 16 query heads that read one KV head; it has one unit per 64 tokens, at least one. All units of
+ * A pair is a request and up to 16 query heads that read one KV head; it has one unit per 64 tokens that it sees. All units of
  * all pairs, in order, are shared out evenly among the blocks (workers), so a worker has the end of one pair, whole pairs, and
  * the start of another. If no pair is longer than 256 tokens and there are workers enough, or if `whole` is set, a pair is one
  * unit.
@@ -61,9 +61,11 @@ DEVICE int seen(const struct attention_args &a, int request)
     return length - first_seen(a, length);
 }
 
+/* A request that sees nothing has none, so that requests without pages do not change the bits of the others. */
 DEVICE int units_of(const struct attention_args &a, int request, bool whole)
 {
-    return whole ? 1 : max(1, (seen(a, request) + UNIT - 1) / UNIT);
+    int tokens = seen(a, request);
+    return whole ? tokens > 0 : (tokens + UNIT - 1) / UNIT;
 }
 
 DEVICE struct slot find_slot(const struct attention_args &a, const struct task &t, int token)
@@ -243,7 +245,7 @@ DEVICE struct division share_out(int units)
 {
     struct division d;
     d.workers = min((int)gridDim.x, units);
-    d.each = units / d.workers;
+    d.each = units / max(1, d.workers);
     d.longer = units - d.each * d.workers;
     return d;
 }
@@ -267,24 +269,27 @@ struct share {
 DEVICE struct share find_share(const struct attention_args &a, int pairs)
 {
     __shared__ uint64_t scratch[32];
-    __shared__ struct { int total, request, request_begin; } found;
-    int first = (int64_t)a.batch * threadIdx.x / THREADS, last = (int64_t)a.batch * (threadIdx.x + 1) / THREADS, sum = 0;
+    __shared__ struct { int units, requests, request, request_begin; } found;
+    int first = (int64_t)a.batch * threadIdx.x / THREADS, last = (int64_t)a.batch * (threadIdx.x + 1) / THREADS;
+    int units = 0, requests = 0;
     bool is_long = false;
 #pragma unroll 1
     for (int b = first; b < last; b++) {
-        sum += units_of(a, b, false);
-        is_long |= seen(a, b) > UNDIVIDED;
+        int tokens = seen(a, b);
+        units += (tokens + UNIT - 1) / UNIT;
+        requests += tokens > 0;
+        is_long |= tokens > UNDIVIDED;
+    }
+    uint64_t own = (uint64_t)requests << 32 | units, sum_before = block_sum_before(own, scratch);
+    if (threadIdx.x == THREADS - 1) {
+        found.units = (int)(sum_before + own);
+        found.requests = (int)((sum_before + own) >> 32);
     }
     struct share s;
     bool any_is_long = __syncthreads_or(is_long);
-    s.whole = a.whole || (!any_is_long && (int64_t)a.batch * pairs <= gridDim.x);
-    if (s.whole)
-        sum = last - first;
-    int before = block_sum_before(sum, scratch);
-    if (threadIdx.x == THREADS - 1)
-        found.total = before + sum;
-    __syncthreads();
-    s.division = share_out(found.total * pairs);
+    s.whole = a.whole || (!any_is_long && (int64_t)found.requests * pairs <= gridDim.x);
+    int before = (int)(s.whole ? sum_before >> 32 : sum_before), sum = s.whole ? requests : units;
+    s.division = share_out((s.whole ? found.requests : found.units) * pairs);
     s.begin = first_unit(s.division, blockIdx.x);
     s.end = blockIdx.x < s.division.workers ? first_unit(s.division, blockIdx.x + 1) : s.begin;
     if (before * pairs <= s.begin && s.begin < (before + sum) * pairs) {
@@ -300,6 +305,23 @@ DEVICE struct share find_share(const struct attention_args &a, int pairs)
     return s;
 }
 
+/* Zeros for the requests that see nothing. */
+DEVICE void write_nothing(const struct attention_args &a)
+{
+    int heads = a.num_kv_heads * a.group;
+#pragma unroll 1
+    for (int request = blockIdx.x; request < a.batch; request += gridDim.x) {
+        if (seen(a, request) > 0)
+            continue;
+#pragma unroll 1
+        for (int i = threadIdx.x; i < heads * HEAD_DIM; i += THREADS)
+            from_float((T *)a.out + request * a.out_token + i / HEAD_DIM * a.out_head + i % HEAD_DIM, 0.0f);
+#pragma unroll 1
+        for (int head = threadIdx.x; a.lse && head < heads; head += THREADS)
+            finish_row(a, -INFINITY, 0.0f, head, &a.lse[request * a.lse_token + head * a.lse_head]);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 3) batch_decode_sm80(const __grid_constant__ struct attention_args a)
 {
     extern __shared__ __align__(128) unsigned char shared[];
@@ -309,9 +331,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) batch_decode_sm80(const
     int head_groups = (a.group + 15) / 16, pairs = a.num_kv_heads * head_groups;
     struct share s = find_share(a, pairs);
     struct logit_rule rule = make_logit_rule(a);
+    write_nothing(a);
 
     for (int unit = s.begin; unit < s.end;) {
-        int units = units_of(a, s.request, s.whole), pair = (unit - s.request_begin) / units;
+        int units;
+        while ((units = units_of(a, s.request, s.whole)) == 0)
+            s.request++;
+        int pair = (unit - s.request_begin) / units;
         int at = unit - s.request_begin - pair * units, count = min(units - at, s.end - unit);
         int length = kv_length(a, s.request), start = first_seen(a, length), group = pair % head_groups;
         struct task t;

@@ -7,7 +7,7 @@
 
 void batch_prefill_cpu(const struct attention_args *a, int part, int parts)
 {
-    struct task t = {.kv_head = part % a->num_kv_heads};
+    struct task t = {.kv_head = part % a->num_kv_heads, .kv_heads = 1};
     int64_t tile = (parts - 1 - part) / a->num_kv_heads;
     for (; t.request < a->batch; t.request++) {
         t.first_q = a->qo_indptr[t.request];

@@ -31,7 +31,7 @@ static const struct row {
     ROW(TEXT, build_cc, "CC", "taken if FLASHINFER_CC is unset and it names a program"),
     ROW(TEXT, path, "PATH", "where C compilers are searched"),
     ROW(TEXT, library_path, "LD_LIBRARY_PATH", "where libnvrtc is searched first"),
-    ROW(TEXT, temporary_dir, "TMPDIR", "where compilers write and failed sources are kept; default /tmp"),
+    ROW(TEXT, temporary_dir, "TMPDIR", "where compilers write, and failed sources are kept if there is no cache; default /tmp"),
 #undef ROW
 };
 

@@ -17,6 +17,8 @@ struct bench_options {
                            the only one; NULL */
     uint64_t seed;      /* not 0: the random problem of this seed only */
     bool unchecked;     /* time what was not compared with its reference */
+    /* Before each row is compiled and run, which could crash: the command that does it again. May be NULL. */
+    void (*trying)(void *context, const char *command);
 };
 
 struct bench_result {
@@ -27,11 +29,12 @@ struct bench_result {
     double bytes, operations; /* that the call must move and do */
     double ceiling;           /* bytes a second that a copy moves on this device */
     int copies;               /* of the tensors that calls took in turn */
-    bool checked;
-    const char *wrong; /* why it was not timed; NULL */
+    enum bench_outcome { BENCH_CHECKED, BENCH_UNCHECKED, BENCH_NOT_COMPILED, BENCH_WRONG, BENCH_FAILED } outcome;
+    const char *why; /* it was not timed; NULL */
 };
 
-/* One result for each row that serves a problem. *failures counts wrong ones. */
+/* One result for each row that serves a problem, but one only for a kernel that does not compile. *failures
+ * counts those that were not timed. */
 flashinfer_status bench_op(const struct op *op, const struct device *device,
                            const struct bench_options *options,
                            void (*report)(void *context, const struct bench_result *result), void *context,

@@ -24,6 +24,12 @@ struct child {
     int num_seen;
 };
 
+static void send(const struct child *child, const struct bench_compiled *result)
+{
+    if (write(child->pipe, result, sizeof *result) != (ssize_t)sizeof *result)
+        _exit(1);
+}
+
 static void measure(void *context, const struct op_kernel *row, const char *shape,
                     const struct jit_spec *spec)
 {
@@ -51,8 +57,16 @@ static void measure(void *context, const struct op_kernel *row, const char *shap
     free(log);
     if (status)
         snprintf(result.wrong, sizeof result.wrong, "%s", flashinfer_last_error());
-    if (write(child->pipe, &result, sizeof result) != (ssize_t)sizeof result)
-        _exit(1);
+    send(child, &result);
+}
+
+static void refuse(void *context, const char *shape, const char *sentence)
+{
+    struct child *child = context;
+    struct bench_compiled result = {.arch = child->device->arch, .load = -1};
+    snprintf(result.op, sizeof result.op, "%s", child->op->name);
+    snprintf(result.wrong, sizeof result.wrong, "%s%s%s", shape ? shape : "", shape ? ": " : "", sentence);
+    send(child, &result);
 }
 
 /* Never returns. */
@@ -76,7 +90,8 @@ static void run_child(const struct op *const *ops, const char *kernel, bool on_c
     jit_toolchain(on_cuda ? JIT_CUDA : JIT_CPU, text, sizeof text);
     for (const struct op *const *op = ops; *op; op++) {
         child.op = *op;
-        specs_walk(*op, child.device, false, measure, &child);
+        specs_walk(&(struct specs_walk){
+            .op = *op, .device = child.device, .context = &child, .found = measure, .failed = refuse});
     }
     _exit(0);
 }

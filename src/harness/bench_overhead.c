@@ -135,6 +135,7 @@ flashinfer_status bench_overhead_op(const struct op *op, const struct device *de
                                     void *context)
 {
     struct problem *smallest = NULL;
+    TRY(op_validate(op));
     TRY(device_enter(device));
     for (const struct op_shape *shape = op->shapes; shape && shape->name; shape++) {
         char values[PROBLEM_MAX_TEXT];

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/compiles.h"
 #include "harness/coverage.h"
 #include "harness/refuse.h"
+#include "harness/reproduce.h"
 
 enum { MAX_DEVICES = 2, MORE_SEEDS = 6 };
 
@@ -17,6 +19,7 @@ struct run {
     const struct check_events *events;
     struct check_counts *counts;
     struct coverage coverage;
+    struct compiles compiles;
     const struct device *device[MAX_DEVICES];
     int num_devices;
     /* the problem at hand */
@@ -27,32 +30,23 @@ struct run {
     bool has_expected;
 };
 
-const char *check_device_name(DLDeviceType device)
+static void describe_command(const struct run *r, const char *row, const struct device *device,
+                             char text[REPRODUCE_COMMAND])
 {
-    return device == kDLCUDA ? "cuda" : "cpu";
-}
-
-static void describe_command(const struct run *r, const char *row, const struct device *device, char *text,
-                             size_t size)
-{
-    int length = snprintf(text, size, "flashinfer check %s", r->op->name);
-    if (row)
-        length += snprintf(text + length, size - (size_t)length, " --kernel %s", row);
-    if (r->shape)
-        length += snprintf(text + length, size - (size_t)length, " --shape %s", r->shape);
-    else if (r->problem)
-        length += snprintf(text + length, size - (size_t)length, " --seed %llu", (unsigned long long)r->seed);
-    if (device)
-        length += snprintf(text + length, size - (size_t)length, " --device %s",
-                           check_device_name(device->id.device_type));
-    if (r->options->values)
-        snprintf(text + length, size - (size_t)length, " %s", r->options->values);
+    reproduce(&(struct reproduce){.command = "check",
+                                  .op = r->op,
+                                  .row = row,
+                                  .shape = r->shape,
+                                  .values = r->options->values,
+                                  .seed = r->problem ? r->seed : 0,
+                                  .device = device},
+              text);
 }
 
 static void fail_with(struct run *r, const char *row, const struct device *device, const char *sentence)
 {
-    char command[512], problem[PROBLEM_MAX_TEXT + 64] = "";
-    describe_command(r, row, device, command, sizeof command);
+    char command[REPRODUCE_COMMAND], problem[PROBLEM_MAX_TEXT + 64] = "";
+    describe_command(r, row, device, command);
     if (r->problem && r->shape)
         snprintf(problem, sizeof problem, "shape %s: %s", r->shape, r->problem->text);
     else if (r->problem)
@@ -78,11 +72,34 @@ static bool belongs(const struct op_kernel *row, const struct device *device)
     return row->target == OP_ANYWHERE || (row->target == OP_CUDA) == device_is_cuda(device);
 }
 
-static flashinfer_status try_row(struct run *r, struct placement *p, const struct call *call,
-                                 const struct op_kernel *row, const char *dtypes, bool *ran)
+/* Before it runs: compiles what is not in the cache yet, which may crash too. *good: it can run. */
+static flashinfer_status compile_row(struct run *r, const struct device *device, const struct op_kernel *row,
+                                     const struct way *way, struct check_coverage *coverage, bool *good)
 {
-    char sentence[TRIAL_SENTENCE], command[512];
+    char command[REPRODUCE_COMMAND];
+    enum compiles_answer answer;
+    describe_command(r, row->name, device, command);
+    if (r->events->trying)
+        r->events->trying(r->events->context, command);
+    TRY(compiles(&r->compiles, way, device, &answer));
+    *good = answer == COMPILES;
+    if (answer == COMPILES_NOT) {
+        coverage->failed++;
+        fail_with(r, row->name, device, flashinfer_last_error());
+    }
+    if (!*good)
+        coverage_skip(coverage, "its kernel does not compile, or cannot be loaded");
+    return FLASHINFER_OK;
+}
+
+/* The row is named, as a caller that forces it would: it serves what it can, not only what it is best at. */
+static flashinfer_status try_row(struct run *r, struct placement *p, struct call *call, const struct op_kernel *row,
+                                 const char *dtypes, bool *ran)
+{
+    char sentence[TRIAL_SENTENCE];
+    bool good;
     struct way way;
+    call->exec.kernel = row->name;
     struct check_coverage *coverage = coverage_of(&r->coverage, row->name, p->device->id.device_type, dtypes);
     if (!coverage)
         return fail(FLASHINFER_MEMORY, "no memory for the coverage of %s", r->op->name);
@@ -94,13 +111,13 @@ static flashinfer_status try_row(struct run *r, struct placement *p, const struc
         coverage_skip(coverage, why);
         return FLASHINFER_OK;
     }
+    TRY(compile_row(r, p->device, row, &way, coverage, &good));
+    if (!good)
+        return FLASHINFER_OK;
     if (!r->has_expected) {
         TRY(expected_create(r->problem, call, &r->expected));
         r->has_expected = true;
     }
-    describe_command(r, row->name, p->device, command, sizeof command);
-    if (r->events->trying)
-        r->events->trying(r->events->context, command);
     flashinfer_status status = trial_run(r->problem, p, row, way.workspace, r->expected, sentence);
     r->counts->trials++;
     coverage->ran++;
@@ -269,7 +286,7 @@ static flashinfer_status find_devices(struct run *r)
     return FLASHINFER_OK;
 }
 
-/* A row is reached if it ran with any dtypes on any device; those that this machine cannot run at all are let
+/* A row is reached if it ran or failed with any dtypes on any device; those that this machine cannot run at all are let
  * off. */
 static void check_reached(struct run *r)
 {
@@ -280,7 +297,7 @@ static void check_reached(struct run *r)
                         (row->target != OP_CUDA || (device->arch >= row->arch_min &&
                                                     (!row->arch_max || device->arch <= row->arch_max)));
             here = here && !(r->op->missing && r->op->missing(row));
-            if (here && wanted(r, row) && !coverage_ran(&r->coverage, row->name, device->id.device_type))
+            if (here && wanted(r, row) && !coverage_reached(&r->coverage, row->name, device->id.device_type))
                 fail_with(r, row->name, device, "no problem reached this kernel");
         }
 }
@@ -314,12 +331,11 @@ flashinfer_status check_op(const struct op *op, const struct check_options *opti
                            const struct check_events *events, struct check_counts *counts)
 {
     struct run r = {.op = op, .options = options, .events = events, .counts = counts, .coverage = {.op = op}};
-    const char *wrong = op_validate(op);
-    if (wrong)
-        return fail(FLASHINFER_INTERNAL, "the declaration of %s is wrong: %s", op->name, wrong);
+    TRY(op_validate(op));
     flashinfer_status status = check_all(&r);
     for (int i = 0; i < r.coverage.count; i++)
         events->covered(events->context, &r.coverage.entry[i]);
     free(r.coverage.entry);
+    compiles_end(&r.compiles);
     return status;
 }

@@ -51,9 +51,6 @@ struct check_counts {
     int trials, refusals, failures, left_out;
 };
 
-/* "cpu", "cuda" */
-const char *check_device_name(DLDeviceType device);
-
 /* Adds to *counts. Not OK only if the check itself could not go on; values that name nothing are INVALID. */
 flashinfer_status check_op(const struct op *op, const struct check_options *options,
                            const struct check_events *events, struct check_counts *counts);

@@ -18,6 +18,7 @@ struct check_coverage *coverage_of(struct coverage *coverage, const char *row, D
 
 void coverage_skip(struct check_coverage *entry, const char *why);
 
-bool coverage_ran(const struct coverage *coverage, const char *row, DLDeviceType device);
+/* Whether it was tried with any dtypes. */
+bool coverage_reached(const struct coverage *coverage, const char *row, DLDeviceType device);
 
 #endif

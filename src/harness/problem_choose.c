@@ -2,12 +2,16 @@
 /* What a problem is: values that were given as text, then dtypes, optional arguments and numbers, drawn or at
  * their defaults. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "harness/problem.h"
 
 enum { MAX_WORD = 128 };
+
+/* How far below its default or its largest value a number without a least one is drawn. */
+#define WINDOW 1000.0
 
 /* The symbol or argument of that name belongs to the plan, or to the op that runs the plan. */
 static bool known_elsewhere(const struct problem *problem, const char *name, const struct program *other)
@@ -263,12 +267,12 @@ static void choose_numbers(struct problem *problem)
         problem->number[i] = arg->value;
         if (!random_chance(&problem->random, problem->oddity))
             continue;
-        double hi = arg->max != 0 ? arg->max : arg->value > arg->min ? 2 * arg->value : arg->min + 1;
+        bool bounded = arg->max != 0 && isfinite(arg->max);
+        double lo = isfinite(arg->min) ? arg->min : fmin(bounded ? arg->max : arg->value, 0) - WINDOW;
+        double hi = bounded ? arg->max : arg->value > fmax(lo, 0) ? 2 * arg->value : fmax(lo, arg->value) + 1;
         uint64_t edge = random_below(&problem->random, 4);
-        problem->number[i] = edge == 0 ? arg->min
-                             : edge == 1 && arg->max != 0
-                                 ? arg->max
-                                 : arg->min + (hi - arg->min) * random_unit(&problem->random);
+        double share = edge == 0 ? 0 : edge == 1 && bounded ? 1 : random_unit(&problem->random);
+        problem->number[i] = fmin(fmax(lo * (1 - share) + hi * share, lo), hi);
         problem->given |= UINT64_C(1) << i;
     }
 }

@@ -2,6 +2,7 @@
 /* Draws dimensions and integers until every rule of the op holds (or all but one). A draw that breaks a rule
  * is mended one symbol of that rule at a time; if that leads nowhere, all is drawn again, smaller and
  * smaller. */
+#include <math.h>
 #include <string.h>
 
 #include "harness/problem.h"
@@ -16,6 +17,16 @@ const struct op_range *problem_range(const struct problem *problem, const char *
     return NULL;
 }
 
+/* Without limits, any value of the field whose sums and small multiples fit into an integer. */
+static struct op_range limits_of_argument(const struct op_arg *a)
+{
+    double farthest = a->bytes == sizeof(int32_t) ? 0x1p30 : 0x1p60;
+    double lo = fmax(a->min, -farthest), hi = isfinite(a->min) ? lo + DEFAULT_DIM : farthest;
+    if (a->max != 0 && isfinite(a->max))
+        hi = a->max;
+    return (struct op_range){.lo = (int64_t)fmin(lo, farthest), .hi = (int64_t)fmin(hi, farthest)};
+}
+
 /* What a symbol may be: its range, else the limits of its argument, else a small dimension. */
 static struct op_range limits(const struct problem *problem, int symbol)
 {
@@ -28,8 +39,7 @@ static struct op_range limits(const struct problem *problem, int symbol)
     else if (a && a->kind == OP_ENUM)
         r = (struct op_range){.lo = 0, .hi = problem->program->arg[arg].num_names - 1};
     else if (a)
-        r = (struct op_range){.lo = (int64_t)a->min,
-                              .hi = a->max != 0 ? (int64_t)a->max : (int64_t)a->min + DEFAULT_DIM};
+        r = limits_of_argument(a);
     if (r.multiple < 1)
         r.multiple = 1;
     return r;

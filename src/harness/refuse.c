@@ -71,21 +71,34 @@ static void expect_value(struct refusals *r, int arg, const char *what, double v
     refusal_expect(r, FLASHINFER_INVALID, text, names);
 }
 
+/* The nearest value to that one which the field of a number can hold. */
+static double held(const struct op_arg *arg, double value)
+{
+    double most = arg->kind == OP_NUMBER ? INFINITY : arg->bytes == sizeof(int32_t) ? INT32_MAX : 0x1p62;
+    return fmin(fmax(value, -most), most);
+}
+
+static void expect_number(struct refusals *r, int i, const char *what, double value)
+{
+    const struct op_arg *arg = &r->placement->problem->op->args[i];
+    if (arg->kind == OP_INT)
+        op_set_int(r->args, arg, (int64_t)value);
+    else
+        op_set_number(r->args, arg, value);
+    expect_value(r, i, what, value);
+}
+
+/* Zero may stand for the default, and the neighbour of a large number is the number itself. */
 static void refuse_number(struct refusals *r, int i)
 {
     const struct op_arg *arg = &r->placement->problem->op->args[i];
-    bool integer = arg->kind == OP_INT;
-    /* Zero may stand for the default: below the least value means at most -1. */
-    double below = arg->min > 0 ? -1 : arg->min - 1;
-    if (!isinf(arg->min)) {
-        integer ? op_set_int(r->args, arg, (int64_t)below) : op_set_number(r->args, arg, below);
-        expect_value(r, i, "below its range", below);
-    }
-    if (arg->max != 0 && arg->max < INT32_MAX) {
-        integer ? op_set_int(r->args, arg, (int64_t)arg->max + 1) : op_set_number(r->args, arg, arg->max + 1);
-        expect_value(r, i, "above its range", arg->max + 1);
-    }
-    if (!integer) {
+    double below = arg->min > 0 ? -1 : held(arg, arg->min - fmax(1, fabs(arg->min))),
+           above = arg->max < 0 ? 1 : held(arg, arg->max + fmax(1, fabs(arg->max)));
+    if (below < arg->min)
+        expect_number(r, i, "below its range", below);
+    if (arg->max != 0 && above > arg->max)
+        expect_number(r, i, "above its range", above);
+    if (arg->kind == OP_NUMBER) {
         op_set_number(r->args, arg, NAN);
         expect_value(r, i, "not a number", NAN);
     }
@@ -164,6 +177,7 @@ static flashinfer_status refuse_workspace(struct refusals *r)
     struct way way;
     TRY(placement_check(r->placement, &call));
     for (const struct op_kernel *row = call.op->kernels; row && row->name; row++) {
+        call.exec.kernel = row->name;
         if (call_fit(&call, row, &way) || !way.workspace)
             continue;
         char needed[32];

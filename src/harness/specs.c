@@ -59,6 +59,18 @@ static void add(void *context, const struct op_kernel *row, const char *shape, c
     memcpy(&item->spec, spec, sizeof *spec);
 }
 
+/* What no compiler sees is the same for every architecture: told for the first. */
+static void refuse(void *context, const char *shape, const char *sentence)
+{
+    struct work *w = context;
+    const struct specs_result result = {
+        .op = w->op->name, .row = "", .shape = shape ? shape : "", .kernel = "", .wrong = sentence};
+    if (w->device != w->devices)
+        return;
+    w->failures++;
+    w->report(w->context, &result);
+}
+
 /* The largest number that stands before `unit` anywhere in the log: "Used 40 registers, 128 bytes smem". */
 static int number_before(const char *log, const char *unit)
 {
@@ -125,7 +137,12 @@ flashinfer_status specs_compile(const struct specs_options *options,
         w.device = device;
         for (const struct op *const *op = options->ops; *op; op++) {
             w.op = *op;
-            specs_walk(*op, device, options->all_dtypes, add, &w);
+            specs_walk(&(struct specs_walk){.op = *op,
+                                            .device = device,
+                                            .all_dtypes = options->all_dtypes,
+                                            .context = &w,
+                                            .found = add,
+                                            .failed = refuse});
         }
     }
     flashinfer_status status =

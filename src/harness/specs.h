@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Compiles every specialisation that the named shapes of all ops lead to, for every architecture, and reads
- * what the compiler says of it. Needs NVRTC, but no GPU. */
+ * what the compiler says of it. What leads to none, because it is no shape or no declaration, is wrong too. Needs NVRTC, but no GPU. */
 #ifndef HARNESS_SPECS_H
 #define HARNESS_SPECS_H
 
@@ -16,7 +16,7 @@ struct specs_options {
 
 struct specs_result {
     const char *op, *row, *shape;
-    const char *kernel;  /* the source */
+    const char *kernel;  /* the source; "": none, a named shape or the declaration itself is wrong */
     char constants[256]; /* "T=bf16 VEC=8" */
     int arch;            /* 90 */
     double seconds;
@@ -35,11 +35,17 @@ flashinfer_status specs_compile(const struct specs_options *options,
 /* "T=bf16 VEC=8" */
 void specs_constants(const struct jit_spec *spec, char *text, size_t size);
 
-/* Calls found() for each spec of each row of the op that its named shapes lead to on that device, rows for
- * other targets left out. */
-void specs_walk(const struct op *op, const struct device *device, bool all_dtypes,
-                void (*found)(void *context, const struct op_kernel *row, const char *shape,
-                              const struct jit_spec *spec),
-                void *context);
+struct specs_walk {
+    const struct op *op;
+    const struct device *device;
+    bool all_dtypes;
+    void *context;
+    /* For each spec of each row that a named shape leads to on that device, rows for other targets left out. */
+    void (*found)(void *context, const struct op_kernel *row, const char *shape, const struct jit_spec *spec);
+    /* For a named shape that is no problem of the op; shape NULL: the declaration itself is wrong. */
+    void (*failed)(void *context, const char *shape, const char *sentence);
+};
+
+void specs_walk(const struct specs_walk *walk);
 
 #endif

@@ -6,14 +6,6 @@
 #include "harness/placement.h"
 #include "harness/specs.h"
 
-struct walk {
-    const struct op *op;
-    const struct device *device;
-    const char *shape;
-    void (*found)(void *context, const struct op_kernel *row, const char *shape, const struct jit_spec *spec);
-    void *context;
-};
-
 static bool takes_text(const char *name)
 {
     return strlen(name) > 6 && !strcmp(name + strlen(name) - 6, ":dtype");
@@ -33,44 +25,47 @@ void specs_constants(const struct jit_spec *spec, char *text, size_t size)
     }
 }
 
-static void walk_call(const struct walk *w, const struct call *call)
+static void walk_call(const struct specs_walk *w, const char *shape, const struct call *call)
 {
     for (const struct op_kernel *row = w->op->kernels; row && row->name; row++) {
         struct way way;
         if (call_fit(call, row, &way))
             continue;
         for (int i = 0; i < way.num_specs; i++)
-            w->found(w->context, row, w->shape, &way.spec[i]);
+            w->found(w->context, row, shape, &way.spec[i]);
     }
 }
 
-/* Combinations that the op does not define are passed over. */
-static void walk_values(const struct walk *w, const char *values)
+static flashinfer_status walk_values(const struct specs_walk *w, const char *shape, const char *values)
 {
     const struct problem_request request = {.op = w->op, .values = values, .without_values = true};
     struct problem *problem;
     struct placement *placement;
     struct call call;
-    if (problem_create(&request, &problem))
-        return;
-    if (!placement_create(problem, w->device, &placement)) {
-        if (!placement_check(placement, &call))
-            walk_call(w, &call);
+    TRY(problem_create(&request, &problem));
+    flashinfer_status status = placement_create(problem, w->device, &placement);
+    if (!status) {
+        status = placement_check(placement, &call);
+        if (!status)
+            walk_call(w, shape, &call);
         placement_destroy(placement);
     }
     problem_destroy(problem);
+    return status;
 }
 
-/* Appends each dtype of each open argument in turn. */
-static void walk_dtypes(const struct walk *w, const struct op *op, int arg, const char *values)
+/* Appends each dtype of each open argument in turn. Combinations that the op does not define are passed
+ * over. */
+static void walk_dtypes(const struct specs_walk *w, const char *shape, const struct op *op, int arg,
+                        const char *values)
 {
     while (op->args[arg].kind != OP_END && !(op->args[arg].dtype.set & (op->args[arg].dtype.set - 1)))
         arg++;
     if (op->args[arg].kind == OP_END) {
         if (op == w->op)
-            walk_values(w, values);
+            walk_values(w, shape, values);
         else
-            walk_dtypes(w, w->op, 0, values);
+            walk_dtypes(w, shape, w->op, 0, values);
         return;
     }
     for (int dtype = 1; dtype < DTYPE_COUNT; dtype++) {
@@ -80,20 +75,22 @@ static void walk_dtypes(const struct walk *w, const struct op *op, int arg, cons
             continue;
         snprintf(more, sizeof more, a->kind == OP_DTYPE ? "%s %s=%s" : "%s %s:dtype=%s", values, a->name,
                  dtype_name((enum dtype)dtype));
-        walk_dtypes(w, op, arg + 1, more);
+        walk_dtypes(w, shape, op, arg + 1, more);
     }
 }
 
-void specs_walk(const struct op *op, const struct device *device, bool all_dtypes,
-                void (*found)(void *context, const struct op_kernel *row, const char *shape,
-                              const struct jit_spec *spec),
-                void *context)
+void specs_walk(const struct specs_walk *w)
 {
-    for (const struct op_shape *shape = op->shapes; shape && shape->name; shape++) {
-        const struct walk w = {op, device, shape->name, found, context};
-        if (all_dtypes)
-            walk_dtypes(&w, op->plan ? op->plan : op, 0, shape->values);
-        else
-            walk_values(&w, shape->values);
+    if (op_validate(w->op)) {
+        w->failed(w->context, NULL, flashinfer_last_error());
+        return;
+    }
+    for (const struct op_shape *shape = w->op->shapes; shape && shape->name; shape++) {
+        flashinfer_status status = walk_values(w, shape->name, shape->values);
+        /* A plan that no kernel serves on that device is no defect of the shape. */
+        if (status && status != FLASHINFER_UNSUPPORTED)
+            w->failed(w->context, shape->name, flashinfer_last_error());
+        else if (w->all_dtypes)
+            walk_dtypes(w, shape->name, w->op->plan ? w->op->plan : w->op, 0, shape->values);
     }
 }

@@ -2,6 +2,7 @@
 /* Compiling for either target, and the sentence for what does not compile. */
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -43,6 +44,14 @@ flashinfer_status jit_compile_failed(const struct jit_job *job, const struct tex
                 log->data ? log->data : "", log->size > LOG_BYTES ? "\n(the log goes on)" : "");
 }
 
+/* A cubin has a section of code for each entry, named after it. */
+static bool has_entry(const struct text *cubin, const char *name)
+{
+    char section[256];
+    int length = snprintf(section, sizeof section, ".text.%s", name) + 1;
+    return memmem(cubin->data, cubin->size, section, (size_t)length) != NULL;
+}
+
 flashinfer_status jit_compile_only(const struct jit_spec *spec, const struct device *device, char **log,
                                    double *seconds, size_t *binary_bytes)
 {
@@ -53,6 +62,9 @@ flashinfer_status jit_compile_only(const struct jit_spec *spec, const struct dev
     double begin = clock_seconds();
     flashinfer_status status = jit_compile(&job, true, &binary, &messages);
     *seconds = clock_seconds() - begin;
+    if (!status && spec->kernel->target == JIT_CUDA && !has_entry(&binary, spec->kernel->name))
+        status = fail(FLASHINFER_COMPILE, "%s.cu has no entry named %s: extern \"C\" __global__ void %s(...)",
+                      spec->kernel->name, spec->kernel->name, spec->kernel->name);
     *binary_bytes = binary.size;
     if (messages.size > 0)
         *log = messages.data;

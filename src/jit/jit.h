@@ -74,7 +74,8 @@ flashinfer_status jit_load(const struct jit_spec *spec, const struct device *dev
 /* Loads if need be, and launches. A module missing while queue->stream captures is NOT_PREPARED. */
 flashinfer_status jit_launch(const struct jit_spec *spec, const struct jit_queue *queue, const struct jit_launch *launch);
 
-/* Compiles for any architecture, loading nothing and touching no cache: tests look at the compiler's log
+/* Compiles for any architecture, loading nothing and touching no cache; a cubin without the kernel's entry
+ * is an error: tests look at the compiler's log
  * (registers, spills, warnings). The caller frees *log, which is NULL if there is none. */
 flashinfer_status jit_compile_only(const struct jit_spec *spec, const struct device *device, char **log, double *seconds,
                                    size_t *binary_bytes);

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Declarations as such: whether one makes sense beyond what compiling it shows, and new ones made from old. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/status.h"
 #include "op/plan.h"
-
-enum { MAX_SENTENCE = 400 };
-
-static _Thread_local char sentence[MAX_SENTENCE];
-
-#define COMPLAIN(...) (snprintf(sentence, sizeof sentence, __VA_ARGS__), sentence)
 
 static bool is_output(const struct op_arg *arg)
 {
@@ -26,53 +21,92 @@ static bool is_known(const struct program *program, const char *name)
     return program->op->plan && is_known(op_program(program->op->plan), name);
 }
 
-static const char *validate_value(const struct op *op, const struct op_arg *arg)
+static flashinfer_status wrong(const struct op *op, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static flashinfer_status wrong(const struct op *op, const char *format, ...)
+{
+    char sentence[400];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    return fail(FLASHINFER_INTERNAL, "the declaration of %s is wrong: %s", op->name, sentence);
+}
+
+static flashinfer_status validate_value(const struct op *op, const struct op_arg *arg)
 {
     bool ranged = arg->kind == OP_NUMBER || arg->kind == OP_INT;
     if (ranged && arg->max != 0 && arg->max < arg->min)
-        return COMPLAIN("%s: %s: max is less than min", op->name, arg->name);
+        return wrong(op, "%s: max is less than min", arg->name);
     bool has_default = arg->value != 0 || arg->bytes == sizeof(flashinfer_number);
     if (ranged && has_default && !(arg->flags & OPTIONAL) && (arg->value < arg->min || (arg->max != 0 && arg->value > arg->max)))
-        return COMPLAIN("%s: %s: the default is out of range", op->name, arg->name);
-    return NULL;
+        return wrong(op, "%s: the default is out of range", arg->name);
+    return FLASHINFER_OK;
 }
 
-static const char *validate_argument(const struct program *program, const struct op_arg *arg)
+/* A misspelt dimension of an output would be a new one, of which neither kernel nor reference knows. */
+static flashinfer_status validate_output(const struct program *program, int arg)
+{
+    uint64_t only_here = program_dimensions(program, arg);
+    for (int i = 0; i < program->num_args; i++)
+        if (program->op->args[i].kind != OP_OUT)
+            only_here &= ~program_dimensions(program, i);
+    for (; only_here; only_here &= only_here - 1) {
+        int symbol = __builtin_ctzll(only_here);
+        if (symbol >= program->num_dims && program->symbol[symbol].plan_symbol < 0)
+            return wrong(program->op, "%s has a dimension %s, which no input has and DIMS does not name",
+                         program->op->args[arg].name, program->symbol[symbol].name);
+    }
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status validate_argument(const struct program *program, const struct op_arg *arg)
 {
     const struct op *op = program->op;
     if (arg > op->args && is_output(arg) && !is_output(arg - 1))
-        return COMPLAIN("%s: %s is an output and stands behind %s, which is none", op->name, arg->name, arg[-1].name);
+        return wrong(op, "%s is an output and stands behind %s, which is none", arg->name, arg[-1].name);
     if (arg->required_if && !(arg->flags & OPTIONAL))
-        return COMPLAIN("%s: %s has a condition but is not OPTIONAL", op->name, arg->name);
+        return wrong(op, "%s has a condition but is not OPTIONAL", arg->name);
     if (arg->may_alias && !is_output(arg))
-        return COMPLAIN("%s: %s may alias but is not written", op->name, arg->name);
+        return wrong(op, "%s may alias but is not written", arg->name);
     if (arg->fill.of && !is_known(program, arg->fill.of))
-        return COMPLAIN("%s: the values of %s are bounded by %s, which is unknown", op->name, arg->name, arg->fill.of);
+        return wrong(op, "the values of %s are bounded by %s, which is unknown", arg->name, arg->fill.of);
+    if (arg->kind == OP_OUT)
+        TRY(validate_output(program, (int)(arg - op->args)));
     return validate_value(op, arg);
 }
 
-const char *op_validate(const struct op *op)
+/* Plans are judged by the runs of the op that reads them. */
+static flashinfer_status validate_kernels(const struct op *op)
+{
+    for (const struct op_kernel *row = op->kernels; row && row->name; row++) {
+        if (!row->fit || !row->run)
+            return wrong(op, "kernel %s lacks fit or run", row->name);
+        if (row->target != OP_ANYWHERE && !op->reference && !op->verify)
+            return wrong(op, "%s has neither reference nor verify", op->name);
+    }
+    return FLASHINFER_OK;
+}
+
+flashinfer_status op_validate(const struct op *op)
 {
     const struct program *program = op_program(op);
     if (!program)
-        return COMPLAIN("%s", flashinfer_last_error());
-    for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++) {
-        const char *wrong = validate_argument(program, arg);
-        if (wrong)
-            return wrong;
+        return FLASHINFER_INTERNAL;
+    for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++)
+        TRY(validate_argument(program, arg));
+    for (const struct op_range *range = op->ranges; range && range->name; range++) {
+        if (!is_known(program, range->name))
+            return wrong(op, "ranges name %s, which is no dimension or number of %s", range->name, op->name);
+        if (range->lo > range->hi)
+            return wrong(op, "the range of %s is empty", range->name);
     }
-    for (const struct op_range *range = op->ranges; range && range->name; range++)
-        if (!is_known(program, range->name) || range->lo > range->hi)
-            return COMPLAIN("%s: the range of %s is empty, or of nothing", op->name, range->name);
     bool makes_plan = program->plan_arg >= 0 && op->args[program->plan_arg].is_output;
     if (makes_plan && program->num_symbols > PLAN_MAX_SYMBOLS)
-        return COMPLAIN("%s: a plan keeps at most %d dimensions and integers", op->name, PLAN_MAX_SYMBOLS);
+        return wrong(op, "a plan keeps at most %d dimensions and integers", PLAN_MAX_SYMBOLS);
     if (op->plan && (program->plan_arg < 0 || makes_plan))
-        return COMPLAIN("%s: it names the op that makes its plan, but reads no plan", op->name);
-    for (const struct op_kernel *row = op->kernels; row && row->name; row++)
-        if (!row->fit || !row->run)
-            return COMPLAIN("%s: kernel %s lacks fit or run", op->name, row->name);
-    return NULL;
+        return wrong(op, "it names the op that makes its plan, but reads no plan");
+    return validate_kernels(op);
 }
 
 /* An op made at run time, with all that it points to. */

@@ -288,8 +288,8 @@ static inline double number_value(const flashinfer_number *n) {
 extern const struct op *const op_registry[];
 const struct op *op_find(const char *name);
 
-/* Checks an op's declaration itself: shapes and rules parse, names exist, limits hold. NULL, or what is wrong. */
-const char *op_validate(const struct op *op);
+/* Checks an op's declaration itself: shapes and rules parse, names exist, limits hold, kernels can be judged. INTERNAL if not. */
+flashinfer_status op_validate(const struct op *op);
 
 /* A copy of `base` under a new name with further arguments, whose fields follow the base struct in order, 8 bytes each.
  * Lives for the rest of the process. */

@@ -6,6 +6,30 @@
 
 #include "core/status.h"
 
+/* Odd factors, each another one: no word can change alone, and hardly two. */
+static uint64_t add_words(uint64_t sum, const void *words, size_t bytes)
+{
+    uint64_t word;
+    for (size_t at = 0; at < bytes; at += sizeof word) {
+        memcpy(&word, (const char *)words + at, sizeof word);
+        sum += word * (at | 1);
+    }
+    return sum;
+}
+
+/* Over all that is used. */
+static uint64_t checksum_of(const struct plan_blob *blob)
+{
+    uint64_t sum = add_words(PLAN_MAGIC, blob, offsetof(struct plan_blob, checksum));
+    sum = 3 * add_words(sum, blob->symbol, blob->num_symbols * sizeof *blob->symbol);
+    return add_words(sum, blob->constants, blob->constants_bytes);
+}
+
+static bool is_intact(const struct plan_blob *blob)
+{
+    return blob->num_symbols <= PLAN_MAX_SYMBOLS && blob->constants_bytes <= PLAN_MAX_CONSTANTS && blob->checksum == checksum_of(blob);
+}
+
 flashinfer_status call_write_plan(const struct call *call, flashinfer_plan *plan, const void *constants, size_t bytes,
                                   size_t workspace)
 {
@@ -25,6 +49,7 @@ flashinfer_status call_write_plan(const struct call *call, flashinfer_plan *plan
     strncpy(blob.op, call->op->name, sizeof blob.op - 1);
     memcpy(blob.symbol, call->dim, (size_t)program->num_symbols * sizeof *call->dim);
     memcpy(blob.constants, constants, bytes);
+    blob.checksum = checksum_of(&blob);
     memcpy(plan, &blob, sizeof blob);
     return FLASHINFER_OK;
 }
@@ -39,6 +64,8 @@ __attribute__((cold)) static flashinfer_status complain(const struct op *op, con
         return fail(FLASHINFER_FOREIGN_PLAN, "%s: %s is no plan, must be written by %s", op->name, name, maker);
     if (strncmp(given, maker, sizeof given - 1))
         return fail(FLASHINFER_FOREIGN_PLAN, "%s: %s was written by %s, must be written by %s", op->name, name, given, maker);
+    if (blob->build == op_program(op->plan)->build)
+        return fail(FLASHINFER_FOREIGN_PLAN, "%s: %s was changed after %s wrote it", op->name, name, maker);
     return fail(FLASHINFER_FOREIGN_PLAN,
                 "%s: %s was written by another build of this library, must be written by %s of version %s", op->name, name, maker,
                 FLASHINFER_VERSION);
@@ -50,7 +77,7 @@ flashinfer_status plan_read(const struct op *op, const flashinfer_plan *plan, co
     const struct plan_blob *blob = (const struct plan_blob *)plan;
     if (!maker)
         return FLASHINFER_INTERNAL;
-    if (blob->magic != PLAN_MAGIC || blob->build != maker->build || blob->num_symbols != (uint32_t)maker->num_symbols)
+    if (blob->magic != PLAN_MAGIC || blob->build != maker->build || !is_intact(blob))
         return complain(op, blob);
     *out = blob;
     return FLASHINFER_OK;
@@ -62,7 +89,7 @@ flashinfer_status flashinfer_plan_workspace_size(const flashinfer_plan *plan, si
         return fail(FLASHINFER_INVALID, "flashinfer_plan_workspace_size: %s is NULL", plan ? "bytes" : "plan");
     struct plan_blob blob;
     memcpy(&blob, plan, sizeof blob);
-    if (blob.magic != PLAN_MAGIC)
+    if (blob.magic != PLAN_MAGIC || !is_intact(&blob))
         return fail(FLASHINFER_FOREIGN_PLAN, "flashinfer_plan_workspace_size: plan is no plan");
     *bytes = blob.workspace;
     return FLASHINFER_OK;

@@ -5,7 +5,7 @@
 
 #include "op/program.h"
 
-enum { PLAN_MAX_SYMBOLS = 38, PLAN_MAX_CONSTANTS = 640 };
+enum { PLAN_MAX_SYMBOLS = 37, PLAN_MAX_CONSTANTS = 640 };
 
 #define PLAN_MAGIC UINT64_C(0x6e616c70494c4e46)
 
@@ -17,6 +17,7 @@ struct __attribute__((may_alias)) plan_blob {
     uint64_t bound;     /* bit i: symbol[i] is known */
     uint32_t num_symbols, constants_bytes;
     char op[32]; /* the start of the plan op's name, for sentences */
+    uint64_t checksum; /* of all that is used */
     int64_t symbol[PLAN_MAX_SYMBOLS];
     _Alignas(8) unsigned char constants[PLAN_MAX_CONSTANTS]; /* as a flashinfer_plan is aligned, and no more */
 };

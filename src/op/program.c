@@ -58,6 +58,21 @@ bool program_shape(const struct program *program, int arg, const int64_t *dim, c
     return true;
 }
 
+uint64_t program_dimensions(const struct program *program, int arg)
+{
+    const struct program_arg *a = &program->arg[arg];
+    uint64_t named = 0;
+    for (int choice = 0; a->first_shape >= 0 && choice < a->num_shapes; choice++) {
+        const struct program_alternative *alternative = &program->shapes[a->first_shape + choice];
+        for (int i = 0; i < alternative->count; i++)
+            named |= program->axes[alternative->first + i].symbols;
+    }
+    for (int i = 0; i < program->num_symbols; i++)
+        if (program->symbol[i].arg >= 0)
+            named &= ~(UINT64_C(1) << i);
+    return named;
+}
+
 bool program_required(const struct program *program, int arg, const int64_t *dim)
 {
     int64_t holds;

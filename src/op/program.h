@@ -41,6 +41,7 @@ struct program_arg {
 struct program {
     const struct op *op;
     int num_args, num_symbols, num_shapes, num_axes, num_rules, num_conditions;
+    int num_dims;   /* symbols that op->dims names: the first */
     int rows;       /* the symbol `rows`, -1 */
     int plan_arg;   /* the argument that is the op's plan, read or written, -1 */
     uint64_t build; /* hash of the library's version and this declaration */
@@ -69,6 +70,9 @@ int program_argument(const struct program *program, const char *name);
  * none, or an expression overflows, divides by zero or is negative. */
 bool program_shape(const struct program *program, int arg, const int64_t *dim, const int64_t *leading, int num_leading,
                    int64_t shape[TENSOR_MAX_DIMS], int *ndim);
+
+/* The symbols that the axes of an argument name which are no arguments themselves: bit i is symbol i. */
+uint64_t program_dimensions(const struct program *program, int arg);
 
 /* Whether the argument must not be NULL in a call with these values. */
 bool program_required(const struct program *program, int arg, const int64_t *dim);

@@ -296,6 +296,7 @@ static bool compile_arguments(struct compiler *c)
         symbol(c, name, length);
         name += length;
     }
+    p->num_dims = p->num_symbols;
     for (const struct op_arg *arg = c->op->args; arg->kind != OP_END; arg++) {
         if (p->num_args == OP_MAX_ARGS)
             return wrong(c, "it has more than %d arguments", OP_MAX_ARGS);

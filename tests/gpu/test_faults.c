@@ -257,20 +257,29 @@ static void test_refusals(void **state)
 
 /* ---- contexts and streams ---- */
 
+/* Makes a context current, with none below it. */
+static void set_context(cuda_context context)
+{
+    cuda_context current;
+    for (DRIVER(cuda()->context_current(&current)); current; DRIVER(cuda()->context_current(&current)))
+        DRIVER(cuda()->context_pop(&current));
+    DRIVER(cuda()->context_set(context));
+}
+
 /* The call must leave the current context alone, and run in that of its stream. */
 static void expect_norm(struct norm *n, cuda_context current, cuda_context where, cuda_stream stream)
 {
     uint16_t image[NORM_BYTES / 2];
     cuda_context after;
     norm_fill(image);
-    DRIVER(cuda()->context_set(where));
+    set_context(where);
     DRIVER(cuda()->copy_to_device((cuda_pointer)(uintptr_t)n->out.data, image, sizeof image));
     DRIVER(cuda()->context_synchronize());
-    DRIVER(cuda()->context_set(current));
+    set_context(current);
     MUST(norm_run(n, stream));
     DRIVER(cuda()->context_current(&after));
     assert_ptr_equal(after, current);
-    DRIVER(cuda()->context_set(where));
+    set_context(where);
     DRIVER(cuda()->context_synchronize());
     DRIVER(cuda()->copy_to_host(image, (cuda_pointer)(uintptr_t)n->out.data, sizeof image));
     assert_true(norm_is_right(image));
@@ -305,7 +314,7 @@ static void test_contexts(void **state)
     expect_norm(&n[1], NULL, second, stream[1]);
     expect_norm(&n[1], second, second, NULL); /* the default stream is that of the current context */
 
-    DRIVER(cuda()->context_set(primary));
+    set_context(primary);
     DRIVER(destroy(second));
     DRIVER(cuda()->memory_free(memory[0]));
     DRIVER(cuda()->stream_destroy(stream[0]));

@@ -82,7 +82,10 @@ static void test_norm_and_activation(void **state)
     REFUSED(rmsnorm, t->args.eps = 1e-31, "eps is 1e-31, must be at least 1e-30 and finite");
     REFUSED(rmsnorm, t->input.shape[1] = t->out.shape[1] = t->weight.shape[0] = 0,
             "hidden > 0 does not hold: hidden = 0 (from input)");
-    REFUSED(fused_add_rmsnorm, t->residual.dtype = TYPE(BF16), "residual is bf16, must be f16 as input");
+    REFUSED(fused_add_rmsnorm, t->residual.dtype = TYPE(I32), "residual is i32, must be one of f16, bf16, f32");
+    UNSUPPORTED(fused_add_rmsnorm, t->residual.dtype = TYPE(BF16),
+                "no kernel serves this call: rmsnorm_sm80: runs on CUDA devices; rmsnorm_wide_sm80: runs on CUDA devices; "
+                "rmsnorm_cpu: residual is neither of the dtype of input nor f32");
     REFUSED(fused_add_rmsnorm, t->residual.shape[0]++,
             "residual has shape [4, 64], must be [..., hidden] with ... = [3] (from input), hidden = 64 (from input)");
     REFUSED(fused_add_rmsnorm, t->residual.strides = STRIDES(32, 1),
@@ -420,6 +423,14 @@ static void test_foreign_plans(void **state)
     FOREIGN(
         batch_decode, c.decode_plan.word[1] ^= 1,
         "plan was written by another build of this library, must be written by batch_decode_plan of version " FLASHINFER_VERSION);
+    for (int word = 2; word < 6; word++)
+        FOREIGN(batch_decode, c.decode_plan.word[word] ^= 1u << 20, "plan was changed after batch_decode_plan wrote it");
+    for (int word = 10; word < 14; word++)
+        FOREIGN(batch_decode, c.decode_plan.word[word] ^= 1, "plan was changed after batch_decode_plan wrote it");
+    for (int word = 48; word < 56; word++)
+        FOREIGN(batch_decode, c.decode_plan.word[word] ^= 1, "plan was changed after batch_decode_plan wrote it");
+    FOREIGN(batch_decode, memset(&c.decode_plan.word[32], 0, sizeof(uint64_t) * 96),
+            "plan was changed after batch_decode_plan wrote it");
 }
 
 /* On the CPU no op of these needs a workspace; the refusal comes before anything is compiled or enqueued. */
