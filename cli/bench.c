@@ -34,7 +34,8 @@ static void report_time(void *context, const struct bench_result *r)
     if (out->progress)
         fprintf(stderr, "\r\033[K%s %s %s", r->op, r->row, r->shape);
     if (r->why && !out->json)
-        printf("FAIL %s %s, shape %s on %s: %s\n", r->op, r->row, r->shape, reproduce_device(r->device->id.device_type), r->why);
+        printf("FAIL %s %s, shape %s on %s: %s\n", r->op, r->row, r->shape,
+               reproduce_device(r->device->id.device_type), r->why);
     table_text(out->table, "op", r->op);
     table_text(out->table, "kernel", r->row);
     table_text(out->table, "device", reproduce_device(r->device->id.device_type));
@@ -78,6 +79,8 @@ static void report_compiled(void *context, const struct bench_compiled *r)
         snprintf(arch, sizeof arch, "sm_%d", r->arch);
     if (r->wrong[0] && !out->json)
         printf("FAIL %s (%s): %s\n", r->kernel[0] ? r->kernel : r->op, r->constants, r->wrong);
+    if (!r->kernel[0] && !out->json)
+        return;
     table_text(out->table, "kernel", r->kernel);
     table_text(out->table, "for", arch);
     table_number(out->table, "compile s", r->compile, 3);

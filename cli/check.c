@@ -60,8 +60,9 @@ static void end_op(struct output *out, const struct op *op)
     for (int i = 0; i < out->num_tallies && !out->json; i++) {
         const struct tally *t = &out->tally[i];
         if (t->failures > MAX_BLOCKS)
-            printf("FAIL %s%s%s\n     and %d more of this %s (--json prints all)\n", op->name, t->row ? " " : "",
-                   t->row ? t->row : "", t->failures - MAX_BLOCKS, t->row ? "kernel" : "op");
+            printf("FAIL %s%s%s\n     and %d more of this %s (--json prints all)\n", op->name,
+                   t->row ? " " : "", t->row ? t->row : "", t->failures - MAX_BLOCKS,
+                   t->row ? "kernel" : "op");
     }
     out->num_tallies = 0;
 }
@@ -157,6 +158,8 @@ static int run(int argc, char **argv)
     flashinfer_status status = check_ops(&options, &out, &counts);
     clear_progress(&out);
     table_close(out.table);
+    if (status)
+        return exit_with(status);
     if (options.json) {
         struct table *total = table_open(true);
         table_text(total, "type", "total");
@@ -171,7 +174,7 @@ static int run(int argc, char **argv)
                counts.failures);
         printf(counts.left_out ? ", %d large shapes left out (--all checks them)\n" : "\n", counts.left_out);
     }
-    return status ? exit_with(status) : counts.failures ? EXIT_FAILED : EXIT_FINE;
+    return counts.failures ? EXIT_FAILED : EXIT_FINE;
 }
 
 const struct command command_check = {

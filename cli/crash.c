@@ -3,19 +3,21 @@
 #include "cli/crash.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static char attempt[1024];
+static char sentence[1152] = "\nflashinfer: crashed\n";
 
-/* Only what is safe in a handler. */
+/* Only what is safe in a handler. Several threads may crash at once: the first speaks, and ends the others
+ * too. */
 static void crashed(int signal_number)
 {
-    static const char before[] = "\nflashinfer: crashed in: ";
-    ssize_t ignored = write(STDERR_FILENO, before, sizeof before - 1);
-    ignored += write(STDERR_FILENO, attempt, strlen(attempt));
-    ignored += write(STDERR_FILENO, "\n", 1);
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    while (atomic_flag_test_and_set(&said))
+        pause();
+    ssize_t ignored = write(STDERR_FILENO, sentence, strlen(sentence));
     (void)ignored;
     signal(signal_number, SIG_DFL);
     raise(signal_number);
@@ -30,5 +32,5 @@ void crash_watch(void)
 
 void crash_attempt(const char *command)
 {
-    snprintf(attempt, sizeof attempt, "%s", command);
+    snprintf(sentence, sizeof sentence, "\nflashinfer: crashed in: %s\n", command);
 }

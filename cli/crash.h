@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a kernel that crashes takes with it: the command that was being done is said before the process ends. */
+/* Before a crash ends the process, it says the command that was being done. */
 #ifndef CLI_CRASH_H
 #define CLI_CRASH_H
 

@@ -43,10 +43,13 @@ static void print_dimensions(const struct program *program)
 {
     const char *before = "\nDimensions: ";
     for (int i = 0; i < program->num_symbols; i++) {
-        if (program->symbol[i].arg >= 0)
+        const char *separator = " (";
+        uint64_t named = program->symbol[i].plan_symbol < 0;
+        for (int k = 0; k < program->num_args; k++)
+            named |= program_dimensions(program, k) >> i & 1;
+        if (program->symbol[i].arg >= 0 || !named)
             continue;
         printf("%s%s", before, program->symbol[i].name);
-        const char *separator = " (";
         for (int k = 0; k < program->num_args; k++)
             if (program_dimensions(program, k) >> i & 1) {
                 printf("%s%s", separator, program->op->args[k].name);

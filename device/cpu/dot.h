@@ -78,7 +78,12 @@ DOT_PARTIAL(bf16)
 #define dot_store(T, to, x) DOT_CAT(dot_store, T)(to, x)
 
 /* One unit in all lanes. */
-INLINE vec dot_broadcast(const uint32_t *unit) { return (vec)(*unit - (vecu){0}); }
+INLINE vec dot_broadcast(const void *unit)
+{
+    uint32_t bits;
+    memcpy(&bits, unit, sizeof bits);
+    return (vec)(bits - (vecu){0});
+}
 
 /* Interleavings of two vecs: by elements and by pairs inside each quarter, low or high half; even and odd
  * quarters. */

@@ -30,7 +30,7 @@ static const char help[] =
     "  --requests N        serve N requests, taking the prompts over and over (default: one each)\n"
     "  --batch N           requests running at a time; the others wait (default 4)\n"
     "  --max-tokens N      tokens generated per request (default 96)\n"
-    "  --temperature X     0 picks the likeliest token (default 0.2)\n"
+    "  --temperature X     0 picks the likeliest token (default 0)\n"
     "  --top-p X           sample among the likeliest tokens that hold this share, in (0, 1] (default 0.9)\n"
     "  --seed N            the same seed gives the same text (default 0)\n"
     "  --device cpu|cuda   default: cuda where there is a GPU and its driver\n"
@@ -139,7 +139,7 @@ static bool parse_one(struct options *o, int option)
 
 int options_parse(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){.batch = 4, .max_tokens = 96, .temperature = 0.2, .top_p = 0.9, .device = "", .dtype = "bf16"};
+    *o = (struct options){.batch = 4, .max_tokens = 96, .top_p = 0.9, .device = "", .dtype = "bf16"};
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         if (option == HELP) {
             fputs(help, stdout);

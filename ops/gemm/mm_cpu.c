@@ -72,64 +72,73 @@ static void pack_b(struct packed *s, const struct mm_args *p, int64_t from, int6
     }
 }
 
-static void pack_a(struct packed *s, const struct mm_args *p, int64_t row, int rows, int64_t from, int64_t depth)
+/* ROWS or fewer rows of a in a piece of k, and where their sums go. */
+struct tile {
+    const char *a;          /* units */
+    int64_t a_stride;       /* between rows, in bytes */
+    int64_t units;
+    int64_t row, column;    /* of out */
+    float (*sums)[COLUMNS]; /* what earlier pieces left, for later ones */
+    bool first, last;       /* piece */
+};
+
+/* Lets the tile read pairs where they lie, or packs the rows. */
+static void take_a(struct tile *t, struct packed *s, const struct mm_args *p, int rows, int64_t from, int64_t depth)
 {
-    const T *a = (const T *)p->a + row * p->a_stride + from;
-    for (int i = 0; i < rows; i++, a += p->a_stride)
+    const T *a = (const T *)p->a + t->row * p->a_stride + from;
+    bool in_place = UNIT == 2 && depth % 2 == 0;
+    t->a = in_place ? (const char *)a : (const char *)s->a;
+    t->a_stride = in_place ? p->a_stride * (int64_t)sizeof *a : (int64_t)sizeof s->a[0];
+    for (int i = 0; i < rows && !in_place; i++, a += p->a_stride)
         for (int64_t at = 0; at < depth; at += DOT_STEP(T)) {
             vec x = dot_load_n(T, a + at, depth - at);
             memcpy(&s->a[i][at / UNIT], &x, sizeof x);
         }
 }
 
-/* Adds `rows` rows times VECS vecs of columns to their sums, or starts them. */
-INLINE void multiply(struct packed *s, const int rows, int64_t units, int j, float (*sums)[COLUMNS], bool first)
+/* Multiplies a tile by VECS vecs of columns from `j` on. */
+INLINE void multiply(const struct packed *s, const struct mm_args *p, const struct tile *t, const int rows, int j)
 {
     vec sum[ROWS][VECS];
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < VECS; v++)
-            sum[i][v] = first ? (vec){0} : vec_load(&sums[i][(j + v) * LANES]);
-    for (int64_t unit = 0; unit < units; unit++) {
+            sum[i][v] = t->first ? (vec){0} : vec_load(&t->sums[i][(j + v) * LANES]);
+    for (int64_t unit = 0; unit < t->units; unit++) {
         vec y[VECS];
         for (int v = 0; v < VECS; v++)
             memcpy(&y[v], s->b[j + v][unit], sizeof y[v]);
         for (int i = 0; i < rows; i++) {
-            vec x = dot_broadcast(&s->a[i][unit]);
+            vec x = dot_broadcast(t->a + i * t->a_stride + unit * (int64_t)sizeof(uint32_t));
             for (int v = 0; v < VECS; v++)
                 sum[i][v] = dot_add(T, sum[i][v], x, y[v]);
         }
     }
-    for (int i = 0; i < rows; i++)
-        for (int v = 0; v < VECS; v++)
-            vec_store(&sums[i][(j + v) * LANES], sum[i][v]);
+    for (int v = 0; v < VECS; v++) {
+        int64_t at = t->column + (j + v) * LANES, left = p->n - at;
+        vec bias = p->bias && left > 0 ? vec_load_n((const T *)p->bias + at, left) : (vec){0};
+        for (int i = 0; i < rows; i++)
+            if (!t->last)
+                vec_store(&t->sums[i][(j + v) * LANES], sum[i][v]);
+            else if (left > 0)
+                vec_store_n((OUT *)p->out + (t->row + i) * p->out_stride + at, sum[i][v] + bias, left);
+    }
 }
 
-static void multiply_rows(struct packed *s, int rows, int64_t units, float (*sums)[COLUMNS], bool first)
+static void multiply_rows(const struct packed *s, const struct mm_args *p, const struct tile *t, int rows)
 {
     for (int j = 0; j < COLUMNS / LANES; j += VECS)
         switch (rows) {
 #if __AVX512F__
-        case 8: multiply(s, 8, units, j, sums, first); break;
-        case 7: multiply(s, 7, units, j, sums, first); break;
-        case 6: multiply(s, 6, units, j, sums, first); break;
-        case 5: multiply(s, 5, units, j, sums, first); break;
+        case 8: multiply(s, p, t, 8, j); break;
+        case 7: multiply(s, p, t, 7, j); break;
+        case 6: multiply(s, p, t, 6, j); break;
+        case 5: multiply(s, p, t, 5, j); break;
 #endif
-        case 4: multiply(s, 4, units, j, sums, first); break;
-        case 3: multiply(s, 3, units, j, sums, first); break;
-        case 2: multiply(s, 2, units, j, sums, first); break;
-        default: multiply(s, 1, units, j, sums, first); break;
+        case 4: multiply(s, p, t, 4, j); break;
+        case 3: multiply(s, p, t, 3, j); break;
+        case 2: multiply(s, p, t, 2, j); break;
+        default: multiply(s, p, t, 1, j); break;
         }
-}
-
-static void store_row(const struct mm_args *p, const float *sums, int64_t row, int64_t column)
-{
-    OUT *out = (OUT *)p->out + row * p->out_stride;
-    for (int64_t at = column; at < column + COLUMNS && at < p->n; at += LANES, sums += LANES) {
-        vec y = vec_load(sums);
-        if (p->bias)
-            y += vec_load_n((const T *)p->bias + at, p->n - at);
-        vec_store_n(out + at, y, p->n - at);
-    }
 }
 
 /* Fetches slice `slice` of `slices` of the columns column .. column + 47 of b, k from `from`, where each
@@ -152,17 +161,17 @@ static void panel(struct packed *s, const struct mm_args *p, int64_t row, int64_
         bool last = from + PIECE >= p->k;
         int64_t next_from = last ? 0 : from + PIECE, next_column = last ? column + COLUMNS : column;
         pack_b(s, p, from, depth, column);
-        for (int tile = 0; tile < tiles; tile++) {
-            int64_t begin = part_begin(rows, tile, tiles);
-            int count = (int)(part_begin(rows, tile + 1, tiles) - begin);
+        for (int i = 0; i < tiles; i++) {
+            int64_t begin = part_begin(rows, i, tiles);
+            int count = (int)(part_begin(rows, i + 1, tiles) - begin);
+            struct tile tile = {.units = units, .row = row + begin, .column = column, .sums = s->sums + begin,
+                                .first = from == 0, .last = last};
             if (next_column < end && p->b_k_stride == 1)
-                prefetch_b(p, next_from, next_column, tile, tiles);
-            pack_a(s, p, row + begin, count, from, depth);
-            multiply_rows(s, count, units, s->sums + begin, from == 0);
+                prefetch_b(p, next_from, next_column, i, tiles);
+            take_a(&tile, s, p, count, from, depth);
+            multiply_rows(s, p, &tile, count);
         }
     }
-    for (int64_t i = 0; i < rows; i++)
-        store_row(p, s->sums[i], row + i, column);
 }
 
 void mm_cpu(const struct mm_args *p, int part, int parts)

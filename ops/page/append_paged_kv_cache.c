@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The op append_paged_kv_cache. Kernels: append_paged_kv_cache_sm80.cu, append_paged_kv_cache_cpu.c. */
+#include <inttypes.h>
 #include <stdlib.h>
 
+#include "core/status.h"
 #include "flashinfer/page.h"
 #include "harness/problem.h"
 #include "harness/reference.h"
+#include "op/validate.h"
 #include "ops/page/append_paged_kv_cache_args.h"
 
 #define OP append_paged_kv_cache
@@ -138,6 +141,53 @@ static const struct op_kernel kernels[] = {
     {0},
 };
 
+/* The integers of a call, on the host. */
+struct integers {
+    int32_t *batch_indices, *positions, *kv_indices, *kv_indptr;
+};
+
+static flashinfer_status fetch_all(const struct call *call, struct integers *i)
+{
+    const struct flashinfer_append_paged_kv_cache *c = call_args(call);
+    TRY(validate_fetch(call, c->batch_indices, &i->batch_indices));
+    TRY(validate_fetch(call, c->positions, &i->positions));
+    TRY(validate_fetch(call, c->kv_indices, &i->kv_indices));
+    return validate_fetch(call, c->kv_indptr, &i->kv_indptr);
+}
+
+static flashinfer_status check_all(const struct call *call, const struct integers *i)
+{
+    const struct dims *d = call_dims(call);
+    TRY(validate_indptr(call, "kv_indptr", i->kv_indptr, d->batch, d->num_indices, "the length of kv_indices"));
+    TRY(validate_indices(call, "kv_indices", i->kv_indices, i->kv_indptr[d->batch], d->pages, "the pages of k_cache"));
+    for (int64_t token = 0; token < d->nnz; token++) {
+        int32_t batch = i->batch_indices[token], position = i->positions[token];
+        if (batch < 0)
+            continue;
+        if (batch >= d->batch)
+            return fail(FLASHINFER_INVALID, "%s: batch_indices[%" PRId64 "] is %d, must be below %" PRId64
+                        ", the number of requests", call->op->name, token, batch, d->batch);
+        int64_t slots = (i->kv_indptr[batch + 1] - i->kv_indptr[batch]) * d->page_size;
+        if (position < 0 || position >= slots)
+            return fail(FLASHINFER_INVALID, "%s: positions[%" PRId64 "] is %d, must be at least 0 and below %" PRId64
+                        ", the slots of request %d", call->op->name, token, position, slots, batch);
+    }
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status validate(const struct call *call)
+{
+    struct integers i = {0};
+    flashinfer_status status = fetch_all(call, &i);
+    if (!status)
+        status = check_all(call, &i);
+    free(i.batch_indices);
+    free(i.positions);
+    free(i.kv_indices);
+    free(i.kv_indptr);
+    return status;
+}
+
 static void reference(const struct reference *r)
 {
     const struct flashinfer_append_paged_kv_cache *a = r->args;
@@ -220,5 +270,5 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("page", "copies keys and values of new tokens into a paged cache",
-          .rules = rules, .kernels = kernels, .ranges = ranges, .shapes = shapes, .reference = reference, .make = make,
-          .cost = cost);
+          .rules = rules, .kernels = kernels, .validate = validate, .ranges = ranges, .shapes = shapes,
+          .reference = reference, .make = make, .cost = cost);

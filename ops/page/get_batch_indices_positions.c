@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The op get_batch_indices_positions. Kernels: get_batch_indices_positions_sm80.cu, get_batch_indices_positions_cpu.c. */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "core/status.h"
 #include "flashinfer/page.h"
 #include "harness/problem.h"
 #include "harness/reference.h"
+#include "op/validate.h"
 #include "ops/page/get_batch_indices_positions_args.h"
 
 #define OP get_batch_indices_positions
@@ -60,6 +65,34 @@ static const struct op_kernel kernels[] = {
     {0},
 };
 
+static flashinfer_status check_all(const struct call *call, const int32_t *append_indptr, const int32_t *seq_lens)
+{
+    const struct dims *d = call_dims(call);
+    TRY(validate_indptr(call, "append_indptr", append_indptr, d->batch, d->nnz, "nnz"));
+    for (int64_t b = 0; b < d->batch; b++) {
+        int32_t new_tokens = append_indptr[b + 1] - append_indptr[b];
+        if (seq_lens[b] < new_tokens)
+            return fail(FLASHINFER_INVALID, "%s: seq_lens[%" PRId64 "] is %d, must be at least the number of new tokens of "
+                        "request %" PRId64 ", which is %d",
+                        call->op->name, b, seq_lens[b], b, new_tokens);
+    }
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status validate(const struct call *call)
+{
+    const struct flashinfer_get_batch_indices_positions *c = call_args(call);
+    int32_t *append_indptr = NULL, *seq_lens = NULL;
+    flashinfer_status status = validate_fetch(call, c->append_indptr, &append_indptr);
+    if (!status)
+        status = validate_fetch(call, c->seq_lens, &seq_lens);
+    if (!status)
+        status = check_all(call, append_indptr, seq_lens);
+    free(append_indptr);
+    free(seq_lens);
+    return status;
+}
+
 static void reference(const struct reference *r)
 {
     const struct flashinfer_get_batch_indices_positions *a = r->args;
@@ -105,4 +138,4 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("page", "request and position of each new token of a batch",
-          .kernels = kernels, .ranges = ranges, .shapes = shapes, .reference = reference, .make = make);
+          .kernels = kernels, .validate = validate, .ranges = ranges, .shapes = shapes, .reference = reference, .make = make);

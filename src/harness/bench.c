@@ -62,8 +62,9 @@ static flashinfer_status time_row(struct bench *b, struct placement *placement, 
 
 /* Compares, then times. Not OK only if the benchmark cannot go on. */
 static flashinfer_status try_row(struct bench *b, struct problem *problem, struct placement *placement,
-                                 const struct op_kernel *row, const struct way *way, struct expected *expected,
-                                 struct bench_result *result, char sentence[TRIAL_SENTENCE])
+                                 const struct op_kernel *row, const struct way *way,
+                                 struct expected *expected, struct bench_result *result,
+                                 char sentence[TRIAL_SENTENCE])
 {
     result->outcome = expected ? BENCH_CHECKED : BENCH_UNCHECKED;
     if (expected) {

@@ -29,7 +29,13 @@ struct bench_result {
     double bytes, operations; /* that the call must move and do */
     double ceiling;           /* bytes a second that a copy moves on this device */
     int copies;               /* of the tensors that calls took in turn */
-    enum bench_outcome { BENCH_CHECKED, BENCH_UNCHECKED, BENCH_NOT_COMPILED, BENCH_WRONG, BENCH_FAILED } outcome;
+    enum bench_outcome {
+        BENCH_CHECKED,
+        BENCH_UNCHECKED,
+        BENCH_NOT_COMPILED,
+        BENCH_WRONG,
+        BENCH_FAILED
+    } outcome;
     const char *why; /* it was not timed; NULL */
 };
 
@@ -62,7 +68,7 @@ flashinfer_status bench_overhead_op(const struct op *op, const struct device *de
                                     void *context);
 
 struct bench_compiled {
-    char op[64], row[64], kernel[64], constants[200], wrong[256];
+    char op[64], row[64], kernel[64], constants[200], wrong[1024];
     int arch;       /* 0: CPU */
     double compile; /* seconds, cache empty */
     double load;    /* seconds, from the disk cache, in a process of its own; negative without a GPU */

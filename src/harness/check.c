@@ -93,8 +93,8 @@ static flashinfer_status compile_row(struct run *r, const struct device *device,
 }
 
 /* The row is named, as a caller that forces it would: it serves what it can, not only what it is best at. */
-static flashinfer_status try_row(struct run *r, struct placement *p, struct call *call, const struct op_kernel *row,
-                                 const char *dtypes, bool *ran)
+static flashinfer_status try_row(struct run *r, struct placement *p, struct call *call,
+                                 const struct op_kernel *row, const char *dtypes, bool *ran)
 {
     char sentence[TRIAL_SENTENCE];
     bool good;
@@ -286,8 +286,8 @@ static flashinfer_status find_devices(struct run *r)
     return FLASHINFER_OK;
 }
 
-/* A row is reached if it ran or failed with any dtypes on any device; those that this machine cannot run at all are let
- * off. */
+/* A row is reached if it ran or failed with any dtypes on any device; those that this machine cannot run at
+ * all are let off. */
 static void check_reached(struct run *r)
 {
     for (const struct op_kernel *row = r->op->kernels; row && row->name; row++)
@@ -331,7 +331,10 @@ flashinfer_status check_op(const struct op *op, const struct check_options *opti
                            const struct check_events *events, struct check_counts *counts)
 {
     struct run r = {.op = op, .options = options, .events = events, .counts = counts, .coverage = {.op = op}};
-    TRY(op_validate(op));
+    if (op_validate(op)) {
+        fail_with(&r, NULL, NULL, flashinfer_last_error());
+        return FLASHINFER_OK;
+    }
     flashinfer_status status = check_all(&r);
     for (int i = 0; i < r.coverage.count; i++)
         events->covered(events->context, &r.coverage.entry[i]);

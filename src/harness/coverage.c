@@ -42,7 +42,8 @@ void coverage_skip(struct check_coverage *entry, const char *why)
 bool coverage_reached(const struct coverage *c, const char *row, DLDeviceType device)
 {
     for (int i = 0; i < c->count; i++)
-        if (!strcmp(c->entry[i].row, row) && c->entry[i].device == device && (c->entry[i].ran || c->entry[i].failed))
+        if (!strcmp(c->entry[i].row, row) && c->entry[i].device == device &&
+            (c->entry[i].ran || c->entry[i].failed))
             return true;
     return false;
 }

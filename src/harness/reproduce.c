@@ -33,6 +33,8 @@ void reproduce(const struct reproduce *what, char text[REPRODUCE_COMMAND])
         append(text, " --seed %llu", (unsigned long long)what->seed);
     if (what->device)
         append(text, " --device %s", reproduce_device(what->device->id.device_type));
+    if (what->values && (what->values[0] == '-' || strstr(what->values, " -")))
+        append(text, " --");
     if (what->values)
-        append(text, "%s %s", strstr(what->values, " -") || what->values[0] == '-' ? " --" : "", what->values);
+        append(text, " %s", what->values);
 }

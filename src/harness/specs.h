@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Compiles every specialisation that the named shapes of all ops lead to, for every architecture, and reads
- * what the compiler says of it. What leads to none, because it is no shape or no declaration, is wrong too. Needs NVRTC, but no GPU. */
+ * what the compiler says of it. A named shape that is no problem of its op, and a
+ * declaration that makes no sense, are wrong too. Needs NVRTC, but no GPU. */
 #ifndef HARNESS_SPECS_H
 #define HARNESS_SPECS_H
 
@@ -40,7 +41,7 @@ struct specs_walk {
     const struct device *device;
     bool all_dtypes;
     void *context;
-    /* For each spec of each row that a named shape leads to on that device, rows for other targets left out. */
+    /* For each spec of each row that a named shape leads to on that device. */
     void (*found)(void *context, const struct op_kernel *row, const char *shape, const struct jit_spec *spec);
     /* For a named shape that is no problem of the op; shape NULL: the declaration itself is wrong. */
     void (*failed)(void *context, const char *shape, const char *sentence);

@@ -153,6 +153,21 @@ static flashinfer_status run_failing(const struct call *call, const struct way *
     return fail(FLASHINFER_INTERNAL, "fake: it fails on purpose");
 }
 
+static const char *fit_uncompiled(const struct call *call, struct way *way)
+{
+    static const struct jit_kernel no_such_source = {"no_such_source", JIT_CPU, {"T:dtype"}};
+    const struct flashinfer_fake *a = call_args(call);
+    way_spec(way, &no_such_source)[0] = tensor_dtype(a->input);
+    return NULL;
+}
+
+/* Serves all, but is best at nothing. */
+static const char *fit_choosy(const struct call *call, struct way *way)
+{
+    (void)way;
+    return call->exec.kernel ? NULL : "others are better";
+}
+
 const struct op_kernel fake_good[] = {{"good", OP_CPU, 0, 0, fit, run}, {0}};
 const struct op_kernel fake_wrong_element[] = {{"wrong_element", OP_CPU, 0, 0, fit, run_wrong_element}, {0}};
 const struct op_kernel fake_outside[] = {{"outside", OP_CPU, 0, 0, fit, run_outside}, {0}};
@@ -163,6 +178,8 @@ const struct op_kernel fake_random[] = {{"random", OP_CPU, 0, 0, fit, run_random
 const struct op_kernel fake_workspace_overrun[] = {
     {"overrun", OP_CPU, 0, 0, fit_with_workspace, run_workspace_overrun}, {0}};
 const struct op_kernel fake_failing[] = {{"failing", OP_CPU, 0, 0, fit, run_failing}, {0}};
+const struct op_kernel fake_uncompiled[] = {{"uncompiled", OP_CPU, 0, 0, fit_uncompiled, run}, {0}};
+const struct op_kernel fake_choosy[] = {{"choosy", OP_CPU, 0, 0, fit_choosy, run}, {0}};
 const struct op_kernel fake_unreached[] = {
     {"good", OP_CPU, 0, 0, fit, run}, {"unreached", OP_CPU, 0, 0, fit_nothing, run}, {0}};
 

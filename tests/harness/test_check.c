@@ -3,6 +3,7 @@
 #include "fake_op.h"
 #include "harness/check.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+enum { FACTOR = 4 }; /* the argument */
 
 struct found {
     int failures, entries, ran;
@@ -133,6 +136,68 @@ static void unreached(void **state)
     assert_string_equal(found.command, "flashinfer check fake --kernel unreached --device cpu");
 }
 
+/* Once for each dtype, not for each problem; nor is it called unreached. */
+static void uncompiled(void **state)
+{
+    (void)state;
+    struct found found = check_all(fake_uncompiled);
+    assert_int_equal(found.failures, 2);
+    assert_int_equal(found.ran, 0);
+    assert_non_null(strstr(found.sentence, "no_such_source"));
+}
+
+/* A row that is a poor choice everywhere is still checked. */
+static void choosy(void **state)
+{
+    (void)state;
+    struct found found = check_all(fake_choosy);
+    assert_int_equal(found.failures, 0);
+    assert_true(found.ran >= 30);
+}
+
+/* An op that nothing can judge is not right. */
+static void unjudged(void **state)
+{
+    (void)state;
+    struct found found = {0};
+    struct check_counts counts = {0};
+    const struct check_options options = {.cpu = true, .problems = 1};
+    const struct check_events events = {.context = &found, .failed = failed, .covered = covered};
+    struct op op = op_fake;
+    op.reference = NULL;
+    assert_non_null(op_program(&op_fake));
+    assert_int_equal(check_op(&op, &options, &events, &counts), FLASHINFER_OK);
+    assert_int_equal(counts.failures, 1);
+    assert_non_null(strstr(found.sentence, "fake has neither reference nor verify"));
+}
+
+/* Limits whose neighbours are themselves, and none at all. */
+static void extreme_limits(void **state)
+{
+    (void)state;
+    static const double limits[][2] = {{-1e30, 1e30}, {-INFINITY, 0}, {-INFINITY, INFINITY}, {-1e308, 1e308}, {-5, -4}};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        static _Atomic(const struct program *) compiled[sizeof limits / sizeof *limits];
+        static struct op ops[sizeof limits / sizeof *limits];
+        static struct op_arg args[sizeof limits / sizeof *limits][8];
+        struct found found = {0};
+        struct check_counts counts = {0};
+        const struct check_options options = {.cpu = true, .problems = 20};
+        const struct check_events events = {.context = &found, .failed = failed, .covered = covered};
+        memcpy(args[i], op_fake.args, sizeof args[i]);
+        args[i][FACTOR].min = limits[i][0];
+        args[i][FACTOR].max = limits[i][1];
+        args[i][FACTOR].value = limits[i][1] < 0 ? limits[i][1] : 1;
+        ops[i] = op_fake;
+        ops[i].args = args[i];
+        ops[i].compiled = &compiled[i];
+        ops[i].shapes = NULL;
+        assert_int_equal(check_op(&ops[i], &options, &events, &counts), FLASHINFER_OK);
+        if (counts.failures)
+            fail_msg("%g to %g: %s (%s)", limits[i][0], limits[i][1], found.sentence, found.problem);
+    }
+}
+
 /* What a failure prints must find the same failure again. */
 static void reproduces(void **state)
 {
@@ -190,6 +255,10 @@ int main(void)
         cmocka_unit_test(workspace_overrun),
         cmocka_unit_test(failing),
         cmocka_unit_test(unreached),
+        cmocka_unit_test(uncompiled),
+        cmocka_unit_test(choosy),
+        cmocka_unit_test(unjudged),
+        cmocka_unit_test(extreme_limits),
         cmocka_unit_test(reproduces),
         cmocka_unit_test(cuda_required),
         cmocka_unit_test(unbreakable_rule),

@@ -216,6 +216,20 @@ static void test_allreduce(void **state)
     REFUSED(op, &a, NULL, "allreduce_fusion: norm_out overlaps residual_in, must share no memory with it");
 }
 
+static const char *fit_never(const struct call *call, struct way *way)
+{
+    (void)call;
+    (void)way;
+    return "it serves nothing";
+}
+
+static flashinfer_status run_never(const struct call *call, const struct way *way)
+{
+    (void)call;
+    (void)way;
+    return FLASHINFER_OK;
+}
+
 /* Declarations that cannot be. */
 static void test_wrong_declarations(void **state)
 {
@@ -245,6 +259,40 @@ static void test_wrong_declarations(void **state)
     }
 }
 
+/* Those that compile, but that no problem can be made from, or judged by. */
+static void test_senseless_declarations(void **state)
+{
+    (void)state;
+    static const struct op_kernel kernels[] = {{"any", OP_CPU, 0, 0, fit_never, run_never}, {0}};
+    static const struct op_range unknown[] = {{"dd", 1, 2, 0}, {0}}, empty[] = {{"d", 2, 1, 0}, {0}};
+    static const struct {
+        const char *values_shape; /* of the first output */
+        const struct op_range *ranges;
+        const struct op_kernel *kernels;
+        const char *sentence;
+    } cases[] = {
+        {"num_rows kk", NULL, NULL, "values has a dimension kk, which no input has and DIMS does not name"},
+        {"num_rows k", unknown, NULL, "ranges name dd, which is no dimension or number of top_k"},
+        {"num_rows k", empty, NULL, "the range of d is empty"},
+        {"num_rows k", NULL, kernels, "top_k has neither reference nor verify"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        _Atomic(const struct program *) slot = NULL;
+        struct op_arg args[8];
+        struct op op = op_top_k;
+        char expected[200];
+        memcpy(args, op_top_k.args, sizeof args);
+        args[0].shape = cases[i].values_shape;
+        op.args = args;
+        op.ranges = cases[i].ranges;
+        op.kernels = cases[i].kernels;
+        op.compiled = &slot;
+        snprintf(expected, sizeof expected, "the declaration of top_k is wrong: %s", cases[i].sentence);
+        assert_int_equal(op_validate(&op), FLASHINFER_INTERNAL);
+        assert_string_equal(flashinfer_last_error(), expected);
+    }
+}
+
 static void test_registry(void **state)
 {
     (void)state;
@@ -265,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_variant),
         cmocka_unit_test(test_allreduce),
         cmocka_unit_test(test_wrong_declarations),
+        cmocka_unit_test(test_senseless_declarations),
         cmocka_unit_test(test_registry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

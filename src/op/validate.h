@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the `validate` of ops shares: bringing integers that lie on the call's device to the host, and the rules that several ops
+ * have for them. Each rule that is broken leaves a sentence with the argument, the entry and its value. */
+#ifndef OP_VALIDATE_H
+#define OP_VALIDATE_H
+
+#include "op/op.h"
+
+/* A copy of a tensor of 32-bit integers as it is after all earlier work of the call's stream, for which this waits. The elements
+ * must lie one after the other, as those of 1-D tensors do that are not declared STRIDED. The caller frees *out, after failure
+ * too. */
+flashinfer_status validate_fetch(const struct call *call, const DLTensor *tensor, int32_t **out);
+
+/* 0 = indptr[0] <= indptr[1] <= ... <= indptr[batch] <= limit */
+flashinfer_status validate_indptr(const struct call *call, const char *name, const int32_t *indptr, int64_t batch, int64_t limit,
+                                  const char *limit_name);
+
+/* 0 <= indices[i] < limit */
+flashinfer_status validate_indices(const struct call *call, const char *name, const int32_t *indices, int64_t count,
+                                   int64_t limit, const char *limit_name);
+
+#endif
