@@ -8,9 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
+
+#include "x86.h"
 
 #define INLINE static inline __attribute__((always_inline, unused))
 #define LOG2E 1.4426950408889634f
