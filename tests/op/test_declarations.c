@@ -2,6 +2,8 @@
 /* Declarations of ops that are harder than those that exist: each generates random problems, whose calls are accepted and tell
  * the dimensions that they were made from, and for each of its rules a call that breaks it alone, which is refused by that rule.
  */
+#include <stdlib.h>
+
 #include "harness/refuse.h"
 #include "tests/op/declarations.h"
 
@@ -290,6 +292,7 @@ static void test_senseless_declarations(void **state)
         snprintf(expected, sizeof expected, "the declaration of top_k is wrong: %s", cases[i].sentence);
         assert_int_equal(op_validate(&op), FLASHINFER_INTERNAL);
         assert_string_equal(flashinfer_last_error(), expected);
+        free((void *)(uintptr_t)atomic_load(&slot)); /* which lives as long as its slot */
     }
 }
 

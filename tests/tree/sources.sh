@@ -3,7 +3,10 @@
 # Every source starts with its license line; files stay within their line budgets; no inline assembly outside the kernels' vocabulary.
 set -u
 status=0
-for file in $(git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.sh' '*.py' 2>/dev/null || find . -name '*.[ch]' -o -name '*.cu*'); do
+# What git tracks or would track; without git, everything outside the build folder.
+files=$(git ls-files --cached --others --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' '*.sh' '*.py' 2>/dev/null) ||
+    files=$(find . -path "./$1" -prune -o -name '.git' -prune -o -name '*.[ch]' -print -o -name '*.cu' -print -o -name '*.cuh' -print)
+for file in $files; do
     head -n 2 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || { echo "$file: no SPDX line"; status=1; }
     lines=$(wc -l <"$file")
     case "$file" in
