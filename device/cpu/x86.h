@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The x86 intrinsics that this vocabulary uses. <immintrin.h> declares thousands, and reading it takes longer than compiling most kernels
- * (0.15 s of 0.25); for gcc 12, whose builtins these are, the few of them stand here under their own names. */
+/* The x86 intrinsics that this vocabulary uses. <immintrin.h> declares thousands, and reading it takes longer than compiling most
+ * kernels (0.15 s of 0.25); for gcc 12, whose builtins these are, the few of them stand here under their own names. */
 #ifndef X86_H
 #define X86_H
 
@@ -36,17 +36,35 @@ X86_INLINE float _cvtsh_ss(unsigned short x)
 }
 #define _cvtss_sh(x, rounding) ((unsigned short)__builtin_ia32_vcvtps2ph((__v4sf){x}, rounding)[0])
 
-X86_INLINE __m128i _mm_loadu_si128(const __m128i_u *from) { return *from; }
-X86_INLINE void _mm_storeu_si128(__m128i_u *to, __m128i x) { *to = x; }
-X86_INLINE __m256 _mm256_cvtph_ps(__m128i x) { return (__m256)__builtin_ia32_vcvtph2ps256((__v8hi)x); }
+X86_INLINE __m128i _mm_loadu_si128(const __m128i_u *from)
+{
+    return *from;
+}
+X86_INLINE void _mm_storeu_si128(__m128i_u *to, __m128i x)
+{
+    *to = x;
+}
+X86_INLINE __m256 _mm256_cvtph_ps(__m128i x)
+{
+    return (__m256)__builtin_ia32_vcvtph2ps256((__v8hi)x);
+}
 #define _mm256_cvtps_ph(x, rounding) ((__m128i)__builtin_ia32_vcvtps2ph256((__v8sf)(x), rounding))
 #endif
 
 #ifdef __AVX512F__
 #define X86_ALL ((__mmask16)-1)
-X86_INLINE __m256i _mm256_loadu_si256(const __m256i_u *from) { return *from; }
-X86_INLINE void _mm256_storeu_si256(__m256i_u *to, __m256i x) { *to = x; }
-X86_INLINE void _mm512_storeu_ps(void *to, __m512 x) { *(__m512_u *)to = x; }
+X86_INLINE __m256i _mm256_loadu_si256(const __m256i_u *from)
+{
+    return *from;
+}
+X86_INLINE void _mm256_storeu_si256(__m256i_u *to, __m256i x)
+{
+    *to = x;
+}
+X86_INLINE void _mm512_storeu_ps(void *to, __m512 x)
+{
+    *(__m512_u *)to = x;
+}
 
 X86_INLINE __m512 _mm512_max_ps(__m512 a, __m512 b)
 {
@@ -93,9 +111,8 @@ X86_INLINE __m512 _mm512_cvtph_ps(__m256i x)
     return (__m512)__builtin_ia32_vcvtph2ps512_mask((__v16hi)x, (__v16sf){0}, X86_ALL, _MM_FROUND_CUR_DIRECTION);
 }
 
-#define _mm512_cvtps_ph(x, rounding) \
-    ((__m256i)__builtin_ia32_vcvtps2ph512_mask((__v16sf)(x), rounding, (__v16hi){0}, X86_ALL))
-#define _mm512_cmp_ps_mask(a, b, predicate)                                                              \
+#define _mm512_cvtps_ph(x, rounding) ((__m256i)__builtin_ia32_vcvtps2ph512_mask((__v16sf)(x), rounding, (__v16hi){0}, X86_ALL))
+#define _mm512_cmp_ps_mask(a, b, predicate) \
     ((__mmask16)__builtin_ia32_cmpps512_mask((__v16sf)(a), (__v16sf)(b), predicate, X86_ALL, _MM_FROUND_CUR_DIRECTION))
 #endif
 
@@ -107,7 +124,10 @@ X86_INLINE __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b)
     return (__m512)__builtin_ia32_dpbf16ps_v16sf((__v16sf)sum, a, b);
 }
 
-X86_INLINE __m256bh _mm512_cvtneps_pbh(__m512 x) { return (__m256bh)__builtin_ia32_cvtneps2bf16_v16sf((__v16sf)x); }
+X86_INLINE __m256bh _mm512_cvtneps_pbh(__m512 x)
+{
+    return (__m256bh)__builtin_ia32_cvtneps2bf16_v16sf((__v16sf)x);
+}
 #endif
 
 #elif defined __x86_64__

@@ -5,11 +5,11 @@
 #include "gather.h"
 #include "model_state.h"
 
-#define TRY(call)                              \
-    do {                                       \
-        flashinfer_status status_ = (call);    \
-        if (status_ != FLASHINFER_OK)          \
-            return status_;                    \
+#define TRY(call)                           \
+    do {                                    \
+        flashinfer_status status_ = (call); \
+        if (status_ != FLASHINFER_OK)       \
+            return status_;                 \
     } while (0)
 
 /* A tensor over memory that this file knows the shape of. */
@@ -25,8 +25,12 @@ struct view {
 static DLTensor *view(struct view *v, const struct model *m, const void *data, DLDataType dtype, int ndim, const int64_t *shape,
                       const int64_t *strides)
 {
-    v->t = (DLTensor){.data = (void *)(size_t)data, .device = m->machine->device, .ndim = ndim, .dtype = dtype,
-                      .shape = v->shape, .strides = v->strides};
+    v->t = (DLTensor){.data = (void *)(size_t)data,
+                      .device = m->machine->device,
+                      .ndim = ndim,
+                      .dtype = dtype,
+                      .shape = v->shape,
+                      .strides = v->strides};
     int64_t dense = 1;
     for (int i = ndim - 1; i >= 0; i--) {
         v->shape[i] = shape[i];
@@ -46,7 +50,8 @@ static DLTensor *view(struct view *v, const struct model *m, const void *data, D
     view(&(struct view){0}, m, data, m->dtype, 3, AXES(rows, heads, s->head_dim), AXES(stride, s->head_dim, 1))
 
 /* out [rows, n] = in [rows, k] times the transpose of weight [n, k]. */
-static flashinfer_status product(struct model *m, DLTensor *out, const void *in, const void *weight, int64_t rows, int64_t k, int64_t n)
+static flashinfer_status product(struct model *m, DLTensor *out, const void *in, const void *weight, int64_t rows, int64_t k,
+                                 int64_t n)
 {
     return FLASHINFER(mm, &m->exec, .out = out, .a = DENSE(in, m->dtype, rows, k),
                       .b = view(&(struct view){0}, m, weight, m->dtype, 2, AXES(k, n), AXES(1, k)));
@@ -75,11 +80,12 @@ static flashinfer_status attend(struct model *m, int layer)
     DLTensor *kv_indices = DENSE(mirror(m, step->kv_indices), I32, model_table_size(m->options.limits));
     DLTensor *kv_last_page_len = DENSE(mirror(m, step->kv_last_page_len), I32, requests);
     if (n == requests)
-        return FLASHINFER(batch_decode, &m->exec, .out = out, .plan = &m->decode_plan, .q = q, .k_cache = k_cache, .v_cache = v_cache,
-                          .kv_indptr = kv_indptr, .kv_indices = kv_indices, .kv_last_page_len = kv_last_page_len);
-    return FLASHINFER(batch_prefill, &m->exec, .out = out, .plan = &m->prefill_plan, .q = q, .k_cache = k_cache, .v_cache = v_cache,
-                      .qo_indptr = DENSE(mirror(m, step->qo_indptr), I32, requests + 1), .kv_indptr = kv_indptr,
-                      .kv_indices = kv_indices, .kv_last_page_len = kv_last_page_len);
+        return FLASHINFER(batch_decode, &m->exec, .out = out, .plan = &m->decode_plan, .q = q, .k_cache = k_cache,
+                          .v_cache = v_cache, .kv_indptr = kv_indptr, .kv_indices = kv_indices,
+                          .kv_last_page_len = kv_last_page_len);
+    return FLASHINFER(batch_prefill, &m->exec, .out = out, .plan = &m->prefill_plan, .q = q, .k_cache = k_cache,
+                      .v_cache = v_cache, .qo_indptr = DENSE(mirror(m, step->qo_indptr), I32, requests + 1),
+                      .kv_indptr = kv_indptr, .kv_indices = kv_indices, .kv_last_page_len = kv_last_page_len);
 }
 
 /* hidden = attention of hidden: qkv, rope, append to the cache, attention, output. */
@@ -89,7 +95,8 @@ static flashinfer_status attention_block(struct model *m, int layer)
     const struct layer *w = &m->weights.layer[layer];
     const struct step *step = &m->step;
     int64_t n = step->num_tokens, requests = step->num_requests;
-    int64_t q_width = (int64_t)s->heads * s->head_dim, kv_width = (int64_t)s->kv_heads * s->head_dim, stride = q_width + 2 * kv_width;
+    int64_t q_width = (int64_t)s->heads * s->head_dim, kv_width = (int64_t)s->kv_heads * s->head_dim,
+            stride = q_width + 2 * kv_width;
     uint16_t *qkv = m->qkv;
     DLTensor *k = HEADS(qkv + q_width, n, s->kv_heads, stride);
 
@@ -127,10 +134,12 @@ static flashinfer_status embed(struct model *m)
     const struct step *step = &m->step;
     int64_t n = step->num_tokens, requests = step->num_requests;
     TRY(FLASHINFER(get_batch_indices_positions, &m->exec, .batch_indices = DENSE(m->batch_indices, I32, n),
-                   .positions = DENSE(m->positions, I32, n), .nnz = n, .append_indptr = DENSE(mirror(m, step->qo_indptr), I32, requests + 1),
+                   .positions = DENSE(m->positions, I32, n), .nnz = n,
+                   .append_indptr = DENSE(mirror(m, step->qo_indptr), I32, requests + 1),
                    .seq_lens = DENSE(mirror(m, step->kv_len), I32, requests)));
     return gather_rows(m->gather, DENSE(m->hidden, m->dtype, n, s->hidden), DENSE(m->residual, F32, n, s->hidden),
-                       DENSE(m->weights.embedding, m->dtype, s->vocabulary, s->hidden), DENSE(mirror(m, step->ids), I32, n), &m->exec);
+                       DENSE(m->weights.embedding, m->dtype, s->vocabulary, s->hidden), DENSE(mirror(m, step->ids), I32, n),
+                       &m->exec);
 }
 
 flashinfer_status forward(struct model *m)
@@ -147,8 +156,10 @@ flashinfer_status forward(struct model *m)
     }
     TRY(add_norm(m, w->output_norm));
     DLTensor *last = DENSE(m->last_hidden, m->dtype, requests, s->hidden);
-    TRY(gather_rows(m->gather, last, NULL, DENSE(m->hidden, m->dtype, n, s->hidden), DENSE(mirror(m, m->step.last), I32, requests), &m->exec));
-    return product(m, DENSE(m->logits, F32, requests, s->vocabulary), m->last_hidden, w->output, requests, s->hidden, s->vocabulary);
+    TRY(gather_rows(m->gather, last, NULL, DENSE(m->hidden, m->dtype, n, s->hidden),
+                    DENSE(mirror(m, m->step.last), I32, requests), &m->exec));
+    return product(m, DENSE(m->logits, F32, requests, s->vocabulary), m->last_hidden, w->output, requests, s->hidden,
+                   s->vocabulary);
 }
 
 flashinfer_status draw(struct model *m)
@@ -159,6 +170,7 @@ flashinfer_status draw(struct model *m)
     TRY(FLASHINFER(softmax, &m->exec, .out = probs, .logits = DENSE(m->logits, F32, requests, vocabulary),
                    .temperature = FLASHINFER_FLOAT(m->options.temperature)));
     return FLASHINFER(top_k_top_p_sampling_from_probs, &m->exec, .samples = DENSE(m->next, I32, requests), .probs = probs,
-                      .top_p = FLASHINFER_FLOAT(m->options.top_p), .seed = FLASHINFER_TENSOR(DENSE(mirror(m, step->seed), I64, requests)),
+                      .top_p = FLASHINFER_FLOAT(m->options.top_p),
+                      .seed = FLASHINFER_TENSOR(DENSE(mirror(m, step->seed), I64, requests)),
                       .offset = FLASHINFER_TENSOR(DENSE(mirror(m, step->offset), I64, requests)));
 }

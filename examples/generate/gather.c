@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The source of the gather kernel, for GPUs and for CPUs, and its launch. ZEROES, a constant of the kernel, says whether it is passed a
- * tensor to be zeroed. */
+/* The source of the gather kernel, for GPUs and for CPUs, and its launch. ZEROES, a constant of the kernel, says whether it is
+ * passed a tensor to be zeroed. */
 #include "gather.h"
 
 enum { THREADS = 128 };
 
-#define ARGUMENTS                              \
-    "#include \"arguments.h\"\n"               \
-    "struct args {\n"                          \
-    "    struct tensor out, table, ids;\n"     \
-    "#if ZEROES\n"                             \
-    "    struct tensor zeroed;\n"              \
-    "#endif\n"                                 \
+#define ARGUMENTS                          \
+    "#include \"arguments.h\"\n"           \
+    "struct args {\n"                      \
+    "    struct tensor out, table, ids;\n" \
+    "#if ZEROES\n"                         \
+    "    struct tensor zeroed;\n"          \
+    "#endif\n"                             \
     "};\n"
 
 static const char cuda[] =
-    "#include \"pdl.cuh\"\n" ARGUMENTS
-    "extern \"C\" __global__ void gather_rows(const __grid_constant__ struct args a)\n"
+    "#include \"pdl.cuh\"\n" ARGUMENTS "extern \"C\" __global__ void gather_rows(const __grid_constant__ struct args a)\n"
     "{\n"
     "    pdl_launch();\n"
     "    pdl_wait();\n"
@@ -32,8 +31,7 @@ static const char cuda[] =
     "}\n";
 
 static const char cpu[] =
-    "#include <string.h>\n" ARGUMENTS
-    "void gather_rows(const struct args *a, int part, int parts)\n"
+    "#include <string.h>\n" ARGUMENTS "void gather_rows(const struct args *a, int part, int parts)\n"
     "{\n"
     "    int64_t rows = a->out.shape[0];\n"
     "    size_t width = (size_t)a->out.shape[1];\n"

@@ -8,22 +8,22 @@
 #include <string.h>
 
 /* The driver functions this example calls, with the names they have in libcuda. */
-#define DRIVER(X)                                                                   \
-    X(cuInit, (unsigned))                                                           \
-    X(cuDeviceGet, (int *, int))                                                    \
-    X(cuDeviceGetName, (char *, int, int))                                          \
-    X(cuDevicePrimaryCtxRetain, (void **, int))                                     \
-    X(cuCtxSetCurrent, (void *))                                                    \
-    X(cuStreamCreate, (void **, unsigned))                                          \
-    X(cuStreamSynchronize, (void *))                                                \
-    X(cuMemAlloc_v2, (unsigned long long *, size_t))                                \
-    X(cuMemsetD8Async, (unsigned long long, unsigned char, size_t, void *))         \
-    X(cuMemcpyHtoDAsync_v2, (unsigned long long, const void *, size_t, void *))     \
-    X(cuMemcpyDtoHAsync_v2, (void *, unsigned long long, size_t, void *))           \
-    X(cuStreamBeginCapture_v2, (void *, int))                                       \
-    X(cuStreamEndCapture, (void *, void **))                                        \
-    X(cuGraphInstantiateWithFlags, (void **, void *, unsigned long long))           \
-    X(cuGraphLaunch, (void *, void *))                                              \
+#define DRIVER(X)                                                               \
+    X(cuInit, (unsigned))                                                       \
+    X(cuDeviceGet, (int *, int))                                                \
+    X(cuDeviceGetName, (char *, int, int))                                      \
+    X(cuDevicePrimaryCtxRetain, (void **, int))                                 \
+    X(cuCtxSetCurrent, (void *))                                                \
+    X(cuStreamCreate, (void **, unsigned))                                      \
+    X(cuStreamSynchronize, (void *))                                            \
+    X(cuMemAlloc_v2, (unsigned long long *, size_t))                            \
+    X(cuMemsetD8Async, (unsigned long long, unsigned char, size_t, void *))     \
+    X(cuMemcpyHtoDAsync_v2, (unsigned long long, const void *, size_t, void *)) \
+    X(cuMemcpyDtoHAsync_v2, (void *, unsigned long long, size_t, void *))       \
+    X(cuStreamBeginCapture_v2, (void *, int))                                   \
+    X(cuStreamEndCapture, (void *, void **))                                    \
+    X(cuGraphInstantiateWithFlags, (void **, void *, unsigned long long))       \
+    X(cuGraphLaunch, (void *, void *))                                          \
     X(cuGetErrorString, (int, const char **))
 
 static struct {
@@ -33,7 +33,10 @@ static struct {
 
 static char error_text[256];
 
-const char *machine_error(void) { return error_text; }
+const char *machine_error(void)
+{
+    return error_text;
+}
 
 static bool ok(int result, const char *what)
 {
@@ -52,11 +55,11 @@ static bool open_driver(void)
         snprintf(error_text, sizeof error_text, "there is no CUDA driver: %.180s", dlerror());
         return false;
     }
-#define DRIVER_LOAD(name, types)                                                                  \
-    *(void **)&driver.name = dlsym(library, #name);                                               \
-    if (!driver.name) {                                                                           \
-        snprintf(error_text, sizeof error_text, "the CUDA driver is too old: it has no " #name);  \
-        return false;                                                                             \
+#define DRIVER_LOAD(name, types)                                                                 \
+    *(void **)&driver.name = dlsym(library, #name);                                              \
+    if (!driver.name) {                                                                          \
+        snprintf(error_text, sizeof error_text, "the CUDA driver is too old: it has no " #name); \
+        return false;                                                                            \
     }
     DRIVER(DRIVER_LOAD)
     return true;
@@ -68,9 +71,10 @@ static bool open_gpu(struct machine *machine)
     void *context;
     char name[96] = "";
     if (!open_driver() || !ok(driver.cuInit(0), "the CUDA driver does not start") ||
-        !ok(driver.cuDeviceGet(&device, 0), "there is no GPU") || !ok(driver.cuDeviceGetName(name, sizeof name, device), "GPU name") ||
-        !ok(driver.cuDevicePrimaryCtxRetain(&context, device), "GPU context") || !ok(driver.cuCtxSetCurrent(context), "GPU context") ||
-        !ok(driver.cuStreamCreate(&machine->stream, 1), "GPU stream"))
+        !ok(driver.cuDeviceGet(&device, 0), "there is no GPU") ||
+        !ok(driver.cuDeviceGetName(name, sizeof name, device), "GPU name") ||
+        !ok(driver.cuDevicePrimaryCtxRetain(&context, device), "GPU context") ||
+        !ok(driver.cuCtxSetCurrent(context), "GPU context") || !ok(driver.cuStreamCreate(&machine->stream, 1), "GPU stream"))
         return false;
     machine->device = (DLDevice){kDLCUDA, 0};
     snprintf(machine->name, sizeof machine->name, "%s", name);
@@ -105,7 +109,10 @@ bool machine_open(struct machine *machine, const char *name, char *error, size_t
     return true;
 }
 
-bool machine_is_gpu(const struct machine *machine) { return machine->device.device_type == kDLCUDA; }
+bool machine_is_gpu(const struct machine *machine)
+{
+    return machine->device.device_type == kDLCUDA;
+}
 
 void *machine_alloc(struct machine *machine, size_t bytes)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where the model runs: memory, a stream and graphs, on a CPU or a GPU. What an engine already has; here over the CUDA driver, opened
- * when asked for, so that the example builds and runs without CUDA. */
+/* Where the model runs: memory, a stream and graphs, on a CPU or a GPU. What an engine already has; here over the CUDA driver,
+ * opened when asked for, so that the example builds and runs without CUDA. */
 #ifndef GENERATE_MACHINE_H
 #define GENERATE_MACHINE_H
 

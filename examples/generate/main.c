@@ -93,7 +93,10 @@ static bool load(struct program *p)
     return p->model != NULL;
 }
 
-static int by_value(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int by_value(const void *a, const void *b)
+{
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
 
 static void print_figures(const struct program *p, const struct batch *batch, const struct figures *f)
 {
@@ -109,7 +112,8 @@ static void print_figures(const struct program *p, const struct batch *batch, co
     printf("\n%s, %s, %d requests, at most %d at a time, %d steps in %.2f s (weights loaded in %.2f s)\n", p->machine.name,
            p->options.dtype, batch->num_requests, batch->most_running, f->steps, f->seconds, p->load_seconds);
     printf("prefill              %8.1f tokens/s  (%lld tokens; %lld more were shared with a running request)\n",
-           f->prefill_seconds > 0 ? (double)f->prefill_tokens / f->prefill_seconds : 0.0, (long long)f->prefill_tokens, (long long)shared);
+           f->prefill_seconds > 0 ? (double)f->prefill_tokens / f->prefill_seconds : 0.0, (long long)f->prefill_tokens,
+           (long long)shared);
     printf("decode               %8.1f tokens/s  (%lld tokens in steps without a prompt)\n",
            f->decode_seconds > 0 ? (double)f->decode_tokens / f->decode_seconds : 0.0, (long long)f->decode_tokens);
     if (first) {
@@ -117,9 +121,10 @@ static void print_figures(const struct program *p, const struct batch *batch, co
         printf("time to first token  %8.1f ms median, %.1f ms at most\n", 1e3 * first[batch->num_requests / 2],
                1e3 * first[batch->num_requests - 1]);
     }
-    printf("KV cache             %8d of %d pages used at most, %d tokens a page\n", batch->pool.most_used, batch->pool.num_pages, PAGE_SIZE);
-    printf("kernels              %8llu compiled in %.2f s, %llu from the disk cache in %.1f ms\n", (unsigned long long)jit.compiled,
-           jit.compile_seconds, (unsigned long long)jit.loaded, 1e3 * jit.load_seconds);
+    printf("KV cache             %8d of %d pages used at most, %d tokens a page\n", batch->pool.most_used, batch->pool.num_pages,
+           PAGE_SIZE);
+    printf("kernels              %8llu compiled in %.2f s, %llu from the disk cache in %.1f ms\n",
+           (unsigned long long)jit.compiled, jit.compile_seconds, (unsigned long long)jit.loaded, 1e3 * jit.load_seconds);
     free(first);
 }
 
@@ -151,8 +156,8 @@ static int run_server(struct program *p)
 
 static int run_teacher(struct program *p)
 {
-    p->limits = (struct limits){.requests = 1, .tokens = TEACHER_TOKENS, .request_tokens = TEACHER_TOKENS,
-                                .pages = TEACHER_TOKENS / PAGE_SIZE};
+    p->limits = (struct limits){
+        .requests = 1, .tokens = TEACHER_TOKENS, .request_tokens = TEACHER_TOKENS, .pages = TEACHER_TOKENS / PAGE_SIZE};
     return load(p) ? teacher_run(p->model, &p->options, p->limits) : complain(p, 2);
 }
 

@@ -15,11 +15,11 @@ enum { CUBLASLT_BYTES = 32 << 20 }; /* what cuBLASLt makes use of in large produ
 static size_t lay_out_input(struct step *step, struct limits limits, char *block)
 {
     size_t at = 0;
-#define PLACE(field, count)                                              \
-    do {                                                                 \
-        at = (at + 255) / 256 * 256;                                     \
-        step->field = (void *)(block + at);                              \
-        at += sizeof *step->field * (size_t)(count);                     \
+#define PLACE(field, count)                          \
+    do {                                             \
+        at = (at + 255) / 256 * 256;                 \
+        step->field = (void *)(block + at);          \
+        at += sizeof *step->field * (size_t)(count); \
     } while (0)
     PLACE(ids, limits.tokens);
     PLACE(qo_indptr, limits.requests + 1);
@@ -41,7 +41,10 @@ static bool allocate(struct model *m)
     size_t tokens = (size_t)limits.tokens, requests = (size_t)limits.requests, hidden = (size_t)s->hidden;
     size_t q = (size_t)(s->heads * s->head_dim), kv = (size_t)(s->kv_heads * s->head_dim), element = sizeof(uint16_t);
     size_t page = PAGE_SIZE * kv * element, vocabulary = (size_t)s->vocabulary;
-    struct { void **to; size_t bytes; } pieces[] = {
+    struct {
+        void **to;
+        size_t bytes;
+    } pieces[] = {
         {&m->hidden, tokens * hidden * element},
         {(void **)&m->residual, tokens * hidden * sizeof(float)},
         {&m->qkv, tokens * (q + 2 * kv) * element},
@@ -78,13 +81,13 @@ static flashinfer_status plan(struct model *m)
     struct limits limits = m->options.limits;
     struct flashinfer_exec exec = {.size = sizeof exec, .device = m->machine->device};
     flashinfer_status status =
-        FLASHINFER(batch_prefill_plan, &exec, .plan = &m->prefill_plan, .max_total_qo = limits.tokens, .max_batch_size = limits.requests,
-                   .num_qo_heads = s->heads, .num_kv_heads = s->kv_heads, .head_dim_qk = s->head_dim, .page_size = PAGE_SIZE,
-                   .causal = 1, .q_data_type = m->dtype);
+        FLASHINFER(batch_prefill_plan, &exec, .plan = &m->prefill_plan, .max_total_qo = limits.tokens,
+                   .max_batch_size = limits.requests, .num_qo_heads = s->heads, .num_kv_heads = s->kv_heads,
+                   .head_dim_qk = s->head_dim, .page_size = PAGE_SIZE, .causal = 1, .q_data_type = m->dtype);
     if (status == FLASHINFER_OK)
         status = FLASHINFER(batch_decode_plan, &exec, .plan = &m->decode_plan, .max_batch_size = limits.requests,
-                            .num_qo_heads = s->heads, .num_kv_heads = s->kv_heads, .head_dim = s->head_dim, .page_size = PAGE_SIZE,
-                            .q_data_type = m->dtype);
+                            .num_qo_heads = s->heads, .num_kv_heads = s->kv_heads, .head_dim = s->head_dim,
+                            .page_size = PAGE_SIZE, .q_data_type = m->dtype);
     return status;
 }
 
@@ -112,8 +115,8 @@ struct model *model_create(const struct gguf *file, struct machine *machine, con
     m->machine = machine;
     m->options = *options;
     m->dtype = options->bf16 ? (DLDataType){kDLBfloat, 16, 1} : (DLDataType){kDLFloat, 16, 1};
-    m->exec = (struct flashinfer_exec){.size = sizeof m->exec, .stream = machine->stream, .threads = options->threads,
-                                       .flags = FLASHINFER_PDL};
+    m->exec = (struct flashinfer_exec){
+        .size = sizeof m->exec, .stream = machine->stream, .threads = options->threads, .flags = FLASHINFER_PDL};
     bool ok = weights_load(&m->weights, file, machine, options->bf16, error, error_size);
     if (ok && !allocate(m)) {
         snprintf(error, error_size, "%s", machine_error());
@@ -155,8 +158,14 @@ int64_t model_table_size(struct limits limits)
     return (int64_t)limits.requests * ((limits.request_tokens + PAGE_SIZE - 1) / PAGE_SIZE);
 }
 
-struct step *model_input(struct model *m) { return &m->step; }
-int32_t model_vocabulary(const struct model *m) { return m->weights.shape.vocabulary; }
+struct step *model_input(struct model *m)
+{
+    return &m->step;
+}
+int32_t model_vocabulary(const struct model *m)
+{
+    return m->weights.shape.vocabulary;
+}
 
 static bool upload(struct model *m)
 {

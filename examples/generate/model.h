@@ -16,8 +16,8 @@ struct limits {
     int pages;          /* of the KV cache */
 };
 
-/* What one step computes: for each request a run of new tokens, whose keys and values are appended to its pages, which exist already.
- * Arrays are the model's own; the caller fills them before each step. */
+/* What one step computes: for each request a run of new tokens, whose keys and values are appended to its pages, which exist
+ * already. Arrays are the model's own; the caller fills them before each step. */
 struct step {
     int num_requests, num_tokens;
     int32_t *ids;              /* [num_tokens], request after request */
@@ -37,8 +37,8 @@ struct model;
 
 struct model_options {
     struct limits limits;
-    bool bf16;      /* else f16 */
-    int threads;    /* of a CPU */
+    bool bf16;   /* else f16 */
+    int threads; /* of a CPU */
     double temperature, top_p;
 };
 
@@ -51,8 +51,8 @@ void model_destroy(struct model *model); /* NULL is fine */
 int32_t model_context_length(const struct gguf *file); /* tokens the model was trained on */
 struct step *model_input(struct model *model);
 
-/* Runs the step in model_input and draws each request's next token. False on failure, with one sentence. On a GPU, steps of one token
- * a request are recorded once per number of requests and replayed. */
+/* Runs the step in model_input and draws each request's next token. False on failure, with one sentence. On a GPU, steps of one
+ * token a request are recorded once per number of requests and replayed. */
 bool model_step(struct model *model, int32_t *next, char *error, size_t error_size);
 
 /* Runs it and gives the logits of rows `last`, [num_requests, vocabulary] float32, instead. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside the model: where everything lies. Every tensor has a fixed place, so that the same launches serve every step, eager or recorded. */
+/* Inside the model: where everything lies. Every tensor has a fixed place, so that the same launches serve every step, eager or
+ * recorded. */
 #ifndef GENERATE_MODEL_STATE_H
 #define GENERATE_MODEL_STATE_H
 

@@ -46,8 +46,8 @@ static const char help[] =
     "\n"
     "Exit status: 0, or 2 if an argument or the model file cannot be used, or 1 if the run failed.\n";
 
-enum option_code { MODEL = 256, PROMPT, REQUESTS, BATCH, MAX_TOKENS, TEMPERATURE, TOP_P, SEED, DEVICE, DTYPE, THREADS, RAW, IGNORE_END, QUIET,
-              PROMPT_IDS, LOGITS_OUT, HELP };
+enum option_code { MODEL = 256, PROMPT, REQUESTS, BATCH, MAX_TOKENS, TEMPERATURE, TOP_P, SEED, DEVICE, DTYPE, THREADS, RAW,
+                   IGNORE_END, QUIET, PROMPT_IDS, LOGITS_OUT, HELP };
 
 static const struct option names[] = {
     {"model", required_argument, NULL, MODEL},
@@ -76,7 +76,8 @@ static bool parse_int(const char *name, int64_t lo, int64_t hi, int64_t *out)
     errno = 0;
     long long value = strtoll(optarg, &end, 10);
     if (errno || end == optarg || *end || value < lo || value > hi) {
-        fprintf(stderr, "generate: --%s is '%s', must be an integer from %lld to %lld\n", name, optarg, (long long)lo, (long long)hi);
+        fprintf(stderr, "generate: --%s is '%s', must be an integer from %lld to %lld\n", name, optarg, (long long)lo,
+                (long long)hi);
         return false;
     }
     *out = value;

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Continuous batching: who joins, what each request contributes to a step, who leaves. Pages for a whole request are reserved when it
- * joins, taken as it grows, and shared where its prompt begins like that of a running request. */
+/* Continuous batching: who joins, what each request contributes to a step, who leaves. Pages for a whole request are reserved
+ * when it joins, taken as it grows, and shared where its prompt begins like that of a running request. */
 #include "requests.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static int pages_of(int tokens) { return (tokens + PAGE_SIZE - 1) / PAGE_SIZE; }
+static int pages_of(int tokens)
+{
+    return (tokens + PAGE_SIZE - 1) / PAGE_SIZE;
+}
 
 bool batch_create(struct batch *batch, struct request *requests, int num_requests, struct limits limits)
 {
@@ -53,8 +56,7 @@ static int reserved_pages(const struct batch *batch)
 /* False if it must wait: for room, or one step for a prefix that is being computed. */
 static bool try_join(struct batch *batch, struct request *r)
 {
-    if (batch->num_running == batch->limits.requests ||
-        pages_of(r->max_tokens) > batch->pool.num_free - reserved_pages(batch))
+    if (batch->num_running == batch->limits.requests || pages_of(r->max_tokens) > batch->pool.num_free - reserved_pages(batch))
         return false;
     const struct request *best = NULL;
     int most = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The serving loop: fill a step, run it, stream what was drawn. Requests share the screen: each has a colour and a number, and prints
- * a line whenever it has one. */
+/* The serving loop: fill a step, run it, stream what was drawn. Requests share the screen: each has a colour and a number, and
+ * prints a line whenever it has one. */
 #include "serve.h"
 
 #include <stdio.h>
@@ -92,8 +92,8 @@ static void stream_text(const struct batch *batch, struct stream *streams, const
 }
 
 /* After a step: marks replies that ended by themselves, notes times, counts. */
-static void account(struct batch *batch, const struct step *step, const struct tokenizer *tokenizer, const struct options *options,
-                    double seconds, struct figures *f)
+static void account(struct batch *batch, const struct step *step, const struct tokenizer *tokenizer,
+                    const struct options *options, double seconds, struct figures *f)
 {
     f->steps++;
     f->seconds += seconds;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Teacher forcing, for the comparison with an independent model: prompts run one after the other, each from the first page on. The part
- * before the last 32 positions is a prefill step, the 32 are decode steps, so both paths are compared. */
+/* Teacher forcing, for the comparison with an independent model: prompts run one after the other, each from the first page on.
+ * The part before the last 32 positions is a prefill step, the 32 are decode steps, so both paths are compared. */
 #include "teacher.h"
 
 #include <errno.h>
@@ -53,7 +53,8 @@ static void fill_step(struct step *step, const int32_t *ids, int begin, int end)
 }
 
 /* The rows of one prompt. `logits` has room for one. */
-static bool run_prompt(struct model *model, const int32_t *ids, int count, float *logits, FILE *out, char *error, size_t error_size)
+static bool run_prompt(struct model *model, const int32_t *ids, int count, float *logits, FILE *out, char *error,
+                       size_t error_size)
 {
     size_t vocabulary = (size_t)model_vocabulary(model);
     for (int end = count - TEACHER_POSITIONS + 1; end <= count; end++) {

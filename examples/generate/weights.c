@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads the weights: shape from the metadata, then each tensor, row by row, to 16 bits. Tensors that one product serves (q, k and v; gate
- * and up) are laid one after the other. */
+/* Reads the weights: shape from the metadata, then each tensor, row by row, to 16 bits. Tensors that one product serves (q, k and
+ * v; gate and up) are laid one after the other. */
 #include "weights.h"
 
 #include <stdio.h>
@@ -44,8 +44,8 @@ static bool read_shape(struct loader *l, struct shape *s)
     s->head_dim = s->hidden / s->heads;
     gguf_get_i32(l->file, "llama.rope.dimension_count", &s->head_dim);
     if (s->kv_heads < 1 || s->heads % s->kv_heads || (s->head_dim != 64 && s->head_dim != 128)) {
-        snprintf(l->error, l->error_size, "%s: %d query heads, %d key and value heads of dimension %d are not served", gguf_name(l->file),
-                 s->heads, s->kv_heads, s->head_dim);
+        snprintf(l->error, l->error_size, "%s: %d query heads, %d key and value heads of dimension %d are not served",
+                 gguf_name(l->file), s->heads, s->kv_heads, s->head_dim);
         return false;
     }
     float eps = 1e-5f, theta = 1e4f;
@@ -99,12 +99,11 @@ static bool load_layer(struct loader *l, const struct shape *s, int i, struct la
     snprintf(up, sizeof up, "blk.%d.ffn_up.weight", i);
 
     int64_t hidden = s->hidden, q = (int64_t)s->heads * s->head_dim, kv = (int64_t)s->kv_heads * s->head_dim, f = s->intermediate;
-    return load_matrix(l, name[0], 1, hidden, &out->attention_norm) &&
-           convert(l, name[1], q, hidden, 0) && convert(l, name[2], kv, hidden, q) && convert(l, name[3], kv, hidden, q + kv) &&
-           keep(l, q + 2 * kv, hidden, &out->qkv) &&
-           load_matrix(l, name[4], hidden, q, &out->attention_out) &&
-           load_matrix(l, name[5], 1, hidden, &out->feed_forward_norm) &&
-           convert(l, gate, f, hidden, 0) && convert(l, up, f, hidden, f) && keep(l, 2 * f, hidden, &out->gate_up) &&
+    return load_matrix(l, name[0], 1, hidden, &out->attention_norm) && convert(l, name[1], q, hidden, 0) &&
+           convert(l, name[2], kv, hidden, q) && convert(l, name[3], kv, hidden, q + kv) &&
+           keep(l, q + 2 * kv, hidden, &out->qkv) && load_matrix(l, name[4], hidden, q, &out->attention_out) &&
+           load_matrix(l, name[5], 1, hidden, &out->feed_forward_norm) && convert(l, gate, f, hidden, 0) &&
+           convert(l, up, f, hidden, f) && keep(l, 2 * f, hidden, &out->gate_up) &&
            load_matrix(l, name[6], hidden, f, &out->down);
 }
 

@@ -14,23 +14,24 @@ struct shape {
 };
 
 struct layer {
-    void *attention_norm;      /* [hidden] */
-    void *qkv;                 /* [(heads + 2 * kv_heads) * head_dim, hidden] */
-    void *attention_out;       /* [hidden, heads * head_dim] */
-    void *feed_forward_norm;   /* [hidden] */
-    void *gate_up;             /* [2 * intermediate, hidden]: gate, then up */
-    void *down;                /* [hidden, intermediate] */
+    void *attention_norm;    /* [hidden] */
+    void *qkv;               /* [(heads + 2 * kv_heads) * head_dim, hidden] */
+    void *attention_out;     /* [hidden, heads * head_dim] */
+    void *feed_forward_norm; /* [hidden] */
+    void *gate_up;           /* [2 * intermediate, hidden]: gate, then up */
+    void *down;              /* [hidden, intermediate] */
 };
 
 struct weights {
     struct shape shape;
     struct layer layer[MAX_LAYERS];
-    void *embedding;           /* [vocabulary, hidden] */
-    void *output_norm;         /* [hidden] */
-    void *output;              /* [vocabulary, hidden]; the embedding if the file has none of its own */
+    void *embedding;   /* [vocabulary, hidden] */
+    void *output_norm; /* [hidden] */
+    void *output;      /* [vocabulary, hidden]; the embedding if the file has none of its own */
 };
 
 /* False with one sentence if the file is no LLaMA-type model, lacks a tensor, or has one of the wrong shape. */
-bool weights_load(struct weights *weights, const struct gguf *file, struct machine *machine, bool bf16, char *error, size_t error_size);
+bool weights_load(struct weights *weights, const struct gguf *file, struct machine *machine, bool bf16, char *error,
+                  size_t error_size);
 
 #endif
