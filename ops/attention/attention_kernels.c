@@ -41,56 +41,6 @@ static const float *pointer_of(const flashinfer_number *number)
     return number->kind == FLASHINFER_NUMBER_TENSOR ? tensor_data(number->value.tensor) : NULL;
 }
 
-static struct attention_args fill_args(const struct call *call, const struct attention_tensors *t)
-{
-    const struct attention_plan *plan = call->plan;
-    int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2, group = plan->num_qo_heads / plan->num_kv_heads;
-    bool own_window = t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
-    struct attention_args a = {
-        .out = tensor_data(t->out),
-        .q = tensor_data(t->q),
-        .k = tensor_data(t->k_cache),
-        .v = tensor_data(t->v_cache),
-        .qo_indptr = t->qo_indptr ? tensor_data(t->qo_indptr) : NULL,
-        .kv_indptr = tensor_data(t->kv_indptr),
-        .kv_indices = tensor_data(t->kv_indices),
-        .kv_last_page_len = tensor_data(t->kv_last_page_len),
-        .sinks = t->sinks ? tensor_data(t->sinks) : NULL,
-        .q_scale = pointer_of(t->q_scale),
-        .k_scale = pointer_of(t->k_scale),
-        .v_scale = pointer_of(t->v_scale),
-        .workspace = call->exec.workspace,
-        .out_token = tensor_stride(t->out, 0),
-        .out_head = tensor_stride(t->out, 1),
-        .q_token = tensor_stride(t->q, 0),
-        .q_head = tensor_stride(t->q, 1),
-        .k_page = tensor_stride(t->k_cache, 0),
-        .k_slot = tensor_stride(t->k_cache, slot_axis),
-        .k_head = tensor_stride(t->k_cache, 3 - slot_axis),
-        .v_page = tensor_stride(t->v_cache, 0),
-        .v_slot = tensor_stride(t->v_cache, slot_axis),
-        .v_head = tensor_stride(t->v_cache, 3 - slot_axis),
-        .logit_factor = (float)(plan->sm_scale * factor_of(t->q_scale) * factor_of(t->k_scale)),
-        .out_factor = factor_of(t->v_scale),
-        .soft_cap = (float)plan->logits_soft_cap,
-        .by_page_size = divisor((uint32_t)plan->page_size),
-        .by_group = divisor((uint32_t)group),
-        .batch = (int32_t)tensor_shape(t->kv_last_page_len, 0),
-        .num_kv_heads = plan->num_kv_heads,
-        .group = group,
-        .page_size = plan->page_size,
-        .window_left = own_window ? attention_window(t->window_left->value.i) : plan->window_left,
-        .causal = plan->causal,
-        .whole = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT,
-    };
-    if (t->lse) {
-        a.lse = tensor_data(t->lse);
-        a.lse_token = tensor_stride(t->lse, 0);
-        a.lse_head = tensor_stride(t->lse, 1);
-    }
-    return a;
-}
-
 /* Tiles of `rows` packed rows that hold every request's rows, whatever their lengths. */
 static int64_t count_tiles(const struct call *call, const struct attention_tensors *t, int64_t rows)
 {
@@ -171,13 +121,55 @@ const char *attention_fit_decode_cpu(const struct call *call, const struct atten
 
 flashinfer_status attention_run(const struct call *call, const struct attention_tensors *t, const struct way *way)
 {
-    struct attention_args a = fill_args(call, t);
-    struct jit_launch launch = {
+    const struct attention_plan *plan = call->plan;
+    int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2, group = plan->num_qo_heads / plan->num_kv_heads;
+    bool own_window = t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
+    /* With every field: what is left out would make the compiler clear the whole, which takes longer than all the rest. */
+    struct attention_args a = {
+        .out = tensor_data(t->out),
+        .q = tensor_data(t->q),
+        .k = tensor_data(t->k_cache),
+        .v = tensor_data(t->v_cache),
+        .qo_indptr = t->qo_indptr ? tensor_data(t->qo_indptr) : NULL,
+        .kv_indptr = tensor_data(t->kv_indptr),
+        .kv_indices = tensor_data(t->kv_indices),
+        .kv_last_page_len = tensor_data(t->kv_last_page_len),
+        .sinks = t->sinks ? tensor_data(t->sinks) : NULL,
+        .q_scale = pointer_of(t->q_scale),
+        .k_scale = pointer_of(t->k_scale),
+        .v_scale = pointer_of(t->v_scale),
+        .workspace = call->exec.workspace,
+        .lse = t->lse ? tensor_data(t->lse) : NULL,
+        .lse_token = t->lse ? tensor_stride(t->lse, 0) : 0,
+        .lse_head = t->lse ? tensor_stride(t->lse, 1) : 0,
+        .out_token = tensor_stride(t->out, 0),
+        .out_head = tensor_stride(t->out, 1),
+        .q_token = tensor_stride(t->q, 0),
+        .q_head = tensor_stride(t->q, 1),
+        .k_page = tensor_stride(t->k_cache, 0),
+        .k_slot = tensor_stride(t->k_cache, slot_axis),
+        .k_head = tensor_stride(t->k_cache, 3 - slot_axis),
+        .v_page = tensor_stride(t->v_cache, 0),
+        .v_slot = tensor_stride(t->v_cache, slot_axis),
+        .v_head = tensor_stride(t->v_cache, 3 - slot_axis),
+        .logit_factor = (float)(plan->sm_scale * factor_of(t->q_scale) * factor_of(t->k_scale)),
+        .out_factor = factor_of(t->v_scale),
+        .soft_cap = (float)plan->logits_soft_cap,
+        .by_page_size = divisor((uint32_t)plan->page_size),
+        .by_group = divisor((uint32_t)group),
+        .batch = (int32_t)tensor_shape(t->kv_last_page_len, 0),
+        .num_kv_heads = plan->num_kv_heads,
+        .group = group,
+        .page_size = plan->page_size,
+        .window_left = own_window ? attention_window(t->window_left->value.i) : plan->window_left,
+        .causal = plan->causal,
+        .whole = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT,
+    };
+    return call_launch(call, way, 0, (struct jit_launch){
         .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y]},
         .block = {(uint32_t)way->value[WAY_THREADS]},
         .smem = (uint32_t)way->value[WAY_SMEM],
         .args = &a,
         .args_size = sizeof a,
-    };
-    return call_launch(call, way, 0, launch);
+    });
 }

@@ -65,21 +65,28 @@ static flashinfer_status check_plan(struct check *c, int arg)
         return FLASHINFER_OK;
     TRY(plan_read(c->op, plan, &blob));
     c->call->plan = blob->constants;
-    for (int i = 0; i < c->program->num_symbols; i++) {
-        int from = c->program->symbol[i].plan_symbol;
-        if (from < 0 || !(blob->bound >> from & 1))
-            continue;
-        check_bind(c, CHECK_FROM_PLAN, i, blob->symbol[from]);
+    const uint64_t known = blob->bound;
+    uint64_t bound = 0;
+    for (int i = 0; i < c->program->num_from_plan; i++) {
+        int symbol = c->program->from_plan[i].symbol, from = c->program->from_plan[i].plan_symbol;
+        c->call->dim[symbol] = blob->symbol[from]; /* 0 if it is not known */
+        bound |= (known >> from & 1) << symbol;
     }
+    c->call->bound |= bound;
     return FLASHINFER_OK;
 }
 
 static flashinfer_status check_arguments(struct check *c)
 {
-    for (int i = 0; i < c->program->num_args; i++) {
-        int arg = c->program->order[i];
-        uint8_t kind = c->op->args[arg].kind;
-        TRY(kind <= OP_INOUT ? check_tensor(c, arg) : kind == OP_PLAN ? check_plan(c, arg) : check_value(c, arg));
+    const struct program *program = c->program;
+    for (const uint8_t *at = program->order, *end = at + program->num_args; at < end; at++) {
+        const struct program_arg *a = &program->arg[*at];
+        if (a->kind > OP_INOUT) {
+            TRY(a->kind == OP_PLAN ? check_plan(c, *at) : check_value(c, *at));
+            continue;
+        }
+        const DLTensor *tensor = *(const DLTensor *const *)(c->args + a->offset);
+        TRY(tensor ? check_tensor(c, *at, tensor, false) : check_absent(c, *at));
     }
     if (c->number_tensors)
         TRY(check_number_tensors(c));
@@ -93,10 +100,13 @@ static flashinfer_status check_conditions(const struct check *c)
     for (int i = 0; i < program->num_rules; i++)
         if (!program_rule_holds(program, i, call->dim, call->bound))
             return complain_rule(c, &program->rules[i]);
-    for (uint64_t left = program->num_conditions ? c->absent : 0; left; left &= left - 1) {
+    for (uint64_t left = c->absent & program->conditional; left; left &= left - 1) {
         int arg = __builtin_ctzll(left);
-        if (c->op->args[arg].required_if && program_required(program, arg, call->dim))
-            return complain_missing(c, arg, &program->conditions[program->arg[arg].required_if]);
+        const struct expression *condition = &program->conditions[program->arg[arg].required_if];
+        if (condition->symbol >= 0 && !call->dim[condition->symbol])
+            continue;
+        if (program_required(program, arg, call->dim))
+            return complain_missing(c, arg, condition);
     }
     return FLASHINFER_OK;
 }
@@ -150,8 +160,7 @@ flashinfer_status call_check(struct call *call, const struct op *op, const void 
     call->args = call->storage;
     call->plan = NULL;
     call->bound = 0;
-    for (int i = 0; i < program->num_symbols; i++)
-        call->dim[i] = 0;
+    memset(call->dim, 0, (size_t)program->num_symbols * sizeof *call->dim);
     c.call = call;
     c.program = program;
     c.op = op;
@@ -162,6 +171,7 @@ flashinfer_status call_check(struct call *call, const struct op *op, const void 
     c.device_arg = c.leading_arg = -1;
     c.absent = c.number_tensors = c.deferred = 0;
     c.num_read = c.num_written = 0;
+    memset(c.source, CHECK_FROM_PLAN, sizeof c.source);
     TRY(copy_struct(op->name, "args", call->storage, op->args_bytes, args));
     TRY(check_exec(&c, exec));
     TRY(check_arguments(&c));

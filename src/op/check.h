@@ -29,6 +29,7 @@ struct check {
     bool elsewhere;      /* the caller says where the call runs, whatever the tensors say */
     bool has_output, has_elements;
     DLDevice device; /* of the tensors, once device_arg is known */
+    DLDevice given;  /* the same as that argument gives it */
     int device_arg;  /* the argument that told it, -1 */
     int leading_arg; /* the argument that told the leading axes, -1 */
     int num_leading;
@@ -64,7 +65,9 @@ DLDevice check_canonical_device(DLDevice device);
 bool check_same_device(DLDevice a, DLDevice b);
 
 flashinfer_status check_value(struct check *c, int arg);
-flashinfer_status check_tensor(struct check *c, int arg);
+
+/* any_shape: whatever is declared, its shape is right. */
+flashinfer_status check_tensor(struct check *c, int arg, const DLTensor *tensor, bool any_shape);
 flashinfer_status check_number_tensors(struct check *c);
 
 /* Compares the axes that check_tensor could not, now that all dimensions are known. */
@@ -82,6 +85,13 @@ __attribute__((cold)) flashinfer_status complain_device(const struct check *c, i
 __attribute__((cold)) flashinfer_status complain_rule(const struct check *c, const struct expression *rule);
 __attribute__((cold)) flashinfer_status complain_missing(const struct check *c, int arg, const struct expression *condition);
 __attribute__((cold)) flashinfer_status complain_undefined(const struct check *c, int arg);
+
+/* Notes that an argument is NULL. */
+static inline flashinfer_status check_absent(struct check *c, int arg)
+{
+    c->absent |= UINT64_C(1) << arg;
+    return c->program->arg[arg].flags & OPTIONAL ? FLASHINFER_OK : complain_missing(c, arg, NULL);
+}
 
 /* "cpu", "cuda:1", "device type 4". Returns buffer. */
 char *device_text(DLDevice device, char *buffer, size_t size);

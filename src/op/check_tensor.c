@@ -17,19 +17,25 @@ struct layout {
     bool overflow;
 };
 
+/* Without strides. */
+static inline struct layout measure_packed(const DLTensor *t)
+{
+    struct layout l = {.extent = 1, .dense = true, .unit = true, .nested = true};
+    int64_t signs = 0;
+    for (const int64_t *size = t->shape, *end = size + t->ndim; size < end; size++) {
+        signs |= *size;
+        l.empty |= *size == 0;
+        l.overflow |= __builtin_mul_overflow(l.extent, *size, &l.extent);
+    }
+    l.impossible = signs < 0;
+    return l;
+}
+
 /* Axes of size 0 or 1 have no say in strides. */
-static inline struct layout measure(const DLTensor *t)
+static inline struct layout measure_strided(const DLTensor *t)
 {
     struct layout l = {.extent = 1, .dense = true, .unit = true, .nested = true};
     int64_t dense = 1;
-    if (!t->strides) {
-        for (int i = 0; i < t->ndim; i++) {
-            l.empty |= t->shape[i] == 0;
-            l.impossible |= t->shape[i] < 0;
-            l.overflow |= __builtin_mul_overflow(l.extent, t->shape[i], &l.extent);
-        }
-        return l;
-    }
     for (int i = t->ndim - 1; i >= 0; i--) {
         int64_t size = t->shape[i], stride = t->strides[i], reach;
         if (size > 1) {
@@ -61,18 +67,23 @@ DLDevice check_canonical_device(DLDevice device)
 
 bool check_same_device(DLDevice a, DLDevice b)
 {
-    return a.device_type == b.device_type && a.device_id == b.device_id;
+    return !memcmp(&a, &b, sizeof a);
 }
 
-static inline flashinfer_status check_device(struct check *c, int arg, const struct op_arg *declared, DLDevice given)
+static inline flashinfer_status check_device(struct check *c, int arg, DLDevice given)
 {
+    const struct program_arg *a = &c->program->arg[arg];
+    const bool host = a->flags & HOST && a->kind <= OP_INOUT;
+    if (!host && c->device_arg >= 0 && check_same_device(given, c->given))
+        return FLASHINFER_OK;
     DLDevice device = check_canonical_device(given);
-    if (declared->flags & HOST && op_is_tensor(declared))
+    if (host)
         return device.device_type == kDLCPU ? FLASHINFER_OK : complain_device(c, arg, given);
     if (c->device_arg < 0) {
         if (device.device_type != kDLCPU && device.device_type != kDLCUDA)
             return complain_device(c, arg, given);
         c->device = device;
+        c->given = given;
         c->device_arg = arg;
     }
     return check_same_device(device, c->device) ? FLASHINFER_OK : complain_device(c, arg, given);
@@ -89,7 +100,7 @@ static const DLTensor *given(const struct check *c, int arg)
 }
 
 /* An absent argument passes the question on to the one it is like. */
-static bool dtype_is_right(const struct check *c, int arg, DLDataType type)
+static inline bool dtype_is_right(const struct check *c, int arg, DLDataType type)
 {
     const struct program_arg *a = &c->program->arg[arg];
     for (int steps = 0; a->like >= 0 && steps < OP_MAX_ARGS; steps++) {
@@ -111,7 +122,7 @@ static bool dtype_is_right(const struct check *c, int arg, DLDataType type)
 /* How an axis of that size goes with what is known. */
 enum fit { FITS, MISFITS, UNKNOWN };
 
-static inline enum fit bind_axis(struct check *c, int arg, const struct expression *axis, int64_t size)
+static enum fit bind_axis(struct check *c, int arg, const struct expression *axis, int64_t size)
 {
     struct call *call = c->call;
     int64_t expected;
@@ -123,12 +134,12 @@ static inline enum fit bind_axis(struct check *c, int arg, const struct expressi
         check_bind(c, arg, symbol, value);
         return FITS;
     }
-    if (symbol >= 0 && axis->scale == 1 && axis->offset == 0)
-        return size == call->dim[symbol] ? FITS : MISFITS;
     if (axis->is_constant)
         return size == axis->offset ? FITS : MISFITS;
     if (axis->symbols & ~call->bound)
         return UNKNOWN;
+    if (symbol >= 0 && axis->scale == 1)
+        return !__builtin_add_overflow(call->dim[symbol], axis->offset, &expected) && expected == size ? FITS : MISFITS;
     return expression_evaluate(axis, call->dim, &expected) && expected == size ? FITS : MISFITS;
 }
 
@@ -157,18 +168,24 @@ static enum fit bind_leading(struct check *c, int arg, const DLTensor *t, int nu
     return FITS;
 }
 
-static inline enum fit bind_shape(struct check *c, int arg, const DLTensor *t)
+__attribute__((always_inline)) static inline enum fit bind_shape(struct check *c, int arg, const DLTensor *t)
 {
     const struct program_alternative *shape = check_shape_of(c, arg);
     if (!shape)
         return MISFITS;
-    const struct expression *axis = &c->program->axes[shape->first];
     int num_leading = t->ndim - shape->count;
     if (shape->leading ? num_leading < 0 || bind_leading(c, arg, t, num_leading) != FITS : num_leading != 0)
         return MISFITS;
+    const struct expression *axis = &c->program->axes[shape->first];
     enum fit fit = FITS;
-    for (int i = 0; i < shape->count; i++) {
-        enum fit one = bind_axis(c, arg, &axis[i], t->shape[num_leading + i]);
+    for (const int64_t *size = t->shape + num_leading, *end = t->shape + t->ndim; size < end; size++, axis++) {
+        int symbol = axis->symbol;
+        if (symbol >= 0 && c->call->bound >> symbol & 1) {
+            if (*size != c->call->dim[symbol])
+                return MISFITS;
+            continue;
+        }
+        enum fit one = bind_axis(c, arg, axis, *size);
         if (one == MISFITS)
             return MISFITS;
         fit = one == UNKNOWN ? UNKNOWN : fit;
@@ -179,7 +196,7 @@ static inline enum fit bind_shape(struct check *c, int arg, const DLTensor *t)
 /* The struct itself: nothing of it may be read before. */
 static inline bool is_readable(const DLTensor *t)
 {
-    return t->ndim >= 0 && t->ndim <= TENSOR_MAX_DIMS && (t->ndim == 0 || t->shape);
+    return (uint32_t)t->ndim <= TENSOR_MAX_DIMS && (t->shape || t->ndim == 0);
 }
 
 __attribute__((cold)) static flashinfer_status complain_unreadable(const struct check *c, int arg, const DLTensor *t)
@@ -199,10 +216,28 @@ __attribute__((cold)) static flashinfer_status complain_size(const struct check 
                 c->op->args[arg].name, (long long)t->shape[i]);
 }
 
-/* Strides, data and its alignment; then where it lies. */
-static inline flashinfer_status check_memory(struct check *c, int arg, const struct op_arg *declared, const DLTensor *t,
-                                             struct layout l)
+__attribute__((cold)) static flashinfer_status complain_too_large(const struct check *c, int arg)
 {
+    return fail(FLASHINFER_INVALID, "%s: %s does not fit into memory: its sizes are too large", c->op->name,
+                c->op->args[arg].name);
+}
+
+__attribute__((cold)) static flashinfer_status complain_no_data(const struct check *c, int arg)
+{
+    return fail(FLASHINFER_INVALID, "%s: %s.data is NULL, but it has elements", c->op->name, c->op->args[arg].name);
+}
+
+__attribute__((cold)) static flashinfer_status complain_misaligned(const struct check *c, int arg, uintptr_t address, int bytes)
+{
+    return fail(FLASHINFER_INVALID, "%s: %s begins at %p, must be a multiple of its element's %d bytes", c->op->name,
+                c->op->args[arg].name, (void *)address, bytes);
+}
+
+/* Strides, data and its alignment; then where it lies. */
+__attribute__((always_inline)) static inline flashinfer_status check_memory(struct check *c, int arg, const DLTensor *t,
+                                                                            struct layout l)
+{
+    const uint8_t flags = c->program->arg[arg].flags;
     bool output = c->program->written >> arg & 1;
     c->has_output |= output;
     if (l.empty)
@@ -210,52 +245,52 @@ static inline flashinfer_status check_memory(struct check *c, int arg, const str
     c->has_elements |= output;
     if (l.negative)
         return complain_strides(c, arg, t, "strides must not be negative");
-    if (!l.unit && !(declared->flags & STRIDED))
+    if (!l.unit && !(flags & STRIDED))
         return complain_strides(c, arg, t, "the last axis must have stride 1");
-    if (!l.dense && declared->flags & DENSE)
+    if (!l.dense && flags & DENSE)
         return complain_strides(c, arg, t, "it must be dense");
     uintptr_t bytes = (uintptr_t)(t->dtype.bits * t->dtype.lanes) / 8, low, high;
     if (l.overflow || __builtin_add_overflow((uintptr_t)t->data, t->byte_offset, &low) ||
         __builtin_mul_overflow((uintptr_t)l.extent, bytes, &high) || __builtin_add_overflow(low, high, &high) ||
         high > INTPTR_MAX)
-        return fail(FLASHINFER_INVALID, "%s: %s does not fit into memory: its sizes are too large", c->op->name, declared->name);
+        return complain_too_large(c, arg);
     if (!t->data)
-        return c->loosely ? FLASHINFER_OK
-                          : fail(FLASHINFER_INVALID, "%s: %s.data is NULL, but it has elements", c->op->name, declared->name);
+        return c->loosely ? FLASHINFER_OK : complain_no_data(c, arg);
     if (low & (bytes - 1))
-        return fail(FLASHINFER_INVALID, "%s: %s begins at %p, must be a multiple of its element's %d bytes", c->op->name,
-                    declared->name, (void *)low, (int)bytes);
-    return check_overlap(c, arg, t, low, high, l.nested);
+        return complain_misaligned(c, arg, low, (int)bytes);
+    bool meets = output;
+    for (const struct check_span *other = c->written, *end = other + c->num_written; other < end; other++)
+        meets |= low < other->high && other->low < high;
+    if (meets)
+        return check_overlap(c, arg, t, low, high, l.nested);
+    c->read[c->num_read++] = (struct check_span){low, high, t, arg};
+    return FLASHINFER_OK;
 }
 
-static flashinfer_status check_given_tensor(struct check *c, int arg, const DLTensor *t, bool any_shape)
+/* Made twice, with and without strides, of which the second leaves little to ask. */
+__attribute__((always_inline)) static inline flashinfer_status check_measured(struct check *c, int arg, const DLTensor *t,
+                                                                              bool any_shape, struct layout layout)
 {
-    const struct op_arg *declared = &c->op->args[arg];
-    if (!is_readable(t))
-        return complain_unreadable(c, arg, t);
-    struct layout layout = measure(t);
     if (layout.impossible)
         return complain_size(c, arg, t);
     if (!dtype_is_right(c, arg, t->dtype))
         return complain_dtype(c, arg, t);
     if (!c->elsewhere)
-        TRY(check_device(c, arg, declared, t->device));
+        TRY(check_device(c, arg, t->device));
     enum fit fit = any_shape ? FITS : bind_shape(c, arg, t);
     if (fit == MISFITS)
         return complain_shape(c, arg, t);
     if (fit == UNKNOWN)
         c->deferred |= UINT64_C(1) << arg;
-    return check_memory(c, arg, declared, t, layout);
+    return check_memory(c, arg, t, layout);
 }
 
-flashinfer_status check_tensor(struct check *c, int arg)
+flashinfer_status check_tensor(struct check *c, int arg, const DLTensor *t, bool any_shape)
 {
-    const struct op_arg *declared = &c->op->args[arg];
-    const DLTensor *t = given(c, arg);
-    if (t)
-        return check_given_tensor(c, arg, t, false);
-    c->absent |= UINT64_C(1) << arg;
-    return declared->flags & OPTIONAL ? FLASHINFER_OK : complain_missing(c, arg, NULL);
+    if (!is_readable(t))
+        return complain_unreadable(c, arg, t);
+    return t->strides ? check_measured(c, arg, t, any_shape, measure_strided(t))
+                      : check_measured(c, arg, t, any_shape, measure_packed(t));
 }
 
 /* One element, whatever the rank, or the shape that is declared. */
@@ -274,7 +309,7 @@ flashinfer_status check_number_tensors(struct check *c)
             one &= t->shape[i] == 1;
         if (!one && c->program->arg[arg].first_shape < 0)
             return complain_shape(c, arg, t);
-        TRY(check_given_tensor(c, arg, t, one));
+        TRY(check_tensor(c, arg, t, one));
     }
     return FLASHINFER_OK;
 }

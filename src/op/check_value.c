@@ -193,16 +193,12 @@ static flashinfer_status check_dtype(struct check *c, int i)
 
 static flashinfer_status check_pointer(struct check *c, int i)
 {
-    const struct op_arg *arg = &c->op->args[i];
-    if (*(void *const *)op_field(c->args, arg))
-        return FLASHINFER_OK;
-    c->absent |= UINT64_C(1) << i;
-    return arg->flags & OPTIONAL ? FLASHINFER_OK : complain_missing(c, i, NULL);
+    return *(void *const *)op_field(c->args, &c->op->args[i]) ? FLASHINFER_OK : check_absent(c, i);
 }
 
 flashinfer_status check_value(struct check *c, int arg)
 {
-    switch (c->op->args[arg].kind) {
+    switch (c->program->arg[arg].kind) {
     case OP_NUMBER:
         return check_number(c, arg);
     case OP_INT:

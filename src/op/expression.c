@@ -5,9 +5,11 @@
 
 #include <string.h>
 
+/* Where a step finds its right side: `value` itself, the symbol `value`, or the top of the stack, which it takes off. */
+enum step_operand { OPERAND_CONSTANT, OPERAND_SYMBOL, OPERAND_STACK };
+
 enum step_code {
-    STEP_CONSTANT,
-    STEP_SYMBOL,
+    STEP_PUSH,
     STEP_ADD,
     STEP_SUBTRACT,
     STEP_MULTIPLY,
@@ -58,14 +60,27 @@ static bool failed(struct parser *p, const char *error)
     return false;
 }
 
-static bool emit(struct parser *p, enum step_code code, int64_t value, int depth_change)
+static bool emit(struct parser *p, enum step_code code, enum step_operand operand, int64_t value, int depth_change)
 {
     if (p->num_steps == p->room || p->num_steps == EXPRESSION_MAX_STEPS)
         return failed(p, "the expression is too long");
     p->depth += depth_change;
     if (p->depth > EXPRESSION_MAX_DEPTH)
         return failed(p, "the expression is too deep");
-    p->steps[p->num_steps++] = (struct expression_step){value, code};
+    p->steps[p->num_steps++] = (struct expression_step){value, code, operand};
+    return true;
+}
+
+/* Joins the two values that were emitted last. A right side that is one push becomes the step's own operand. */
+static bool emit_binary(struct parser *p, enum step_code code)
+{
+    if (p->error)
+        return false;
+    struct expression_step *last = &p->steps[p->num_steps - 1];
+    if (last->code != STEP_PUSH)
+        return emit(p, code, OPERAND_STACK, 0, -1);
+    last->code = code;
+    p->depth--;
     return true;
 }
 
@@ -143,7 +158,7 @@ static bool parse_integer(struct parser *p, struct form *form)
         if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, *p->at++ - '0', &value))
             return failed(p, "an integer is too large");
     *form = (struct form){.known = true, .symbol = -1, .offset = value};
-    return emit(p, STEP_CONSTANT, value, 1);
+    return emit(p, STEP_PUSH, OPERAND_CONSTANT, value, 1);
 }
 
 static bool parse_product(struct parser *p, struct form *form);
@@ -155,7 +170,7 @@ static bool parse_pair(struct parser *p, enum step_code code, struct form *form)
     struct form argument;
     *form = unknown;
     return parse_or(p, &argument) && expect(p, ",", "a comma is missing") && parse_or(p, &argument) &&
-           expect(p, ")", "a closing parenthesis is missing") && emit(p, code, 0, -1);
+           expect(p, ")", "a closing parenthesis is missing") && emit_binary(p, code);
 }
 
 /* ceil(a/b), after the parenthesis. */
@@ -164,7 +179,7 @@ static bool parse_ceil(struct parser *p, struct form *form)
     struct form argument;
     *form = unknown;
     return parse_product(p, &argument) && expect(p, "/", "ceil takes a quotient, a/b") && parse_unary(p, &argument) &&
-           expect(p, ")", "ceil takes a quotient, a/b") && emit(p, STEP_CEIL_DIVIDE, 0, -1);
+           expect(p, ")", "ceil takes a quotient, a/b") && emit_binary(p, STEP_CEIL_DIVIDE);
 }
 
 static bool parse_name(struct parser *p, struct form *form)
@@ -177,7 +192,7 @@ static bool parse_name(struct parser *p, struct form *form)
         return failed(p, "a name is not known");
     p->symbols |= UINT64_C(1) << symbol;
     *form = (struct form){.known = true, .symbol = symbol, .scale = 1};
-    return emit(p, STEP_SYMBOL, symbol, 1);
+    return emit(p, STEP_PUSH, OPERAND_SYMBOL, symbol, 1);
 }
 
 static bool take_call(struct parser *p, const char *name)
@@ -214,7 +229,7 @@ static bool parse_unary(struct parser *p, struct form *form)
     bool good = parse_primary(p, form);
     if (negative) {
         *form = add_forms((struct form){.known = true, .symbol = -1}, *form, -1);
-        good = good && emit(p, STEP_NEGATE, 0, 0);
+        good = good && emit(p, STEP_NEGATE, OPERAND_CONSTANT, 0, 0);
     }
     p->nesting--;
     return good;
@@ -235,7 +250,7 @@ static bool parse_product(struct parser *p, struct form *form)
         else
             return true;
         struct form right;
-        if (!parse_unary(p, &right) || !emit(p, code, 0, -1))
+        if (!parse_unary(p, &right) || !emit_binary(p, code))
             return false;
         *form = code == STEP_MULTIPLY ? multiply_forms(*form, right) : code == STEP_DIVIDE ? divide_forms(*form, right) : unknown;
     }
@@ -250,13 +265,13 @@ static bool parse_sum(struct parser *p, struct form *form)
         if (!add && !take(p, "-"))
             return true;
         struct form right;
-        if (!parse_product(p, &right) || !emit(p, add ? STEP_ADD : STEP_SUBTRACT, 0, -1))
+        if (!parse_product(p, &right) || !emit_binary(p, add ? STEP_ADD : STEP_SUBTRACT))
             return false;
         *form = add_forms(*form, right, add ? 1 : -1);
     }
 }
 
-/* STEP_CONSTANT if no comparison is next. */
+/* STEP_PUSH if no comparison is next. */
 static enum step_code take_comparison(struct parser *p)
 {
     static const struct {
@@ -267,7 +282,7 @@ static enum step_code take_comparison(struct parser *p)
     for (size_t i = 0; i < sizeof comparisons / sizeof *comparisons; i++)
         if (take(p, comparisons[i].token))
             return comparisons[i].code;
-    return STEP_CONSTANT;
+    return STEP_PUSH;
 }
 
 static bool parse_comparison(struct parser *p, struct form *form)
@@ -275,12 +290,12 @@ static bool parse_comparison(struct parser *p, struct form *form)
     if (!parse_sum(p, form))
         return false;
     enum step_code code = take_comparison(p);
-    if (code == STEP_CONSTANT)
+    if (code == STEP_PUSH)
         return true;
-    if (!parse_sum(p, form) || !emit(p, code, 0, -1))
+    if (!parse_sum(p, form) || !emit_binary(p, code))
         return false;
     *form = unknown;
-    return take_comparison(p) == STEP_CONSTANT || failed(p, "a < b < c is written a < b and b < c");
+    return take_comparison(p) == STEP_PUSH || failed(p, "a < b < c is written a < b and b < c");
 }
 
 /* A row of operands with `and` or `or` between them; what each evaluates to is settled by a jump to the end of its operator. */
@@ -291,7 +306,8 @@ static bool parse_chain(struct parser *p, const char *word, enum step_code code,
         return false;
     while (take(p, word)) {
         int jump = p->num_steps;
-        if (!emit(p, code, 0, -1) || !operand(p, form) || !emit(p, STEP_TRUTH, 0, 0))
+        if (!emit(p, code, OPERAND_CONSTANT, 0, -1) || !operand(p, form) ||
+            !emit(p, STEP_TRUTH, OPERAND_CONSTANT, 0, 0))
             return false;
         p->steps[jump].value = p->num_steps - jump - 1;
         *form = unknown;
@@ -318,7 +334,9 @@ const char *expression_compile(struct expression *out, const char *text, int len
         if (p.at < p.end)
             failed(&p, "an operator is missing");
     }
-    *out = (struct expression){.linear = form.known && form.scale > 0 ? form.symbol : -1,
+    bool simple = form.known && form.symbol >= 0 && form.scale == 1 && form.offset == 0;
+    *out = (struct expression){.symbol = simple ? form.symbol : -1,
+                               .linear = form.known && form.scale > 0 ? form.symbol : -1,
                                .quotient = form.divisor ? form.symbol : -1,
                                .divisor = form.divisor,
                                .is_constant = form.known && form.symbol < 0,
@@ -344,7 +362,7 @@ static bool floor_divide(int64_t a, int64_t b, int64_t *quotient, int64_t *remai
 }
 
 /* a op b in *a; false if that has no value. */
-static bool apply(enum step_code code, int64_t *a, int64_t b)
+static inline bool apply(enum step_code code, int64_t *a, int64_t b)
 {
     int64_t rest;
     switch (code) {
@@ -384,6 +402,11 @@ static bool apply(enum step_code code, int64_t *a, int64_t b)
     case STEP_GREATER_EQUAL:
         *a = *a >= b;
         return true;
+    case STEP_TRUTH:
+        *a = *a != 0;
+        return true;
+    case STEP_NEGATE:
+        return !__builtin_sub_overflow(0, *a, a);
     default:
         return false;
     }
@@ -391,39 +414,32 @@ static bool apply(enum step_code code, int64_t *a, int64_t b)
 
 bool expression_evaluate(const struct expression *expression, const int64_t *symbols, int64_t *value)
 {
-    int64_t stack[EXPRESSION_MAX_DEPTH + 1];
-    int top = -1;
+    int64_t stack[EXPRESSION_MAX_DEPTH + 1]; /* below `top` */
+    int64_t top = 0;
+    int depth = 0;
     const struct expression_step *step = expression->steps, *end = step + expression->num_steps;
     for (; step < end; step++) {
-        switch ((enum step_code)step->code) {
-        case STEP_CONSTANT:
-            stack[++top] = step->value;
-            break;
-        case STEP_SYMBOL:
-            stack[++top] = symbols[step->value];
-            break;
-        case STEP_TRUTH:
-            stack[top] = stack[top] != 0;
-            break;
-        case STEP_NEGATE:
-            if (__builtin_sub_overflow(0, stack[top], &stack[top]))
-                return false;
-            break;
-        case STEP_AND:
-        case STEP_OR:
-            if ((stack[top] != 0) == (step->code == STEP_OR)) {
-                stack[top] = step->code == STEP_OR;
-                step += step->value;
+        int64_t right = step->value;
+        if (step->operand == OPERAND_SYMBOL) {
+            right = symbols[right];
+        } else if (step->operand == OPERAND_STACK) {
+            right = top;
+            top = stack[--depth];
+        }
+        if (step->code == STEP_PUSH) {
+            stack[depth++] = top;
+            top = right;
+        } else if (step->code == STEP_AND || step->code == STEP_OR) {
+            if ((top != 0) == (step->code == STEP_OR)) {
+                top = top != 0;
+                step += right;
             } else {
-                top--;
+                top = stack[--depth];
             }
-            break;
-        default:
-            top--;
-            if (!apply((enum step_code)step->code, &stack[top], stack[top + 1]))
-                return false;
+        } else if (!apply((enum step_code)step->code, &top, right)) {
+            return false;
         }
     }
-    *value = stack[0];
+    *value = top;
     return true;
 }

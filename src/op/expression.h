@@ -10,16 +10,17 @@
 #include <stdint.h>
 
 enum {
-    EXPRESSION_MAX_STEPS = 64, /* of one expression */
+    EXPRESSION_MAX_STEPS = 32, /* of one expression */
     EXPRESSION_MAX_DEPTH = 16  /* values on the stack; also of parentheses */
 };
 
 struct expression_step {
     int64_t value; /* constant, symbol or how many steps to jump */
-    int32_t code;
+    int32_t code, operand;
 };
 
 struct expression {
+    int32_t symbol;   /* the value is that symbol; -1: it is not that simple */
     int32_t linear;   /* the value is scale * symbol `linear` + offset, scale > 0; -1: it is not of that form */
     int32_t quotient; /* the value is symbol `quotient` // divisor, divisor > 0; -1: it is not of that form */
     int64_t scale, offset, divisor;

@@ -7,14 +7,21 @@
 #include "core/status.h"
 
 /* Odd factors, each another one: no word can change alone, and hardly two. */
-static uint64_t add_words(uint64_t sum, const void *words, size_t bytes)
+static inline uint64_t add_words(uint64_t sum, const void *words, size_t bytes)
 {
-    uint64_t word;
-    for (size_t at = 0; at < bytes; at += sizeof word) {
-        memcpy(&word, (const char *)words + at, sizeof word);
-        sum += word * (at | 1);
+    uint64_t word, odd = 0, factor = 1;
+    const char *at = words, *end = at + bytes;
+    for (; at + sizeof word < end; at += 2 * sizeof word, factor += 4) {
+        memcpy(&word, at, sizeof word);
+        sum += word * factor;
+        memcpy(&word, at + sizeof word, sizeof word);
+        odd += word * (factor + 2);
     }
-    return sum;
+    if (at < end) {
+        memcpy(&word, at, sizeof word);
+        sum += word * factor;
+    }
+    return sum + odd;
 }
 
 /* Over all that is used. */

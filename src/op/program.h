@@ -21,8 +21,10 @@ struct program_alternative {
     bool leading;
 };
 
-/* An argument. Numbers of arguments are places in op->args. */
+/* An argument, in less than a cache line. Numbers of arguments are places in op->args. */
 struct program_arg {
+    uint8_t kind, flags; /* as declared, as is offset */
+    uint16_t offset;
     int16_t symbol;      /* INT, ENUM, DTYPE: its symbol; else -1 */
     int16_t like;        /* the argument whose dtype this one has (DTYPE: defaults to), -1 */
     int16_t like_symbol; /* the symbol of the plan's DTYPE argument that this dtype is, -1 */
@@ -47,12 +49,17 @@ struct program {
     uint64_t build; /* hash of the library's version and this declaration */
     struct program_arg arg[OP_MAX_ARGS];
     uint64_t written;           /* bit i: argument i is OUT or INOUT */
+    uint64_t conditional;       /* bit i: argument i has a required_if */
     uint8_t order[OP_MAX_ARGS]; /* arguments as they are checked: plan, values, inputs, outputs */
     struct {
         const char *name;
         int arg;         /* the INT, ENUM or DTYPE argument of this name, -1 */
         int plan_symbol; /* the plan's symbol that gives the value, -1 */
     } symbol[OP_MAX_DIMS];
+    struct {
+        uint8_t symbol, plan_symbol;
+    } from_plan[OP_MAX_DIMS]; /* the symbols that the plan may know */
+    int num_from_plan;
     const struct program_alternative *shapes;
     const struct expression *axes;
     const struct expression *rules; /* in the order of op->rules */

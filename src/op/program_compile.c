@@ -262,8 +262,8 @@ static bool check_field(struct compiler *c, const struct op_arg *arg)
 static bool compile_argument(struct compiler *c, const struct op_arg *arg, struct program_arg *out)
 {
     struct program *p = &c->out->program;
-    *out = (struct program_arg){
-        .symbol = -1, .like = -1, .like_symbol = -1, .by = -1, .first_shape = -1, .required_if = -1, .value_of = -1};
+    *out = (struct program_arg){.kind = arg->kind, .flags = arg->flags, .offset = arg->offset, .symbol = -1, .like = -1,
+                                .like_symbol = -1, .by = -1, .first_shape = -1, .required_if = -1, .value_of = -1};
     if (!check_field(c, arg) || !compile_dtypes(c, out, arg) || !compile_aliases(c, out, arg))
         return false;
     if (arg->shape && !compile_shape(c, out, arg))
@@ -323,6 +323,7 @@ static bool compile_rules(struct compiler *c)
         const char *condition = c->op->args[i].required_if;
         if (!condition)
             continue;
+        p->conditional |= UINT64_C(1) << i;
         p->arg[i].required_if = (int16_t)p->num_conditions;
         if (!compile_expression(c, &c->out->conditions[p->num_conditions++], condition, (int)strlen(condition)))
             return false;
@@ -362,6 +363,16 @@ static void order_arguments(struct program *p)
         for (int i = 0; i < p->num_args; i++)
             if (stage(&p->op->args[i]) == s)
                 p->order[n++] = (uint8_t)i;
+}
+
+static void list_symbols_from_plan(struct program *p)
+{
+    for (int i = 0; i < p->num_symbols; i++) {
+        if (p->symbol[i].plan_symbol < 0)
+            continue;
+        p->from_plan[p->num_from_plan].symbol = (uint8_t)i;
+        p->from_plan[p->num_from_plan++].plan_symbol = (uint8_t)p->symbol[i].plan_symbol;
+    }
 }
 
 static uint64_t hash_bytes(uint64_t hash, const void *data, size_t size)
@@ -422,5 +433,6 @@ struct program *program_compile(const struct op *op)
         return NULL;
     }
     order_arguments(&out->program);
+    list_symbols_from_plan(&out->program);
     return &out->program;
 }
