@@ -45,16 +45,14 @@ bool tensor_is_dense(const DLTensor *t)
 
 bool tensor_is_aligned(const DLTensor *t, int bytes)
 {
-    if ((uintptr_t)tensor_data(t) % (uintptr_t)bytes)
-        return false;
-    int64_t element = dtype_bytes(tensor_dtype(t)), dense = 1;
+    uint64_t element = (uint64_t)dtype_bytes(tensor_dtype(t)), dense = 1, bits = (uintptr_t)tensor_data(t);
     for (int i = t->ndim - 1; i >= 0; i--) {
-        int64_t stride = t->strides ? t->strides[i] : dense;
-        if (i < t->ndim - 1 && t->shape[i] > 1 && stride * element % bytes)
-            return false;
-        dense *= t->shape[i];
+        uint64_t stride = t->strides ? (uint64_t)t->strides[i] : dense;
+        if (i < t->ndim - 1 && t->shape[i] > 1)
+            bits |= stride * element;
+        dense *= (uint64_t)t->shape[i];
     }
-    return true;
+    return (bits & (uint64_t)(bytes - 1)) == 0;
 }
 
 bool tensor_rows(const DLTensor *t, int keep, int64_t *rows, int64_t *stride)

@@ -22,7 +22,7 @@ int64_t tensor_elements(const DLTensor *t);
 /* True if elements lie one after the other in row-major order; axes of size 0 or 1 have no say. */
 bool tensor_is_dense(const DLTensor *t);
 
-/* True if data and every stride but the last are multiples of `bytes`. */
+/* True if data and every stride but the last are multiples of `bytes`, a power of two. */
 bool tensor_is_aligned(const DLTensor *t, int bytes);
 
 /* Sees the leading axes, all but the last `keep`, as one axis. False if no single stride walks them. At most
