@@ -8,6 +8,13 @@
 
 #include "vec.h"
 
+/* The last n lanes; the others are zero. */
+INLINE vec vec_keep_last(vec x, int64_t n)
+{
+    const veci lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return (vec)((veci)x & (lane >= (int32_t)(LANES - n)));
+}
+
 #ifdef __AVX512BF16__
 enum { DOT_UNIT_bf16 = 2 };
 
@@ -65,12 +72,30 @@ enum { DOT_STEP_f16 = LANES * DOT_UNIT_f16, DOT_STEP_bf16 = LANES * DOT_UNIT_bf1
 DOT_PARTIAL(f16)
 DOT_PARTIAL(bf16)
 
+/* The last n elements before `end`, in the last places; the other places are zero. DOT_STEP elements can be read
+ * before `end`. */
+#if defined __AVX512BF16__
+INLINE vec dot_load_last_bf16(const bf16 *end, int64_t n)
+{
+    typedef uint16_t elements __attribute__((vector_size(4 * LANES)));
+    elements x, place;
+    memcpy(&x, end - DOT_STEP_bf16, sizeof x);
+    for (int i = 0; i < DOT_STEP_bf16; i++)
+        place[i] = (uint16_t)i;
+    return (vec)(x & (elements)(place >= (uint16_t)(DOT_STEP_bf16 - n)));
+}
+#else
+INLINE vec dot_load_last_bf16(const bf16 *end, int64_t n) { return vec_keep_last(vec_load_bf16(end - LANES), n); }
+#endif
+INLINE vec dot_load_last_f16(const f16 *end, int64_t n) { return vec_keep_last(vec_load_f16(end - LANES), n); }
+
 /* The same names with the type as an argument, which may itself be a constant. */
 #define DOT_CAT(name, T) name##_##T
 #define DOT_UNIT(T) DOT_CAT(DOT_UNIT, T)
 #define DOT_STEP(T) DOT_CAT(DOT_STEP, T)
 #define dot_load(T, from) DOT_CAT(dot_load, T)(from)
 #define dot_load_n(T, from, n) DOT_CAT(dot_load_n, T)(from, n)
+#define dot_load_last(T, end, n) DOT_CAT(dot_load_last, T)(end, n)
 #define dot_add(T, sum, a, b) DOT_CAT(dot_add, T)(sum, a, b)
 /* Sixteen elements of a as units, or of a and b as pairs where units are pairs. */
 #define dot_pack(T, a, b) DOT_CAT(dot_pack, T)(a, b)

@@ -141,12 +141,12 @@ static const char *fit_sm80(const struct call *call, struct way *way)
 
 static const char *fit_small_m_cpu(const struct call *call, struct way *way)
 {
-    enum { MAX_ROWS = 32, COLUMNS = 16, ROWS_AT_ONCE = 4, BYTES_PER_PART = 65536, MAX_PARTS = 512 };
+    enum { MAX_ROWS = 48, COLUMNS = 16, ROWS_AT_ONCE = 4, BYTES_PER_PART = 65536, MAX_PARTS = 512 };
     struct mm_args a = kernel_args(call);
     if (a.b_k_stride != 1)
         return columns_not_contiguous;
     if (a.m > MAX_ROWS && !is_invariant(call) && !call->exec.kernel)
-        return "a has more than 32 rows, for which packing b pays";
+        return "a has more than 48 rows, for which packing b pays";
     double bytes = 2.0 * (double)a.n * (double)a.k * (double)ceil_div(a.m, ROWS_AT_ONCE);
     int64_t parts = bytes > (double)BYTES_PER_PART * MAX_PARTS ? MAX_PARTS : (int64_t)(bytes / BYTES_PER_PART);
     way->value[WAY_GRID] = most(1, least(parts, ceil_div(a.n, COLUMNS)));
@@ -243,7 +243,8 @@ static const char *fit_cublaslt(const struct call *call, struct way *way)
     if ((why = cublaslt_missing()) || !call->device->context)
         return why;
     if (call->exec.workspace)
-        shape.workspace = call->exec.workspace_size < CUBLASLT_WORKSPACE ? (int64_t)call->exec.workspace_size : CUBLASLT_WORKSPACE;
+        shape.workspace = (int64_t)(call->exec.workspace_size < CUBLASLT_WORKSPACE ? call->exec.workspace_size
+                                                                                   : CUBLASLT_WORKSPACE);
     why = cublaslt_plan(&shape, call->device, &plan);
     way->value[WAY_PLAN] = (int64_t)(uintptr_t)plan;
     return why;

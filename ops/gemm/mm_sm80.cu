@@ -128,7 +128,8 @@ DEVICE void multiply(float (&sum)[WARP_M / 16][WARP_N / 8][4], const T *a, const
         for (int j = 0; j < WARP_N / 16; j++)
 #if LOADER == MM_ROWS_CONTIGUOUS
             ldmatrix_x4_trans(y[j], shared_address(b + place(CHUNK * k + lane % 16,
-                                                             (warp_column + 16 * j) / CHUNK + lane / 16, BLOCK_N / CHUNK)));
+                                                             (warp_column + 16 * j) / CHUNK + lane / 16,
+                                                             BLOCK_N / CHUNK)));
 #else
             ldmatrix_x4(y[j], shared_address(b + place(warp_column + 16 * j + lane % 8 + lane / 16 * 8,
                                                        k + lane / 8 % 2, DEPTH / CHUNK)));

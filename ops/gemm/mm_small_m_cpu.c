@@ -3,15 +3,24 @@
  *
  * What limits it is reading b from memory, which is fastest in one sequential stream per thread: the first
  * four rows of a meet one column of b at a time, in the order of addresses; further rows meet four columns at
- * a time, which the caches then hold. Every sum is spread over the lanes of a vec along k, in an order that
- * depends neither on m, n nor on the parts. A part takes a range of columns, sixteen at a time.
+ * a time, which the caches then hold. So do the first four if k is so long that they do not stay in the first
+ * cache. Every sum is spread over the lanes of a vec along k, in an order that depends neither on m, n nor on
+ * the parts. A part takes a range of columns, sixteen at a time.
  *
  *   T    f16, bf16
  *   OUT  f16, bf16, f32 */
+#include <stdbool.h>
+
 #include "dot.h"
 #include "mm_args.h"
 
-enum { STEP = DOT_STEP(T), MAX_ROWS = 4 };
+enum { STEP = DOT_STEP(T), MAX_ROWS = 4, LONG = 2048, AHEAD = 8192 / sizeof(T) };
+
+/* Elements at .. k - 1, fewer than a step, in places that depend on k only. */
+INLINE vec load_rest(const T *x, int64_t at, int64_t k)
+{
+    return at ? dot_load_last(T, x + k, k - at) : dot_load_n(T, x, k);
+}
 
 /* sum[i * columns + j] = the lanes of dot(a[row + i], b[column + j]); what lies outside repeats the last row
  * or column. */
@@ -32,15 +41,22 @@ INLINE void dots(vec *sum, const struct mm_args *p, int64_t row, const int rows,
             x[i] = dot_load(T, a[i] + at);
         for (int j = 0; j < columns; j++) {
             vec y = dot_load(T, b[j] + at);
+            if (rows == MAX_ROWS && columns == 1) /* with fewer rows the machine keeps up by itself */
+                __builtin_prefetch(b[j] + at + AHEAD, 0, 2);
             for (int i = 0; i < rows; i++)
                 sum[i * columns + j] = dot_add(T, sum[i * columns + j], x[i], y);
         }
     }
-    if (at < p->k)
+    if (at < p->k) {
+        vec x[MAX_ROWS];
         for (int i = 0; i < rows; i++)
-            for (int j = 0; j < columns; j++)
-                sum[i * columns + j] = dot_add(T, sum[i * columns + j], dot_load_n(T, a[i] + at, p->k - at),
-                                               dot_load_n(T, b[j] + at, p->k - at));
+            x[i] = load_rest(a[i], at, p->k);
+        for (int j = 0; j < columns; j++) {
+            vec y = load_rest(b[j], at, p->k);
+            for (int i = 0; i < rows; i++)
+                sum[i * columns + j] = dot_add(T, sum[i * columns + j], x[i], y);
+        }
+    }
 }
 
 /* Writes the outputs of `rows` rows and LANES / rows columns, whose sums stand in that order. */
@@ -65,19 +81,23 @@ INLINE void store(const vec sum[LANES], const struct mm_args *p, int64_t row, co
             memcpy(out, result + i * columns, (size_t)width * sizeof *out);
 }
 
-/* The first `rows` rows of a with LANES columns of b, column by column. */
-INLINE void stream(const struct mm_args *p, const int rows, int64_t column)
+/* `rows` rows of a from `row` on with LANES columns of b, column by column or all that are stored together. */
+INLINE void sixteen_columns(const struct mm_args *p, int64_t row, const int rows, int64_t column, bool one_by_one)
 {
     const int columns = LANES / rows;
     for (int64_t end = column + LANES; column < end && column < p->n; column += columns) {
         vec sum[LANES];
-        for (int j = 0; j < columns; j++) {
-            vec one[MAX_ROWS];
-            dots(one, p, 0, rows, column + j, 1);
-            for (int i = 0; i < rows; i++)
-                sum[i * columns + j] = one[i];
+        if (rows == MAX_ROWS && !one_by_one) {
+            dots(sum, p, row, rows, column, columns);
+        } else {
+            for (int j = 0; j < columns; j++) {
+                vec one[MAX_ROWS];
+                dots(one, p, row, rows, column + j, 1);
+                for (int i = 0; i < rows; i++)
+                    sum[i * columns + j] = one[i];
+            }
         }
-        store(sum, p, 0, rows, column);
+        store(sum, p, row, rows, column);
     }
 }
 
@@ -87,16 +107,11 @@ void mm_small_m_cpu(const struct mm_args *p, int part, int parts)
     for (int64_t group = part_begin(groups, part, parts); group < part_begin(groups, part + 1, parts); group++) {
         int64_t column = group * LANES;
         if (p->m == 1)
-            stream(p, 1, column);
+            sixteen_columns(p, 0, 1, column, true);
         else if (p->m == 2)
-            stream(p, 2, column);
+            sixteen_columns(p, 0, 2, column, true);
         else
-            stream(p, 4, column);
-        for (int64_t row = 4; row < p->m; row += 4)
-            for (int64_t at = column; at < column + LANES && at < p->n; at += 4) {
-                vec sum[LANES];
-                dots(sum, p, row, 4, at, 4);
-                store(sum, p, row, 4, at);
-            }
+            for (int64_t row = 0; row < p->m; row += MAX_ROWS)
+                sixteen_columns(p, row, MAX_ROWS, column, row == 0 && p->k <= LONG);
     }
 }
