@@ -21,10 +21,6 @@ static const struct jit_kernel sm80 = {"rmsnorm_sm80", JIT_CUDA, {"T:dtype", "VE
 static const struct jit_kernel wide_sm80 = {"rmsnorm_wide_sm80", JIT_CUDA, {"T:dtype", "VEC", "ADD_RESIDUAL", "R:dtype"}};
 static const struct jit_kernel cpu = {"rmsnorm_cpu", JIT_CPU, {"T:dtype", "ADD_RESIDUAL", "R:dtype"}};
 
-static const char not_rows[] = "the leading axes of the tensors cannot be walked with two strides";
-static const char not_residual[] = "residual is neither of the dtype of input nor f32";
-static const char too_many_rows[] = "there are more rows than a grid has blocks";
-
 /* Sees axes [0, split) and [split, ndim - 1) as one axis each. False if no single stride walks them. */
 static bool split_rows(const DLTensor *t, int split, int64_t *rows, int64_t *groups, int64_t stride[2])
 {
@@ -54,9 +50,23 @@ static bool fill_args(struct rmsnorm_tensors t, struct rmsnorm_args *a)
 
 static enum dtype residual_dtype(struct rmsnorm_tensors t) { return tensor_dtype(t.residual ? t.residual : t.input); }
 
-static bool residual_is_served(struct rmsnorm_tensors t)
+/* What every row asks of the tensors: NULL, or why they cannot be served. Fills a. */
+static const char *see_args(struct rmsnorm_tensors t, struct rmsnorm_args *a)
 {
-    return residual_dtype(t) == tensor_dtype(t.input) || residual_dtype(t) == DTYPE_F32;
+    if (!fill_args(t, a))
+        return "the leading axes of the tensors cannot be walked with two strides";
+    if (residual_dtype(t) != tensor_dtype(t.input) && residual_dtype(t) != DTYPE_F32)
+        return "residual is neither of the dtype of input nor f32";
+    return NULL;
+}
+
+/* The same, and that a grid has a block for each row. */
+static const char *see_grid(struct rmsnorm_tensors t, struct rmsnorm_args *a)
+{
+    const char *why = see_args(t, a);
+    if (why)
+        return why;
+    return a->rows > INT32_MAX || a->groups > MAX_GRID_Y ? "there are more rows than a grid has blocks" : NULL;
 }
 
 static bool aligned(struct rmsnorm_tensors t, int vec)
@@ -79,12 +89,9 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 const char *rmsnorm_fit_sm80(struct rmsnorm_tensors t, struct way *way)
 {
     struct rmsnorm_args a;
-    if (!fill_args(t, &a))
-        return not_rows;
-    if (!residual_is_served(t))
-        return not_residual;
-    if (a.rows > INT32_MAX || a.groups > MAX_GRID_Y)
-        return too_many_rows;
+    const char *why = see_grid(t, &a);
+    if (why)
+        return why;
     int vec = vector_size(t, a.hidden);
     int64_t pieces = ceil_div(a.hidden, vec);
     int64_t per_thread = ceil_div(pieces, MAX_THREADS);
@@ -104,12 +111,9 @@ const char *rmsnorm_fit_sm80(struct rmsnorm_tensors t, struct way *way)
 const char *rmsnorm_fit_wide_sm80(struct rmsnorm_tensors t, struct way *way)
 {
     struct rmsnorm_args a;
-    if (!fill_args(t, &a))
-        return not_rows;
-    if (!residual_is_served(t))
-        return not_residual;
-    if (a.rows > INT32_MAX || a.groups > MAX_GRID_Y)
-        return too_many_rows;
+    const char *why = see_grid(t, &a);
+    if (why)
+        return why;
     way->value[WAY_THREADS] = MAX_THREADS;
     way->value[WAY_ROWS] = 1;
     int32_t *constant = way_spec(way, &wide_sm80);
@@ -123,10 +127,9 @@ const char *rmsnorm_fit_wide_sm80(struct rmsnorm_tensors t, struct way *way)
 const char *rmsnorm_fit_cpu(struct rmsnorm_tensors t, struct way *way)
 {
     struct rmsnorm_args a;
-    if (!fill_args(t, &a))
-        return not_rows;
-    if (!residual_is_served(t))
-        return not_residual;
+    const char *why = see_args(t, &a);
+    if (why)
+        return why;
     int32_t *constant = way_spec(way, &cpu);
     constant[0] = tensor_dtype(t.input);
     constant[1] = t.residual != NULL;

@@ -233,6 +233,22 @@ static flashinfer_status run_never(const struct call *call, const struct way *wa
 }
 
 /* Declarations that cannot be. */
+/* op_top_k as `change` has it, with the shape of one argument replaced, is refused with that sentence. */
+static void expect_wrong(struct op change, int arg, const char *shape, const char *sentence)
+{
+    _Atomic(const struct program *) slot = NULL;
+    struct op_arg args[8];
+    char expected[200];
+    memcpy(args, op_top_k.args, sizeof args);
+    args[arg].shape = shape;
+    change.args = args;
+    change.compiled = &slot;
+    snprintf(expected, sizeof expected, "the declaration of top_k is wrong: %s", sentence);
+    assert_int_equal(op_validate(&change), FLASHINFER_INTERNAL);
+    assert_string_equal(flashinfer_last_error(), expected);
+    free((void *)(uintptr_t)atomic_load(&slot)); /* which lives as long as its slot */
+}
+
 static void test_wrong_declarations(void **state)
 {
     (void)state;
@@ -246,19 +262,8 @@ static void test_wrong_declarations(void **state)
         {"num_rows d*e", "nothing tells d"},
         {"num_rows indices", "indices is an argument without a value of its own"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        _Atomic(const struct program *) slot = NULL;
-        struct op_arg args[8];
-        struct op op = op_top_k;
-        char expected[200];
-        memcpy(args, op_top_k.args, sizeof args);
-        args[2].shape = cases[i].shape;
-        op.args = args;
-        op.compiled = &slot;
-        snprintf(expected, sizeof expected, "the declaration of top_k is wrong: %s", cases[i].sentence);
-        assert_int_equal(op_validate(&op), FLASHINFER_INTERNAL);
-        assert_string_equal(flashinfer_last_error(), expected);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_wrong(op_top_k, 2, cases[i].shape, cases[i].sentence);
 }
 
 /* Those that compile, but that no problem can be made from, or judged by. */
@@ -279,20 +284,10 @@ static void test_senseless_declarations(void **state)
         {"num_rows k", NULL, kernels, "top_k has neither reference nor verify"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        _Atomic(const struct program *) slot = NULL;
-        struct op_arg args[8];
         struct op op = op_top_k;
-        char expected[200];
-        memcpy(args, op_top_k.args, sizeof args);
-        args[0].shape = cases[i].values_shape;
-        op.args = args;
         op.ranges = cases[i].ranges;
         op.kernels = cases[i].kernels;
-        op.compiled = &slot;
-        snprintf(expected, sizeof expected, "the declaration of top_k is wrong: %s", cases[i].sentence);
-        assert_int_equal(op_validate(&op), FLASHINFER_INTERNAL);
-        assert_string_equal(flashinfer_last_error(), expected);
-        free((void *)(uintptr_t)atomic_load(&slot)); /* which lives as long as its slot */
+        expect_wrong(op, 0, cases[i].values_shape, cases[i].sentence);
     }
 }
 
