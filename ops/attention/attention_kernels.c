@@ -42,7 +42,7 @@ static const float *pointer_of(const flashinfer_number *number)
 }
 
 /* Tiles of `rows` packed rows that hold every request's rows, whatever their lengths. */
-static int64_t count_tiles(const struct call *call, const struct attention_tensors *t, int64_t rows)
+static int64_t count_tiles(const struct call *call, const struct attention_view *t, int64_t rows)
 {
     const struct attention_plan *plan = call->plan;
     int64_t packed_rows = tensor_shape(t->q, 0) * (plan->num_qo_heads / plan->num_kv_heads);
@@ -58,14 +58,15 @@ static int32_t *add_spec(const struct call *call, struct way *way, const struct 
     return constant;
 }
 
-static int32_t is_aligned(const struct attention_tensors *t)
+static int32_t is_aligned(const struct attention_view *t)
 {
     return tensor_is_aligned(t->q, 8) && tensor_is_aligned(t->out, 8) && tensor_is_aligned(t->k_cache, 16) &&
            tensor_is_aligned(t->v_cache, 16);
 }
 
-const char *attention_fit_prefill_sm80(const struct call *call, const struct attention_tensors *t, struct way *way)
+static const char *fit_prefill_sm80(const struct call *call, struct way *way)
 {
+    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
     way->value[WAY_GRID] = count_tiles(call, t, plan->tile_q);
     way->value[WAY_GRID_Y] = plan->num_kv_heads;
@@ -79,8 +80,9 @@ const char *attention_fit_prefill_sm80(const struct call *call, const struct att
     return NULL;
 }
 
-const char *attention_fit_decode_sm80(const struct call *call, const struct attention_tensors *t, struct way *way)
+static const char *fit_decode_sm80(const struct call *call, struct way *way)
 {
+    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
     way->value[WAY_GRID] = plan->workers;
     way->value[WAY_GRID_Y] = 1;
@@ -100,15 +102,17 @@ static const char *fit_cpu(const struct call *call, struct way *way, const struc
     return NULL;
 }
 
-const char *attention_fit_prefill_cpu(const struct call *call, const struct attention_tensors *t, struct way *way)
+static const char *fit_prefill_cpu(const struct call *call, struct way *way)
 {
+    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
     return fit_cpu(call, way, &prefill_cpu, count_tiles(call, t, ATTENTION_CPU_ROWS) * plan->num_kv_heads);
 }
 
 /* Few parts per request keep together what lies together in a page; a part has at most ATTENTION_CPU_ROWS rows. */
-const char *attention_fit_decode_cpu(const struct call *call, const struct attention_tensors *t, struct way *way)
+static const char *fit_decode_cpu(const struct call *call, struct way *way)
 {
+    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
     int64_t group = plan->num_qo_heads / plan->num_kv_heads, batch = tensor_shape(t->q, 0);
     int64_t parts_of_request = group > ATTENTION_CPU_ROWS
@@ -119,8 +123,9 @@ const char *attention_fit_decode_cpu(const struct call *call, const struct atten
     return fit_cpu(call, way, &decode_cpu, batch * parts_of_request);
 }
 
-flashinfer_status attention_run(const struct call *call, const struct attention_tensors *t, const struct way *way)
+static flashinfer_status run(const struct call *call, const struct way *way)
 {
+    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
     int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2, group = plan->num_qo_heads / plan->num_kv_heads;
     bool own_window = t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
@@ -173,3 +178,15 @@ flashinfer_status attention_run(const struct call *call, const struct attention_
         .args_size = sizeof a,
     });
 }
+
+const struct op_kernel batch_prefill_kernels[] = {
+    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
+    {"batch_prefill_cpu", OP_CPU, 0, 0, fit_prefill_cpu, run},
+    {0},
+};
+
+const struct op_kernel batch_decode_kernels[] = {
+    {"batch_decode_sm80", OP_CUDA, 80, 0, fit_decode_sm80, run},
+    {"batch_decode_cpu", OP_CPU, 0, 0, fit_decode_cpu, run},
+    {0},
+};

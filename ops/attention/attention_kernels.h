@@ -39,29 +39,25 @@ struct attention_options {
 const char *attention_plan_fit(const struct attention_options *options);
 flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *options);
 
-/* What the two run ops take. */
-struct attention_tensors {
+/* What the two run ops are seen as. */
+struct attention_view {
     const DLTensor *out, *lse, *q, *k_cache, *v_cache, *qo_indptr, *kv_indptr, *kv_indices, *kv_last_page_len, *sinks;
     const flashinfer_number *q_scale, *k_scale, *v_scale, *window_left;
 };
 
-const char *attention_fit_prefill_sm80(const struct call *call, const struct attention_tensors *t, struct way *way);
-const char *attention_fit_decode_sm80(const struct call *call, const struct attention_tensors *t, struct way *way);
-const char *attention_fit_prefill_cpu(const struct call *call, const struct attention_tensors *t, struct way *way);
-const char *attention_fit_decode_cpu(const struct call *call, const struct attention_tensors *t, struct way *way);
-flashinfer_status attention_run(const struct call *call, const struct attention_tensors *t, const struct way *way);
+extern const struct op_kernel batch_prefill_kernels[], batch_decode_kernels[];
 
 /* Refuses indptr that do not start at 0 or that decrease or lead too far, pages that do not exist, and lengths that no page
  * has. */
-flashinfer_status attention_validate(const struct call *call, const struct attention_tensors *t);
+flashinfer_status attention_validate(const struct call *call);
 
 /* In float64. The tensors are the reference's; for decode, qo_indptr is NULL. */
-void attention_reference(const struct reference *r, const struct attention_tensors *t);
+void attention_reference(const struct reference *r);
 
 /* Puts NaN and other rubbish into the slots of the cache that no request has. */
 void attention_spoil(struct problem *problem);
 
 /* The keys, values, queries and results that a call touches, and its products; lengths as if tokens were shared out evenly. */
-void attention_cost(const struct attention_plan *plan, const struct attention_tensors *t, double *bytes, double *operations);
+void attention_cost(const struct call *call, double *bytes, double *operations);
 
 #endif

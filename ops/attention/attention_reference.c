@@ -15,7 +15,7 @@ enum { MAX_HEAD_DIM = 128 };
 /* A row and the request it belongs to. */
 struct row {
     const struct attention_plan *plan;
-    const struct attention_tensors *t;
+    const struct attention_view *t;
     int64_t request, first_page, kv_len;
     int64_t token, head;         /* in q and out */
     int64_t begin, end;          /* tokens it sees */
@@ -122,7 +122,7 @@ static void compute_row(const struct reference *r, const struct row *row)
 static void compute_request(const struct reference *r, struct row *row)
 {
     const struct attention_plan *p = row->plan;
-    const struct attention_tensors *t = row->t;
+    const struct attention_view *t = row->t;
     const double *qo_indptr = t->qo_indptr ? t->qo_indptr->data : NULL, *kv_indptr = t->kv_indptr->data;
     const double *last_page_len = t->kv_last_page_len->data;
     int64_t first_q = qo_indptr ? (int64_t)qo_indptr[row->request] : row->request;
@@ -146,8 +146,9 @@ static void compute_request(const struct reference *r, struct row *row)
     free(row->logit_error);
 }
 
-void attention_reference(const struct reference *r, const struct attention_tensors *t)
+void attention_reference(const struct reference *r)
 {
+    const struct attention_view *t = r->view;
     const struct attention_plan *plan = r->call->plan;
     struct row row = {.plan = plan, .t = t, .scale = plan->sm_scale * number_of(t->q_scale) * number_of(t->k_scale),
                       .v_scale = number_of(t->v_scale)};
@@ -180,8 +181,10 @@ void attention_spoil(struct problem *problem)
     free(used);
 }
 
-void attention_cost(const struct attention_plan *plan, const struct attention_tensors *t, double *bytes, double *operations)
+void attention_cost(const struct call *call, double *bytes, double *operations)
 {
+    const struct attention_plan *plan = call->plan;
+    const struct attention_view *t = call_view(call);
     double batch = (double)tensor_shape(t->kv_last_page_len, 0), queries = (double)tensor_shape(t->q, 0);
     double tokens = (double)tensor_shape(t->kv_indices, 0) * plan->page_size;
     double width = (double)plan->head_dim * dtype_bytes((enum dtype)plan->dtype);

@@ -12,7 +12,7 @@ struct integers {
     int32_t *qo_indptr, *kv_indptr, *kv_indices, *kv_last_page_len;
 };
 
-static flashinfer_status fetch_all(const struct call *call, const struct attention_tensors *t, struct integers *i)
+static flashinfer_status fetch_all(const struct call *call, const struct attention_view *t, struct integers *i)
 {
     if (t->qo_indptr)
         TRY(validate_fetch(call, t->qo_indptr, &i->qo_indptr));
@@ -21,7 +21,7 @@ static flashinfer_status fetch_all(const struct call *call, const struct attenti
     return validate_fetch(call, t->kv_last_page_len, &i->kv_last_page_len);
 }
 
-static flashinfer_status check_all(const struct call *call, const struct attention_tensors *t, const struct integers *i)
+static flashinfer_status check_all(const struct call *call, const struct attention_view *t, const struct integers *i)
 {
     const struct attention_plan *plan = call->plan;
     int64_t batch = tensor_shape(t->kv_last_page_len, 0), num_pages = tensor_shape(t->k_cache, 0);
@@ -36,8 +36,9 @@ static flashinfer_status check_all(const struct call *call, const struct attenti
     return FLASHINFER_OK;
 }
 
-flashinfer_status attention_validate(const struct call *call, const struct attention_tensors *t)
+flashinfer_status attention_validate(const struct call *call)
 {
+    const struct attention_view *t = call_view(call);
     struct integers i = {0};
     flashinfer_status status = fetch_all(call, t, &i);
     if (!status)

@@ -33,9 +33,10 @@ static const struct op_arg args[] = {
 
 static const char *const rules[] = {"batch <= max_batch_size", NULL};
 
-static struct attention_tensors tensors_of(const struct flashinfer_batch_decode *a)
+static void view(const void *from, void *to)
 {
-    return (struct attention_tensors){
+    const struct flashinfer_batch_decode *a = from;
+    *(struct attention_view *)to = (struct attention_view){
         .out = a->out,
         .lse = a->lse,
         .q = a->q,
@@ -50,48 +51,6 @@ static struct attention_tensors tensors_of(const struct flashinfer_batch_decode 
         .v_scale = &a->v_scale,
         .window_left = &a->window_left,
     };
-}
-
-static const char *fit_sm80(const struct call *call, struct way *way)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_fit_decode_sm80(call, &t, way);
-}
-
-static const char *fit_cpu(const struct call *call, struct way *way)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_fit_decode_cpu(call, &t, way);
-}
-
-static flashinfer_status run(const struct call *call, const struct way *way)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_run(call, &t, way);
-}
-
-static flashinfer_status validate(const struct call *call)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_validate(call, &t);
-}
-
-static const struct op_kernel kernels[] = {
-    {"batch_decode_sm80", OP_CUDA, 80, 0, fit_sm80, run},
-    {"batch_decode_cpu", OP_CPU, 0, 0, fit_cpu, run},
-    {0},
-};
-
-static void reference(const struct reference *r)
-{
-    const struct attention_tensors t = tensors_of(r->args);
-    attention_reference(r, &t);
-}
-
-static void cost(const struct call *call, double *bytes, double *operations)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    attention_cost(call->plan, &t, bytes, operations);
 }
 
 static const struct op_range ranges[] = {{"batch", 1, 24, 0}, {"num_pages", 1, 96, 0}, {"num_indices", 0, 96, 0}, {0}};
@@ -112,5 +71,5 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, one query token each", .rules = rules,
-          .kernels = kernels, .plan = &op_batch_decode_plan, .validate = validate, .ranges = ranges, .shapes = shapes,
-          .reference = reference, .make = attention_spoil, .cost = cost);
+          .view = view, .kernels = batch_decode_kernels, .plan = &op_batch_decode_plan, .validate = attention_validate,
+          .ranges = ranges, .shapes = shapes, .reference = attention_reference, .make = attention_spoil, .cost = attention_cost);

@@ -41,9 +41,10 @@ static const struct op_arg args[] = {
 
 static const char *const rules[] = {"total_q <= max_total_qo", "batch <= max_batch_size", NULL};
 
-static struct attention_tensors tensors_of(const struct flashinfer_batch_prefill *a)
+static void view(const void *from, void *to)
 {
-    return (struct attention_tensors){
+    const struct flashinfer_batch_prefill *a = from;
+    *(struct attention_view *)to = (struct attention_view){
         .out = a->out,
         .lse = a->lse,
         .q = a->q,
@@ -59,48 +60,6 @@ static struct attention_tensors tensors_of(const struct flashinfer_batch_prefill
         .v_scale = &a->v_scale,
         .window_left = &a->window_left,
     };
-}
-
-static const char *fit_sm80(const struct call *call, struct way *way)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_fit_prefill_sm80(call, &t, way);
-}
-
-static const char *fit_cpu(const struct call *call, struct way *way)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_fit_prefill_cpu(call, &t, way);
-}
-
-static flashinfer_status run(const struct call *call, const struct way *way)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_run(call, &t, way);
-}
-
-static flashinfer_status validate(const struct call *call)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    return attention_validate(call, &t);
-}
-
-static const struct op_kernel kernels[] = {
-    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_sm80, run},
-    {"batch_prefill_cpu", OP_CPU, 0, 0, fit_cpu, run},
-    {0},
-};
-
-static void reference(const struct reference *r)
-{
-    const struct attention_tensors t = tensors_of(r->args);
-    attention_reference(r, &t);
-}
-
-static void cost(const struct call *call, double *bytes, double *operations)
-{
-    const struct attention_tensors t = tensors_of(call_args(call));
-    attention_cost(call->plan, &t, bytes, operations);
 }
 
 static const struct op_range ranges[] = {
@@ -123,5 +82,6 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, any number of query tokens each",
-          .rules = rules, .kernels = kernels, .plan = &op_batch_prefill_plan, .validate = validate, .ranges = ranges,
-          .shapes = shapes, .reference = reference, .make = attention_spoil, .cost = cost);
+          .rules = rules, .view = view, .kernels = batch_prefill_kernels, .plan = &op_batch_prefill_plan,
+          .validate = attention_validate, .ranges = ranges, .shapes = shapes, .reference = attention_reference,
+          .make = attention_spoil, .cost = attention_cost);

@@ -19,39 +19,12 @@ static const struct op_arg args[] = {
 
 static const char *const rules[] = {"hidden > 0", NULL};
 
-static struct rmsnorm_tensors tensors(const struct call *call)
+static void view(const void *from, void *to)
 {
-    const struct flashinfer_fused_add_rmsnorm *a = call_args(call);
-    return (struct rmsnorm_tensors){
-        .out = a->input, .input = a->input, .residual = a->residual, .weight = a->weight, .eps = a->eps};
+    const struct flashinfer_fused_add_rmsnorm *a = from;
+    *(struct rmsnorm_view *)to =
+        (struct rmsnorm_view){.out = a->input, .input = a->input, .residual = a->residual, .weight = a->weight, .eps = a->eps};
 }
-
-static const char *fit_sm80(const struct call *call, struct way *way)
-{
-    return rmsnorm_fit_sm80(tensors(call), way);
-}
-
-static const char *fit_wide_sm80(const struct call *call, struct way *way)
-{
-    return rmsnorm_fit_wide_sm80(tensors(call), way);
-}
-
-static const char *fit_cpu(const struct call *call, struct way *way)
-{
-    return rmsnorm_fit_cpu(tensors(call), way);
-}
-
-static flashinfer_status run(const struct call *call, const struct way *way)
-{
-    return rmsnorm_run(call, tensors(call), way);
-}
-
-static const struct op_kernel kernels[] = {
-    {"rmsnorm_sm80", OP_CUDA, 80, 0, fit_sm80, run},
-    {"rmsnorm_wide_sm80", OP_CUDA, 80, 0, fit_wide_sm80, run},
-    {"rmsnorm_cpu", OP_CPU, 0, 0, fit_cpu, run},
-    {0},
-};
 
 static void reference(const struct reference *r)
 {
@@ -90,6 +63,5 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("norm", "residual += input; input = rmsnorm(residual) * weight",
-          .rules = rules, .kernels = kernels, .ranges = ranges, .shapes = shapes, .reference = reference,
-          .cost = cost);
+DEFINE_OP("norm", "residual += input; input = rmsnorm(residual) * weight", .rules = rules, .kernels = rmsnorm_kernels,
+          .view = view, .ranges = ranges, .shapes = shapes, .reference = reference, .cost = cost);

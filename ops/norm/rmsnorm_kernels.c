@@ -31,37 +31,40 @@ static bool split_rows(const DLTensor *t, int split, int64_t *rows, int64_t *gro
     return tensor_rows(t, t->ndim - split, rows, &stride[0]) && tensor_rows(&rest, 1, groups, &stride[1]);
 }
 
-static bool fill_args(struct rmsnorm_tensors t, struct rmsnorm_args *a)
+static bool fill_args(const struct rmsnorm_view *t, struct rmsnorm_args *a)
 {
-    *a = (struct rmsnorm_args){.out = tensor_data(t.out),
-                               .input = tensor_data(t.input),
-                               .residual = t.residual ? tensor_data(t.residual) : NULL,
-                               .weight = tensor_data(t.weight),
-                               .hidden = tensor_shape(t.input, -1),
-                               .eps = (float)t.eps};
+    *a = (struct rmsnorm_args){.out = tensor_data(t->out),
+                               .input = tensor_data(t->input),
+                               .residual = t->residual ? tensor_data(t->residual) : NULL,
+                               .weight = tensor_data(t->weight),
+                               .hidden = tensor_shape(t->input, -1),
+                               .eps = (float)t->eps};
     a->inverse_hidden = (float)(1 / (double)a->hidden);
-    for (int split = t.input->ndim - 1; split >= 0; split--)
-        if (split_rows(t.out, split, &a->rows, &a->groups, a->out_stride) &&
-            split_rows(t.input, split, &a->rows, &a->groups, a->input_stride) &&
-            (!t.residual || split_rows(t.residual, split, &a->rows, &a->groups, a->residual_stride)))
+    for (int split = t->input->ndim - 1; split >= 0; split--)
+        if (split_rows(t->out, split, &a->rows, &a->groups, a->out_stride) &&
+            split_rows(t->input, split, &a->rows, &a->groups, a->input_stride) &&
+            (!t->residual || split_rows(t->residual, split, &a->rows, &a->groups, a->residual_stride)))
             return true;
     return false;
 }
 
-static enum dtype residual_dtype(struct rmsnorm_tensors t) { return tensor_dtype(t.residual ? t.residual : t.input); }
+static enum dtype residual_dtype(const struct rmsnorm_view *t)
+{
+    return tensor_dtype(t->residual ? t->residual : t->input);
+}
 
 /* What every row asks of the tensors: NULL, or why they cannot be served. Fills a. */
-static const char *see_args(struct rmsnorm_tensors t, struct rmsnorm_args *a)
+static const char *see_args(const struct rmsnorm_view *t, struct rmsnorm_args *a)
 {
     if (!fill_args(t, a))
         return "the leading axes of the tensors cannot be walked with two strides";
-    if (residual_dtype(t) != tensor_dtype(t.input) && residual_dtype(t) != DTYPE_F32)
+    if (residual_dtype(t) != tensor_dtype(t->input) && residual_dtype(t) != DTYPE_F32)
         return "residual is neither of the dtype of input nor f32";
     return NULL;
 }
 
 /* The same, and that a grid has a block for each row. */
-static const char *see_grid(struct rmsnorm_tensors t, struct rmsnorm_args *a)
+static const char *see_grid(const struct rmsnorm_view *t, struct rmsnorm_args *a)
 {
     const char *why = see_args(t, a);
     if (why)
@@ -69,14 +72,14 @@ static const char *see_grid(struct rmsnorm_tensors t, struct rmsnorm_args *a)
     return a->rows > INT32_MAX || a->groups > MAX_GRID_Y ? "there are more rows than a grid has blocks" : NULL;
 }
 
-static bool aligned(struct rmsnorm_tensors t, int vec)
+static bool aligned(const struct rmsnorm_view *t, int vec)
 {
     int bytes = vec * 2, residual_bytes = vec * dtype_bytes(residual_dtype(t));
-    return tensor_is_aligned(t.out, bytes) && tensor_is_aligned(t.input, bytes) && tensor_is_aligned(t.weight, bytes) &&
-           (!t.residual || tensor_is_aligned(t.residual, residual_bytes < 16 ? residual_bytes : 16));
+    return tensor_is_aligned(t->out, bytes) && tensor_is_aligned(t->input, bytes) && tensor_is_aligned(t->weight, bytes) &&
+           (!t->residual || tensor_is_aligned(t->residual, residual_bytes < 16 ? residual_bytes : 16));
 }
 
-static int vector_size(struct rmsnorm_tensors t, int64_t hidden)
+static int vector_size(const struct rmsnorm_view *t, int64_t hidden)
 {
     int vec = 8;
     while (vec > 1 && (hidden % vec || !aligned(t, vec)))
@@ -86,8 +89,9 @@ static int vector_size(struct rmsnorm_tensors t, int64_t hidden)
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-const char *rmsnorm_fit_sm80(struct rmsnorm_tensors t, struct way *way)
+static const char *fit_sm80(const struct call *call, struct way *way)
 {
+    const struct rmsnorm_view *t = call_view(call);
     struct rmsnorm_args a;
     const char *why = see_grid(t, &a);
     if (why)
@@ -100,16 +104,17 @@ const char *rmsnorm_fit_sm80(struct rmsnorm_tensors t, struct way *way)
     way->value[WAY_THREADS] = ceil_div(pieces, per_thread * 32) * 32;
     way->value[WAY_ROWS] = way->value[WAY_THREADS] == 32 ? ROWS_PER_BLOCK : 1;
     int32_t *constant = way_spec(way, &sm80);
-    constant[0] = tensor_dtype(t.input);
+    constant[0] = tensor_dtype(t->input);
     constant[1] = vec;
     constant[2] = (int32_t)per_thread;
-    constant[3] = t.residual != NULL;
+    constant[3] = t->residual != NULL;
     constant[4] = residual_dtype(t);
     return NULL;
 }
 
-const char *rmsnorm_fit_wide_sm80(struct rmsnorm_tensors t, struct way *way)
+static const char *fit_wide_sm80(const struct call *call, struct way *way)
 {
+    const struct rmsnorm_view *t = call_view(call);
     struct rmsnorm_args a;
     const char *why = see_grid(t, &a);
     if (why)
@@ -117,30 +122,31 @@ const char *rmsnorm_fit_wide_sm80(struct rmsnorm_tensors t, struct way *way)
     way->value[WAY_THREADS] = MAX_THREADS;
     way->value[WAY_ROWS] = 1;
     int32_t *constant = way_spec(way, &wide_sm80);
-    constant[0] = tensor_dtype(t.input);
+    constant[0] = tensor_dtype(t->input);
     constant[1] = vector_size(t, a.hidden);
-    constant[2] = t.residual != NULL;
+    constant[2] = t->residual != NULL;
     constant[3] = residual_dtype(t);
     return NULL;
 }
 
-const char *rmsnorm_fit_cpu(struct rmsnorm_tensors t, struct way *way)
+static const char *fit_cpu(const struct call *call, struct way *way)
 {
+    const struct rmsnorm_view *t = call_view(call);
     struct rmsnorm_args a;
     const char *why = see_args(t, &a);
     if (why)
         return why;
     int32_t *constant = way_spec(way, &cpu);
-    constant[0] = tensor_dtype(t.input);
-    constant[1] = t.residual != NULL;
+    constant[0] = tensor_dtype(t->input);
+    constant[1] = t->residual != NULL;
     constant[2] = residual_dtype(t);
     return NULL;
 }
 
-flashinfer_status rmsnorm_run(const struct call *call, struct rmsnorm_tensors t, const struct way *way)
+static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct rmsnorm_args a;
-    fill_args(t, &a);
+    fill_args(call_view(call), &a);
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     if (way->spec[0].kernel->target == JIT_CUDA) {
         launch.grid[0] = (uint32_t)ceil_div(a.rows, way->value[WAY_ROWS]);
@@ -152,6 +158,13 @@ flashinfer_status rmsnorm_run(const struct call *call, struct rmsnorm_tensors t,
     }
     return call_launch(call, way, 0, launch);
 }
+
+const struct op_kernel rmsnorm_kernels[] = {
+    {"rmsnorm_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"rmsnorm_wide_sm80", OP_CUDA, 80, 0, fit_wide_sm80, run},
+    {"rmsnorm_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
 
 void rmsnorm_reference(double *y, double *bound, const double *x, const double *weight, int64_t hidden, double eps)
 {

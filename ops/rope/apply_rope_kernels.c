@@ -22,7 +22,7 @@ static const struct jit_kernel cpu = {"apply_rope_cpu", JIT_CPU, {"T:dtype", "PO
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static int32_t num_pairs(const struct rope_problem *p)
+static int32_t num_pairs(const struct rope_view *p)
 {
     return (int32_t)((p->rotary_dim ? p->rotary_dim : tensor_shape(p->q, -1)) / 2);
 }
@@ -33,7 +33,7 @@ static void fill_strides(int64_t stride[2], const DLTensor *t)
     stride[1] = tensor_stride(t, 1);
 }
 
-static struct apply_rope_args fill_args(const struct rope_problem *p)
+static struct apply_rope_args fill_args(const struct rope_view *p)
 {
     int32_t head_dim = (int32_t)tensor_shape(p->q, -1), pairs = num_pairs(p);
     struct apply_rope_args a = {
@@ -58,14 +58,15 @@ static struct apply_rope_args fill_args(const struct rope_problem *p)
     return a;
 }
 
-static bool aligned(const struct rope_problem *p, int bytes)
+static bool aligned(const struct rope_view *p, int bytes)
 {
     return tensor_is_aligned(p->q_rope, bytes) && tensor_is_aligned(p->k_rope, bytes) && tensor_is_aligned(p->q, bytes) &&
            tensor_is_aligned(p->k, bytes);
 }
 
-const char *apply_rope_fit_sm80(const struct rope_problem *p, struct way *way)
+static const char *fit_sm80(const struct call *call, struct way *way)
 {
+    const struct rope_view *p = call_view(call);
     int64_t heads = tensor_shape(p->q, 1) + tensor_shape(p->k, 1), head_dim = tensor_shape(p->q, -1), pairs = num_pairs(p);
     if (tensor_shape(p->q, 0) > INT32_MAX || heads > INT32_MAX || head_dim > INT32_MAX)
         return "there are more tokens, heads or elements than a grid has blocks for";
@@ -90,8 +91,9 @@ const char *apply_rope_fit_sm80(const struct rope_problem *p, struct way *way)
     return NULL;
 }
 
-const char *apply_rope_fit_cpu(const struct rope_problem *p, struct way *way)
+static const char *fit_cpu(const struct call *call, struct way *way)
 {
+    const struct rope_view *p = call_view(call);
     int32_t *constant = way_spec(way, &cpu);
     constant[0] = tensor_dtype(p->q);
     constant[1] = tensor_dtype(p->pos_ids);
@@ -99,9 +101,9 @@ const char *apply_rope_fit_cpu(const struct rope_problem *p, struct way *way)
     return NULL;
 }
 
-flashinfer_status apply_rope_run(const struct call *call, const struct rope_problem *p, const struct way *way)
+static flashinfer_status run(const struct call *call, const struct way *way)
 {
-    struct apply_rope_args a = fill_args(p);
+    struct apply_rope_args a = fill_args(call_view(call));
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     if (way->spec[0].kernel->target == JIT_CUDA) {
         launch.grid[0] = (uint32_t)a.nnz;
@@ -117,6 +119,12 @@ flashinfer_status apply_rope_run(const struct call *call, const struct rope_prob
     return call_launch(call, way, 0, launch);
 }
 
+const struct op_kernel apply_rope_kernels[] = {
+    {"apply_rope_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"apply_rope_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
+
 static void turn(double *x, double *y, double *x_bound, double *y_bound, double angle, double angle_error)
 {
     double rotated_x = *x * cos(angle) - *y * sin(angle), rotated_y = *y * cos(angle) + *x * sin(angle);
@@ -127,7 +135,7 @@ static void turn(double *x, double *y, double *x_bound, double *y_bound, double 
     *y = rotated_y;
 }
 
-static void reference_heads(const struct reference *r, const struct rope_problem *p, const DLTensor *out, const DLTensor *in)
+static void reference_heads(const struct reference *r, const struct rope_view *p, const DLTensor *out, const DLTensor *in)
 {
     int64_t nnz = in->shape[0], heads = in->shape[1], head_dim = in->shape[2], pairs = num_pairs(p);
     const double *position = p->pos_ids->data, *x = in->data;
@@ -147,8 +155,9 @@ static void reference_heads(const struct reference *r, const struct rope_problem
         }
 }
 
-void apply_rope_reference(const struct reference *r, const struct rope_problem *p)
+void apply_rope_reference(const struct reference *r)
 {
+    const struct rope_view *p = r->view;
     reference_heads(r, p, p->q_rope, p->q);
     reference_heads(r, p, p->k_rope, p->k);
 }

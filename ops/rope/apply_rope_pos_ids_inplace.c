@@ -21,41 +21,18 @@ static const struct op_arg args[] = {
 
 static const char *const rules[] = {"head_dim > 0", "head_dim % 2 == 0", "rotary_dim % 2 == 0", "rotary_dim <= head_dim", NULL};
 
-static struct rope_problem problem(const struct flashinfer_apply_rope_pos_ids_inplace *a)
+static void view(const void *from, void *to)
 {
-    return (struct rope_problem){.q_rope = a->q, .k_rope = a->k, .q = a->q, .k = a->k, .pos_ids = a->pos_ids,
-                                 .rotary_dim = a->rotary_dim, .interleave = a->interleave, .rope_scale = a->rope_scale,
-                                 .rope_theta = a->rope_theta};
-}
-
-static const char *fit_sm80(const struct call *call, struct way *way)
-{
-    struct rope_problem p = problem(call_args(call));
-    return apply_rope_fit_sm80(&p, way);
-}
-
-static const char *fit_cpu(const struct call *call, struct way *way)
-{
-    struct rope_problem p = problem(call_args(call));
-    return apply_rope_fit_cpu(&p, way);
-}
-
-static flashinfer_status run(const struct call *call, const struct way *way)
-{
-    struct rope_problem p = problem(call_args(call));
-    return apply_rope_run(call, &p, way);
-}
-
-static const struct op_kernel kernels[] = {
-    {"apply_rope_sm80", OP_CUDA, 80, 0, fit_sm80, run},
-    {"apply_rope_cpu", OP_CPU, 0, 0, fit_cpu, run},
-    {0},
-};
-
-static void reference(const struct reference *r)
-{
-    struct rope_problem p = problem(r->args);
-    apply_rope_reference(r, &p);
+    const struct flashinfer_apply_rope_pos_ids_inplace *a = from;
+    *(struct rope_view *)to = (struct rope_view){.q_rope = a->q,
+                                                 .k_rope = a->k,
+                                                 .q = a->q,
+                                                 .k = a->k,
+                                                 .pos_ids = a->pos_ids,
+                                                 .rotary_dim = a->rotary_dim,
+                                                 .interleave = a->interleave,
+                                                 .rope_scale = a->rope_scale,
+                                                 .rope_theta = a->rope_theta};
 }
 
 static void cost(const struct call *call, double *bytes, double *operations)
@@ -80,6 +57,5 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("rope", "rotary position embedding of q and k at given positions, in place",
-          .rules = rules, .kernels = kernels, .ranges = ranges, .shapes = shapes, .reference = reference,
-          .cost = cost);
+DEFINE_OP("rope", "rotary position embedding of q and k at given positions, in place", .rules = rules, .view = view,
+          .kernels = apply_rope_kernels, .ranges = ranges, .shapes = shapes, .reference = apply_rope_reference, .cost = cost);

@@ -10,7 +10,7 @@ enum { CPU_ELEMENTS_PER_PART = 4096 }; /* some 2 us */
 static const struct jit_kernel sm80 = {"sampling_sm80", JIT_CUDA, {"VEC", "FILTER"}};
 static const struct jit_kernel cpu = {"sampling_cpu", JIT_CPU, {"FILTER"}};
 
-static const char *refuse(const struct sampling_tensors *t)
+static const char *refuse(const struct sampling_view *t)
 {
     if (t->check_nan)
         return "check_nan would have to wait for the device; rows of NaN are told by `valid`";
@@ -21,8 +21,9 @@ static const char *refuse(const struct sampling_tensors *t)
     return NULL;
 }
 
-const char *sampling_fit_sm80(const struct sampling_tensors *t, struct way *way)
+static const char *fit_sm80(const struct call *call, struct way *way)
 {
+    const struct sampling_view *t = call_view(call);
     const char *why = refuse(t);
     if (why)
         return why;
@@ -35,8 +36,9 @@ const char *sampling_fit_sm80(const struct sampling_tensors *t, struct way *way)
     return NULL;
 }
 
-const char *sampling_fit_cpu(const struct sampling_tensors *t, struct way *way)
+static const char *fit_cpu(const struct call *call, struct way *way)
 {
+    const struct sampling_view *t = call_view(call);
     const char *why = refuse(t);
     if (why)
         return why;
@@ -66,9 +68,9 @@ static struct row_floats floats(const flashinfer_number *number)
                                .step = tensor_elements(number->value.tensor) > 1};
 }
 
-flashinfer_status sampling_run(const struct call *call, const struct sampling_tensors *t,
-                               const struct way *way)
+static flashinfer_status run(const struct call *call, const struct way *way)
 {
+    const struct sampling_view *t = call_view(call);
     struct sampling_args a = {.samples = tensor_data(t->samples),
                               .valid = t->valid ? tensor_data(t->valid) : NULL,
                               .probs = tensor_data(t->probs),
@@ -95,3 +97,9 @@ flashinfer_status sampling_run(const struct call *call, const struct sampling_te
     }
     return call_launch(call, way, 0, launch);
 }
+
+const struct op_kernel sampling_kernels[] = {
+    {"sampling_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"sampling_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};

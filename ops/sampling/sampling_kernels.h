@@ -8,7 +8,8 @@
 
 struct problem;
 
-struct sampling_tensors {
+/* What the ops are seen as. */
+struct sampling_view {
     const DLTensor *samples, *valid, *probs, *indices; /* valid and indices may be NULL */
     flashinfer_number seed, offset;
     flashinfer_number top_k, top_p; /* absent: no filter */
@@ -16,14 +17,11 @@ struct sampling_tensors {
     bool joint, check_nan;
 };
 
-const char *sampling_fit_sm80(const struct sampling_tensors *t, struct way *way);
-const char *sampling_fit_cpu(const struct sampling_tensors *t, struct way *way);
-flashinfer_status sampling_run(const struct call *call, const struct sampling_tensors *t,
-                               const struct way *way);
+extern const struct op_kernel sampling_kernels[];
 
 /* Whether each token is one that its filters leave, and the one that inverting the cumulative distribution
  * gives. The tensors are those of the reference. */
-const char *sampling_verify(const struct reference *r, const struct sampling_tensors *t);
+const char *sampling_verify(const struct reference *r);
 
 /* Strews into some rows of random problems what probabilities should not be, and ties. */
 void sampling_make(struct problem *problem);

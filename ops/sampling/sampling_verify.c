@@ -91,8 +91,8 @@ static const char *verify_token(const double *probs, int64_t vocab, int64_t toke
     return NULL;
 }
 
-static const char *verify_row(const struct sampling_tensors *t, const double *probs, int64_t vocab,
-                              int64_t row, double token, double valid, double *sorted)
+static const char *verify_row(const struct sampling_view *t, const double *probs, int64_t vocab, int64_t row, double token,
+                              double valid, double *sorted)
 {
     int64_t n = 0;
     for (int64_t i = 0; probs && i < vocab; i++)
@@ -121,8 +121,9 @@ static const char *verify_row(const struct sampling_tensors *t, const double *pr
     return verify_token(probs, vocab, (int64_t)token, threshold, (double)bits * 0x1p-64, slack);
 }
 
-const char *sampling_verify(const struct reference *r, const struct sampling_tensors *t)
+const char *sampling_verify(const struct reference *r)
 {
+    const struct sampling_view *t = r->view;
     const double *samples = reference_got(r, t->samples);
     const double *valid = t->valid ? reference_got(r, t->valid) : NULL;
     const double *probs = t->probs->data, *indices = t->indices ? t->indices->data : NULL;

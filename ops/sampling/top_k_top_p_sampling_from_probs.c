@@ -28,49 +28,20 @@ static const struct op_arg args[] = {
 
 static const char *const rules[] = {"vocab > 0", NULL};
 
-static struct sampling_tensors tensors(const struct flashinfer_top_k_top_p_sampling_from_probs *a)
+static void view(const void *from, void *to)
 {
-    return (struct sampling_tensors){.samples = a->samples,
-                                     .valid = a->valid,
-                                     .probs = a->probs,
-                                     .indices = a->indices,
-                                     .top_k = a->top_k,
-                                     .top_p = a->top_p,
-                                     .has_filter = true,
-                                     .joint = a->filter_apply_order == FLASHINFER_JOINT,
-                                     .check_nan = a->check_nan,
-                                     .seed = a->seed,
-                                     .offset = a->offset};
-}
-
-static const char *fit_sm80(const struct call *call, struct way *way)
-{
-    struct sampling_tensors t = tensors(call_args(call));
-    return sampling_fit_sm80(&t, way);
-}
-
-static const char *fit_cpu(const struct call *call, struct way *way)
-{
-    struct sampling_tensors t = tensors(call_args(call));
-    return sampling_fit_cpu(&t, way);
-}
-
-static flashinfer_status run(const struct call *call, const struct way *way)
-{
-    struct sampling_tensors t = tensors(call_args(call));
-    return sampling_run(call, &t, way);
-}
-
-static const struct op_kernel kernels[] = {
-    {"sampling_sm80", OP_CUDA, 80, 0, fit_sm80, run},
-    {"sampling_cpu", OP_CPU, 0, 0, fit_cpu, run},
-    {0},
-};
-
-static const char *verify(const struct reference *r)
-{
-    struct sampling_tensors t = tensors(r->args);
-    return sampling_verify(r, &t);
+    const struct flashinfer_top_k_top_p_sampling_from_probs *a = from;
+    *(struct sampling_view *)to = (struct sampling_view){.samples = a->samples,
+                                                         .valid = a->valid,
+                                                         .probs = a->probs,
+                                                         .indices = a->indices,
+                                                         .top_k = a->top_k,
+                                                         .top_p = a->top_p,
+                                                         .has_filter = true,
+                                                         .joint = a->filter_apply_order == FLASHINFER_JOINT,
+                                                         .check_nan = a->check_nan,
+                                                         .seed = a->seed,
+                                                         .offset = a->offset};
 }
 
 static const struct op_range ranges[] = {
@@ -90,6 +61,6 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("sampling", "one token per row, drawn from those of its probabilities that pass top-k and top-p",
-          .rules = rules, .kernels = kernels, .ranges = ranges, .shapes = shapes, .verify = verify,
+DEFINE_OP("sampling", "one token per row, drawn from those of its probabilities that pass top-k and top-p", .rules = rules,
+          .view = view, .kernels = sampling_kernels, .ranges = ranges, .shapes = shapes, .verify = sampling_verify,
           .make = sampling_make);

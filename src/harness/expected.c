@@ -80,7 +80,9 @@ static flashinfer_status compute(struct expected *e, const struct problem *probl
     for (int i = 0; i < problem->program->num_args; i++)
         if (problem->tensor[i].present)
             TRY(add_tensor(e, problem, i));
-    e->reference = (struct reference){.call = call, .args = e->state.args, .state = &e->state};
+    e->reference = (struct reference){.call = call, .args = e->state.args, .view = e->state.view, .state = &e->state};
+    if (problem->op->view)
+        problem->op->view(e->state.args, e->state.view);
     choose_rows(e, problem, call);
     if (problem->op->reference && !call->empty)
         problem->op->reference(&e->reference);

@@ -23,6 +23,7 @@
 struct reference {
     const struct call *call; /* dimensions and the tensors as the kernel saw them */
     const void *args;        /* the op's struct over float64 tensors */
+    const void *view;        /* of that, by op->view */
     struct reference_state *state;
 };
 

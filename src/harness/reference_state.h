@@ -18,6 +18,7 @@ struct reference_state {
     int64_t wanted_first;
     bool asked; /* the reference did skip the rows that are not wanted */
     _Alignas(16) unsigned char args[OP_MAX_ARGS_BYTES];
+    _Alignas(16) unsigned char view[OP_MAX_VIEW_BYTES];
 };
 
 #endif

@@ -177,6 +177,8 @@ flashinfer_status call_check(struct call *call, const struct op *op, const void 
     TRY(check_arguments(&c));
     TRY(check_conditions(&c));
     TRY(check_where(&c, device));
+    if (op->view)
+        op->view(call->args, call->view);
     call->empty = c.has_output && !c.has_elements && !(program->plan_arg >= 0 && op->args[program->plan_arg].is_output);
     return FLASHINFER_OK;
 }

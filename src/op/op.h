@@ -34,8 +34,9 @@
 
 enum {
     OP_MAX_ARGS = 48,
-    OP_MAX_DIMS = 64,       /* named dimensions and integers of one op, its plan's included */
-    OP_MAX_ARGS_BYTES = 640 /* of an op's struct */
+    OP_MAX_DIMS = 64,        /* named dimensions and integers of one op, its plan's included */
+    OP_MAX_ARGS_BYTES = 640, /* of an op's struct */
+    OP_MAX_VIEW_BYTES = 256
 };
 
 enum op_kind {
@@ -202,6 +203,9 @@ struct op {
     const char *dims;          /* from DIMS */
     const char *const *rules;  /* expressions that must hold; NULL-terminated; may be NULL */
     const struct op_kernel *kernels;
+    /* For ops that share kernels: sees an op's struct (of a call, or of a reference's tensors) as the one struct, of at most
+     * OP_MAX_VIEW_BYTES, that the shared fit and run find at call_view. */
+    void (*view)(const void *from, void *to);
     const struct op *plan; /* the op that makes this op's OP_PLAN argument */
     /* Only under FLASHINFER_VALIDATE_INPUTS, after all other checks and before the kernel, never while a stream captures: reads what
      * lies in tensors on the call's device (indptr, page ids), waits for it, and refuses what the kernel must not see. */
@@ -245,9 +249,14 @@ struct call {
     uint64_t bound;                    /* bit i: dim[i] is known; a dimension that only absent arguments have is 0 */
     bool empty;                        /* no output has an element */
     _Alignas(16) unsigned char storage[OP_MAX_ARGS_BYTES];
+    _Alignas(16) unsigned char view[OP_MAX_VIEW_BYTES]; /* by op->view */
 };
 
 static inline const void *call_args(const struct call *call) { return call->args; }
+static inline const void *call_view(const struct call *call)
+{
+    return call->view;
+}
 static inline const void *call_dims(const struct call *call) { return call->dim; }
 
 /* Checks args and exec, resolves defaults, binds dimensions. `loosely`: data pointers may be NULL (prepare, sizes, explain).
