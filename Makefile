@@ -7,12 +7,14 @@
 
 BUILD ?= build
 CC = gcc
+AR = ar
+OBJCOPY = objcopy
 OPTIMISE ?= -O2
 SANITIZE ?=
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
 CFLAGS ?=
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(OPTIMISE) -g -fPIC -fvisibility=hidden -fno-math-errno -pthread $(WARNINGS) \
-             -Iinclude -Isrc -I. -Idevice $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CFLAGS)
+             -Iinclude -Isrc -I. -Idevice $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 LIBS = -lm -ldl
 
@@ -36,15 +38,20 @@ library_objects = $(call object,$(library_sources)) $(BUILD)/embedded_sources.o
 harness_objects = $(call object,$(harness_sources))
 tests = $(patsubst %.c,$(BUILD)/%,$(test_sources))
 
+# The version stands in one place. Libraries of one major version replace each other.
+version := $(shell sed -n 's/^\#define FLASHINFER_VERSION "\(.*\)"/\1/p' include/flashinfer/core.h)
+soname = libflashinfer.so.$(firstword $(subst ., ,$(version)))
+
 library = $(BUILD)/libflashinfer.so
+static_library = $(BUILD)/libflashinfer.a
 command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests bench setup setup-demo clean help install
+.PHONY: all demo test test-gpu test-specs tests bench setup setup-demo clean help
 .DELETE_ON_ERROR:
 
-all: $(library) $(command) $(generate) $(quickstarts)
+all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
 
 # Installs what is missing, says what and why; silent when nothing is.
 setup:
@@ -64,11 +71,22 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
-$(BUILD)/libflashinfer.so.0: $(library_objects)
-	$(call say,LD)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,libflashinfer.so.0 -Wl,-z,defs -Wl,-z,noexecstack $^ $(LIBS) -o $@
+$(library).$(version): $(library_objects)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,$(soname) -Wl,-z,defs -Wl,-z,noexecstack $^ $(LIBS) -o $@
 
-$(library): $(BUILD)/libflashinfer.so.0
+$(BUILD)/$(soname): $(library).$(version)
 	@ln -sf $(<F) $@
+
+$(library): $(BUILD)/$(soname)
+	@ln -sf $(<F) $@
+
+# One object in which everything but the public functions is local, so that no name of ours meets a name of the program's.
+$(BUILD)/libflashinfer.o: $(library_objects)
+	$(call say,LD)$(CC) -r -nostdlib $^ -o $@
+	@$(OBJCOPY) --localize-hidden $@
+
+$(static_library): $(BUILD)/libflashinfer.o
+	$(call say,AR)rm -f $@; $(AR) rcs $@ $<
 
 $(command): $(call object,$(cli_sources)) $(harness_objects) $(library_objects)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -Wl,-Bstatic -ljansson -Wl,-Bdynamic $(LIBS) -o $@
@@ -107,13 +125,7 @@ test-specs: setup
 bench: all
 	$(command) bench
 
-prefix ?= /usr/local
-install: all
-	install -d $(DESTDIR)$(prefix)/include/flashinfer $(DESTDIR)$(prefix)/lib $(DESTDIR)$(prefix)/bin
-	install -m 644 include/flashinfer/*.h $(DESTDIR)$(prefix)/include/flashinfer
-	install -m 755 $(BUILD)/libflashinfer.so.0 $(DESTDIR)$(prefix)/lib
-	ln -sf libflashinfer.so.0 $(DESTDIR)$(prefix)/lib/libflashinfer.so
-	install -m 755 $(command) $(DESTDIR)$(prefix)/bin
+include packaging/install.mk
 
 clean:
 	rm -rf $(BUILD)
@@ -125,8 +137,10 @@ help:
 	@echo 'make test-gpu   the same, and the GPU rows'
 	@echo 'make test-specs compile every specialisation of every CUDA kernel for every architecture'
 	@echo 'make bench      time every kernel on this machine'
-	@echo 'make install    prefix=/usr/local, DESTDIR'
+	@echo 'make install    the library, headers, pkg-config and CMake files, the command (prefix=/usr/local, libdir, ..., DESTDIR)'
+	@echo 'make uninstall  removes what make install put there, given the same variables'
+	@echo 'make dist       the sources as $(BUILD)/flashinfer-c-$(version).tar.gz, byte for byte the same wherever it is made'
 	@echo 'make clean      remove $(BUILD)/'
-	@echo 'Variables: CC, CFLAGS, OPTIMISE=-O2, SANITIZE=address,undefined, BUILD=build'
+	@echo 'Variables: CC, CFLAGS, LDFLAGS, WARNINGS, OPTIMISE=-O2, SANITIZE=address,undefined, BUILD=build'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -79,6 +79,11 @@ done
 echo 'Every CUDA kernel, compiled for every architecture'
 step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
 
+echo 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources'
+for script in tests/packaging/*.sh; do
+    step "packaging_$(basename "$script" .sh)" "$script" "$build"
+done
+
 echo 'The language model'
 for script in tests/generate/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build" "$device"

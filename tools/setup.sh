@@ -35,6 +35,12 @@ if [ "$purpose" = test ]; then
     need libdnnl2 'oneDNN, a further row of the CPU matrix product' has_library libdnnl.so
     need g++ 'checks that the headers compile as C++' g++ --version
     need binutils 'checks the exported symbols' nm --version
+    need pkg-config 'builds programs against the installed library' pkg-config --version
+    need cmake 'builds programs against the installed library' cmake --version
+    need rustc 'builds a program in Rust against the installed library' test -x /usr/bin/rustc
+    need dpkg-dev 'builds the Debian packages' dpkg-buildpackage --version
+    need debhelper 'builds the Debian packages' test -x /usr/bin/dh
+    need lintian 'checks the Debian packages' lintian --version
 fi
 
 if [ -n "$packages" ]; then
