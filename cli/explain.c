@@ -18,7 +18,7 @@ static void print_dtypes(const struct op_arg *arg)
             separator = "|";
         }
     if (arg->dtype.like)
-        printf("%sas %s", *separator ? ", default " : "", arg->dtype.like);
+        printf("%sas %s", !*separator ? "" : op_is_tensor(arg) ? " or " : ", default ", arg->dtype.like);
 }
 
 static void print_argument(const struct op_arg *arg)

@@ -11,7 +11,7 @@ DIMS(rows, hidden);
 
 static const struct op_arg args[] = {
     INOUT(input, F16 | BF16, "... hidden", .fill = SPECIAL),
-    INOUT(residual, F16 | BF16 | F32, "... hidden", .fill = SPECIAL),
+    INOUT(residual, LIKE_OR(input, F32), "... hidden", .fill = SPECIAL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),
     {0},

@@ -46,8 +46,7 @@ static void append(char *buffer, size_t size, const char *format, ...)
 
 static bool open_dtype(const struct problem *problem, int arg)
 {
-    uint32_t set = problem->op->args[arg].dtype.set;
-    return op_is_tensor(&problem->op->args[arg]) && (set & (set - 1));
+    return op_is_tensor(&problem->op->args[arg]) && op_dtype_is_open(&problem->op->args[arg]);
 }
 
 static enum dtype dtype_of_argument(const struct problem *problem, int arg)

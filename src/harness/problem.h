@@ -80,6 +80,9 @@ void problem_destroy(struct problem *problem);
 /* Bytes of all tensors, without gaps. */
 double problem_bytes(const struct problem *problem);
 
+/* The dtypes that an argument may have, as a set, those of the others being what they are. */
+uint32_t problem_legal_dtypes(const struct problem *problem, int arg);
+
 /* The dtypes that the declaration leaves open, "bf16" or "bf16 i64": what coverage is counted by. */
 void problem_dtypes(const struct problem *problem, char *buffer, size_t size);
 

@@ -90,9 +90,6 @@ static flashinfer_status parse_dtype(struct problem *problem, const char *name, 
         return known_elsewhere(problem, name, other)
                    ? FLASHINFER_OK
                    : fail(FLASHINFER_INVALID, "%s has no argument %s", problem->op->name, name);
-    if (!(problem->program->arg[arg].dtypes >> dtype & 1))
-        return fail(FLASHINFER_INVALID, "%s: %s:dtype=%s is not a choice of that argument", problem->op->name,
-                    name, value);
     problem->tensor[arg].dtype = dtype;
     return FLASHINFER_OK;
 }
@@ -189,42 +186,61 @@ static enum dtype draw_dtype(struct problem *problem, uint32_t set)
     return (enum dtype)__builtin_ctz(set);
 }
 
+static enum dtype resolve_dtype(struct problem *problem, int arg);
+
+static bool follows(const struct problem *problem, int arg)
+{
+    return problem->program->arg[arg].like >= 0 || problem->program->arg[arg].like_symbol >= 0;
+}
+
+/* That of the argument it is like. */
+static enum dtype followed_dtype(struct problem *problem, int arg)
+{
+    const struct program_arg *a = &problem->program->arg[arg];
+    if (a->like >= 0)
+        return resolve_dtype(problem, a->like);
+    int other = problem->program->symbol[a->like_symbol].arg;
+    return other >= 0 ? resolve_dtype(problem, other) : (enum dtype)problem->dim[a->like_symbol];
+}
+
 /* The dtype of an argument, through those it is like. */
 static enum dtype resolve_dtype(struct problem *problem, int arg)
 {
     const struct program_arg *a = &problem->program->arg[arg];
     struct problem_tensor *t = &problem->tensor[arg];
-    bool is_dtype = problem->op->args[arg].kind == OP_DTYPE;
-    if (is_dtype && problem->dim[a->symbol])
-        return (enum dtype)problem->dim[a->symbol];
-    if (!is_dtype && t->dtype)
-        return t->dtype;
-    if (a->dtypes && !is_dtype)
-        return t->dtype = draw_dtype(problem, a->dtypes);
-    enum dtype dtype = is_dtype ? (enum dtype)problem->op->args[arg].value : DTYPE_NONE;
-    if (a->like >= 0)
-        dtype = resolve_dtype(problem, a->like);
-    else if (a->like_symbol >= 0) {
-        int other = problem->program->symbol[a->like_symbol].arg;
-        dtype = other >= 0 ? resolve_dtype(problem, other) : (enum dtype)problem->dim[a->like_symbol];
+    const bool followed = follows(problem, arg);
+    if (problem->op->args[arg].kind == OP_DTYPE) {
+        int64_t *value = &problem->dim[a->symbol];
+        if (!*value)
+            *value = followed ? (int64_t)followed_dtype(problem, arg) : (int64_t)problem->op->args[arg].value;
+        return (enum dtype)*value;
     }
-    if (is_dtype)
-        return (enum dtype)(problem->dim[a->symbol] = dtype);
-    return t->dtype = dtype;
+    if (t->dtype)
+        return t->dtype;
+    if (a->dtypes && (!followed || (problem->seed && random_chance(&problem->random, 0.5))))
+        return t->dtype = draw_dtype(problem, a->dtypes);
+    return t->dtype = followed ? followed_dtype(problem, arg) : DTYPE_NONE;
+}
+
+uint32_t problem_legal_dtypes(const struct problem *problem, int arg)
+{
+    const struct program_arg *a = &problem->program->arg[arg];
+    return a->dtypes | (a->like >= 0 ? UINT32_C(1) << problem->tensor[a->like].dtype : 0) |
+           (a->like_symbol >= 0 ? UINT32_C(1) << problem->dim[a->like_symbol] : 0);
 }
 
 /* What a DTYPE argument is drawn from; 0: it is left at its default. One that others follow is mostly f16 or
  * bf16, which most kernels serve; one that follows another is mostly left alone. */
 static uint32_t dtype_choices(struct problem *problem, int arg)
 {
-    const struct program_arg *a = &problem->program->arg[arg];
-    bool follows = a->like >= 0 || a->like_symbol >= 0;
-    if (random_chance(&problem->random, problem->oddity) || (!follows && problem->op->args[arg].value == 0))
-        return a->dtypes;
-    return follows || !problem->seed ? 0 : a->dtypes & (F16 | BF16);
+    const uint32_t set = problem->program->arg[arg].dtypes;
+    const bool followed = follows(problem, arg);
+    if (random_chance(&problem->random, problem->oddity) || (!followed && problem->op->args[arg].value == 0))
+        return set;
+    return followed || !problem->seed ? 0 : set & (F16 | BF16);
 }
 
-static void choose_dtypes(struct problem *problem)
+static flashinfer_status choose_dtypes(struct problem *problem)
 {
     for (int i = 0; i < problem->program->num_args; i++) {
         if (problem->op->args[i].kind != OP_DTYPE || problem->given >> i & 1)
@@ -240,6 +256,11 @@ static void choose_dtypes(struct problem *problem)
         if (problem->op->args[i].kind == OP_DTYPE)
             problem->fixed |= UINT64_C(1) << problem->program->arg[i].symbol;
     }
+    for (int i = 0; i < problem->program->num_args; i++)
+        if (problem->tensor[i].dtype && !(problem_legal_dtypes(problem, i) >> problem->tensor[i].dtype & 1))
+            return fail(FLASHINFER_INVALID, "%s: %s:dtype=%s is not a choice of that argument", problem->op->name,
+                        problem->op->args[i].name, dtype_name(problem->tensor[i].dtype));
+    return FLASHINFER_OK;
 }
 
 /* Values that the plan has already, under the same name. */
@@ -343,7 +364,7 @@ flashinfer_status problem_choose(struct problem *problem, const struct problem_r
     TRY(problem_parse(problem, request->values, request->runner));
     import_symbols(problem);
     choose_presence(problem, request->complete || request->broken_rule);
-    choose_dtypes(problem);
+    TRY(choose_dtypes(problem));
     TRY(problem_solve(problem, request->broken_rule));
     for (int i = 0; i < problem->program->num_args; i++)
         if (problem->op->args[i].required_if && program_required(problem->program, i, problem->dim))

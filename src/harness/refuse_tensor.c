@@ -51,10 +51,10 @@ static void refuse_pointer(struct refusals *r, int arg)
 
 static void refuse_dtypes(struct refusals *r, int arg)
 {
-    const struct program_arg *a = &base(r)->program->arg[arg];
+    const uint32_t legal = problem_legal_dtypes(base(r), arg);
     DLTensor *t = refusal_begin(r, arg);
     int dtype = 1;
-    while (dtype < DTYPE_COUNT && (dtype == (int)base(r)->tensor[arg].dtype || a->dtypes >> dtype & 1))
+    while (dtype < DTYPE_COUNT && legal >> dtype & 1)
         dtype++;
     if (dtype < DTYPE_COUNT) {
         t->dtype = dtype_dlpack((enum dtype)dtype);

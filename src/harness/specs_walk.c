@@ -59,7 +59,7 @@ static flashinfer_status walk_values(const struct specs_walk *w, const char *sha
 static void walk_dtypes(const struct specs_walk *w, const char *shape, const struct op *op, int arg,
                         const char *values)
 {
-    while (op->args[arg].kind != OP_END && !(op->args[arg].dtype.set & (op->args[arg].dtype.set - 1)))
+    while (op->args[arg].kind != OP_END && !op_dtype_is_open(&op->args[arg]))
         arg++;
     if (op->args[arg].kind == OP_END) {
         if (op == w->op)
@@ -68,9 +68,11 @@ static void walk_dtypes(const struct specs_walk *w, const char *shape, const str
             walk_dtypes(w, shape, w->op, 0, values);
         return;
     }
+    const struct op_arg *a = &op->args[arg];
+    if (op_is_tensor(a) && a->dtype.like)
+        walk_dtypes(w, shape, op, arg + 1, values);
     for (int dtype = 1; dtype < DTYPE_COUNT; dtype++) {
         char more[PROBLEM_MAX_TEXT];
-        const struct op_arg *a = &op->args[arg];
         if (!(a->dtype.set >> dtype & 1))
             continue;
         snprintf(more, sizeof more, a->kind == OP_DTYPE ? "%s %s=%s" : "%s %s:dtype=%s", values, a->name,

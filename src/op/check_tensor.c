@@ -99,24 +99,45 @@ static const DLTensor *given(const struct check *c, int arg)
     return *(const DLTensor *const *)op_field_const(c->args, &c->op->args[arg]);
 }
 
+static inline bool is_among(const struct program_arg *a, DLDataType type)
+{
+    for (int i = 0; i < a->num_types; i++)
+        if (same_type(type, a->types[i]))
+            return true;
+    return false;
+}
+
 /* An absent argument passes the question on to the one it is like. */
 static inline bool dtype_is_right(const struct check *c, int arg, DLDataType type)
 {
     const struct program_arg *a = &c->program->arg[arg];
-    for (int steps = 0; a->like >= 0 && steps < OP_MAX_ARGS; steps++) {
+    for (; a->like >= 0; a = &c->program->arg[a->like]) {
         const DLTensor *like = given(c, a->like);
         if (like)
-            return same_type(type, like->dtype);
-        a = &c->program->arg[a->like];
-    }
-    for (int i = 0; i < a->num_types; i++)
-        if (same_type(type, a->types[i]))
+            return same_type(type, like->dtype) || is_among(a, type);
+        if (is_among(a, type))
             return true;
-    if (a->num_types || a->like_symbol < 0)
+    }
+    if (is_among(a, type))
+        return true;
+    if (a->like_symbol < 0)
         return false;
     if (!(c->call->bound >> a->like_symbol & 1))
         return dtype_of(type) != DTYPE_NONE;
     return same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
+}
+
+/* An input may be like an output, which is looked at later: if that one is wrong, it is the one to name. */
+__attribute__((cold)) static flashinfer_status complain_wrong_dtype(const struct check *c, int arg, const DLTensor *t)
+{
+    for (int like = c->program->arg[arg].like; like >= 0; like = c->program->arg[like].like) {
+        const DLTensor *other = given(c, like);
+        if (!other || dtype_is_right(c, like, other->dtype))
+            break;
+        arg = like;
+        t = other;
+    }
+    return complain_dtype(c, arg, t);
 }
 
 /* How an axis of that size goes with what is known. */
@@ -274,7 +295,7 @@ __attribute__((always_inline)) static inline flashinfer_status check_measured(st
     if (layout.impossible)
         return complain_size(c, arg, t);
     if (!dtype_is_right(c, arg, t->dtype))
-        return complain_dtype(c, arg, t);
+        return complain_wrong_dtype(c, arg, t);
     if (!c->elsewhere)
         TRY(check_device(c, arg, t->device));
     enum fit fit = any_shape ? FITS : bind_shape(c, arg, t);

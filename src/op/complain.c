@@ -125,10 +125,32 @@ static void print_set(struct text *text, uint32_t set)
         }
 }
 
-flashinfer_status complain_dtype(const struct check *c, int arg, const DLTensor *tensor)
+/* ", must be f16 as input, or one of f32, f64". An absent argument passes the question on to the one it is like. */
+static void print_dtype_rule(struct text *text, const struct check *c, int arg)
 {
     const struct program_arg *a = &c->program->arg[arg];
-    const DLTensor *like = a->like >= 0 ? op_tensor(c->args, &c->op->args[a->like]) : NULL;
+    const DLTensor *like = NULL;
+    uint32_t set = a->dtypes;
+    bool follows = a->kind != OP_DTYPE || !set;
+    for (; follows && a->like >= 0 && !(like = op_tensor(c->args, &c->op->args[a->like])); set |= a->dtypes)
+        a = &c->program->arg[a->like];
+    const char *separator = ", must be ";
+    if (like)
+        text_print(text, "%s%s as %s", separator, dtype_name(tensor_dtype(like)), name_of(c, a->like));
+    else if (follows && a->like_symbol >= 0)
+        text_print(text, "%s%s as %s", separator, dtype_name((enum dtype)c->call->dim[a->like_symbol]),
+                   c->program->symbol[a->like_symbol].name);
+    else if (!set)
+        text_print(text, "%sgiven or have a dtype that this op knows", separator);
+    if (like || (follows && a->like_symbol >= 0))
+        separator = ", or ";
+    if (set)
+        text_print(text, "%s%s", separator, set & (set - 1) ? "one of " : "");
+    print_set(text, set);
+}
+
+flashinfer_status complain_dtype(const struct check *c, int arg, const DLTensor *tensor)
+{
     struct text text = {0};
     DLDataType d = tensor->dtype;
     text_print(&text, "%s ", name_of(c, arg));
@@ -138,17 +160,7 @@ flashinfer_status complain_dtype(const struct check *c, int arg, const DLTensor 
         text_print(&text, "has dtype {code %d, bits %d, lanes %d}", d.code, d.bits, d.lanes);
     else
         text_print(&text, "is %s", dtype_name(dtype_of(d)));
-    if (a->dtypes) {
-        text_print(&text, ", must be %s", __builtin_popcount(a->dtypes) > 1 ? "one of " : "");
-        print_set(&text, a->dtypes);
-    } else if (a->like_symbol >= 0) {
-        text_print(&text, ", must be %s as %s", dtype_name((enum dtype)c->call->dim[a->like_symbol]),
-                   c->program->symbol[a->like_symbol].name);
-    } else if (like) {
-        text_print(&text, ", must be %s as %s", dtype_name(tensor_dtype(like)), name_of(c, a->like));
-    } else {
-        text_print(&text, ", must be given or have a dtype that this op knows");
-    }
+    print_dtype_rule(&text, c, arg);
     return say(c, &text);
 }
 

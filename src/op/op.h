@@ -104,7 +104,7 @@ struct op_arg {
     uint8_t is_output; /* OP_PLAN that this op writes */
     uint16_t offset, bytes; /* of the field in the op's struct */
     struct {
-        uint32_t set;     /* dtypes allowed; 0: as `like` */
+        uint32_t set;     /* dtypes allowed, beside that of `like` if both are given */
         const char *like; /* the argument whose dtype this one has; for OP_DTYPE: its default */
     } dtype;
     const char *shape;       /* NUMBER, INT: a tensor that stands for the number may have this shape instead of one element */
@@ -144,7 +144,9 @@ struct op_arg {
 #define PLAN_IN(field) {OP_FIELD(field), .kind = OP_PLAN}
 #define COMM(field) {OP_FIELD(field), .kind = OP_COMM}
 
+/* In place of dtypes: that of another argument, or that or one of these */
 #define LIKE(arg) 0, .dtype.like = #arg
+#define LIKE_OR(arg, types) types, .dtype.like = #arg
 #define MAY_ALIAS(arg) .may_alias = #arg
 
 /* The dimensions that host code of this op reads, in order, as a struct over call->dim. */

@@ -26,15 +26,15 @@ struct program_arg {
     uint8_t kind, flags; /* as declared, as is offset */
     uint16_t offset;
     int16_t symbol;      /* INT, ENUM, DTYPE: its symbol; else -1 */
-    int16_t like;        /* the argument whose dtype this one has (DTYPE: defaults to), -1 */
-    int16_t like_symbol; /* the symbol of the plan's DTYPE argument that this dtype is, -1 */
+    int16_t like;        /* the argument whose dtype this one may have (DTYPE: defaults to), -1 */
+    int16_t like_symbol; /* the symbol of the DTYPE argument, or the plan's, whose value this dtype may be, -1 */
     int16_t by;          /* the symbol that chooses the alternative, -1: there is only one */
     int16_t first_shape; /* into program->shapes; -1: it has no shape */
     int16_t num_shapes;  /* alternatives, in the order of the values of the ENUM `by` */
     int16_t num_names;   /* ENUM: how many values */
     int16_t required_if; /* into program->conditions, -1 */
     int16_t value_of;    /* the symbol that an INT defaults to, -1 */
-    uint32_t dtypes;     /* set allowed; 0: as like or like_symbol */
+    uint32_t dtypes;     /* set allowed beside those */
     int32_t num_types;   /* the same as DLDataTypes */
     const DLDataType *types;
     uint64_t may_alias; /* bit i: argument i may be the very same tensor */
@@ -104,6 +104,12 @@ static inline const void *op_field_const(const void *args, const struct op_arg *
 static inline bool op_is_tensor(const struct op_arg *arg)
 {
     return arg->kind >= OP_IN && arg->kind <= OP_INOUT;
+}
+
+/* Whether its dtype is a choice of its own. */
+static inline bool op_dtype_is_open(const struct op_arg *arg)
+{
+    return arg->dtype.set & (arg->dtype.set - 1) || (arg->dtype.set && arg->dtype.like);
 }
 
 /* The tensor of an IN, OUT or INOUT, or of a number of kind TENSOR; NULL if there is none. */

@@ -224,6 +224,19 @@ static bool compile_dtypes(struct compiler *c, struct program_arg *out, const st
     return true;
 }
 
+/* Whoever is like another must end at one that has dtypes. */
+static bool check_likes(struct compiler *c)
+{
+    const struct program *p = &c->out->program;
+    for (int i = 0; i < p->num_args; i++) {
+        int steps = 0;
+        for (int at = p->arg[i].like; at >= 0; at = p->arg[at].like)
+            if (++steps > p->num_args)
+                return wrong(c, "the dtype of %s is like its own", c->op->args[i].name);
+    }
+    return true;
+}
+
 static bool compile_aliases(struct compiler *c, struct program_arg *out, const struct op_arg *arg)
 {
     for (const char *name = arg->may_alias; name && *name; name += strspn(name, " ")) {
@@ -427,7 +440,7 @@ struct program *program_compile(const struct op *op)
     point_to_pools(out);
     if (op->args_bytes > OP_MAX_ARGS_BYTES)
         wrong(&c, "its struct is larger than %d bytes", OP_MAX_ARGS_BYTES);
-    if (c.wrong[0] || !compile_arguments(&c) || !compile_rules(&c) || !check_symbols(&c) || c.wrong[0]) {
+    if (c.wrong[0] || !compile_arguments(&c) || !check_likes(&c) || !compile_rules(&c) || !check_symbols(&c) || c.wrong[0]) {
         fail(FLASHINFER_INTERNAL, "the declaration of %s is wrong: %s", op->name, c.wrong);
         free(out);
         return NULL;

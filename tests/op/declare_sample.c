@@ -12,7 +12,7 @@ static const struct op_arg args[] = {
     INOUT(cache, F16 | BF16, "NHD: pages slots heads | HND: pages heads slots", .by = "layout", .flags = OPTIONAL),
     IN(packed, U8, "pairs//2", .flags = OPTIONAL),
     IN(x, F16 | BF16 | F32, "n heads", .flags = STRIDED),
-    IN(dense, LIKE(x), "n*heads", .flags = OPTIONAL | DENSE),
+    IN(dense, LIKE_OR(x, U8 | I8), "n*heads", .flags = OPTIONAL | DENSE),
     IN(indptr, I32 | I64, "n+1", .flags = OPTIONAL | HOST),
     IN(twice, U8, "2*n", .flags = OPTIONAL),
     IN(needs_pairs, U8, "pairs*n", .flags = OPTIONAL),

@@ -340,6 +340,19 @@ static void test_dtype_arguments(void **state)
     REFUSED(&op_sample, &a, NULL, "sample: out_dtype has dtype {code 2, bits 128, lanes 1}, must be one of f16, bf16, f32");
 }
 
+static void test_dtype_as_another_or_one_of_a_set(void **state)
+{
+    (void)state;
+    SAMPLE(a);
+    DLTensor dense = TENSOR(memory[2], DTYPE_F32, 6 * 8);
+    a.dense = &dense;
+    ACCEPTED(&op_sample, &a, NULL);
+    dense.dtype = dtype_dlpack(DTYPE_I8);
+    ACCEPTED(&op_sample, &a, NULL);
+    dense.dtype = dtype_dlpack(DTYPE_F16);
+    REFUSED(&op_sample, &a, NULL, "sample: dense is f16, must be f32 as x, or one of u8, i8");
+}
+
 static void test_rules(void **state)
 {
     (void)state;
@@ -440,6 +453,7 @@ int main(void)
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_number_tensors),
         cmocka_unit_test(test_dtype_arguments),
+        cmocka_unit_test(test_dtype_as_another_or_one_of_a_set),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_results),

@@ -232,14 +232,13 @@ static flashinfer_status run_never(const struct call *call, const struct way *wa
     return FLASHINFER_OK;
 }
 
-/* Declarations that cannot be. */
-/* op_top_k as `change` has it, with the shape of one argument replaced, is refused with that sentence. */
+/* Declarations that cannot be: op_top_k as `change` has it, with the shape of one argument replaced, is refused with that sentence. */
 static void expect_wrong(struct op change, int arg, const char *shape, const char *sentence)
 {
     _Atomic(const struct program *) slot = NULL;
     struct op_arg args[8];
     char expected[200];
-    memcpy(args, op_top_k.args, sizeof args);
+    memcpy(args, change.args, sizeof args);
     args[arg].shape = shape;
     change.args = args;
     change.compiled = &slot;
@@ -264,6 +263,18 @@ static void test_wrong_declarations(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         expect_wrong(op_top_k, 2, cases[i].shape, cases[i].sentence);
+}
+
+static void test_dtypes_in_a_circle(void **state)
+{
+    (void)state;
+    struct op_arg args[8];
+    memcpy(args, op_top_k.args, sizeof args);
+    args[2].dtype.set = 0;
+    args[2].dtype.like = "values";
+    struct op op = op_top_k;
+    op.args = args;
+    expect_wrong(op, 0, args[0].shape, "the dtype of values is like its own");
 }
 
 /* Those that compile, but that no problem can be made from, or judged by. */
@@ -311,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_variant),
         cmocka_unit_test(test_allreduce),
         cmocka_unit_test(test_wrong_declarations),
+        cmocka_unit_test(test_dtypes_in_a_circle),
         cmocka_unit_test(test_senseless_declarations),
         cmocka_unit_test(test_registry),
     };

@@ -82,10 +82,8 @@ static void test_norm_and_activation(void **state)
     REFUSED(rmsnorm, t->args.eps = 1e-31, "eps is 1e-31, must be at least 1e-30 and finite");
     REFUSED(rmsnorm, t->input.shape[1] = t->out.shape[1] = t->weight.shape[0] = 0,
             "hidden > 0 does not hold: hidden = 0 (from input)");
-    REFUSED(fused_add_rmsnorm, t->residual.dtype = TYPE(I32), "residual is i32, must be one of f16, bf16, f32");
-    UNSUPPORTED(fused_add_rmsnorm, t->residual.dtype = TYPE(BF16),
-                "no kernel serves this call: rmsnorm_sm80: runs on CUDA devices; rmsnorm_wide_sm80: runs on CUDA devices; "
-                "rmsnorm_cpu: residual is neither of the dtype of input nor f32");
+    REFUSED(fused_add_rmsnorm, t->residual.dtype = TYPE(I32), "residual is i32, must be f16 as input, or f32");
+    REFUSED(fused_add_rmsnorm, t->residual.dtype = TYPE(BF16), "residual is bf16, must be f16 as input, or f32");
     REFUSED(fused_add_rmsnorm, t->residual.shape[0]++,
             "residual has shape [4, 64], must be [..., hidden] with ... = [3] (from input), hidden = 64 (from input)");
     REFUSED(fused_add_rmsnorm, t->residual.strides = STRIDES(32, 1),
@@ -361,6 +359,9 @@ static void test_sampling(void **state)
     REFUSED(sampling_from_probs, (t->args.indices = NULL, t->samples.dtype = TYPE(F32)),
             "samples is f32, must be one of i32, i64");
     REFUSED(sampling_from_probs, t->indices.dtype = TYPE(I64), "indices is i64, must be i32 as samples");
+    REFUSED(sampling_from_probs, t->samples.dtype = TYPE(F32), "samples is f32, must be one of i32, i64");
+    REFUSED(sampling_from_probs, (t->args.samples = NULL, t->indices.dtype = TYPE(F32)),
+            "indices is f32, must be one of i32, i64");
     REFUSED(sampling_from_probs, t->valid.dtype = TYPE(U8), "valid is u8, must be boolean");
     REFUSED(sampling_from_probs, t->probs.dtype = TYPE(F16), "probs is f16, must be f32");
     REFUSED(sampling_from_probs, t->probs.strides = STRIDES(1, ROWS),
