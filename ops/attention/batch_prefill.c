@@ -9,16 +9,15 @@ DIMS(total_q, batch);
 
 #define CACHE(head_dim) \
     "NHD: num_pages page_size num_kv_heads " head_dim " | HND: num_pages num_kv_heads page_size " head_dim, .by = "kv_layout"
-#define HEAD_DIM_VO "head_dim_vo+(head_dim_vo==0)*head_dim_qk"
 
 static const struct op_arg args[] = {
-    OUT(out, LIKE(o_data_type), "total_q num_qo_heads " HEAD_DIM_VO),
+    OUT(out, LIKE(o_data_type), "total_q num_qo_heads head_dim_vo"),
     OUT(lse, F32, "total_q num_qo_heads", .flags = OPTIONAL),
     PLAN_IN(plan),
     IN(q, LIKE(q_data_type), "total_q num_qo_heads head_dim_qk",
        .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)),
     IN(k_cache, LIKE(kv_data_type), CACHE("head_dim_qk"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
-    IN(v_cache, LIKE(kv_data_type), CACHE(HEAD_DIM_VO), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
+    IN(v_cache, LIKE(kv_data_type), CACHE("head_dim_vo"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
     IN(qo_indptr, I32, "batch+1", .fill = INDPTR("total_q")),
     IN(kv_indptr, I32, "batch+1", .fill = INDPTR("num_indices")),
     IN(kv_indices, I32, "num_indices", .fill = PERMUTED("num_pages")),
@@ -34,7 +33,7 @@ static const struct op_arg args[] = {
     INT(window_left, .min = -1, .flags = OPTIONAL | HOST),
     IN(sinks, F32, "num_qo_heads", .flags = OPTIONAL),
     IN(k_cache_sf, E4M3, CACHE("head_dim_qk//16"), .flags = OPTIONAL),
-    IN(v_cache_sf, E4M3, CACHE("(" HEAD_DIM_VO ")//16"), .flags = OPTIONAL),
+    IN(v_cache_sf, E4M3, CACHE("head_dim_vo//16"), .flags = OPTIONAL),
     NUMBER(skip_softmax_threshold_scale_factor),
     {0},
 };

@@ -17,7 +17,7 @@ static const struct op_arg args[] = {
     INT(num_kv_heads, .min = 1),
     INT(head_dim_qk, .min = 1),
     INT(page_size, .min = 1),
-    INT(head_dim_vo),
+    INT(head_dim_vo, .value_of = "head_dim_qk"),
     FLAG(custom_mask),
     FLAG(causal),
     ENUM(pos_encoding_mode, "NONE ROPE_LLAMA ALIBI"),
@@ -85,9 +85,9 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 static const struct op_kernel kernels[] = {{"batch_prefill_plan", OP_ANYWHERE, 0, 0, fit, run}, {0}};
 
 static const struct op_range ranges[] = {
-    {"max_total_qo", 1, 96, 0},  {"max_batch_size", 1, 8, 0},  {"typical_batch", 1, 8, 0},   {"num_qo_heads", 1, 14, 0},
-    {"num_kv_heads", 1, 4, 0},   {"head_dim_qk", 64, 128, 64}, {"head_dim_vo", 0, 0, 0},     {"page_size", 1, 20, 0},
-    {"causal", 0, 1, 0},         {"window_left", -1, 40, 0},   {"fixed_split_size", 0, 0, 0}, {0},
+    {"max_total_qo", 1, 96, 0}, {"max_batch_size", 1, 8, 0},  {"typical_batch", 1, 8, 0}, {"num_qo_heads", 1, 14, 0},
+    {"num_kv_heads", 1, 4, 0},  {"head_dim_qk", 64, 128, 64}, {"page_size", 1, 20, 0},    {"causal", 0, 1, 0},
+    {"window_left", -1, 40, 0}, {"fixed_split_size", 0, 0, 0}, {0},
 };
 
 static const struct op_shape shapes[] = {

@@ -111,8 +111,11 @@ void problem_draw_symbol(struct problem *problem, int symbol, int attempt)
                                                    : r.lo + 8 * r.multiple;
     problem->dim[symbol] = clamp(&r, draw(&problem->random, &r));
     /* Plain integers mean their default by zero. */
-    if (a && a->bytes != sizeof(flashinfer_number) && problem->dim[symbol] == 0 && a->kind == OP_INT)
+    if (a && a->bytes != sizeof(flashinfer_number) && problem->dim[symbol] == 0 && a->kind == OP_INT) {
         problem->dim[symbol] = (int64_t)a->value;
+        if (a->value_of)
+            problem->given &= ~(UINT64_C(1) << arg);
+    }
 }
 
 /* Integers that default to another one follow it. Returns the symbols that a call tells: numbers in tensors,

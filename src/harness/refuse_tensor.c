@@ -208,7 +208,7 @@ static void refuse_overlaps(struct refusals *r, int arg)
         DLTensor *tensor = refusal_begin(r, arg);
         uintptr_t address =
             (uintptr_t)tensor_data(&r->tensor[i]) + (uintptr_t)(shift * dtype_bytes(other->dtype));
-        tensor->data = (void *)((address + (uintptr_t)bytes - 1) / (uintptr_t)bytes * (uintptr_t)bytes);
+        tensor->data = (void *)(address / (uintptr_t)bytes * (uintptr_t)bytes);
         tensor->byte_offset = 0;
         char what[128];
         snprintf(what, sizeof what, "that overlaps %s", problem->op->args[i].name);

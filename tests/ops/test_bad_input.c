@@ -273,8 +273,8 @@ static void test_prefill(void **state)
             "q has shape [3, 2, 64], must be [total_q, num_qo_heads, head_dim_qk] with total_q = 3 (from q), num_qo_heads = 4 "
             "(from the plan), head_dim_qk = 64 (from the plan)");
     REFUSED(batch_prefill, t->out.shape[0] = 1,
-            "out has shape [1, 4, 64], must be [total_q, num_qo_heads, head_dim_vo+(head_dim_vo==0)*head_dim_qk] with total_q = "
-            "3 (from q), num_qo_heads = 4 (from the plan), head_dim_vo = 0 (from the plan), head_dim_qk = 64 (from the plan)");
+            "out has shape [1, 4, 64], must be [total_q, num_qo_heads, head_dim_vo] with total_q = 3 (from q), num_qo_heads = 4 "
+            "(from the plan), head_dim_vo = 64 (from the plan)");
     REFUSED(batch_prefill, t->q.shape[0] = t->out.shape[0] = t->lse.shape[0] = ROWS + 1,
             "total_q <= max_total_qo does not hold: total_q = 4 (from q), max_total_qo = 3 (from the plan)");
     REFUSED(batch_prefill, t->k_cache.shape[1] = PAGE_SIZE - 1,
@@ -282,10 +282,9 @@ static void test_prefill(void **state)
             "(from the plan), kv_layout = 0 (NHD, from the plan), num_pages = 6 (from k_cache), page_size = 4 (from the plan), "
             "num_kv_heads = 2 (from the plan)");
     REFUSED(batch_prefill, t->v_cache.ndim = 5,
-            "v_cache has shape [6, 4, 2, 64, 0], must be [num_pages, page_size, num_kv_heads, "
-            "head_dim_vo+(head_dim_vo==0)*head_dim_qk] with head_dim_vo = 0 (from the plan), head_dim_qk = 64 (from the plan), "
-            "kv_layout = 0 (NHD, from the plan), num_pages = 6 (from k_cache), page_size = 4 (from the plan), num_kv_heads = 2 "
-            "(from the plan)");
+            "v_cache has shape [6, 4, 2, 64, 0], must be [num_pages, page_size, num_kv_heads, head_dim_vo] with head_dim_vo = 64 "
+            "(from the plan), kv_layout = 0 (NHD, from the plan), num_pages = 6 (from k_cache), page_size = 4 (from the plan), "
+            "num_kv_heads = 2 (from the plan)");
     REFUSED(batch_prefill, t->qo_indptr.shape[0] = BATCH,
             "kv_indptr has shape [3], must be [batch+1] with batch = 1 (from qo_indptr)");
     REFUSED(batch_prefill, t->kv_indices.dtype = TYPE(I64), "kv_indices is i64, must be i32");
