@@ -3,7 +3,6 @@
 #include "ops/attention/attention_kernels.h"
 
 #include "flashinfer/attention.h"
-#include "ops/attention/attention_args.h"
 
 enum { MAX_GRID_Y = 65535, MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
 enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
@@ -23,14 +22,6 @@ size_t attention_workspace(const struct attention_plan *plan)
     return plan->whole ? 0 : 2 * (size_t)plan->workers * part;
 }
 
-static struct attention_divisor divisor(uint32_t by)
-{
-    uint32_t shift = 31;
-    while ((UINT64_C(1) << (shift - 31)) < by)
-        shift++;
-    return (struct attention_divisor){(uint32_t)(((UINT64_C(1) << shift) + by - 1) / by), shift};
-}
-
 static float factor_of(const flashinfer_number *number)
 {
     return number->kind == FLASHINFER_NUMBER_TENSOR ? 1.0f : (float)number_value(number);
@@ -45,7 +36,7 @@ static const float *pointer_of(const flashinfer_number *number)
 static int64_t count_tiles(const struct call *call, const struct attention_view *t, int64_t rows)
 {
     const struct attention_plan *plan = call->plan;
-    int64_t packed_rows = tensor_shape(t->q, 0) * (plan->num_qo_heads / plan->num_kv_heads);
+    int64_t packed_rows = tensor_shape(t->q, 0) * plan->group;
     return ceil_div(packed_rows, rows) + tensor_shape(t->kv_last_page_len, 0);
 }
 
@@ -114,7 +105,7 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
-    int64_t group = plan->num_qo_heads / plan->num_kv_heads, batch = tensor_shape(t->q, 0);
+    int64_t group = plan->group, batch = tensor_shape(t->q, 0);
     int64_t parts_of_request = group > ATTENTION_CPU_ROWS
                                    ? plan->num_kv_heads * ceil_div(group, ATTENTION_CPU_ROWS)
                                    : ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
@@ -127,7 +118,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
-    int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2, group = plan->num_qo_heads / plan->num_kv_heads;
+    int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2;
     bool own_window = t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
     /* With every field: what is left out would make the compiler clear the whole, which takes longer than all the rest. */
     struct attention_args a = {
@@ -160,11 +151,11 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         .logit_factor = (float)(plan->sm_scale * factor_of(t->q_scale) * factor_of(t->k_scale)),
         .out_factor = factor_of(t->v_scale),
         .soft_cap = (float)plan->logits_soft_cap,
-        .by_page_size = divisor((uint32_t)plan->page_size),
-        .by_group = divisor((uint32_t)group),
+        .by_page_size = plan->by_page_size,
+        .by_group = plan->by_group,
         .batch = (int32_t)tensor_shape(t->kv_last_page_len, 0),
         .num_kv_heads = plan->num_kv_heads,
-        .group = group,
+        .group = plan->group,
         .page_size = plan->page_size,
         .window_left = own_window ? attention_window(t->window_left->value.i) : plan->window_left,
         .causal = plan->causal,

@@ -4,12 +4,14 @@
 #define ATTENTION_KERNELS_H
 
 #include "op/op.h"
+#include "ops/attention/attention_args.h"
 
 extern const struct op op_batch_prefill_plan, op_batch_decode_plan;
 
 /* What a plan holds. */
 struct attention_plan {
-    int32_t num_qo_heads, num_kv_heads, head_dim, page_size;
+    int32_t num_qo_heads, num_kv_heads, group, head_dim, page_size; /* group: query heads that read one KV head */
+    struct attention_divisor by_page_size, by_group;
     int32_t kv_layout, causal, window_left, whole; /* whole: keys and values are never divided */
     int32_t dtype;                                 /* of q, keys, values and out */
     int32_t tile_q;                                /* packed rows of a block of batch_prefill_sm80 */

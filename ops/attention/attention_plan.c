@@ -4,7 +4,6 @@
 
 #include "core/status.h"
 #include "flashinfer/attention.h"
-#include "ops/attention/attention_args.h"
 #include "ops/attention/attention_kernels.h"
 
 enum {
@@ -60,14 +59,26 @@ static int32_t count_workers(const struct device *device)
     return device->sms * (blocks < 1 ? 1 : blocks < MAX_DECODE_BLOCKS ? blocks : MAX_DECODE_BLOCKS);
 }
 
+static struct attention_divisor divisor(uint32_t by)
+{
+    uint32_t shift = 31;
+    while ((UINT64_C(1) << (shift - 31)) < by)
+        shift++;
+    return (struct attention_divisor){(uint32_t)(((UINT64_C(1) << shift) + by - 1) / by), shift};
+}
+
 flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *o)
 {
+    const int32_t group = o->num_qo_heads / o->num_kv_heads;
     bool cuda_decode = o->is_decode && call->device->id.device_type == kDLCUDA;
     struct attention_plan plan = {
         .num_qo_heads = o->num_qo_heads,
         .num_kv_heads = o->num_kv_heads,
+        .group = group,
         .head_dim = o->head_dim_qk,
         .page_size = o->page_size,
+        .by_page_size = divisor((uint32_t)o->page_size),
+        .by_group = divisor((uint32_t)group),
         .kv_layout = o->kv_layout,
         .causal = o->causal,
         .window_left = attention_window(o->window_left.value.i),

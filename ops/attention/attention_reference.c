@@ -34,7 +34,7 @@ static const double *find(const struct row *row, const DLTensor *cache, int64_t 
     const struct attention_plan *p = row->plan;
     const double *kv_indices = row->t->kv_indices->data, *data = cache->data;
     int64_t page = (int64_t)kv_indices[row->first_page + token / p->page_size], slot = token % p->page_size;
-    int64_t kv_head = row->head / (p->num_qo_heads / p->num_kv_heads);
+    int64_t kv_head = row->head / p->group;
     int64_t at = p->kv_layout == FLASHINFER_NHD ? (page * p->page_size + slot) * p->num_kv_heads + kv_head
                                                 : (page * p->num_kv_heads + kv_head) * p->page_size + slot;
     return data + at * p->head_dim;

@@ -6,14 +6,17 @@
 #include <math.h>
 #include <string.h>
 
-static const struct {
-    const char *name;
-    DLDataType type;
-} table[DTYPE_COUNT] = {
-    [DTYPE_NONE] = {"none", {0, 0, 0}},
-#define ROW(name, SET, code, bits, lanes) [DTYPE_##SET] = {#name, {code, bits, lanes}},
-    DTYPES(ROW)
-#undef ROW
+static const char *const names[DTYPE_COUNT] = {
+    [DTYPE_NONE] = "none",
+#define NAME(name, SET, code, bits, lanes) [DTYPE_##SET] = #name,
+    DTYPES(NAME)
+#undef NAME
+};
+
+const DLDataType dtype_types[DTYPE_COUNT] = {
+#define TYPE(name, SET, code, bits, lanes) [DTYPE_##SET] = {code, bits, lanes},
+    DTYPES(TYPE)
+#undef TYPE
 };
 
 #define PACKED(code, bits, lanes) ((uint32_t)(code) << 24 | (uint32_t)(bits) << 16 | (uint32_t)(lanes))
@@ -34,22 +37,14 @@ static enum dtype known(enum dtype dtype)
     return dtype > DTYPE_NONE && dtype < DTYPE_COUNT ? dtype : DTYPE_NONE;
 }
 
-DLDataType dtype_dlpack(enum dtype dtype) { return table[known(dtype)].type; }
-
-const char *dtype_name(enum dtype dtype) { return table[known(dtype)].name; }
+const char *dtype_name(enum dtype dtype) { return names[known(dtype)]; }
 
 enum dtype dtype_by_name(const char *name)
 {
     for (int i = DTYPE_NONE + 1; i < DTYPE_COUNT; i++)
-        if (!strcmp(name, table[i].name))
+        if (!strcmp(name, names[i]))
             return (enum dtype)i;
     return DTYPE_NONE;
-}
-
-int dtype_bytes(enum dtype dtype)
-{
-    DLDataType type = dtype_dlpack(dtype);
-    return type.bits * type.lanes / 8;
 }
 
 bool dtype_is_float(enum dtype dtype)

@@ -42,11 +42,24 @@ enum {
 };
 
 enum dtype dtype_of(DLDataType type);      /* DTYPE_NONE if it is none of ours */
-DLDataType dtype_dlpack(enum dtype dtype); /* {0} for DTYPE_NONE */
 const char *dtype_name(enum dtype dtype);  /* "bf16"; "none" */
 enum dtype dtype_by_name(const char *name);
-int dtype_bytes(enum dtype dtype); /* of one stored element; a packed pair of e2m1 is one element of one byte */
 bool dtype_is_float(enum dtype dtype);
+
+extern const DLDataType dtype_types[DTYPE_COUNT];
+
+/* {0} for DTYPE_NONE */
+static inline DLDataType dtype_dlpack(enum dtype dtype)
+{
+    return dtype_types[(unsigned)dtype < DTYPE_COUNT ? dtype : DTYPE_NONE];
+}
+
+/* Of one stored element; a packed pair of e2m1 is one element of one byte. */
+static inline int dtype_bytes(enum dtype dtype)
+{
+    const DLDataType type = dtype_dlpack(dtype);
+    return type.bits * type.lanes / 8;
+}
 
 /* Exact widening, and rounding to nearest, ties to even, saturating where the format has no infinity. */
 double dtype_load(enum dtype dtype, const void *element);

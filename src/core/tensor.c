@@ -8,14 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-int64_t tensor_shape(const DLTensor *t, int axis) { return t->shape[axis < 0 ? axis + t->ndim : axis]; }
-
-int64_t tensor_stride(const DLTensor *t, int axis)
+int64_t tensor_packed_stride(const DLTensor *t, int axis)
 {
-    if (axis < 0)
-        axis += t->ndim;
-    if (t->strides)
-        return t->strides[axis];
     int64_t stride = 1;
     for (int i = t->ndim - 1; i > axis; i--)
         stride *= t->shape[i];
@@ -45,14 +39,17 @@ bool tensor_is_dense(const DLTensor *t)
 
 bool tensor_is_aligned(const DLTensor *t, int bytes)
 {
-    uint64_t element = (uint64_t)dtype_bytes(tensor_dtype(t)), dense = 1, bits = (uintptr_t)tensor_data(t);
-    for (int i = t->ndim - 1; i >= 0; i--) {
-        uint64_t stride = t->strides ? (uint64_t)t->strides[i] : dense;
-        if (i < t->ndim - 1 && t->shape[i] > 1)
-            bits |= stride * element;
-        dense *= (uint64_t)t->shape[i];
-    }
-    return (bits & (uint64_t)(bytes - 1)) == 0;
+    const uint64_t element = (uint64_t)(t->dtype.bits * t->dtype.lanes) / 8;
+    uint64_t strides = 0, dense = 1;
+    if (t->strides)
+        for (int i = t->ndim - 2; i >= 0; i--)
+            strides |= t->shape[i] > 1 ? (uint64_t)t->strides[i] : 0;
+    else
+        for (int i = t->ndim - 1; i > 0; i--) {
+            dense *= (uint64_t)t->shape[i];
+            strides |= t->shape[i - 1] > 1 ? dense : 0;
+        }
+    return (((uintptr_t)tensor_data(t) | strides * element) & (uint64_t)(bytes - 1)) == 0;
 }
 
 bool tensor_rows(const DLTensor *t, int keep, int64_t *rows, int64_t *stride)

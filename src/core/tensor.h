@@ -14,9 +14,18 @@ static inline void *tensor_data(const DLTensor *t) { return (char *)t->data + t-
 
 static inline enum dtype tensor_dtype(const DLTensor *t) { return dtype_of(t->dtype); }
 
-/* Stride of an axis in elements; negative axes count from the end. */
-int64_t tensor_stride(const DLTensor *t, int axis);
-int64_t tensor_shape(const DLTensor *t, int axis);
+/* Negative axes count from the end. */
+static inline int64_t tensor_shape(const DLTensor *t, int axis) { return t->shape[axis < 0 ? axis + t->ndim : axis]; }
+
+int64_t tensor_packed_stride(const DLTensor *t, int axis); /* as if it had no strides */
+
+/* Stride of an axis in elements. */
+static inline int64_t tensor_stride(const DLTensor *t, int axis)
+{
+    axis = axis < 0 ? axis + t->ndim : axis;
+    return t->strides ? t->strides[axis] : tensor_packed_stride(t, axis);
+}
+
 int64_t tensor_elements(const DLTensor *t);
 
 /* True if elements lie one after the other in row-major order; axes of size 0 or 1 have no say. */

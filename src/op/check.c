@@ -65,27 +65,24 @@ static flashinfer_status check_plan(struct check *c, int arg)
         return FLASHINFER_OK;
     TRY(plan_read(c->op, plan, &blob));
     c->call->plan = blob->constants;
-    const uint64_t known = blob->bound;
-    uint64_t bound = 0;
-    for (int i = 0; i < c->program->num_from_plan; i++) {
-        int symbol = c->program->from_plan[i].symbol, from = c->program->from_plan[i].plan_symbol;
-        c->call->dim[symbol] = blob->symbol[from]; /* 0 if it is not known */
-        bound |= (known >> from & 1) << symbol;
-    }
-    c->call->bound |= bound;
+    const struct program *program = c->program;
+    for (int i = 0; i < program->num_from_plan; i++) /* 0 where the plan knows none */
+        c->call->dim[program->from_plan[i].symbol] = blob->symbol[program->from_plan[i].plan_symbol];
+    c->call->bound |= program_told_by_plan(program, blob->bound);
     return FLASHINFER_OK;
 }
 
 static flashinfer_status check_arguments(struct check *c)
 {
     const struct program *program = c->program;
-    for (const uint8_t *at = program->order, *end = at + program->num_args; at < end; at++) {
-        const struct program_arg *a = &program->arg[*at];
-        if (a->kind > OP_INOUT) {
-            TRY(a->kind == OP_PLAN ? check_plan(c, *at) : check_value(c, *at));
-            continue;
-        }
-        const DLTensor *tensor = *(const DLTensor *const *)(c->args + a->offset);
+    const uint8_t *at = program->order, *tensors = at + program->num_values, *end = at + program->num_args;
+    for (; at < tensors; at++)
+        TRY(program->arg[*at].kind == OP_PLAN ? check_plan(c, *at) : check_value(c, *at));
+    for (;; at++) {
+        at = c->elsewhere ? at : check_plain_tensors(c, at, end);
+        if (at == end)
+            break;
+        const DLTensor *tensor = *(const DLTensor *const *)(c->args + program->arg[*at].offset);
         TRY(tensor ? check_tensor(c, *at, tensor, false) : check_absent(c, *at));
     }
     if (c->number_tensors)
@@ -159,8 +156,9 @@ flashinfer_status call_check(struct call *call, const struct op *op, const void 
     call->program = program;
     call->args = call->storage;
     call->plan = NULL;
-    call->bound = 0;
+    call->bound = UINT64_C(1) << SYMBOL_ZERO;
     memset(call->dim, 0, (size_t)program->num_symbols * sizeof *call->dim);
+    call->dim[SYMBOL_ZERO] = 0;
     c.call = call;
     c.program = program;
     c.op = op;

@@ -3,6 +3,7 @@
  *
  *     check.c          the order of things: struct, exec, arguments, device, rules
  *     check_value.c    numbers, integers, enums, dtypes
+ *     check_plain.c    tensors as most calls have them, in one pass
  *     check_tensor.c   tensors: dtype, device, shape, strides, alignment; dimensions bound and compared
  *     check_overlap.c  outputs share memory with nothing
  *     complain.c       sentences about shapes and rules
@@ -65,6 +66,10 @@ DLDevice check_canonical_device(DLDevice device);
 bool check_same_device(DLDevice a, DLDevice b);
 
 flashinfer_status check_value(struct check *c, int arg);
+
+/* Walks over tensors of the usual kind that are right, or absent and optional. Returns the first that is anything else, of which
+ * nothing is noted. */
+const uint8_t *check_plain_tensors(struct check *c, const uint8_t *at, const uint8_t *end);
 
 /* any_shape: whatever is declared, its shape is right. */
 flashinfer_status check_tensor(struct check *c, int arg, const DLTensor *tensor, bool any_shape);

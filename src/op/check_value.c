@@ -60,23 +60,30 @@ static flashinfer_status check_double(const struct check *c, const struct op_arg
     return complain_range(c, arg, text);
 }
 
+/* True if it is not given, and its default, if it has one, is in its place. */
+static inline bool number_is_default(struct check *c, const struct op_arg *arg)
+{
+    void *field = op_field(c->args, arg);
+    if (arg->bytes == sizeof(double)) {
+        if (*(double *)field != 0)
+            return false;
+        *(double *)field = arg->value;
+        return true;
+    }
+    flashinfer_number *number = field;
+    if (number->kind != FLASHINFER_NUMBER_ABSENT)
+        return false;
+    if (!(arg->flags & OPTIONAL))
+        *number = (flashinfer_number)FLASHINFER_FLOAT(arg->value);
+    return true;
+}
+
 static flashinfer_status check_number(struct check *c, int i)
 {
     const struct op_arg *arg = &c->op->args[i];
-    if (arg->bytes == sizeof(double)) {
-        double *value = op_field(c->args, arg);
-        if (*value == 0) {
-            *value = arg->value;
-            return FLASHINFER_OK;
-        }
-        return check_double(c, arg, *value);
-    }
+    if (arg->bytes == sizeof(double))
+        return check_double(c, arg, *(double *)op_field(c->args, arg));
     flashinfer_number *number = op_field(c->args, arg);
-    if (number->kind == FLASHINFER_NUMBER_ABSENT) {
-        if (!(arg->flags & OPTIONAL))
-            *number = (flashinfer_number)FLASHINFER_FLOAT(arg->value);
-        return FLASHINFER_OK;
-    }
     flashinfer_status status;
     if (is_number_tensor(c, i, number, &status) || status)
         return status;
@@ -196,9 +203,9 @@ static flashinfer_status check_pointer(struct check *c, int i)
     return *(void *const *)op_field(c->args, &c->op->args[i]) ? FLASHINFER_OK : check_absent(c, i);
 }
 
-flashinfer_status check_value(struct check *c, int arg)
+__attribute__((noinline)) static flashinfer_status check_given(struct check *c, int arg)
 {
-    switch (c->program->arg[arg].kind) {
+    switch (c->op->args[arg].kind) {
     case OP_NUMBER:
         return check_number(c, arg);
     case OP_INT:
@@ -210,4 +217,10 @@ flashinfer_status check_value(struct check *c, int arg)
     default:
         return check_pointer(c, arg);
     }
+}
+
+flashinfer_status check_value(struct check *c, int arg)
+{
+    const struct op_arg *declared = &c->op->args[arg];
+    return declared->kind == OP_NUMBER && number_is_default(c, declared) ? FLASHINFER_OK : check_given(c, arg);
 }

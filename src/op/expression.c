@@ -412,17 +412,20 @@ static inline bool apply(enum step_code code, int64_t *a, int64_t b)
     }
 }
 
+static inline int64_t operand_of(const struct expression_step *step, const int64_t *symbols)
+{
+    return step->operand == OPERAND_SYMBOL ? symbols[step->value] : step->value;
+}
+
 bool expression_evaluate(const struct expression *expression, const int64_t *symbols, int64_t *value)
 {
-    int64_t stack[EXPRESSION_MAX_DEPTH + 1]; /* below `top` */
-    int64_t top = 0;
-    int depth = 0;
+    int64_t stack[EXPRESSION_MAX_DEPTH]; /* below `top` */
     const struct expression_step *step = expression->steps, *end = step + expression->num_steps;
-    for (; step < end; step++) {
-        int64_t right = step->value;
-        if (step->operand == OPERAND_SYMBOL) {
-            right = symbols[right];
-        } else if (step->operand == OPERAND_STACK) {
+    int64_t top = operand_of(step, symbols); /* the first step is a push */
+    int depth = 0;
+    for (step++; step < end; step++) {
+        int64_t right = operand_of(step, symbols);
+        if (step->operand == OPERAND_STACK) {
             right = top;
             top = stack[--depth];
         }
@@ -434,7 +437,8 @@ bool expression_evaluate(const struct expression *expression, const int64_t *sym
                 top = top != 0;
                 step += right;
             } else {
-                top = stack[--depth];
+                step++; /* a push again */
+                top = operand_of(step, symbols);
             }
         } else if (!apply((enum step_code)step->code, &top, right)) {
             return false;

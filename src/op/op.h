@@ -34,7 +34,7 @@
 
 enum {
     OP_MAX_ARGS = 48,
-    OP_MAX_DIMS = 64,        /* named dimensions and integers of one op, its plan's included */
+    OP_MAX_DIMS = 64,        /* two more than an op may have named dimensions and integers, its plan's included */
     OP_MAX_ARGS_BYTES = 640, /* of an op's struct */
     OP_MAX_VIEW_BYTES = 256
 };
@@ -282,8 +282,14 @@ flashinfer_status op_call(const struct op *op, const void *args, const flashinfe
 flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec);
 flashinfer_status op_workspace_size(const struct op *op, const void *args, const flashinfer_exec *exec, size_t *bytes);
 
-/* Launches way->spec[i] where the call runs; fills in pdl from exec. */
-flashinfer_status call_launch(const struct call *call, const struct way *way, int i, struct jit_launch launch);
+/* Launches way->spec[i] where the call runs; fills in pdl from exec. Inlined, so that a launch is not copied right after it was
+ * written. */
+static inline flashinfer_status call_launch(const struct call *call, const struct way *way, int i, struct jit_launch launch)
+{
+    const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads};
+    launch.pdl = call->exec.flags & FLASHINFER_PDL && call->device->arch >= 90;
+    return jit_launch(&way->spec[i], &queue, &launch);
+}
 
 /* For plan ops: writes the plan; `constants` is any struct of at most 640 bytes, found again at call->plan by the run op.
  * workspace: the most that any row of the run op needs, see flashinfer_plan_workspace_size. */

@@ -24,10 +24,11 @@ static inline uint64_t add_words(uint64_t sum, const void *words, size_t bytes)
     return sum + odd;
 }
 
-/* Over all that is used. */
+/* Over all that is used, but for what plan_read compares or only quotes. */
 static uint64_t checksum_of(const struct plan_blob *blob)
 {
-    uint64_t sum = add_words(PLAN_MAGIC, blob, offsetof(struct plan_blob, checksum));
+    enum { FIRST = offsetof(struct plan_blob, device), END = offsetof(struct plan_blob, op) };
+    uint64_t sum = add_words(blob->build, (const char *)blob + FIRST, END - FIRST);
     sum = 3 * add_words(sum, blob->symbol, blob->num_symbols * sizeof *blob->symbol);
     return add_words(sum, blob->constants, blob->constants_bytes);
 }

@@ -73,6 +73,16 @@ uint64_t program_dimensions(const struct program *program, int arg)
     return named;
 }
 
+uint64_t program_told_by_plan(const struct program *program, uint64_t known)
+{
+    uint64_t told = 0;
+    if (!(program->plan_symbols & ~known))
+        return program->told_by_plan;
+    for (int i = 0; i < program->num_from_plan; i++)
+        told |= (known >> program->from_plan[i].plan_symbol & 1) << program->from_plan[i].symbol;
+    return told;
+}
+
 bool program_required(const struct program *program, int arg, const int64_t *dim)
 {
     int64_t holds;

@@ -15,13 +15,25 @@
 #include "op/expression.h"
 #include "op/op.h"
 
+/* What most axes are: a dimension plus an offset. */
+struct program_axis {
+    int32_t symbol, offset;
+};
+/* In place of a dimension, which are fewer. */
+enum {
+    SYMBOL_ZERO = OP_MAX_DIMS - 1,      /* known in every call: the axis is `offset` */
+    SYMBOL_EXPRESSION = OP_MAX_DIMS - 2 /* never known: the axis is an expression */
+};
+
 /* One alternative of a shape: axes [first, first + count) of program->axes, after the leading ones if `leading`. */
 struct program_alternative {
     int16_t first, count;
     bool leading;
+    const struct program_axis *axes; /* the same, if at most one is an expression, else NULL */
+    uint64_t symbols;                /* that they name */
 };
 
-/* An argument, in less than a cache line. Numbers of arguments are places in op->args. */
+/* An argument, in a cache line. Numbers of arguments are places in op->args. */
 struct program_arg {
     uint8_t kind, flags; /* as declared, as is offset */
     uint16_t offset;
@@ -36,7 +48,9 @@ struct program_arg {
     int16_t value_of;    /* the symbol that an INT defaults to, -1 */
     uint32_t dtypes;     /* set allowed beside those */
     int32_t num_types;   /* the same as DLDataTypes */
+    DLDataType only_type; /* if there is but one, and no other to be like */
     const DLDataType *types;
+    const struct program_alternative *plain; /* the first, for tensors that check_plain.c looks at, else NULL */
     uint64_t may_alias; /* bit i: argument i may be the very same tensor */
 };
 
@@ -51,6 +65,7 @@ struct program {
     uint64_t written;           /* bit i: argument i is OUT or INOUT */
     uint64_t conditional;       /* bit i: argument i has a required_if */
     uint8_t order[OP_MAX_ARGS]; /* arguments as they are checked: plan, values, inputs, outputs */
+    int num_values;             /* of them, which are no tensors */
     struct {
         const char *name;
         int arg;         /* the INT, ENUM or DTYPE argument of this name, -1 */
@@ -60,6 +75,7 @@ struct program {
         uint8_t symbol, plan_symbol;
     } from_plan[OP_MAX_DIMS]; /* the symbols that the plan may know */
     int num_from_plan;
+    uint64_t plan_symbols, told_by_plan; /* all of them, as bits of the plan's symbols and of ours */
     const struct program_alternative *shapes;
     const struct expression *axes;
     const struct expression *rules; /* in the order of op->rules */
@@ -80,6 +96,9 @@ bool program_shape(const struct program *program, int arg, const int64_t *dim, c
 
 /* The symbols that the axes of an argument name which are no arguments themselves: bit i is symbol i. */
 uint64_t program_dimensions(const struct program *program, int arg);
+
+/* The symbols that a plan tells which knows those in `known`. */
+uint64_t program_told_by_plan(const struct program *program, uint64_t known);
 
 /* Whether the argument must not be NULL in a call with these values. */
 bool program_required(const struct program *program, int arg, const int64_t *dim);

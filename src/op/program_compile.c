@@ -13,6 +13,7 @@ enum { MAX_SHAPES = 96, MAX_AXES = 256, MAX_STEPS = 1024, MAX_RULES = 48, MAX_TY
 struct compiled {
     struct program program;
     struct program_alternative shapes[MAX_SHAPES];
+    struct program_axis simple_axes[MAX_AXES];
     struct expression axes[MAX_AXES], rules[MAX_RULES], conditions[OP_MAX_ARGS];
     struct expression_step steps[MAX_STEPS];
     DLDataType types[MAX_TYPES];
@@ -79,8 +80,8 @@ static int symbol(struct compiler *c, const char *name, int length)
     int plan_symbol = arg < 0 && c->plan ? find_symbol(c->plan, name, length) : -1;
     if (c->rules && arg < 0 && plan_symbol < 0)
         return wrong(c, "%.*s is no dimension and no integer argument", length, name), -1;
-    if (p->num_symbols == OP_MAX_DIMS || c->num_names + length + 1 > MAX_NAMES)
-        return wrong(c, "it has more than %d dimensions and integers", OP_MAX_DIMS), -1;
+    if (p->num_symbols == SYMBOL_EXPRESSION || c->num_names + length + 1 > MAX_NAMES)
+        return wrong(c, "it has more than %d dimensions and integers", SYMBOL_EXPRESSION), -1;
     char *kept = memcpy(c->out->names + c->num_names, name, (size_t)length);
     c->num_names += length + 1;
     p->symbol[p->num_symbols].name = kept;
@@ -110,6 +111,28 @@ static int piece(const char *text, int length, char stop)
     return at;
 }
 
+static struct program_axis simplify(const struct expression *axis)
+{
+    const int32_t offset = (int32_t)axis->offset;
+    if (offset == axis->offset && axis->is_constant)
+        return (struct program_axis){SYMBOL_ZERO, offset};
+    if (offset == axis->offset && axis->linear >= 0 && axis->scale == 1)
+        return (struct program_axis){axis->linear, offset};
+    return (struct program_axis){SYMBOL_EXPRESSION, 0};
+}
+
+static void simplify_axes(struct compiler *c, struct program_alternative *shape)
+{
+    struct program_axis *axes = &c->out->simple_axes[shape->first];
+    int expressions = 0;
+    for (int i = 0; i < shape->count; i++) {
+        axes[i] = simplify(&c->out->axes[shape->first + i]);
+        shape->symbols |= UINT64_C(1) << axes[i].symbol;
+        expressions += axes[i].symbol == SYMBOL_EXPRESSION;
+    }
+    shape->axes = expressions < 2 ? axes : NULL;
+}
+
 /* "... heads head_dim" */
 static bool compile_axes(struct compiler *c, struct program_alternative *shape, const char *text, int length)
 {
@@ -134,6 +157,7 @@ static bool compile_axes(struct compiler *c, struct program_alternative *shape, 
         }
         at += size;
     }
+    simplify_axes(c, shape);
     return true;
 }
 
@@ -196,6 +220,16 @@ static bool compile_shape(struct compiler *c, struct program_arg *out, const str
               : compile_axes(c, &c->out->shapes[out->first_shape], arg->shape, (int)strlen(arg->shape));
 }
 
+/* Only tensors whose every shape is simple are plain. */
+static const struct program_alternative *plain_shapes(const struct compiler *c, const struct program_arg *arg)
+{
+    const struct program_alternative *shapes = &c->out->shapes[arg->first_shape];
+    for (int i = 0; i < arg->num_shapes; i++)
+        if (!shapes[i].axes)
+            return NULL;
+    return shapes;
+}
+
 static bool compile_dtypes(struct compiler *c, struct program_arg *out, const struct op_arg *arg)
 {
     out->dtypes = arg->dtype.set;
@@ -211,6 +245,8 @@ static bool compile_dtypes(struct compiler *c, struct program_arg *out, const st
             c->out->types[c->num_types++] = dtype_dlpack((enum dtype)dtype);
             out->num_types++;
         }
+    if (out->num_types == 1 && !arg->dtype.like)
+        out->only_type = out->types[0];
     if (!arg->dtype.like)
         return out->dtypes || !op_is_tensor(arg) || wrong(c, "%s has no dtypes", arg->name);
     int length = (int)strlen(arg->dtype.like), found = find_argument(c->op, arg->dtype.like, length);
@@ -283,6 +319,8 @@ static bool compile_argument(struct compiler *c, const struct op_arg *arg, struc
         return false;
     if (op_is_tensor(arg) && !arg->shape)
         return wrong(c, "%s has no shape", arg->name);
+    if (op_is_tensor(arg) && !(arg->flags & HOST))
+        out->plain = plain_shapes(c, out);
     if (has_symbol(arg))
         out->symbol = (int16_t)symbol(c, arg->name, (int)strlen(arg->name));
     if (arg->value_of) {
@@ -374,8 +412,10 @@ static void order_arguments(struct program *p)
             p->written |= UINT64_C(1) << i;
     for (int s = 0; s <= 3; s++)
         for (int i = 0; i < p->num_args; i++)
-            if (stage(&p->op->args[i]) == s)
+            if (stage(&p->op->args[i]) == s) {
                 p->order[n++] = (uint8_t)i;
+                p->num_values += s < 2;
+            }
 }
 
 static void list_symbols_from_plan(struct program *p)
@@ -383,6 +423,8 @@ static void list_symbols_from_plan(struct program *p)
     for (int i = 0; i < p->num_symbols; i++) {
         if (p->symbol[i].plan_symbol < 0)
             continue;
+        p->plan_symbols |= UINT64_C(1) << p->symbol[i].plan_symbol;
+        p->told_by_plan |= UINT64_C(1) << i;
         p->from_plan[p->num_from_plan].symbol = (uint8_t)i;
         p->from_plan[p->num_from_plan++].plan_symbol = (uint8_t)p->symbol[i].plan_symbol;
     }
