@@ -55,16 +55,18 @@ static void view(const void *from, void *to)
 
 static const struct op_range ranges[] = {{"batch", 1, 24, 0}, {"num_pages", 1, 96, 0}, {"num_indices", 0, 96, 0}, {0}};
 
+/* What these models give. */
+#define USUAL " -sinks -k_cache_sf -v_cache_sf"
 #define HEADS(qo, kv, dim) " num_qo_heads=" #qo " num_kv_heads=" #kv " head_dim=" #dim
 #define LENGTHS_OF(batch, page_size, pages) \
     " batch=" #batch " max_batch_size=" #batch " page_size=" #page_size " num_pages=" #pages " num_indices=" #pages
 
 static const struct op_shape shapes[] = {
-    {"smollm2_135m_batch_1", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(1, 16, 25)},
-    {"smollm2_135m_batch_16", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(16, 16, 400)},
-    {"smollm2_135m_batch_128", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(128, 16, 3200)},
-    {"llama_8b_batch_1", "q_data_type=f16" HEADS(32, 8, 128) LENGTHS_OF(1, 16, 512)},
-    {"llama_8b_batch_16", "q_data_type=bf16" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048)},
+    {"smollm2_135m_batch_1", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(1, 16, 25) USUAL},
+    {"smollm2_135m_batch_16", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(16, 16, 400) USUAL},
+    {"smollm2_135m_batch_128", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(128, 16, 3200) USUAL},
+    {"llama_8b_batch_1", "q_data_type=f16" HEADS(32, 8, 128) LENGTHS_OF(1, 16, 512) USUAL},
+    {"llama_8b_batch_16", "q_data_type=bf16" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048) USUAL},
     {"mha", "q_data_type=f16 kv_layout=HND" HEADS(16, 16, 64) LENGTHS_OF(5, 5, 500)},
     {"mqa", "q_data_type=bf16" HEADS(40, 1, 128) LENGTHS_OF(3, 1, 1800)},
     {0},

@@ -65,16 +65,18 @@ static const struct op_range ranges[] = {
     {"total_q", 0, 96, 0}, {"batch", 1, 8, 0}, {"num_pages", 1, 48, 0}, {"num_indices", 0, 48, 0}, {"mask_bytes", 0, 8, 0}, {0},
 };
 
+/* What these models give. */
+#define USUAL " -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items -max_item_len -sinks -k_cache_sf -v_cache_sf"
 #define HEADS(qo, kv, dim) " num_qo_heads=" #qo " num_kv_heads=" #kv " head_dim_qk=" #dim
 #define LENGTHS_OF(batch, total_q, page_size, pages)                                                                         \
     " batch=" #batch " max_batch_size=" #batch " total_q=" #total_q " max_total_qo=" #total_q " page_size=" #page_size \
     " num_pages=" #pages " num_indices=" #pages
 
 static const struct op_shape shapes[] = {
-    {"smollm2_135m_short", "q_data_type=bf16 causal=1" HEADS(9, 3, 64) LENGTHS_OF(4, 100, 16, 8)},
-    {"smollm2_135m", "q_data_type=bf16 causal=1" HEADS(9, 3, 64) LENGTHS_OF(4, 1200, 16, 76)},
-    {"llama_8b", "q_data_type=bf16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(2, 4096, 16, 256)},
-    {"llama_8b_chunk", "q_data_type=f16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(4, 512, 16, 512)},
+    {"smollm2_135m_short", "q_data_type=bf16 causal=1" HEADS(9, 3, 64) LENGTHS_OF(4, 100, 16, 8) USUAL},
+    {"smollm2_135m", "q_data_type=bf16 causal=1" HEADS(9, 3, 64) LENGTHS_OF(4, 1200, 16, 76) USUAL},
+    {"llama_8b", "q_data_type=bf16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(2, 4096, 16, 256) USUAL},
+    {"llama_8b_chunk", "q_data_type=f16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(4, 512, 16, 512) USUAL},
     {"mha_all", "q_data_type=f16 kv_layout=HND" HEADS(16, 16, 64) LENGTHS_OF(8, 512, 5, 512)},
     {"mqa", "q_data_type=bf16 causal=1" HEADS(7, 1, 128) LENGTHS_OF(3, 300, 1, 900)},
     {0},

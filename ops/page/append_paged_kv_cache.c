@@ -49,8 +49,9 @@ static int64_t at_most(int64_t a, int64_t limit) { return a < limit ? a : limit;
 /* Strides in bytes of a tensor's leading axes, all but the last; those of HND caches in the order of NHD. */
 static void fill_strides(int64_t *stride, const DLTensor *t, bool hnd)
 {
+    const int bytes = dtype_bytes(tensor_dtype(t));
     for (int i = 0; i < t->ndim - 1; i++)
-        stride[hnd && i ? 3 - i : i] = tensor_stride(t, i) * dtype_bytes(tensor_dtype(t));
+        stride[hnd && i ? 3 - i : i] = tensor_stride(t, i) * bytes;
 }
 
 static struct append_paged_kv_cache_args fill_args(const struct call *call)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensors as most calls have them, with little work for each: sizes and strides that cannot overflow, nothing near an output. What
- * is not found to be right here, because it is wrong or because it is rare, is left to check_tensor, as if it had not been looked
- * at; what is accepted here, check_tensor accepts, too. Functions that are not inlined are so to leave registers to their caller. */
+/* Tensors as most calls have them, with little work for each: sizes and strides that cannot overflow, nothing near an output.
+ * What is not found to be right here, because it is wrong or because it is rare, is left to check_tensor, as if it had not been
+ * looked at; what is accepted here, check_tensor accepts, too. Functions that are not inlined are so to leave registers to their
+ * caller. */
 #include <string.h>
 
 #include "op/check.h"
@@ -31,8 +32,7 @@ static inline bool dtype_is_plain(const struct check *c, const struct program_ar
         return like && same_type(type, like->dtype);
     }
     if (a->like_symbol >= 0)
-        return c->call->bound >> a->like_symbol & 1 &&
-               same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
+        return c->call->bound >> a->like_symbol & 1 && same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
     for (int i = 0; i < a->num_types; i++)
         if (same_type(type, a->types[i]))
             return true;

@@ -306,8 +306,7 @@ static bool parse_chain(struct parser *p, const char *word, enum step_code code,
         return false;
     while (take(p, word)) {
         int jump = p->num_steps;
-        if (!emit(p, code, OPERAND_CONSTANT, 0, -1) || !operand(p, form) ||
-            !emit(p, STEP_TRUTH, OPERAND_CONSTANT, 0, 0))
+        if (!emit(p, code, OPERAND_CONSTANT, 0, -1) || !operand(p, form) || !emit(p, STEP_TRUTH, OPERAND_CONSTANT, 0, 0))
             return false;
         p->steps[jump].value = p->num_steps - jump - 1;
         *form = unknown;

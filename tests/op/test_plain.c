@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What check_plain.c accepts at once, check_tensor accepts, too, and learns the same from it; and where it does not, the sentence is
- * the same as without it: random calls with something changed in one tensor are checked both ways. A call that is told its device
- * goes without check_plain.c. */
+/* What check_plain.c accepts at once, check_tensor accepts, too, and learns the same from it; and where it does not, the sentence
+ * is the same as without it: random calls with something changed in one tensor are checked both ways. A call that is told its
+ * device goes without check_plain.c. */
 #include <stdlib.h>
 
 #include "harness/placement.h"
@@ -40,7 +40,8 @@ static int draw_tensor(const struct problem *problem, struct random *random)
 
 static void change_layout(struct changed *c, struct random *random)
 {
-    static const int64_t sizes[] = {0, 1, 2, 3, 64, -1, INT64_C(1) << 27, INT64_C(1) << 28, INT64_C(1) << 40, INT64_MAX, INT64_MIN};
+    static const int64_t sizes[] = {0,         1,        2, 3, 64, -1, INT64_C(1) << 27, INT64_C(1) << 28, INT64_C(1) << 40,
+                                    INT64_MAX, INT64_MIN};
     DLTensor *t = &c->tensor;
     int axis = (int)random_below(random, (uint64_t)t->ndim);
     int64_t any = sizes[random_below(random, sizeof sizes / sizeof *sizes)];
