@@ -44,20 +44,43 @@ static flashinfer_status validate_value(const struct op *op, const struct op_arg
     return FLASHINFER_OK;
 }
 
-/* A misspelt dimension of an output would be a new one, of which neither kernel nor reference knows. */
-static flashinfer_status validate_output(const struct program *program, int arg)
+/* The dimensions of an argument that nothing else gives a meaning. What no call tells apart from a misspelt name is taken for one:
+ * kernels and references would read past the end of a tensor whose size is another than they think. */
+static uint64_t strange_dimensions(const struct program *program, int arg)
 {
-    uint64_t only_here = program_dimensions(program, arg);
+    const struct op *op = program->op;
+    const bool output = op->args[arg].kind == OP_OUT;
+    uint64_t strange = program_dimensions(program, arg);
+    for (int i = 0; i < program->num_symbols; i++)
+        if (i < program->num_dims || program->symbol[i].plan_symbol >= 0)
+            strange &= ~(UINT64_C(1) << i);
     for (int i = 0; i < program->num_args; i++)
-        if (program->op->args[i].kind != OP_OUT)
-            only_here &= ~program_dimensions(program, i);
-    for (; only_here; only_here &= only_here - 1) {
-        int symbol = __builtin_ctzll(only_here);
-        if (symbol >= program->num_dims && program->symbol[symbol].plan_symbol < 0)
-            return wrong(program->op, "%s has a dimension %s, which no input has and DIMS does not name",
-                         program->op->args[arg].name, program->symbol[symbol].name);
-    }
-    return FLASHINFER_OK;
+        if (i != arg && (!output || op->args[i].kind != OP_OUT))
+            strange &= ~program_dimensions(program, i);
+    if (output)
+        return strange;
+    for (int i = 0; i < program->num_rules; i++)
+        strange &= ~program->rules[i].symbols;
+    for (int i = 0; i < program->num_args; i++)
+        if (op->args[i].fill.of && program_symbol(program, op->args[i].fill.of) >= 0)
+            strange &= ~(UINT64_C(1) << program_symbol(program, op->args[i].fill.of));
+    for (const struct op_range *range = op->ranges; range && range->name; range++)
+        if (program_symbol(program, range->name) >= 0)
+            strange &= ~(UINT64_C(1) << program_symbol(program, range->name));
+    return strange;
+}
+
+static flashinfer_status validate_dimensions(const struct program *program, int arg)
+{
+    const struct op_arg *declared = &program->op->args[arg];
+    const uint64_t strange = strange_dimensions(program, arg);
+    if (!strange)
+        return FLASHINFER_OK;
+    const char *name = program->symbol[__builtin_ctzll(strange)].name;
+    if (declared->kind == OP_OUT)
+        return wrong(program->op, "%s has a dimension %s, which no input has and DIMS does not name", declared->name, name);
+    return wrong(program->op, "%s has a dimension %s, which nothing else names: no other argument, DIMS, rule, fill or range",
+                 declared->name, name);
 }
 
 static flashinfer_status validate_argument(const struct program *program, const struct op_arg *arg)
@@ -71,8 +94,7 @@ static flashinfer_status validate_argument(const struct program *program, const 
         return wrong(op, "%s may alias but is not written", arg->name);
     if (arg->fill.of && !is_known(program, arg->fill.of))
         return wrong(op, "the values of %s are bounded by %s, which is unknown", arg->name, arg->fill.of);
-    if (arg->kind == OP_OUT)
-        TRY(validate_output(program, (int)(arg - op->args)));
+    TRY(validate_dimensions(program, (int)(arg - op->args)));
     return validate_value(op, arg);
 }
 

@@ -20,7 +20,8 @@
  * max(a, b), ceil(a/b). Python reads the same text. 2*hidden and batch+1 tell hidden and batch as well as the name alone does;
  * k//2 tells k = 2 * size where nothing else tells k (packed pairs). A rule about a dimension that only absent arguments have
  * holds. `...` stands for any number of leading axes; `rows` is their product (1 if none), and all arguments with `...` have the
- * same leading axes. "NHD: pages page_size | HND: ..." chooses by the ENUM argument named in `.by`.
+ * same leading axes. An input's dimension that stands in no other argument must be in DIMS, a rule, a fill or a range: else it is
+ * taken for misspelt. "NHD: pages page_size | HND: ..." chooses by the ENUM argument named in `.by`.
  * Names are dimensions or INT, ENUM and FLAG arguments; a run op also sees the dimensions and integers of its plan, and one
  * that both name has the plan's value. */
 #ifndef OP_OP_H

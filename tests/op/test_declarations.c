@@ -9,6 +9,8 @@
 
 #include "tests/op/calls.h"
 
+extern const struct op op_rmsnorm;
+
 enum { PROBLEMS = 80, BROKEN = 6, NUM_OPS = 7 };
 
 static int comm; /* its address stands for a group of ranks */
@@ -242,7 +244,7 @@ static void expect_wrong(struct op change, int arg, const char *shape, const cha
     args[arg].shape = shape;
     change.args = args;
     change.compiled = &slot;
-    snprintf(expected, sizeof expected, "the declaration of top_k is wrong: %s", sentence);
+    snprintf(expected, sizeof expected, "the declaration of %s is wrong: %s", change.name, sentence);
     assert_int_equal(op_validate(&change), FLASHINFER_INTERNAL);
     assert_string_equal(flashinfer_last_error(), expected);
     free((void *)(uintptr_t)atomic_load(&slot)); /* which lives as long as its slot */
@@ -275,6 +277,14 @@ static void test_dtypes_in_a_circle(void **state)
     struct op op = op_top_k;
     op.args = args;
     expect_wrong(op, 0, args[0].shape, "the dtype of values is like its own");
+}
+
+/* Kernels would read past the end of a weight of another size. */
+static void test_misspelt_dimension_of_an_input(void **state)
+{
+    (void)state;
+    expect_wrong(op_rmsnorm, 2, "hiden",
+                 "weight has a dimension hiden, which nothing else names: no other argument, DIMS, rule, fill or range");
 }
 
 /* Those that compile, but that no problem can be made from, or judged by. */
@@ -323,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_allreduce),
         cmocka_unit_test(test_wrong_declarations),
         cmocka_unit_test(test_dtypes_in_a_circle),
+        cmocka_unit_test(test_misspelt_dimension_of_an_input),
         cmocka_unit_test(test_senseless_declarations),
         cmocka_unit_test(test_registry),
     };
