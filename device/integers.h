@@ -16,4 +16,11 @@ typedef unsigned long long uint64_t;
 #include <stdint.h>
 #endif
 
+/* A function of kernels on both targets, and of host code. */
+#ifdef __CUDACC_RTC__
+#define ANYWHERE static __device__ __forceinline__
+#else
+#define ANYWHERE static inline __attribute__((unused))
+#endif
+
 #endif

@@ -6,13 +6,6 @@
 
 #include "integers.h"
 
-/* A function of kernels on both targets, and of host code. */
-#ifdef __CUDACC_RTC__
-#define ANYWHERE static __device__ __forceinline__
-#else
-#define ANYWHERE static inline __attribute__((unused))
-#endif
-
 struct philox {
     uint32_t word[4];
 };

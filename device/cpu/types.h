@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Element types of the CPU kernels. to_float is exact; from_float rounds to nearest, ties to even. Kernel constants that are
- * dtypes arrive as these names: -DT=bf16. */
+/* Element types of the CPU kernels. to_float is exact; from_float rounds to nearest, ties to even; e4m3, e5m2 and i8 saturate, and an
+ * i8 of NaN is 0. Kernel constants that are dtypes arrive as these names: -DT=bf16. */
 #ifndef TYPES_H
 #define TYPES_H
 
@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "narrow.h"
 #include "x86.h"
 
 #define INLINE static inline __attribute__((always_inline, unused))
@@ -16,6 +17,9 @@
 
 typedef struct { uint16_t bits; } f16;
 typedef struct { uint16_t bits; } bf16;
+typedef struct { uint8_t bits; } e4m3;
+typedef struct { uint8_t bits; } e5m2;
+typedef int8_t i8;
 typedef float f32;
 typedef int32_t i32;
 typedef int64_t i64;
@@ -67,7 +71,25 @@ INLINE bf16 bf16_from_float(float x)
 
 INLINE f32 f32_from_float(float x) { return x; }
 
-#define to_float(x) _Generic((x), f16: f16_to_float, bf16: bf16_to_float, f32: f32_to_float)(x)
+INLINE float e4m3_to_float(e4m3 x)
+{
+    return (x.bits & 0x7f) == 0x7f ? NAN : 256.0f * f16_to_float((f16){e4m3_as_f16(x.bits)});
+}
+
+INLINE float e5m2_to_float(e5m2 x) { return f16_to_float((f16){(uint16_t)(x.bits << 8)}); }
+INLINE float i8_to_float(i8 x) { return x; }
+INLINE e4m3 e4m3_from_float(float x) { return (e4m3){e4m3_bits(x)}; }
+INLINE e5m2 e5m2_from_float(float x) { return (e5m2){e5m2_bits(x)}; }
+
+INLINE i8 i8_from_float(float x)
+{
+    x = x != x ? 0.0f : x < -128.0f ? -128.0f : x > 127.0f ? 127.0f : x;
+    return (i8)(int32_t)(float_bits(x + 12582912.0f) - float_bits(12582912.0f)); /* 1.5 * 2^23: its unit is one */
+}
+
+#define to_float(x)                                                                                                          \
+    _Generic((x), f16: f16_to_float, bf16: bf16_to_float, f32: f32_to_float, e4m3: e4m3_to_float, e5m2: e5m2_to_float, \
+             i8: i8_to_float)(x)
 #define from_float(T, x) T##_from_float(x)
 #define FROM_FLOAT(T, x) from_float(T, x) /* when T is itself a constant */
 

@@ -11,6 +11,7 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t veci __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vech __attribute__((vector_size(2 * LANES)));
+typedef uint8_t vecb __attribute__((vector_size(LANES)));
 
 INLINE vec vec_set(float x) { return x - (vec){0}; }
 
@@ -82,6 +83,80 @@ INLINE void vec_store_f16(f16 *to, vec x)
 #endif
 }
 
+/* Bytes, one in each lane. */
+INLINE vecu vec_load_bytes(const void *from)
+{
+#ifdef __AVX512F__
+    return (vecu)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from));
+#else
+    vecb b;
+    memcpy(&b, from, sizeof b);
+    return __builtin_convertvector(b, vecu);
+#endif
+}
+
+/* The low byte of each lane. */
+INLINE void vec_store_bytes(void *to, vecu x)
+{
+#ifdef __AVX512F__
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)x));
+#else
+    vecb b = __builtin_convertvector(x, vecb);
+    memcpy(to, &b, sizeof b);
+#endif
+}
+
+INLINE vecu vec_select_bits(veci mask, vecu a, vecu b) { return ((vecu)mask & a) | (~(vecu)mask & b); }
+
+INLINE vec vec_load_e5m2(const e5m2 *from)
+{
+    f16 same[LANES];
+    vech h = __builtin_convertvector(vec_load_bytes(from) << 8, vech);
+    memcpy(same, &h, sizeof h);
+    return vec_load_f16(same);
+}
+
+INLINE vec vec_load_e4m3(const e4m3 *from)
+{
+    vecu codes = vec_load_bytes(from), magnitude = codes & 0x7f;
+    vec normal = (vec)((magnitude << 20) + ((vecu){0} + (120u << 23)));
+    vec small = __builtin_convertvector((veci)magnitude, vec) * 0.001953125f; /* subnormal */
+    vecu bits = vec_select_bits(magnitude < 8, (vecu)small, (vecu)normal);
+    bits = vec_select_bits(magnitude == 0x7f, (vecu){0} + 0x7fc00000u, bits);
+    return (vec)(bits | (codes & 0x80) << 24);
+}
+
+/* As narrow_bits, in each lane. */
+INLINE vecu vec_narrow_bits(vec x, int mantissa, int bias, float largest)
+{
+    vecu bits = (vecu)x & 0x7fffffffu;
+    veci is_nan = bits > 0x7f800000u;
+    uint32_t magic = (uint32_t)(127 + 24 - bias - mantissa) << 23;
+    bits = vec_select_bits(bits > float_bits(largest), (vecu){0} + float_bits(largest), bits);
+    vecu small = (vecu)((vec)bits + bits_float(magic)) - magic;
+    vecu half = ((1u << (22 - mantissa)) - 1) + (bits >> (23 - mantissa) & 1);
+    vecu normal = ((bits + half) >> (23 - mantissa)) - ((uint32_t)(127 - bias) << mantissa);
+    vecu code = vec_select_bits(bits < (uint32_t)(128 - bias) << 23, small, normal) | ((vecu)x >> 24 & 0x80);
+    return vec_select_bits(is_nan, (vecu){0} + 0x7f, code);
+}
+
+INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_bits(x, E4M3_FORMAT)); }
+INLINE void vec_store_e5m2(e5m2 *to, vec x) { vec_store_bytes(to, vec_narrow_bits(x, E5M2_FORMAT)); }
+
+INLINE vec vec_load_i8(const i8 *from)
+{
+    return __builtin_convertvector((veci)(vec_load_bytes(from) << 24) >> 24, vec);
+}
+
+INLINE void vec_store_i8(i8 *to, vec x)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: its unit is one */
+    x = (vec)((veci)x & (x == x));
+    x = (vec)vec_select_bits(x < -128.0f, (vecu)vec_set(-128.0f), (vecu)x);
+    x = (vec)vec_select_bits(x > 127.0f, (vecu)vec_set(127.0f), (vecu)x);
+    vec_store_bytes(to, (vecu)(x + magic) - float_bits(magic));
+}
+
 /* The first n elements, at most LANES; the rest is not touched and reads as 0. */
 #define VEC_PARTIAL(T)                                       \
     INLINE vec vec_load_n_##T(const T *from, int64_t n)      \
@@ -105,9 +180,14 @@ INLINE void vec_store_f16(f16 *to, vec x)
 VEC_PARTIAL(f16)
 VEC_PARTIAL(bf16)
 VEC_PARTIAL(f32)
+VEC_PARTIAL(e4m3)
+VEC_PARTIAL(e5m2)
+VEC_PARTIAL(i8)
 
-#define VEC_OF(name, p) _Generic((p), f16 *: name##_f16, const f16 *: name##_f16, bf16 *: name##_bf16, \
-                                 const bf16 *: name##_bf16, f32 *: name##_f32, const f32 *: name##_f32)
+#define VEC_OF(name, p)                                                                                              \
+    _Generic((p), f16 *: name##_f16, const f16 *: name##_f16, bf16 *: name##_bf16, const bf16 *: name##_bf16,        \
+             f32 *: name##_f32, const f32 *: name##_f32, e4m3 *: name##_e4m3, const e4m3 *: name##_e4m3,             \
+             e5m2 *: name##_e5m2, const e5m2 *: name##_e5m2, i8 *: name##_i8, const i8 *: name##_i8)
 #define vec_load(from) VEC_OF(vec_load, from)(from)
 #define vec_load_n(from, n) VEC_OF(vec_load_n, from)(from, n)
 #define vec_store(to, x) VEC_OF(vec_store, to)(to, x)

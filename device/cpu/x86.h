@@ -18,6 +18,8 @@ typedef float __m512 __attribute__((vector_size(64), may_alias));
 typedef float __m512_u __attribute__((vector_size(64), may_alias, aligned(1)));
 typedef unsigned short __mmask16;
 typedef float __v4sf __attribute__((vector_size(16)));
+typedef char __v16qi __attribute__((vector_size(16)));
+typedef long long __v8di __attribute__((vector_size(64)));
 typedef short __v8hi __attribute__((vector_size(16)));
 typedef short __v16hi __attribute__((vector_size(32)));
 typedef int __v16si __attribute__((vector_size(64)));
@@ -94,6 +96,21 @@ X86_INLINE __m512 _mm512_maskz_compress_ps(__mmask16 mask, __m512 x)
 X86_INLINE __m512i _mm512_mask_mov_epi32(__m512i other, __mmask16 mask, __m512i x)
 {
     return (__m512i)__builtin_ia32_movdqa32_512_mask((__v16si)x, (__v16si)other, mask);
+}
+
+X86_INLINE __m512i _mm512_cvtepu8_epi32(__m128i x)
+{
+    return (__m512i)__builtin_ia32_pmovzxbd512_mask((__v16qi)x, (__v16si){0}, X86_ALL);
+}
+
+X86_INLINE __m128i _mm512_cvtepi32_epi8(__m512i x)
+{
+    return (__m128i)__builtin_ia32_pmovdb512_mask((__v16si)x, (__v16qi){0}, X86_ALL);
+}
+
+X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
+{
+    return (__m128i)__builtin_ia32_pmovqb512_mask((__v8di)x, (__v16qi){0}, X86_ALL);
 }
 
 X86_INLINE __m512i _mm512_cvtepu16_epi32(__m256i x)

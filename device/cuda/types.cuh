@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Element types and their conversions. to_float is exact; to<T> rounds to nearest, ties to even. Kernel constants that are dtypes
- * arrive as these names: -DT=bf16. */
+/* Element types and their conversions. to_float is exact; from_float rounds to nearest, ties to even; e4m3, e5m2 and i8 saturate, and
+ * an i8 of NaN is 0. Kernel constants that are dtypes arrive as these names: -DT=bf16. */
 #ifndef TYPES_CUH
 #define TYPES_CUH
 
-#include "integers.h"
+#include "narrow.h"
 
 #define DEVICE static __device__ __forceinline__
 #define INFINITY __int_as_float(0x7f800000)
@@ -19,6 +19,9 @@
 
 struct f16 { uint16_t bits; };
 struct bf16 { uint16_t bits; };
+struct e4m3 { uint8_t bits; };
+struct e5m2 { uint8_t bits; };
+typedef int8_t i8;
 typedef float f32;
 typedef int32_t i32;
 typedef int64_t i64;
@@ -35,10 +38,33 @@ DEVICE float to_float(f16 x)
 
 DEVICE float to_float(bf16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
 DEVICE float to_float(float x) { return x; }
+DEVICE float to_float(i8 x) { return (float)x; }
+
+DEVICE float to_float(e5m2 x)
+{
+    f16 same = {(uint16_t)(x.bits << 8)};
+    return to_float(same);
+}
+
+DEVICE float to_float(e4m3 x)
+{
+#if __CUDA_ARCH__ >= 890
+    uint32_t y;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(y) : "h"((uint16_t)x.bits));
+    f16 same = {(uint16_t)y};
+    return to_float(same);
+#else
+    f16 scaled = {e4m3_as_f16(x.bits)};
+    return (x.bits & 0x7f) == 0x7f ? __uint_as_float(0x7fffffffu) : 256.0f * to_float(scaled);
+#endif
+}
 
 DEVICE void from_float(f16 *y, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y->bits) : "f"(x)); }
 DEVICE void from_float(bf16 *y, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y->bits) : "f"(x)); }
 DEVICE void from_float(float *y, float x) { *y = x; }
+DEVICE void from_float(e4m3 *y, float x) { y->bits = e4m3_bits(x); }
+DEVICE void from_float(e5m2 *y, float x) { y->bits = e5m2_bits(x); }
+DEVICE void from_float(i8 *y, float x) { *y = (i8)min(127, max(-128, __float2int_rn(x))); }
 
 /* Two values in one register, the first in the low half: what mma takes and 4-byte stores write. */
 DEVICE uint32_t pack2(f16, float low, float high)
@@ -55,6 +81,9 @@ DEVICE uint32_t pack2(bf16, float low, float high)
     return y;
 }
 
+DEVICE uint32_t pack2(e4m3, float low, float high) { return e4m3x2_bits(low, high); }
+DEVICE uint32_t pack2(e5m2, float low, float high) { return e5m2x2_bits(low, high); }
+
 DEVICE float2 unpack2(f16, uint32_t x)
 {
     f16 low = {(uint16_t)x}, high = {(uint16_t)(x >> 16)};
@@ -65,5 +94,19 @@ DEVICE float2 unpack2(bf16, uint32_t x)
 {
     return make_float2(__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u));
 }
+
+DEVICE float2 unpack2(e4m3, uint32_t x)
+{
+#if __CUDA_ARCH__ >= 890
+    uint32_t y;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(y) : "h"((uint16_t)x));
+    return unpack2(f16(), y);
+#else
+    e4m3 low = {(uint8_t)x}, high = {(uint8_t)(x >> 8)};
+    return make_float2(to_float(low), to_float(high));
+#endif
+}
+
+DEVICE float2 unpack2(e5m2, uint32_t x) { return unpack2(f16(), (x & 0xff) << 8 | (x & 0xff00) << 16); }
 
 #endif

@@ -39,6 +39,24 @@ template <int N, class Element> DEVICE void widen(float (&x)[N], vec<Element, N>
         x[i] = to_float(e.at[i]);
 }
 
+/* Bytes are converted in pairs. */
+template <int N, class Byte> DEVICE void widen_pairs(float (&x)[N], vec<Byte, N> v)
+{
+    vec_elements<uint16_t, N / 2> pairs;
+    pairs.all.bits = v.bits;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        float2 two = unpack2(Byte(), pairs.at[i]);
+        x[2 * i] = two.x;
+        x[2 * i + 1] = two.y;
+    }
+}
+
+template <int N> DEVICE void widen(float (&x)[N], vec<e4m3, N> v) { widen_pairs(x, v); }
+template <int N> DEVICE void widen(float (&x)[N], vec<e5m2, N> v) { widen_pairs(x, v); }
+DEVICE void widen(float (&x)[1], vec<e4m3, 1> v) { x[0] = to_float(e4m3{v.bits}); }
+DEVICE void widen(float (&x)[1], vec<e5m2, 1> v) { x[0] = to_float(e5m2{v.bits}); }
+
 template <int N, class Element> DEVICE void load(float (&x)[N], const Element *from) { widen(x, load_vec<N>(from)); }
 
 template <int N, class Element> DEVICE void store(Element *to, const float (&x)[N])
@@ -49,5 +67,21 @@ template <int N, class Element> DEVICE void store(Element *to, const float (&x)[
         from_float(&e.at[i], x[i]);
     store_vec(to, e.all);
 }
+
+template <int N, class Byte> DEVICE void store_pairs(Byte *to, const float (&x)[N])
+{
+    vec_elements<uint16_t, N / 2> pairs;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++)
+        pairs.at[i] = (uint16_t)pack2(Byte(), x[2 * i], x[2 * i + 1]);
+    vec<Byte, N> v;
+    v.bits = pairs.all.bits;
+    store_vec(to, v);
+}
+
+template <int N> DEVICE void store(e4m3 *to, const float (&x)[N]) { store_pairs(to, x); }
+template <int N> DEVICE void store(e5m2 *to, const float (&x)[N]) { store_pairs(to, x); }
+DEVICE void store(e4m3 *to, const float (&x)[1]) { from_float(to, x[0]); }
+DEVICE void store(e5m2 *to, const float (&x)[1]) { from_float(to, x[0]); }
 
 #endif

@@ -10,6 +10,7 @@
 #include "flashinfer/jit.h"
 #include "flashinfer/norm.h"
 #include "flashinfer/page.h"
+#include "flashinfer/quantization.h"
 #include "flashinfer/rope.h"
 #include "flashinfer/sampling.h"
 
