@@ -110,6 +110,7 @@ static void covered(void *context, const struct check_coverage *c)
     table_text(out->table, "dtypes", c->dtypes);
     table_integer(out->table, "tried", c->tried);
     table_integer(out->table, "ran", c->ran);
+    table_integer(out->table, "exact", c->exact);
     table_integer(out->table, "failed", c->failed);
     table_text(out->table, "skipped because", why);
     table_end_row(out->table);
@@ -191,7 +192,8 @@ const struct command command_check = {
             "stay as it was. Then every\n"
             "rule and every argument is violated, which must be refused by a sentence that names it. A "
             "kernel that no problem reaches\n"
-            "is a failure. At the end a table says what was tried, what ran, and why the rest did not.\n\n"
+            "is a failure. At the end a table says what was tried, what ran, how often the outputs had to be the reference's very bits "
+            "and\nso the same on CPU and GPU (exact), and why the rest did not run.\n\n"
             "NAME=VALUE fixes a dimension, number, enum or dtype (dtype=bf16, ARGUMENT:dtype=f16) in every "
             "problem; -ARGUMENT, after --,\n"
             "leaves an optional argument out.\n\n"

@@ -121,6 +121,7 @@ static flashinfer_status try_row(struct run *r, struct placement *p, struct call
     flashinfer_status status = trial_run(r->problem, p, row, way.workspace, r->expected, sentence);
     r->counts->trials++;
     coverage->ran++;
+    coverage->exact += r->expected && expected_is_exact(r->expected, r->problem);
     *ran = true;
     if (sentence[0]) {
         coverage->failed++;

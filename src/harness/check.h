@@ -26,6 +26,7 @@ struct check_coverage {
     DLDeviceType device;
     char dtypes[48];
     int tried, ran, failed;
+    int exact; /* of those that ran, how many had to give the reference's very bits, and so the same on all devices */
     struct {
         char text[CHECK_REASON];
         int count;

@@ -107,6 +107,23 @@ flashinfer_status expected_create(const struct problem *problem, const struct ca
     return FLASHINFER_OK;
 }
 
+/* All bounds are 0: the bits are given, and those of zeros too. */
+static bool is_exact(const struct problem_tensor *t, const struct reference_tensor *r)
+{
+    for (int64_t i = 0; i < t->elements; i++)
+        if (r->bound[i] != 0)
+            return false;
+    return true;
+}
+
+bool expected_is_exact(const struct expected *e, const struct problem *problem)
+{
+    bool exact = problem->op->reference && !problem->op->verify;
+    for (int i = 0; i < problem->program->num_args && exact; i++)
+        exact = !e->state.tensor[i].bound || is_exact(&problem->tensor[i], &e->state.tensor[i]);
+    return exact;
+}
+
 static void describe_index(const struct problem_tensor *t, int64_t element, char *text, size_t size)
 {
     size_t length = 0;
@@ -121,10 +138,14 @@ static void describe_index(const struct problem_tensor *t, int64_t element, char
     }
 }
 
-static bool right(enum dtype dtype, double got, double expected, double bound)
+static bool right(enum dtype dtype, double got, double expected, double bound, bool exact)
 {
     if (isnan(expected) || isnan(got))
         return isnan(expected) && isnan(got);
+    if (exact) {
+        double rounded = reference_round(dtype, expected);
+        return got == rounded && !signbit(got) == !signbit(rounded);
+    }
     if (got == expected)
         return true;
     return got >= reference_round(dtype, expected - bound) && got <= reference_round(dtype, expected + bound);
@@ -144,11 +165,12 @@ static bool compare(struct expected *e, const struct problem *problem, int arg, 
     const struct reference_tensor *r = &e->state.tensor[arg];
     const double *want = r->tensor.data;
     int64_t wrong = 0, first = -1, looked = 0;
+    bool exact = is_exact(t, r);
     for (int64_t i = 0; i < t->elements; i++) {
         if (!compared(&e->state, t, i))
             continue;
         looked++;
-        if (!right(t->dtype, r->got[i], want[i], r->bound[i])) {
+        if (!right(t->dtype, r->got[i], want[i], r->bound[i], exact)) {
             first = wrong ? first : i;
             wrong++;
         }

@@ -12,8 +12,9 @@
  *     }
  *
  * An element passes if it lies between expected - bound and expected + bound, both rounded to the output's
- * dtype: that is bound and half a unit in the last place. bound is 0 at entry: exact up to the final
- * rounding. NaN matches NaN, infinities match themselves. Integer outputs with bound 0 must be equal. An
+ * dtype: that is bound and half a unit in the last place. bound is 0 at entry. An output whose bounds all are 0 is
+ * exact: it must have the bits of the expected values, rounded, and so the same bits on every device; signs of zeros
+ * count, and `flashinfer check` says which rows are exact. NaN matches NaN, infinities match themselves. An
  * INOUT tensor's data at entry is what the kernel found there. */
 #ifndef HARNESS_REFERENCE_H
 #define HARNESS_REFERENCE_H

@@ -65,7 +65,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         float *total = element(a->total, i);
         *total += (float)x;
         dtype_store(dtype, element(a->out, i),
-                    x * a->factor + (a->bias ? *(float *)element(a->bias, i % d->n) : 0));
+                    x * a->factor + (a->bias ? *(float *)element(a->bias, i % d->n) : -0.0)); /* which changes no zero */
     }
     return FLASHINFER_OK;
 }
@@ -79,6 +79,19 @@ static flashinfer_status run_wrong_element(const struct call *call, const struct
     int64_t last = d->rows * d->n - 1;
     double value = dtype_load(dtype, element(a->out, last));
     dtype_store(dtype, element(a->out, last), value == 0 ? 0.125 : value * 1.02);
+    return status;
+}
+
+/* Right but for the sign of zeros. */
+static flashinfer_status run_zero_sign(const struct call *call, const struct way *way)
+{
+    const struct flashinfer_fake *a = call_args(call);
+    const struct dims *d = call_dims(call);
+    flashinfer_status status = run(call, way);
+    enum dtype dtype = tensor_dtype(a->out);
+    for (int64_t i = 0; i < d->rows * d->n; i++)
+        if (dtype_load(dtype, element(a->out, i)) == 0)
+            dtype_store(dtype, element(a->out, i), 0.0);
     return status;
 }
 
@@ -170,6 +183,7 @@ static const char *fit_choosy(const struct call *call, struct way *way)
 
 const struct op_kernel fake_good[] = {{"good", OP_CPU, 0, 0, fit, run}, {0}};
 const struct op_kernel fake_wrong_element[] = {{"wrong_element", OP_CPU, 0, 0, fit, run_wrong_element}, {0}};
+const struct op_kernel fake_zero_sign[] = {{"zero_sign", OP_CPU, 0, 0, fit, run_zero_sign}, {0}};
 const struct op_kernel fake_outside[] = {{"outside", OP_CPU, 0, 0, fit, run_outside}, {0}};
 const struct op_kernel fake_between[] = {{"between", OP_CPU, 0, 0, fit, run_between}, {0}};
 const struct op_kernel fake_unwritten[] = {{"unwritten", OP_CPU, 0, 0, fit, run_unwritten}, {0}};
@@ -190,7 +204,7 @@ static void reference(const struct reference *r)
     double *out = a->out->data, *total = a->total->data, *bound = reference_bound(r, a->total);
     const double *input = a->input->data, *bias = a->bias ? a->bias->data : NULL;
     for (int64_t i = 0; i < d->rows * d->n; i++) {
-        out[i] = input[i] * a->factor + (bias ? bias[i % d->n] : 0);
+        out[i] = input[i] * a->factor + (bias ? bias[i % d->n] : -0.0);
         total[i] += input[i];
         bound[i] = fabs(total[i]) * REFERENCE_UNIT;
     }

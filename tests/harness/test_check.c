@@ -15,7 +15,7 @@
 enum { FACTOR = 4 }; /* the argument */
 
 struct found {
-    int failures, entries, ran;
+    int failures, entries, ran, exact;
     char sentence[TRIAL_SENTENCE], command[512], problem[1024];
 };
 
@@ -34,6 +34,7 @@ static void covered(void *context, const struct check_coverage *coverage)
     struct found *found = context;
     found->entries++;
     found->ran += coverage->ran;
+    found->exact += coverage->exact;
 }
 
 static struct found check(const struct op_kernel *kernels, const struct check_options *options,
@@ -77,6 +78,14 @@ static void good_kernel(void **state)
     assert_true(counts.refusals >= 50);
     assert_int_equal(found.entries, 2); /* f16 and f32 */
     assert_int_equal(found.ran, counts.trials);
+    assert_int_equal(found.exact, 0); /* out is exact, total is not */
+}
+
+/* Where a reference allows no error, the sign of a zero is one. */
+static void zero_sign(void **state)
+{
+    (void)state;
+    finds(fake_zero_sign, "out[");
 }
 
 static void wrong_element(void **state)
@@ -247,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_kernel),
         cmocka_unit_test(wrong_element),
+        cmocka_unit_test(zero_sign),
         cmocka_unit_test(outside),
         cmocka_unit_test(between),
         cmocka_unit_test(unwritten),
