@@ -5,6 +5,7 @@
 
 #include "vec.h"
 
+typedef struct { uint8_t bits; } e2m1x2;
 typedef uint64_t pairs __attribute__((vector_size(4 * LANES))); /* of lanes */
 
 /* The codes of y * multiplier, float32 products, rounded to nearest, ties to even; 6 beyond it and for NaN. Codes are a concave

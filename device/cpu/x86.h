@@ -110,7 +110,7 @@ X86_INLINE __m128i _mm512_cvtepi32_epi8(__m512i x)
 
 X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
 {
-    return (__m128i)__builtin_ia32_pmovqb512_mask((__v8di)x, (__v16qi){0}, X86_ALL);
+    return (__m128i)__builtin_ia32_pmovqb512_mask((__v8di)x, (__v16qi){0}, (unsigned char)-1);
 }
 
 X86_INLINE __m512i _mm512_cvtepu16_epi32(__m256i x)

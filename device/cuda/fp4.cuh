@@ -5,6 +5,12 @@
 
 #include "types.cuh"
 
+struct e2m1x2 { uint8_t bits; };
+
+/* How many elements a stored one holds. */
+template <class Element> DEVICE constexpr int elements_of(Element) { return 1; }
+DEVICE constexpr int elements_of(e2m1x2) { return 2; }
+
 /* The code of y * multiplier, a float32 product, rounded to nearest, ties to even; 6 beyond it and for NaN. Codes are a concave
  * function of values, min(2 x, x + 2, x / 2 + 4), rounded, which needs no integers: they run at half the rate. */
 DEVICE uint32_t e2m1_code(float y, float multiplier)

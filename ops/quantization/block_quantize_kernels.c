@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side of the kernels that quantize blocks of a row: block_quantize_sm80.cu, block_quantize_cpu.c. */
+#include "ops/quantization/block_quantize_kernels.h"
+
+enum {
+    RUN = 16,
+    THREADS = 256,
+    MAX_GRID_YZ = 65535,
+    CPU_CHUNK = 8192 /* columns */,
+    CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */
+};
+
+static const struct jit_kernel sm80 = {
+    "block_quantize_sm80", JIT_CUDA, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "ALIGNED"}};
+static const struct jit_kernel cpu = {
+    "block_quantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "CHUNK"}};
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static enum dtype code_dtype(const struct block_quantize_view *t)
+{
+    enum dtype dtype = tensor_dtype(t->out);
+    return dtype == DTYPE_U8 ? DTYPE_E2M1X2 : dtype;
+}
+
+static int code_elements(const struct block_quantize_view *t)
+{
+    return code_dtype(t) == DTYPE_E2M1X2 ? 2 : 1;
+}
+
+/* Group and row strides, in elements. */
+static bool walk(const struct block_quantize_view *t, const DLTensor *tensor, int64_t *rows, int64_t stride[2])
+{
+    if (!t->grouped) {
+        stride[0] = 0;
+        return tensor_rows(tensor, 1, rows, &stride[1]);
+    }
+    *rows = tensor_shape(tensor, 1);
+    stride[0] = tensor_stride(tensor, 0);
+    stride[1] = tensor_stride(tensor, 1);
+    return true;
+}
+
+static bool fill_args(const struct block_quantize_view *t, struct block_quantize_args *a)
+{
+    const flashinfer_number *g = &t->global_scale;
+    bool is_tensor = g->kind == FLASHINFER_NUMBER_TENSOR, one_each = is_tensor && tensor_elements(g->value.tensor) > 1;
+    *a = (struct block_quantize_args){
+        .out = tensor_data(t->out),
+        .scales = tensor_data(t->scales),
+        .input = tensor_data(t->input),
+        .mask = t->mask ? tensor_data(t->mask) : NULL,
+        .global_scale = is_tensor ? tensor_data(g->value.tensor) : NULL,
+        .global_value = g->kind == FLASHINFER_NUMBER_ABSENT || is_tensor ? 1.0f : (float)number_value(g),
+        .groups = t->grouped ? tensor_shape(t->input, 0) : 1,
+        .columns = tensor_shape(t->input, -1),
+        .out_columns = tensor_shape(t->out, -1) * code_elements(t),
+        .global_stride = {one_each && t->grouped, one_each && !t->grouped},
+        .least_amax = (float)t->least_amax,
+        .layout = t->layout,
+        .inverse = t->inverse,
+    };
+    a->blocks = a->out_columns / t->block;
+    if (!walk(t, t->input, &a->rows, a->input_stride) || !walk(t, t->out, &a->rows, a->out_stride))
+        return false;
+    if (t->scale_kind == SCALE_E4M3 || t->scale_kind == SCALE_E8M0) {
+        a->scale_stride[0] = block_scale_bytes(t->layout, a->rows, a->blocks);
+        return true;
+    }
+    a->scale_stride[1] = tensor_stride(t->scales, -1);
+    return tensor_rows(t->scales, 1, &a->rows, &a->scale_stride[0]);
+}
+
+static void set_constants(const struct block_quantize_view *t, int32_t *constant)
+{
+    enum dtype code = code_dtype(t);
+    constant[0] = tensor_dtype(t->input);
+    constant[1] = code;
+    constant[2] = t->scale_kind;
+    constant[3] = t->block;
+    constant[4] = code == DTYPE_E2M1X2 ? 6 : code == DTYPE_I8 ? 127 : 448;
+}
+
+static const char strides[] = "the leading axes of a tensor cannot be walked with one stride";
+
+/* Columns that threads go over, in runs of 16, and threads for them in a block. */
+static int64_t runs_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
+{
+    return block_scale_blocks(t->layout, a->blocks) * t->block / RUN;
+}
+
+static int64_t threads_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
+{
+    int64_t lanes = t->block / RUN, runs = runs_of(t, a), chunks = ceil_div(runs, THREADS);
+    return ceil_div(ceil_div(runs, chunks ? chunks : 1), lanes) * lanes;
+}
+
+static const char *fit_sm80(const struct call *call, struct way *way)
+{
+    const struct block_quantize_view *t = call_view(call);
+    struct block_quantize_args a;
+    if (!fill_args(t, &a))
+        return strides;
+    if (block_scale_rows(t->layout, a.rows) > INT32_MAX || ceil_div(runs_of(t, &a), RUN) > MAX_GRID_YZ || a.groups > MAX_GRID_YZ)
+        return "there are more groups, rows or columns than a grid has blocks for";
+    int32_t *constant = way_spec(way, &sm80);
+    set_constants(t, constant);
+    constant[5] = a.columns % RUN == 0 && tensor_is_aligned(t->input, 16) && tensor_is_aligned(t->out, RUN / code_elements(t));
+    return NULL;
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way)
+{
+    const struct block_quantize_view *t = call_view(call);
+    struct block_quantize_args a;
+    if (!fill_args(t, &a))
+        return strides;
+    int32_t *constant = way_spec(way, &cpu);
+    set_constants(t, constant);
+    constant[5] = CPU_CHUNK;
+    return NULL;
+}
+
+static flashinfer_status run(const struct call *call, const struct way *way)
+{
+    const struct block_quantize_view *t = call_view(call);
+    struct block_quantize_args a;
+    fill_args(t, &a);
+    struct jit_launch launch = {.args = &a, .args_size = sizeof a};
+    int64_t rows = block_scale_rows(t->layout, a.rows);
+    if (way->spec[0].kernel->target == JIT_CUDA) {
+        int64_t threads = threads_of(t, &a), rows_per_block = THREADS / threads;
+        launch.block[0] = (uint32_t)threads;
+        launch.block[1] = (uint32_t)(rows_per_block < rows ? rows_per_block : rows);
+        launch.grid[0] = (uint32_t)ceil_div(rows, launch.block[1]);
+        launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads);
+        launch.grid[2] = (uint32_t)a.groups;
+    } else {
+        int64_t width = block_scale_blocks(t->layout, a.blocks) * t->block, chunks = ceil_div(width, CPU_CHUNK);
+        int64_t parts = ceil_div(a.groups * rows * width, CPU_ELEMENTS_PER_PART), most = a.groups * rows * chunks;
+        launch.grid[0] = (uint32_t)(parts < most ? parts : most);
+    }
+    return call_launch(call, way, 0, launch);
+}
+
+const struct op_kernel block_quantize_kernels[] = {
+    {"block_quantize_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"block_quantize_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
