@@ -239,6 +239,29 @@ INLINE float vec_max(vec x)
     return even > odd ? even : odd;
 }
 
+/* Lanes of a (0 to 15) and b (16 to 31) in any order. */
+#ifdef __clang__
+#define VEC_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define VEC_PICK(a, b, ...) __builtin_shuffle(a, b, (veci){__VA_ARGS__})
+#endif
+
+/* Lane i: the largest lane of x[i], of 16. Halves of two become one, then quarters of two such, and so on. x is lost. */
+INLINE vec vec_max_each(vec x[LANES])
+{
+    for (int i = 0; i < 8; i++)
+        x[i] = vec_max2(VEC_PICK(x[2 * i], x[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+                        VEC_PICK(x[2 * i], x[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+    for (int i = 0; i < 4; i++)
+        x[i] = vec_max2(VEC_PICK(x[2 * i], x[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),
+                        VEC_PICK(x[2 * i], x[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));
+    for (int i = 0; i < 2; i++)
+        x[i] = vec_max2(VEC_PICK(x[2 * i], x[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29),
+                        VEC_PICK(x[2 * i], x[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31));
+    return vec_max2(VEC_PICK(x[0], x[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+                    VEC_PICK(x[0], x[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+}
+
 /* Lanes 1 0 3 2 5 4 ... */
 INLINE vec vec_swap_neighbours(vec x)
 {

@@ -8,14 +8,9 @@
  *   BLOCK   16, 32, 64, 128, 256, 512
  *   LARGEST value of CODE
  *   CHUNK   columns, a multiple of 16 blocks */
-#include <stdbool.h>
-
-#include "block_scale.h"
 #include "fp4.h"
+#include "vec_scale.h"
 #include "block_quantize_args.h"
-
-/* Blocks whose scales are computed together. */
-enum { TOGETHER = 16 };
 
 INLINE void store_e2m1x2(e2m1x2 *to, vec x, vec multiplier)
 {
@@ -34,86 +29,85 @@ INLINE void store_i8(i8 *to, vec x, vec multiplier)
 #define STORE(code) STORE_(code)
 
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
-INLINE vec scale_input(vec x, float global_scale)
+INLINE vec scale_input(vec x, float factor)
 {
     f16 half[LANES];
-    vec_store(half, x * (6.0f / global_scale));
+    vec_store(half, x * factor);
     return vec_load((const f16 *)half);
 }
 
 /* Sixteen columns, 0 from `columns` on. */
-INLINE vec load_run(const T *from, int64_t columns, float global_scale)
+INLINE vec load_run(const T *from, int64_t columns, float factor)
 {
     vec x = columns > 0 ? vec_load_n(from, columns) : (vec){0};
-    return _Generic(from, const e4m3 * : scale_input(x, global_scale), default : x);
+    return _Generic(from, const e4m3 * : scale_input(x, factor), default : x);
 }
 
-INLINE float block_amax(const T *from, int64_t columns, float global_scale)
-{
-    vec amax = {0};
-    for (int i = 0; i < BLOCK; i += LANES)
-        amax = vec_max2((vec)((vecu)load_run(from + i, columns - i, global_scale) & 0x7fffffffu), amax);
-    return vec_max(amax);
-}
-
-struct scale {
-    float multiplier, value;
-    uint8_t code;
-};
-
-INLINE struct scale scale_of(float amax, float global_scale, float least_amax)
+/* Scales of the sixteen blocks from `block` on, of which `count` are stored; returns the multipliers. */
+INLINE vec store_scales(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t block, int count, vec amax,
+                        float global_scale)
 {
 #if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
-    (void)least_amax;
-    struct block_scale s = SCALE == SCALE_E4M3 ? block_scale_e4m3(amax, global_scale) : block_scale_e8m0(amax, LARGEST);
-    return (struct scale){s.multiplier, 0, (uint8_t)s.code};
+    struct vec_scale s = SCALE == SCALE_E4M3 ? vec_scale_e4m3(amax, global_scale) : vec_scale_e8m0(amax, LARGEST);
+    uint8_t codes[LANES], *scales = (uint8_t *)a->scales + group * a->scale_stride[0];
+    vec_store_bytes(codes, s.code);
+    for (int i = 0; i < count; i += 4) /* four neighbours are neighbours in all layouts */
+        memcpy(scales + block_scale_offset(a->layout, row, block + i, a->blocks), codes + i,
+               count - i < 4 ? (size_t)(count - i) : 4);
+    return s.multiplier;
 #else
+    (void)group;
     (void)global_scale;
-    amax = amax > least_amax ? amax : least_amax;
-    float value = SCALE == SCALE_POWER ? e8m0_scale_value(block_scale_e8m0(amax, LARGEST).code) : amax / LARGEST;
-    return (struct scale){1.0f / value, value, 0};
+    amax = vec_max2(amax, vec_set(a->least_amax));
+    vec value = SCALE == SCALE_POWER ? vec_e8m0_value(vec_scale_e8m0(amax, LARGEST).code) : amax / LARGEST;
+    for (int i = 0; i < count; i++)
+        ((float *)a->scales)[row * a->scale_stride[0] + (block + i) * a->scale_stride[1]] = value[i];
+    return 1.0f / value;
 #endif
 }
 
-/* Columns [begin, end) of a row; rows and columns that only the layout of the scales has are 0. */
+/* Columns [begin, end) of a row; those from out_columns on have a scale only. Sixteen blocks at a time are widened, scaled,
+ * stored. */
 static void quantize(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t begin, int64_t end)
 {
-    bool exists = row < a->rows;
-    const T *input = (const T *)a->input + group * a->input_stride[0] + (exists ? row : 0) * a->input_stride[1];
-    CODE *out = (CODE *)a->out + group * a->out_stride[0] + (exists ? row : 0) * a->out_stride[1];
-    int64_t columns = exists ? a->columns : 0, out_columns = exists ? a->out_columns : 0;
+    const T *input = (const T *)a->input + group * a->input_stride[0] + row * a->input_stride[1];
+    CODE *out = (CODE *)a->out + group * a->out_stride[0] + row * a->out_stride[1];
     float global_scale =
-        a->global_scale && exists ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
+        a->global_scale ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
     if (a->inverse)
         global_scale = 1.0f / global_scale;
-    for (int64_t at = begin; at < end; at += TOGETHER * BLOCK) {
-        int count = (int)(end - at < TOGETHER * BLOCK ? (end - at) / BLOCK : TOGETHER);
-        float amax[TOGETHER];
-        for (int b = 0; b < count; b++)
-            amax[b] = block_amax(input + at + b * BLOCK, columns - at - b * BLOCK, global_scale);
-        for (int b = 0; b < count; b++) {
-            int64_t column = at + b * BLOCK, block = column / BLOCK;
-            struct scale s = scale_of(amax[b], global_scale, a->least_amax);
-#if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
-            ((uint8_t *)a->scales)[group * a->scale_stride[0] + block_scale_offset(a->layout, row, block, a->blocks)] = s.code;
-#else
-            ((float *)a->scales)[row * a->scale_stride[0] + block * a->scale_stride[1]] = s.value;
-#endif
-            for (int i = 0; i < BLOCK && column < out_columns; i += LANES)
-                STORE(CODE)
-            (out + (column + i) / CODE_ELEMENTS, load_run(input + column + i, columns - column - i, global_scale),
-             vec_set(s.multiplier));
+    float factor = 6.0f / global_scale;
+    for (int64_t at = begin; at < end; at += LANES * BLOCK) {
+        int count = (int)(end - at < LANES * BLOCK ? (end - at) / BLOCK : LANES);
+        vec x[LANES * BLOCK / LANES], amax[LANES] = {{0}};
+        float multiplier[LANES];
+        for (int i = 0; i < count * BLOCK / LANES; i++) {
+            x[i] = load_run(input + at + i * LANES, a->columns - at - i * LANES, factor);
+            amax[i * LANES / BLOCK] = vec_max2((vec)((vecu)x[i] & 0x7fffffffu), amax[i * LANES / BLOCK]);
         }
+        vec_store(multiplier, store_scales(a, group, row, at / BLOCK, count, vec_max_each(amax), global_scale));
+        for (int i = 0; i < count * BLOCK / LANES && at + i * LANES < a->out_columns; i++)
+            STORE(CODE)(out + (at + i * LANES) / CODE_ELEMENTS, x[i], vec_set(multiplier[i * LANES / BLOCK]));
     }
+}
+
+/* A row that only the layout of the scales has. */
+static void clear_scales(const struct block_quantize_args *a, int64_t group, int64_t row)
+{
+    uint8_t *scales = (uint8_t *)a->scales + group * a->scale_stride[0];
+    for (int64_t block = 0; block < a->blocks; block += 4)
+        memset(scales + block_scale_offset(a->layout, row, block, a->blocks), 0, 4);
 }
 
 void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts)
 {
-    int64_t rows = block_scale_rows(a->layout, a->rows), width = block_scale_blocks(a->layout, a->blocks) * BLOCK;
-    int64_t chunks = (width + CHUNK - 1) / CHUNK, last = part_begin(a->groups * rows * chunks, part + 1, parts);
-    for (int64_t i = part_begin(a->groups * rows * chunks, part, parts); i < last; i++) {
-        int64_t group = i / chunks / rows, row = i / chunks % rows, begin = i % chunks * CHUNK;
-        if (!a->mask || (row < a->rows && row < a->mask[group]))
+    int64_t padded = block_scale_rows(a->layout, a->rows), width = block_scale_blocks(a->layout, a->blocks) * BLOCK;
+    int64_t chunks = (width + CHUNK - 1) / CHUNK, last = part_begin(a->groups * a->rows * chunks, part + 1, parts);
+    for (int64_t i = part_begin(a->groups * a->rows * chunks, part, parts); i < last; i++) {
+        int64_t group = i / chunks / a->rows, row = i / chunks % a->rows, begin = i % chunks * CHUNK;
+        if (!a->mask || row < a->mask[group])
             quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width);
+        for (int64_t r = a->rows; r < padded && !a->mask && row == a->rows - 1 && begin == 0; r++)
+            clear_scales(a, group, r);
     }
 }

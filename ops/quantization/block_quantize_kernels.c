@@ -140,7 +140,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[2] = (uint32_t)a.groups;
     } else {
         int64_t width = block_scale_blocks(t->layout, a.blocks) * t->block, chunks = ceil_div(width, CPU_CHUNK);
-        int64_t parts = ceil_div(a.groups * rows * width, CPU_ELEMENTS_PER_PART), most = a.groups * rows * chunks;
+        int64_t parts = ceil_div(a.groups * a.rows * width, CPU_ELEMENTS_PER_PART), most = a.groups * a.rows * chunks;
         launch.grid[0] = (uint32_t)(parts < most ? parts : most);
     }
     return call_launch(call, way, 0, launch);
