@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* out[i] = ACTIVATION(input[i]) * input[intermediate + i] / scale in each row, on a CPU. Rows are cut in chunks of CHUNK columns;
+ * a part takes a range of chunks.
+ *
+ *   T          f16, bf16
+ *   O          f16, bf16, e4m3, e5m2
+ *   ACTIVATION silu, gelu, gelu_tanh, as 0, 1, 2
+ *   CHUNK      columns; a multiple of 16 */
+#include "activation.h"
+#include "gated_activation_args.h"
+
+INLINE vec activation(vec x)
+{
+    return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
+}
+
+void gated_activation_cpu(const struct gated_activation_args *a, int part, int parts)
+{
+    float factor = 1.0f / (a->scale ? *a->scale : a->scale_value);
+    int64_t n = a->intermediate, chunks = (n + CHUNK - 1) / CHUNK;
+    int64_t last = part_begin(a->rows * chunks, part + 1, parts);
+    for (int64_t chunk = part_begin(a->rows * chunks, part, parts); chunk < last; chunk++) {
+        int64_t row = chunk / chunks, begin = chunk % chunks * CHUNK, end = begin + CHUNK < n ? begin + CHUNK : n;
+        const T *gate = (const T *)a->input + row * a->input_stride, *up = gate + n;
+        O *out = (O *)a->out + row * a->out_stride;
+        for (int64_t at = begin; at < end; at += LANES)
+            vec_store_n(out + at, activation(vec_load_n(gate + at, end - at)) * vec_load_n(up + at, end - at) * factor, end - at);
+    }
+}
