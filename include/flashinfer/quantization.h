@@ -134,6 +134,49 @@ struct flashinfer_per_token_group_quant_8bit {
 };
 FLASHINFER_DECLARE_OP(per_token_group_quant_8bit);
 
+/* Back to numbers: out = code * scale * global_scale, where global_scale is the decoding scale; code * scale is exact, the second
+ * product rounded to float32, then to the dtype of out. A scale that is NaN makes its block NaN. Padding of scales is not read.
+ * They run on CPU tensors too, where upstream has ops named *_host. */
+
+struct flashinfer_e2m1_and_ufp8sf_scale_to_float {
+    size_t size;
+    DLTensor *out;                  /* [..., columns] f32 */
+    const DLTensor *e2m1;           /* [..., columns / 2] e2m1x2 or u8; rows may be strided */
+    const DLTensor *sf;             /* blocks of sf_vec_size columns, in sf_layout; u8 */
+    flashinfer_number global_scale; /* a number, or f32 [1]; absent: 1 */
+    int32_t sf_vec_size;            /* 16 or 32, which divides columns; 0: 16 */
+    flashinfer_number ufp8_type;    /* 0: e8m0, 1: e4m3; absent: 1 */
+    int32_t sf_layout;              /* FLASHINFER_SCALES_* */
+};
+FLASHINFER_DECLARE_OP(e2m1_and_ufp8sf_scale_to_float);
+
+struct flashinfer_mxfp4_dequantize {
+    size_t size;
+    DLTensor *out;         /* [..., columns] f32, f16 or bf16 */
+    const DLTensor *a_fp4; /* [..., columns / 2] e2m1x2 or u8; rows may be strided */
+    const DLTensor *a_sf;  /* blocks of 32 columns, in sf_layout; u8, e8m0 */
+    int32_t sf_layout;     /* FLASHINFER_SCALES_*; mxfp4_dequantize_host of upstream: linear */
+};
+FLASHINFER_DECLARE_OP(mxfp4_dequantize);
+
+struct flashinfer_mxfp8_dequantize {
+    size_t size;
+    DLTensor *out;         /* [..., columns] f32, f16 or bf16 */
+    const DLTensor *input; /* [..., columns] e4m3; rows may be strided */
+    const DLTensor *scale; /* blocks of 32 columns, in sf_layout; u8, e8m0 */
+    int32_t sf_layout;     /* FLASHINFER_SCALES_* */
+};
+FLASHINFER_DECLARE_OP(mxfp8_dequantize);
+
+struct flashinfer_nvfp4_kv_dequantize {
+    size_t size;
+    DLTensor *out;                  /* [..., columns] bf16, f16 or f32 */
+    const DLTensor *fp4;            /* [..., columns / 2] e2m1x2 or u8; rows may be strided */
+    const DLTensor *sf;             /* [..., columns / 16] e4m3 or u8; dense */
+    flashinfer_number global_scale; /* a number, or f32 [1]; absent: 1 */
+};
+FLASHINFER_DECLARE_OP(nvfp4_kv_dequantize);
+
 #ifdef __cplusplus
 }
 #endif
