@@ -35,6 +35,34 @@ extern "C" {
 /* Layout of scale bytes. */
 enum { FLASHINFER_SCALES_128X4 = 0, FLASHINFER_SCALES_8X4 = 1, FLASHINFER_SCALES_LINEAR = 2 };
 
+/* Which bit of a byte the first of its eight elements has. */
+enum {
+    FLASHINFER_BITORDER_BIG = 0,   /* the highest, as numpy.packbits */
+    FLASHINFER_BITORDER_LITTLE = 1 /* the lowest, as the custom masks of attention */
+};
+
+/* y = eight elements of x in each byte: a bit is set where an element is not 0. Bits past the last are 0. */
+struct flashinfer_packbits {
+    size_t size;
+    DLTensor *y;       /* [ceil(elements / 8)] u8, dense */
+    const DLTensor *x; /* [elements] bool or u8 */
+    int32_t bitorder;  /* FLASHINFER_BITORDER_* */
+};
+FLASHINFER_DECLARE_OP(packbits);
+
+/* The same of each segment of x, which begins at a whole byte. Sizes are not asked back from the device: y has as many bytes as
+ * the caller gives it, those past the last segment become 0, and what does not fit is left out. elements / 8 + batch are enough.
+ */
+struct flashinfer_segment_packbits {
+    size_t size;
+    DLTensor *y;            /* [bytes] u8, dense */
+    DLTensor *new_indptr;   /* [batch + 1] i32: where each segment begins in y, and the end of the last */
+    const DLTensor *x;      /* [elements] bool or u8 */
+    const DLTensor *indptr; /* [batch + 1] i32, ascending from 0: where each segment begins in x */
+    int32_t bitorder;       /* FLASHINFER_BITORDER_* */
+};
+FLASHINFER_DECLARE_OP(segment_packbits);
+
 /* Of the ops below: rows is the product of the leading axes. Scales are dense. In the layouts of tiles they are [padded rows,
  * padded blocks]: rows padded to 128 or 8, blocks to 4; in the linear one [..., blocks]. */
 
@@ -109,6 +137,29 @@ struct flashinfer_nvfp4_kv_quantize {
 };
 FLASHINFER_DECLARE_OP(nvfp4_kv_quantize);
 
+/* nvfp4_quantize of silu(first half of input) * second half, rounded to the dtype of input in between. */
+struct flashinfer_silu_and_mul_nvfp4_quantize {
+    size_t size;
+    DLTensor *out;                  /* [..., columns / 2] e2m1x2 or u8 */
+    DLTensor *out_scale;            /* columns / 16 blocks a row, in sf_layout; u8 or e4m3 */
+    const DLTensor *input;          /* [..., 2 * columns] f16 or bf16; rows may be strided */
+    flashinfer_number global_scale; /* > 0, or f32 [1] or [rows]; absent: 1 */
+    int32_t sf_layout;              /* FLASHINFER_SCALES_* */
+    int32_t sf_vec_size;            /* 16 or 32; 0: 16 */
+};
+FLASHINFER_DECLARE_OP(silu_and_mul_nvfp4_quantize);
+
+/* scaled_fp4_grouped_quantize of the same. */
+struct flashinfer_silu_and_mul_scaled_nvfp4_experts_quantize {
+    size_t size;
+    DLTensor *out;                 /* [batch, rows, columns / 2] e2m1x2 or u8; written in part */
+    DLTensor *out_scale;           /* [batch, padded rows, padded columns / 16] u8 or e4m3; written in part */
+    const DLTensor *a;             /* [batch, rows, 2 * columns] f16 or bf16 */
+    const DLTensor *mask;          /* [batch] i32: rows that count; below 0 is 0, above rows is rows */
+    flashinfer_number a_global_sf; /* > 0, or f32 [1] or [batch]; absent: 1 */
+};
+FLASHINFER_DECLARE_OP(silu_and_mul_scaled_nvfp4_experts_quantize);
+
 /* out, out_scale = e4m3 blocks of 32 of input, with e8m0 scales. Columns beyond the input's are 0. */
 struct flashinfer_mxfp8_quantize {
     size_t size;
@@ -176,6 +227,14 @@ struct flashinfer_nvfp4_kv_dequantize {
     flashinfer_number global_scale; /* a number, or f32 [1]; absent: 1 */
 };
 FLASHINFER_DECLARE_OP(nvfp4_kv_dequantize);
+
+/* Linear scales (or anything of one or two bytes), of each matrix, in tiles of 128 rows by 4 columns; padding is 0. */
+struct flashinfer_block_scale_interleave {
+    size_t size;
+    DLTensor *out;         /* [..., rows padded to 128, columns padded to 4], dtype of input; dense */
+    const DLTensor *input; /* [..., rows, columns] u8, e4m3 or bf16; upstream's unswizzled scales */
+};
+FLASHINFER_DECLARE_OP(block_scale_interleave);
 
 #ifdef __cplusplus
 }

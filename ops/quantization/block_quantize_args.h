@@ -14,7 +14,7 @@
 struct block_quantize_args {
     void *out;                 /* [groups, rows, out_columns] codes */
     void *scales;              /* bytes in `layout` for each group, or [rows, blocks] f32 */
-    const void *input;         /* [groups, rows, columns] T */
+    const void *input;         /* [groups, rows, columns] T; GATED: [..., 2 * columns], gates and what they scale */
     const int32_t *mask;       /* [groups]: rows that count; the others are not touched. NULL: all */
     const float *global_scale; /* NULL: global_value */
     int64_t groups, rows, columns;

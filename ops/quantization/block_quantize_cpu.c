@@ -7,7 +7,9 @@
  *   SCALE   0 to 3, see block_quantize_args.h
  *   BLOCK   16, 32, 64, 128, 256, 512
  *   LARGEST value of CODE
+ *   GATED   1: a column is silu(gate) * up, rounded to T
  *   CHUNK   columns, a multiple of 16 blocks */
+#include "activation.h"
 #include "fp4.h"
 #include "vec_scale.h"
 #include "block_quantize_args.h"
@@ -36,10 +38,16 @@ INLINE vec scale_input(vec x, float factor)
     return vec_load((const f16 *)half);
 }
 
-/* Sixteen columns, 0 from `columns` on. */
-INLINE vec load_run(const T *from, int64_t columns, float factor)
+/* Sixteen columns, 0 from `columns` on. up: what GATED columns scale. */
+INLINE vec load_run(const T *from, const T *up, int64_t columns, float factor)
 {
     vec x = columns > 0 ? vec_load_n(from, columns) : (vec){0};
+#if GATED
+    T rounded[LANES];
+    vec_store(rounded, silu(x) * (columns > 0 ? vec_load_n(up, columns) : (vec){0}));
+    x = vec_load((const T *)rounded);
+#endif
+    (void)up;
     return _Generic(from, const e4m3 * : scale_input(x, factor), default : x);
 }
 
@@ -82,7 +90,7 @@ static void quantize(const struct block_quantize_args *a, int64_t group, int64_t
         vec x[LANES * BLOCK / LANES], amax[LANES] = {{0}};
         float multiplier[LANES];
         for (int i = 0; i < count * BLOCK / LANES; i++) {
-            x[i] = load_run(input + at + i * LANES, a->columns - at - i * LANES, factor);
+            x[i] = load_run(input + at + i * LANES, input + a->columns + at + i * LANES, a->columns - at - i * LANES, factor);
             amax[i * LANES / BLOCK] = vec_max2((vec)((vecu)x[i] & 0x7fffffffu), amax[i * LANES / BLOCK]);
         }
         vec_store(multiplier, store_scales(a, group, row, at / BLOCK, count, vec_max_each(amax), global_scale));

@@ -11,9 +11,9 @@ enum {
 };
 
 static const struct jit_kernel sm80 = {
-    "block_quantize_sm80", JIT_CUDA, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "ALIGNED"}};
+    "block_quantize_sm80", JIT_CUDA, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "ALIGNED"}};
 static const struct jit_kernel cpu = {
-    "block_quantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "CHUNK"}};
+    "block_quantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "CHUNK"}};
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -56,7 +56,7 @@ static bool fill_args(const struct block_quantize_view *t, struct block_quantize
         .global_scale = is_tensor ? tensor_data(g->value.tensor) : NULL,
         .global_value = g->kind == FLASHINFER_NUMBER_ABSENT || is_tensor ? 1.0f : (float)number_value(g),
         .groups = t->grouped ? tensor_shape(t->input, 0) : 1,
-        .columns = tensor_shape(t->input, -1),
+        .columns = tensor_shape(t->input, -1) / (t->gated ? 2 : 1),
         .out_columns = tensor_shape(t->out, -1) * code_elements(t),
         .global_stride = {one_each && t->grouped, one_each && !t->grouped},
         .least_amax = (float)t->least_amax,
@@ -81,6 +81,7 @@ static void set_constants(const struct block_quantize_view *t, int32_t *constant
     constant[1] = code;
     constant[2] = t->scale_kind;
     constant[3] = t->block;
+    constant[5] = t->gated;
     constant[4] = code == DTYPE_E2M1X2 ? 6 : code == DTYPE_I8 ? 127 : 448;
 }
 
@@ -108,7 +109,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "there are more groups, rows or columns than a grid has blocks for";
     int32_t *constant = way_spec(way, &sm80);
     set_constants(t, constant);
-    constant[5] = a.columns % RUN == 0 && tensor_is_aligned(t->input, 16) && tensor_is_aligned(t->out, RUN / code_elements(t));
+    constant[6] = a.columns % RUN == 0 && tensor_is_aligned(t->input, 16) && tensor_is_aligned(t->out, RUN / code_elements(t));
     return NULL;
 }
 
@@ -120,7 +121,7 @@ static const char *fit_cpu(const struct call *call, struct way *way)
         return strides;
     int32_t *constant = way_spec(way, &cpu);
     set_constants(t, constant);
-    constant[5] = CPU_CHUNK;
+    constant[6] = CPU_CHUNK;
     return NULL;
 }
 

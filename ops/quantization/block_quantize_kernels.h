@@ -15,6 +15,7 @@ struct block_quantize_view {
     const DLTensor *mask;                 /* NULL: all rows count */
     flashinfer_number global_scale;       /* absent: 1; a tensor has one element, or one for each row or group */
     bool grouped, inverse;
+    bool gated; /* input is [..., 2 * columns]: silu of the first half times the second, in its dtype, is quantized */
     int32_t scale_kind, block, layout;
     double least_amax;
 };
@@ -22,6 +23,9 @@ struct block_quantize_view {
 extern const struct op_kernel block_quantize_kernels[];
 
 void block_quantize_reference(const struct reference *r);
+
+/* For gated ops, whose inputs to the rounding are known within a bound only: judges scales, and codes under the scales written. */
+const char *block_quantize_verify(const struct reference *r);
 
 /* A row of scales has whole tiles of 4 blocks, groups of rows whole tiles of 128 or 8. */
 #define SCALE_LAYOUTS "SCALES_128X4 SCALES_8X4 SCALES_LINEAR"

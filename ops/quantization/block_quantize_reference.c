@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the ops should give that quantize blocks of a row. Their arithmetic is defined to the bit, so no error is allowed: each
  * operation is done in double and rounded to float32, which is the same as to do it in float32. */
+#include <float.h>
 #include <math.h>
 
 #include "ops/quantization/block_quantize_kernels.h"
@@ -51,7 +52,7 @@ static struct scale scale_of(const struct block_quantize_view *t, double amax, d
 }
 
 struct place {
-    double *out, *scales;
+    double *out;
     const double *input;
     double global_scale;
 };
@@ -83,33 +84,133 @@ static void quantize_block(const struct reference *r, const struct place *p, int
     }
 }
 
+/* A row's place in the tensors, or false if the mask leaves it out. */
+struct row {
+    int64_t index, group, row, blocks, scales; /* scales: of its group, in the tensor of scales */
+    double global_scale;
+    bool counts;
+};
+
+static int64_t row_count(const struct block_quantize_view *t)
+{
+    int64_t columns = tensor_shape(t->input, -1);
+    return columns ? tensor_elements(t->input) / columns : 0;
+}
+
+static struct row row_of(const struct reference *r, int64_t index)
+{
+    const struct block_quantize_view *t = r->view;
+    enum dtype code = reference_dtype(r, t->out);
+    const flashinfer_number *g = &t->global_scale;
+    const double *mask = t->mask ? t->mask->data : NULL;
+    const double *global = g->kind == FLASHINFER_NUMBER_TENSOR ? g->value.tensor->data : NULL;
+    int64_t rows = row_count(t) / (t->grouped ? tensor_shape(t->input, 0) : 1);
+    struct row row = {.index = index, .group = index / rows, .row = index % rows};
+    row.blocks = tensor_shape(t->out, -1) * (code == DTYPE_E4M3 || code == DTYPE_I8 ? 1 : 2) / t->block;
+    row.scales = row.group * block_scale_bytes(t->layout, rows, row.blocks);
+    row.counts = !mask || (double)row.row < mask[row.group];
+    if (global)
+        row.global_scale = global[tensor_elements(g->value.tensor) == 1 ? 0 : t->grouped ? row.group : index];
+    else
+        row.global_scale = g->kind == FLASHINFER_NUMBER_ABSENT ? 1 : (float)number_value(g);
+    if (t->inverse)
+        row.global_scale = (float)(1 / row.global_scale);
+    return row;
+}
+
 void block_quantize_reference(const struct reference *r)
 {
     const struct block_quantize_view *t = r->view;
     int64_t columns = tensor_shape(t->input, -1), stored = tensor_shape(t->out, -1);
-    enum dtype code = reference_dtype(r, t->out);
-    int64_t blocks = stored * (code == DTYPE_E4M3 || code == DTYPE_I8 ? 1 : 2) / t->block;
-    int64_t all_rows = columns ? tensor_elements(t->input) / columns : 0, groups = t->grouped ? tensor_shape(t->input, 0) : 1;
-    int64_t rows = groups ? all_rows / groups : 0, scale_bytes = block_scale_bytes(t->layout, rows, blocks);
-    const double *mask = t->mask ? t->mask->data : NULL;
-    const double *global = t->global_scale.kind == FLASHINFER_NUMBER_TENSOR ? t->global_scale.value.tensor->data : NULL;
-    bool one_each = global && tensor_elements(t->global_scale.value.tensor) > 1;
-    for (int64_t i = 0; i < all_rows; i++) {
-        int64_t group = i / rows, row = i % rows;
+    for (int64_t i = 0; i < row_count(t); i++) {
+        struct row row = row_of(r, i);
+        double *scales = (double *)t->scales->data + row.scales;
         struct place p = {.out = (double *)t->out->data + i * stored,
-                          .scales = (double *)t->scales->data + group * scale_bytes,
                           .input = (const double *)t->input->data + i * columns,
-                          .global_scale = global ? global[one_each ? (t->grouped ? group : i) : 0]
-                                          : t->global_scale.kind == FLASHINFER_NUMBER_ABSENT
-                                              ? 1
-                                              : (float)number_value(&t->global_scale)};
-        if (t->inverse)
-            p.global_scale = (float)(1 / p.global_scale);
-        if (mask && !((double)row < mask[group]))
-            continue;
-        for (int64_t block = blocks; block < block_scale_blocks(t->layout, blocks); block++)
-            p.scales[block_scale_offset(t->layout, row, block, blocks)] = 0;
-        for (int64_t block = 0; block < blocks; block++)
-            quantize_block(r, &p, block, columns, p.scales + block_scale_offset(t->layout, row, block, blocks));
+                          .global_scale = row.global_scale};
+        for (int64_t block = 0; row.counts && block < block_scale_blocks(t->layout, row.blocks); block++) {
+            double *scale = scales + block_scale_offset(t->layout, row.row, block, row.blocks);
+            *scale = 0;
+            if (block < row.blocks)
+                quantize_block(r, &p, block, columns, scale);
+        }
     }
+}
+
+/* T(silu(gate) * up) lies between low and high; both are NaN if it is. */
+static void gated_value(enum dtype dtype, double gate, double up, double *low, double *high)
+{
+    double silu = gate < -104 ? 0 * gate : gate / (1 + exp(-gate)), value = silu * up;
+    /* In units: the exponential 4, the denominator 1, the division 4, the products 2; a negative result near 0 is off by a
+     * subnormal. */
+    double bound = isinf(value) ? 0 : fabs(value) * 11 * REFERENCE_UNIT + (fabs(gate * up) + fabs(up) + 1) * FLT_TRUE_MIN;
+    *low = reference_round(dtype, value - bound);
+    *high = reference_round(dtype, value + bound);
+}
+
+static double e2m1_value(unsigned code)
+{
+    static const double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    return copysign(values[code & 7], code & 8 ? -1 : 1);
+}
+
+/* The scale that was written must come from an amax that may be; each code from a value that may be, under that scale. */
+static const char *verify_block(const struct reference *r, const struct row *row, int64_t block)
+{
+    const struct block_quantize_view *t = r->view;
+    int64_t columns = tensor_shape(t->input, -1) / 2, first = block * t->block;
+    const double *gate = (const double *)t->input->data + row->index * 2 * columns + first, *up = gate + columns;
+    const double *out = reference_got(r, t->out) + (row->index * columns + first) / 2;
+    double written = reference_got(r, t->scales)[row->scales + block_scale_offset(t->layout, row->row, block, row->blocks)];
+    double low[32], high[32], least = 0, most = 0;
+    uint8_t byte = (uint8_t)written;
+    if (reference_dtype(r, t->scales) == DTYPE_E4M3)
+        dtype_store(DTYPE_E4M3, &byte, written);
+    for (int i = 0; i < t->block; i++) {
+        gated_value(reference_dtype(r, t->input), gate[i], up[i], &low[i], &high[i]);
+        least = fmax(least, fmax(low[i], -high[i]));
+        most = fmax(most, fmax(fabs(low[i]), fabs(high[i])));
+    }
+    struct scale from = scale_of(t, least, row->global_scale, 6), to = scale_of(t, most, row->global_scale, 6);
+    if (!(byte >= from.stored && byte <= to.stored))
+        return reference_complain("row %lld, block %lld: the scale is 0x%02x, must be 0x%02x to 0x%02x", (long long)row->index,
+                                  (long long)block, byte, (unsigned)from.stored, (unsigned)to.stored);
+    double multiplier = byte ? (float)(row->global_scale / dtype_load(DTYPE_E4M3, &byte)) : 0;
+    for (int i = 0; i < t->block; i++) {
+        unsigned got = (unsigned)out[i / 2] >> i % 2 * 4 & 15;
+        unsigned a = e2m1_code((float)(low[i] * multiplier)), b = e2m1_code((float)(high[i] * multiplier));
+        if (!(e2m1_value(got) >= e2m1_value(a) && e2m1_value(got) <= e2m1_value(b)))
+            return reference_complain("row %lld, column %lld: the code is %u, must be %u to %u", (long long)row->index,
+                                      (long long)(first + i), got, a, b);
+    }
+    return NULL;
+}
+
+/* Rows that do not count still hold what lay there. */
+static const char *verify_untouched(const struct reference *r, const struct row *row)
+{
+    const struct block_quantize_view *t = r->view;
+    int64_t stored = tensor_shape(t->out, -1);
+    const double *out = (const double *)t->out->data + row->index * stored, *got = reference_got(r, t->out) + row->index * stored;
+    for (int64_t i = 0; i < stored; i++)
+        if (out[i] != got[i])
+            return reference_complain("row %lld, which the mask leaves out, was written", (long long)row->index);
+    return NULL;
+}
+
+const char *block_quantize_verify(const struct reference *r)
+{
+    const struct block_quantize_view *t = r->view;
+    const char *wrong = NULL;
+    for (int64_t i = 0; i < row_count(t) && !wrong; i++) {
+        struct row row = row_of(r, i);
+        if (!row.counts)
+            wrong = verify_untouched(r, &row);
+        for (int64_t block = 0; row.counts && !wrong && block < row.blocks; block++)
+            wrong = verify_block(r, &row, block);
+        for (int64_t block = row.blocks; row.counts && !wrong && block < block_scale_blocks(t->layout, row.blocks); block++)
+            if (reference_got(r, t->scales)[row.scales + block_scale_offset(t->layout, row.row, block, row.blocks)] != 0)
+                wrong = reference_complain("row %lld: the scale of padding is not 0", (long long)i);
+    }
+    return wrong;
 }

@@ -9,9 +9,11 @@
  *   SCALE   0 to 3, see block_quantize_args.h
  *   BLOCK   16, 32, 64, 128, 256, 512
  *   LARGEST value of CODE
+ *   GATED   1: a column is silu(gate) * up, rounded to T
  *   ALIGNED 1: 16-byte accesses, columns a multiple of 16; 0: element by element */
 #include "pdl.cuh"
 #include "vec.cuh"
+#include "activation.cuh"
 #include "block_scale.h"
 #include "fp4.cuh"
 #include "block_quantize_args.h"
@@ -28,6 +30,17 @@ DEVICE void load_run(float (&x)[RUN], const T *from, int64_t columns)
 #pragma unroll
         for (int j = 0; j < VEC; j++)
             x[i * VEC + j] = part[j];
+    }
+}
+
+/* T(silu(x) * up) */
+DEVICE void gate_run(float (&x)[RUN], const float (&up)[RUN])
+{
+#pragma unroll
+    for (int i = 0; i < RUN; i++) {
+        T rounded;
+        from_float(&rounded, silu(x[i]) * up[i]);
+        x[i] = to_float(rounded);
     }
 }
 
@@ -97,7 +110,13 @@ extern "C" __global__ void __launch_bounds__(256) block_quantize_sm80(const __gr
     pdl_launch();
     pdl_wait();
     if (row < a.rows) {
-        load_run(x, (const T *)a.input + group * a.input_stride[0] + row * a.input_stride[1] + column, a.columns - column);
+        const T *input = (const T *)a.input + group * a.input_stride[0] + row * a.input_stride[1] + column;
+        load_run(x, input, a.columns - column);
+#if GATED
+        float up[RUN];
+        load_run(up, input + a.columns, a.columns - column);
+        gate_run(x, up);
+#endif
         if (a.global_scale)
             global_scale = a.global_scale[group * a.global_stride[0] + row * a.global_stride[1]];
     }
