@@ -228,6 +228,25 @@ struct flashinfer_nvfp4_kv_dequantize {
 };
 FLASHINFER_DECLARE_OP(nvfp4_kv_dequantize);
 
+/* Keys and values of requests from a paged cache of e2m1 blocks of 16 with e4m3 scales, as nvfp4_kv_quantize writes them.
+ * Position p of request b lies in page block_tables[b][p / page_size], slot p % page_size. Positions from seq_lens[b] on are not
+ * touched, nor those of pages that do not exist (negative ids, and from num_pages on). */
+struct flashinfer_nvfp4_kv_dequantize_paged {
+    size_t size;
+    DLTensor *output_k;      /* [batch, max_seq_len, num_kv_heads, head_dim] f16, bf16 or f32; written in part */
+    DLTensor *output_v;      /* as output_k */
+    const DLTensor *k_cache; /* NHD: [num_pages, page_size, num_kv_heads, head_dim / 2], HND: heads before slots; e2m1x2 or u8 */
+    const DLTensor *v_cache; /* as k_cache */
+    const DLTensor *k_cache_sf;   /* the same with head_dim / 16; e4m3 or u8 */
+    const DLTensor *v_cache_sf;   /* as k_cache_sf */
+    const DLTensor *block_tables; /* [batch, max_pages] i32 */
+    const DLTensor *seq_lens;     /* [batch] i32, at most max_seq_len */
+    flashinfer_number k_scale;    /* decoding scale: a number, or f32 [1]; absent: 1 */
+    flashinfer_number v_scale;
+    int32_t kv_layout; /* FLASHINFER_NHD, FLASHINFER_HND */
+};
+FLASHINFER_DECLARE_OP(nvfp4_kv_dequantize_paged);
+
 /* Linear scales (or anything of one or two bytes), of each matrix, in tiles of 128 rows by 4 columns; padding is 0. */
 struct flashinfer_block_scale_interleave {
     size_t size;
