@@ -195,6 +195,12 @@ static const char *verify_untouched(const struct reference *r, const struct row 
     for (int64_t i = 0; i < stored; i++)
         if (out[i] != got[i])
             return reference_complain("row %lld, which the mask leaves out, was written", (long long)row->index);
+    for (int64_t block = 0; block < block_scale_blocks(t->layout, row->blocks); block++) {
+        int64_t at = row->scales + block_scale_offset(t->layout, row->row, block, row->blocks);
+        double was = ((const double *)t->scales->data)[at], is = reference_got(r, t->scales)[at];
+        if (was != is && !(isnan(was) && isnan(is)))
+            return reference_complain("row %lld, which the mask leaves out, has a new scale", (long long)row->index);
+    }
     return NULL;
 }
 
