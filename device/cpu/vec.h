@@ -216,6 +216,13 @@ INLINE float vec_sum(vec x)
 /* One of two, lane by lane: a where the mask is all ones, b where it is zero. */
 INLINE vec vec_select(veci mask, vec a, vec b) { return (vec)((mask & (veci)a) | (~mask & (veci)b)); }
 
+/* The first n lanes; 0 in the others. */
+INLINE vec vec_first(vec x, int64_t n)
+{
+    veci lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return vec_select(lane < (int32_t)n, x, (vec){0});
+}
+
 /* a > b ? a : b and a < b ? a : b: the second one where either is NaN. */
 #ifdef __AVX512F__
 INLINE vec vec_max2(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }

@@ -21,6 +21,43 @@ DEVICE float warp_max(float x)
     return x;
 }
 
+/* Over the `lanes` threads, a power of two, that stand together in a warp. */
+DEVICE float lanes_sum(float x, int lanes)
+{
+#pragma unroll
+    for (int step = lanes / 2; step > 0; step /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}
+
+/* Sums over a row whose piece i of the block's thread t is the row's piece i * blockDim.x + t, and whose pieces from `pieces` on are
+ * 0: warps of pieces first, then these. The order of the additions follows from the number of pieces alone, not from how many
+ * threads share them. scratch: 32 N floats that nobody uses before. */
+template <int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, float *scratch)
+{
+    int used = pieces <= blockDim.x ? 1 : N;
+    if (used == 1) {
+        x[0] = warp_sum(x[0]);
+    } else {
+#pragma unroll
+        for (int step = 16; step > 0; step /= 2) {
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                x[i] += __shfl_xor_sync(0xffffffffu, x[i], step);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if (i < used && threadIdx.x % 32 == 0)
+            scratch[(i * blockDim.x + threadIdx.x) / 32] = x[i];
+    }
+    __syncthreads();
+    float sum = 0.0f;
+    for (int i = threadIdx.x % 32; i < (pieces + 31) / 32; i += 32)
+        sum += scratch[i];
+    return warp_sum(sum);
+}
+
 /* scratch: 32 floats of shared memory. The first sum of a kernel: nobody has used scratch since the last barrier. */
 DEVICE float block_sum_first(float x, float *scratch)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* N consecutive elements, loaded and stored as one access of up to 16 bytes, or two of 16: as they are in memory (vec) or widened
+/* N consecutive elements, loaded and stored as one access of up to 16 bytes, or two or four of 16: as they are in memory (vec) or widened
  * to float. The address is a multiple of the access; N is a power of two. */
 #ifndef VEC_CUH
 #define VEC_CUH
@@ -15,6 +15,8 @@ template <> struct word<8> { typedef uint2 type; };
 template <> struct word<16> { typedef uint4 type; };
 struct two_words { uint4 half[2]; };
 template <> struct word<32> { typedef two_words type; };
+struct four_words { uint4 quarter[4]; };
+template <> struct word<64> { typedef four_words type; };
 
 template <class Element, int N> struct vec { typename word<sizeof(Element) * N>::type bits; };
 
@@ -30,6 +32,30 @@ template <int N, class Element> DEVICE vec<Element, N> load_vec(const Element *f
 
 template <int N, class Element> DEVICE void store_vec(Element *to, vec<Element, N> v) { *(vec<Element, N> *)to = v; }
 
+/* The same in accesses of at most BY elements, where the address is no multiple of all N. */
+template <class Element, int N, int BY> union vec_accesses {
+    vec<Element, N> all;
+    vec<Element, BY> at[N / BY];
+};
+
+template <int N, int BY, class Element> DEVICE vec<Element, N> load_vec_by(const Element *from)
+{
+    vec_accesses<Element, N, BY> v;
+#pragma unroll
+    for (int i = 0; i < N / BY; i++)
+        v.at[i] = load_vec<BY>(from + i * BY);
+    return v.all;
+}
+
+template <int BY, int N, class Element> DEVICE void store_vec_by(Element *to, vec<Element, N> all)
+{
+    vec_accesses<Element, N, BY> v;
+    v.all = all;
+#pragma unroll
+    for (int i = 0; i < N / BY; i++)
+        store_vec(to + i * BY, v.at[i]);
+}
+
 template <int N, class Element> DEVICE void widen(float (&x)[N], vec<Element, N> v)
 {
     vec_elements<Element, N> e;
@@ -39,49 +65,83 @@ template <int N, class Element> DEVICE void widen(float (&x)[N], vec<Element, N>
         x[i] = to_float(e.at[i]);
 }
 
-/* Bytes are converted in pairs. */
-template <int N, class Byte> DEVICE void widen_pairs(float (&x)[N], vec<Byte, N> v)
+/* Narrow elements are converted in pairs. */
+template <int N, class Narrow> DEVICE void widen_pairs(float (&x)[N], vec<Narrow, N> v)
 {
-    vec_elements<uint16_t, N / 2> pairs;
+    vec_elements<typename word<2 * sizeof(Narrow)>::type, N / 2> pairs;
     pairs.all.bits = v.bits;
 #pragma unroll
     for (int i = 0; i < N / 2; i++) {
-        float2 two = unpack2(Byte(), pairs.at[i]);
+        float2 two = unpack2(Narrow(), pairs.at[i]);
         x[2 * i] = two.x;
         x[2 * i + 1] = two.y;
     }
 }
 
+template <int N> DEVICE void widen(float (&x)[N], vec<f16, N> v) { widen_pairs(x, v); }
+template <int N> DEVICE void widen(float (&x)[N], vec<bf16, N> v) { widen_pairs(x, v); }
 template <int N> DEVICE void widen(float (&x)[N], vec<e4m3, N> v) { widen_pairs(x, v); }
 template <int N> DEVICE void widen(float (&x)[N], vec<e5m2, N> v) { widen_pairs(x, v); }
+DEVICE void widen(float (&x)[1], vec<f16, 1> v) { x[0] = to_float(f16{v.bits}); }
+DEVICE void widen(float (&x)[1], vec<bf16, 1> v) { x[0] = to_float(bf16{v.bits}); }
 DEVICE void widen(float (&x)[1], vec<e4m3, 1> v) { x[0] = to_float(e4m3{v.bits}); }
 DEVICE void widen(float (&x)[1], vec<e5m2, 1> v) { x[0] = to_float(e5m2{v.bits}); }
 
 template <int N, class Element> DEVICE void load(float (&x)[N], const Element *from) { widen(x, load_vec<N>(from)); }
 
-template <int N, class Element> DEVICE void store(Element *to, const float (&x)[N])
+template <int N, class Element> DEVICE void narrow(vec<Element, N> &v, const float (&x)[N])
 {
     vec_elements<Element, N> e;
 #pragma unroll
     for (int i = 0; i < N; i++)
         from_float(&e.at[i], x[i]);
-    store_vec(to, e.all);
+    v = e.all;
 }
 
-template <int N, class Byte> DEVICE void store_pairs(Byte *to, const float (&x)[N])
+template <int N, class Narrow> DEVICE void narrow_pairs(vec<Narrow, N> &v, const float (&x)[N])
 {
-    vec_elements<uint16_t, N / 2> pairs;
+    typedef typename word<2 * sizeof(Narrow)>::type pair;
+    vec_elements<pair, N / 2> pairs;
 #pragma unroll
     for (int i = 0; i < N / 2; i++)
-        pairs.at[i] = (uint16_t)pack2(Byte(), x[2 * i], x[2 * i + 1]);
-    vec<Byte, N> v;
+        pairs.at[i] = (pair)pack2(Narrow(), x[2 * i], x[2 * i + 1]);
     v.bits = pairs.all.bits;
-    store_vec(to, v);
 }
 
-template <int N> DEVICE void store(e4m3 *to, const float (&x)[N]) { store_pairs(to, x); }
-template <int N> DEVICE void store(e5m2 *to, const float (&x)[N]) { store_pairs(to, x); }
-DEVICE void store(e4m3 *to, const float (&x)[1]) { from_float(to, x[0]); }
-DEVICE void store(e5m2 *to, const float (&x)[1]) { from_float(to, x[0]); }
+template <int N> DEVICE void narrow(vec<f16, N> &v, const float (&x)[N]) { narrow_pairs(v, x); }
+template <int N> DEVICE void narrow(vec<bf16, N> &v, const float (&x)[N]) { narrow_pairs(v, x); }
+DEVICE void narrow(vec<f16, 1> &v, const float (&x)[1])
+{
+    f16 y;
+    from_float(&y, x[0]);
+    v.bits = y.bits;
+}
+DEVICE void narrow(vec<bf16, 1> &v, const float (&x)[1])
+{
+    bf16 y;
+    from_float(&y, x[0]);
+    v.bits = y.bits;
+}
+template <int N> DEVICE void narrow(vec<e4m3, N> &v, const float (&x)[N]) { narrow_pairs(v, x); }
+template <int N> DEVICE void narrow(vec<e5m2, N> &v, const float (&x)[N]) { narrow_pairs(v, x); }
+DEVICE void narrow(vec<e4m3, 1> &v, const float (&x)[1]) { v.bits = e4m3_bits(x[0]); }
+DEVICE void narrow(vec<e5m2, 1> &v, const float (&x)[1]) { v.bits = e5m2_bits(x[0]); }
+
+/* To a dtype and back. */
+template <class Element, int N> DEVICE void round_to(float (&x)[N])
+{
+    vec<Element, N> v;
+    narrow(v, x);
+    widen(x, v);
+}
+
+template <int BY, int N, class Element> DEVICE void store_by(Element *to, const float (&x)[N])
+{
+    vec<Element, N> v;
+    narrow(v, x);
+    store_vec_by<BY>(to, v);
+}
+
+template <int N, class Element> DEVICE void store(Element *to, const float (&x)[N]) { store_by<N>(to, x); }
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Normalisation over the last dimension. Arithmetic is in float32, with one rounding at the end.
+/* Normalisation over the last dimension. Arithmetic is in float32, with one rounding at the end unless an op says otherwise.
  *
  * Each row stands alone. A row that holds NaN becomes NaN. Where the sum of a row's squares exceeds float32's range (3.4e38), or
- * an element is infinite, the row becomes 0, and NaN at the infinite elements. With FLASHINFER_PDL, kernels that are still
- * running must not write the weight: it is read before they end. */
+ * an element is infinite, the row becomes 0, and NaN at the infinite elements; layernorm makes all of a row with an infinite
+ * element NaN, and of one whose sums exceed float32's range either NaN or beta. With FLASHINFER_PDL, kernels that are still
+ * running must not write weights: they are read before those end. */
 #ifndef FLASHINFER_NORM_H
 #define FLASHINFER_NORM_H
 
@@ -17,21 +18,52 @@ extern "C" {
 struct flashinfer_rmsnorm {
     size_t size;
     DLTensor *out;          /* [..., hidden], dtype of input; may be input itself */
-    const DLTensor *input;  /* [..., hidden] f16 or bf16; rows may be strided */
+    const DLTensor *input;  /* [..., hidden] f16, bf16 or f32; rows may be strided */
     const DLTensor *weight; /* [hidden], dtype of input */
     double eps;             /* >= 1e-30; 0: 1e-6 */
 };
 FLASHINFER_DECLARE_OP(rmsnorm);
 
+/* out = input / sqrt(mean(input^2) + eps) * (weight + 1). */
+struct flashinfer_gemma_rmsnorm {
+    size_t size;
+    DLTensor *out;          /* [..., hidden], dtype of input; may be input itself */
+    const DLTensor *input;  /* [..., hidden] f16, bf16 or f32; rows may be strided */
+    const DLTensor *weight; /* [hidden], dtype of input */
+    double eps;             /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(gemma_rmsnorm);
+
 /* residual = input + residual, rounded to its dtype; then input = rmsnorm of that sum as it was before it was rounded. */
 struct flashinfer_fused_add_rmsnorm {
     size_t size;
-    DLTensor *input;        /* [..., hidden] f16 or bf16; read, then overwritten with the normalised sum */
+    DLTensor *input;        /* [..., hidden] f16, bf16 or f32; read, then overwritten with the normalised sum */
     DLTensor *residual;     /* [..., hidden], dtype of input, or f32; read, then overwritten with the sum */
     const DLTensor *weight; /* [hidden], dtype of input */
     double eps;             /* >= 1e-30; 0: 1e-6 */
 };
 FLASHINFER_DECLARE_OP(fused_add_rmsnorm);
+
+/* The same with weight + 1. */
+struct flashinfer_gemma_fused_add_rmsnorm {
+    size_t size;
+    DLTensor *input;        /* [..., hidden] f16, bf16 or f32; read, then overwritten with the normalised sum */
+    DLTensor *residual;     /* [..., hidden], dtype of input, or f32; read, then overwritten with the sum */
+    const DLTensor *weight; /* [hidden], dtype of input */
+    double eps;             /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(gemma_fused_add_rmsnorm);
+
+/* out = (input - mean(input)) / sqrt(mean((input - mean(input))^2) + eps) * gemma + beta. */
+struct flashinfer_layernorm {
+    size_t size;
+    DLTensor *out;         /* [..., hidden], dtype of input; may be input itself */
+    const DLTensor *input; /* [..., hidden] f16, bf16 or f32; rows may be strided */
+    const DLTensor *gemma; /* [hidden] f32: the weight, under upstream's name */
+    const DLTensor *beta;  /* [hidden] f32 */
+    double eps;            /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(layernorm);
 
 #ifdef __cplusplus
 }

@@ -1,53 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The op rmsnorm. Its kernels are shared with fused_add_rmsnorm: rmsnorm_kernels.c. */
+/* The op rmsnorm. What the family shares: norm_kernels.h. */
 #include "flashinfer/norm.h"
-#include "harness/reference.h"
-#include "ops/norm/rmsnorm_kernels.h"
+#include "ops/norm/norm_kernels.h"
 
 #define OP rmsnorm
 DIMS(rows, hidden);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     OUT(out, LIKE(input), "... hidden", MAY_ALIAS(input)),
-    IN(input, F16 | BF16, "... hidden", .fill = SPECIAL),
+    IN(input, F16 | BF16 | F32, "... hidden", .fill = NORM_SPECIAL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),
     {0},
 };
 
-static const char *const rules[] = {"hidden > 0", NULL};
-
 static void view(const void *from, void *to)
 {
     const struct flashinfer_rmsnorm *a = from;
-    *(struct rmsnorm_view *)to = (struct rmsnorm_view){.out = a->out, .input = a->input, .weight = a->weight, .eps = a->eps};
+    *(struct norm_view *)to = (struct norm_view){.out = a->out, .input = a->input, .weight = a->weight, .eps = a->eps};
 }
 
-static void reference(const struct reference *r)
-{
-    const struct flashinfer_rmsnorm *a = r->args;
-    const struct dims *d = call_dims(r->call);
-    const double *x = a->input->data, *weight = a->weight->data;
-    double *y = a->out->data, *bound = reference_bound(r, a->out);
-
-    for (int64_t row = 0; row < d->rows; row++, x += d->hidden, y += d->hidden, bound += d->hidden)
-        rmsnorm_reference(y, bound, x, weight, d->hidden, a->eps);
-}
-
-static const struct op_range ranges[] = {{"rows", 0, 300, 0}, {"hidden", 1, 9000, 0}, {0}};
-
-static const struct op_shape shapes[] = {
-    {"smollm2_135m", "rows=1 hidden=576 dtype=bf16"},
-    {"odd", "rows=7 hidden=111 dtype=f16"},
-    {"llama_8b_decode", "rows=128 hidden=4096 dtype=bf16"},
-    {"llama_8b_prefill", "rows=8192 hidden=4096 dtype=bf16"},
-    {"wide", "rows=64 hidden=16384 dtype=f16"},
-    {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
-    {"llama_8b_heads", "rows=1024 hidden=128 dtype=bf16"},
-    {0},
-};
-
-DEFINE_OP("norm", "out = input / rms(input) * weight over the last dimension", .rules = rules, .kernels = rmsnorm_kernels,
-          .view = view, .ranges = ranges, .shapes = shapes, .reference = reference);
+DEFINE_OP("norm", "out = input / rms(input) * weight over the last dimension", .rules = norm_rules, .kernels = norm_kernels,
+          .view = view, .ranges = norm_ranges, .shapes = norm_shapes, .reference = norm_reference, .cost = norm_cost);

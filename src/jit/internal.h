@@ -14,7 +14,7 @@ struct jit_job {
     struct text source;  /* every file that the kernel reaches, as one text */
     struct text options; /* of the compiler, each ended by a NUL */
     uint8_t key[SHA256_BYTES];
-    char file[160]; /* "rmsnorm_sm80-sm_90a-<key>.cubin" */
+    char file[160]; /* "norm_sm80-sm_90a-<key>.cubin" */
 };
 
 /* source.c */

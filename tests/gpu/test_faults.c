@@ -338,7 +338,7 @@ static void test_stream_of_another_device(void **state)
     cuda_stream stream = gpu_stream();
     for (int i = 0; i < 2; i++) {
         assert_int_equal(norm_run(&n, stream), FLASHINFER_INVALID);
-        expect_sentence("kernel rmsnorm_sm80: exec.stream belongs to device 1, the tensors to cuda:0");
+        expect_sentence("kernel norm_short_sm80: exec.stream belongs to device 1, the tensors to cuda:0");
         MUST(device_enter(device));
     }
     DRIVER(cuda()->memory_free(memory));

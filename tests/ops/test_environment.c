@@ -111,8 +111,9 @@ static void unknown_architectures(void)
     right_calls_reset(&c);
     CHECK(call_check(&call, op_find("rmsnorm"), &c.rmsnorm.args, NULL, true, &device) == FLASHINFER_OK);
     CHECK(call_pick(&call, &row, &way) == FLASHINFER_UNSUPPORTED);
-    CHECK_SENTENCE("rmsnorm: no kernel serves this call: rmsnorm_sm80: needs sm_80 or later, the device is sm_75; "
-                   "rmsnorm_wide_sm80: needs sm_80 or later, the device is sm_75; rmsnorm_cpu: runs on CPUs");
+    CHECK_SENTENCE("rmsnorm: no kernel serves this call: norm_short_sm80: needs sm_80 or later, the device is sm_75; "
+                   "norm_sm80: needs sm_80 or later, the device is sm_75; "
+                   "norm_wide_sm80: needs sm_80 or later, the device is sm_75; norm_cpu: runs on CPUs");
 }
 
 /* ---- leave to compile ---- */
@@ -132,8 +133,8 @@ static void forbidden(void)
         right_calls_reset(&c);
         CHECK((i ? flashinfer_call : flashinfer_prepare)("rmsnorm", &c.rmsnorm.args, &c.exec) == FLASHINFER_NOT_PREPARED);
         CHECK(right_calls_untouched());
-        CHECK(!strncmp(flashinfer_last_error(), "kernel rmsnorm_cpu (T=f16, ADD_RESIDUAL=0, ", 43));
-        snprintf(kernel, sizeof kernel, ") is not in the cache (%s/rmsnorm_cpu-cpu-", folder);
+        CHECK(!strncmp(flashinfer_last_error(), "kernel norm_cpu (T=f16, W=f16, R=f16, OUT=f16, ", 46));
+        snprintf(kernel, sizeof kernel, ") is not in the cache (%s/norm_cpu-cpu-", folder);
         CHECK(strstr(flashinfer_last_error(), kernel));
         CHECK(strstr(flashinfer_last_error(),
                      ".so), and FLASHINFER_DISABLE_JIT forbids compiling it: call flashinfer_prepare without "

@@ -125,8 +125,8 @@ static void test_kernels_of_misaligned_tensors(void **state)
     (void)state;
     right_calls_reset(&c);
     plan_for_cuda();
-    EXPECT(rmsnorm, input, "rmsnorm_sm80", "rmsnorm_sm80");
-    EXPECT(fused_add_rmsnorm, residual, "rmsnorm_sm80", "rmsnorm_sm80");
+    EXPECT(rmsnorm, input, "norm_short_sm80", "norm_short_sm80");
+    EXPECT(fused_add_rmsnorm, residual, "norm_short_sm80", "norm_short_sm80");
     EXPECT(silu_and_mul, input, "silu_and_mul_sm80", "silu_and_mul_sm80");
     EXPECT(apply_rope_pos_ids, k_rope, "apply_rope_sm80", "apply_rope_sm80");
     EXPECT(apply_rope_pos_ids_inplace, q, "apply_rope_sm80", "apply_rope_sm80");

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op gemma_fused_add_rmsnorm. What the family shares: norm_kernels.h. */
+#include "flashinfer/norm.h"
+#include "ops/norm/norm_kernels.h"
+
+#define OP gemma_fused_add_rmsnorm
+DIMS(rows, hidden);
+
+static const struct op_arg args[] = {
+    INOUT(input, F16 | BF16 | F32, "... hidden", .fill = NORM_SPECIAL),
+    INOUT(residual, LIKE_OR(input, F32), "... hidden", .fill = NORM_SPECIAL),
+    IN(weight, LIKE(input), "hidden"),
+    NUMBER(eps, .value = 1e-6, .min = 1e-30),
+    {0},
+};
+
+static void view(const void *from, void *to)
+{
+    const struct flashinfer_gemma_fused_add_rmsnorm *a = from;
+    *(struct norm_view *)to =
+        (struct norm_view){.out = a->input, .input = a->input, .residual = a->residual, .weight = a->weight, .weight_bias = 1, .eps = a->eps};
+}
+
+DEFINE_OP("norm", "residual += input; input = rmsnorm(residual) * (weight + 1)", .rules = norm_rules, .kernels = norm_kernels,
+          .view = view, .ranges = norm_ranges, .shapes = norm_add_shapes, .reference = norm_reference, .cost = norm_cost);

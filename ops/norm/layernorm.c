@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op layernorm. What the family shares: norm_kernels.h. */
+#include "flashinfer/norm.h"
+#include "ops/norm/norm_kernels.h"
+
+#define OP layernorm
+DIMS(rows, hidden);
+
+static const struct op_arg args[] = {
+    OUT(out, LIKE(input), "... hidden", MAY_ALIAS(input)),
+    IN(input, F16 | BF16 | F32, "... hidden", .fill = NORM_SPECIAL_NOT_HUGE),
+    IN(gemma, F32, "hidden"),
+    IN(beta, F32, "hidden"),
+    NUMBER(eps, .value = 1e-6, .min = 1e-30),
+    {0},
+};
+
+static void view(const void *from, void *to)
+{
+    const struct flashinfer_layernorm *a = from;
+    *(struct norm_view *)to = (struct norm_view){
+        .out = a->out, .input = a->input, .weight = a->gemma, .beta = a->beta, .eps = a->eps, .layernorm = true};
+}
+
+DEFINE_OP("norm", "out = (input - mean(input)) / deviation(input) * gemma + beta over the last dimension", .rules = norm_rules,
+          .kernels = norm_kernels, .view = view, .ranges = norm_ranges, .shapes = norm_shapes, .reference = norm_reference,
+          .cost = norm_cost);

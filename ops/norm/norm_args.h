@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Launch argument of the norm kernels. What a kernel's constants leave out is NULL or 0. */
+#ifndef NORM_ARGS_H
+#define NORM_ARGS_H
+
+#include "integers.h"
+
+struct norm_args {
+    void *out;          /* [rows, groups, hidden] OUT */
+    const void *input;  /* [rows, groups, hidden] T */
+    void *residual;     /* [rows, groups, hidden] R, with ADD_RESIDUAL */
+    const void *weight; /* [hidden] W */
+    const void *beta;   /* [hidden] W, with LAYERNORM */
+    const float *scale; /* of a quantised OUT, on the call's device; NULL: scale_value */
+    int64_t rows, groups, hidden; /* groups: heads of a row, say, where one stride cannot walk rows and groups; else 1 */
+    int64_t out_stride[2], input_stride[2], residual_stride[2]; /* between rows and groups, in elements */
+    float inverse_hidden, eps, weight_bias, scale_value;
+};
+
+#endif

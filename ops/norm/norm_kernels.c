@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side of the kernels that the norm family shares: norm_short_sm80.cu, norm_sm80.cu, norm_wide_sm80.cu, norm_cpu.c. */
+#include "ops/norm/norm_kernels.h"
+
+#include "ops/norm/norm_args.h"
+
+enum {
+    WARP = 32,
+    MAX_THREADS = 1024,
+    SHORT_THREADS = 128,
+    RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
+    BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
+    CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
+};
+enum { WAY_GRID, WAY_THREADS };
+
+#define ROW_CONSTANTS "T:dtype", "W:dtype", "R:dtype", "OUT:dtype", "ADD_RESIDUAL", "LAYERNORM", "SILU"
+#define PIECE_CONSTANTS ROW_CONSTANTS, "VEC", "ACCESS"
+enum { NUM_ROW_CONSTANTS = 7, NUM_PIECE_CONSTANTS = 9 };
+
+static const struct jit_kernel short_sm80 = {"norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS"}};
+static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD"}};
+static const struct jit_kernel wide_sm80 = {"norm_wide_sm80", JIT_CUDA, {PIECE_CONSTANTS}};
+static const struct jit_kernel cpu = {"norm_cpu", JIT_CPU, {ROW_CONSTANTS}};
+
+/* Sees axes [0, split) and [split, ndim - 1) as one axis each. False if no single stride walks them. */
+static bool split_rows(const DLTensor *t, int split, int64_t *rows, int64_t *groups, int64_t stride[2])
+{
+    if (!t)
+        return true;
+    DLTensor rest = *t;
+    rest.ndim -= split;
+    rest.shape += split;
+    rest.strides = t->strides ? t->strides + split : NULL;
+    return tensor_rows(t, t->ndim - split, rows, &stride[0]) && tensor_rows(&rest, 1, groups, &stride[1]);
+}
+
+static void *data_of(const DLTensor *t) { return t ? tensor_data(t) : NULL; }
+
+static bool fill_args(const struct norm_view *t, struct norm_args *a)
+{
+    *a = (struct norm_args){.out = data_of(t->out),
+                            .input = data_of(t->input),
+                            .residual = data_of(t->residual),
+                            .weight = data_of(t->weight),
+                            .beta = data_of(t->beta),
+                            .hidden = tensor_shape(t->input, -1),
+                            .eps = (float)t->eps,
+                            .weight_bias = (float)t->weight_bias};
+    a->inverse_hidden = (float)(1 / (double)a->hidden);
+    if (t->scale.kind == FLASHINFER_NUMBER_TENSOR)
+        a->scale = tensor_data(t->scale.value.tensor);
+    else
+        a->scale_value = (float)number_value(&t->scale);
+    for (int split = t->input->ndim - 1; split >= 0; split--)
+        if (split_rows(t->out, split, &a->rows, &a->groups, a->out_stride) &&
+            split_rows(t->input, split, &a->rows, &a->groups, a->input_stride) &&
+            split_rows(t->residual, split, &a->rows, &a->groups, a->residual_stride))
+            return true;
+    return false;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static bool aligned(const DLTensor *t, int elements)
+{
+    int bytes = t ? elements * dtype_bytes(tensor_dtype(t)) : 1;
+    return !t || tensor_is_aligned(t, bytes < 16 ? bytes : 16);
+}
+
+/* What every CUDA row asks for, and how the kernels cut a row up. */
+struct cut {
+    struct norm_args args;
+    int vec, access;
+    int64_t rows, pieces; /* of all groups; of a row */
+    int64_t per_thread;   /* pieces that a thread may have on their way */
+};
+
+static const char *cut_rows(const struct norm_view *t, struct cut *c)
+{
+    if (!fill_args(t, &c->args))
+        return "the leading axes of the tensors cannot be walked with two strides";
+    c->rows = c->args.rows * c->args.groups;
+    if (c->rows > INT32_MAX)
+        return "there are more rows than a grid has blocks";
+    for (c->vec = 8; c->args.hidden % c->vec;)
+        c->vec /= 2;
+    for (c->access = c->vec; c->access > 1; c->access /= 2)
+        if (aligned(t->out, c->access) && aligned(t->input, c->access) && aligned(t->residual, c->access) &&
+            aligned(t->weight, c->access) && aligned(t->beta, c->access))
+            break;
+    int bytes = dtype_bytes(tensor_dtype(t->input)) + (t->residual ? dtype_bytes(tensor_dtype(t->residual)) : 0);
+    c->pieces = c->args.hidden / c->vec;
+    c->per_thread = bytes == 2 && !t->layernorm ? 4 : bytes <= 4 ? 2 : 1; /* layernorm's weights take registers too */
+    return NULL;
+}
+
+static int32_t *fill_spec(const struct norm_view *t, struct way *way, const struct jit_kernel *kernel)
+{
+    int32_t *constant = way_spec(way, kernel);
+    constant[0] = tensor_dtype(t->input);
+    constant[1] = tensor_dtype(t->weight);
+    constant[2] = tensor_dtype(t->residual ? t->residual : t->input);
+    constant[3] = tensor_dtype(t->out);
+    constant[4] = t->residual != NULL;
+    constant[5] = t->layernorm;
+    constant[6] = t->silu;
+    return constant;
+}
+
+static int32_t *fill_piece_spec(const struct norm_view *t, const struct cut *c, struct way *way, const struct jit_kernel *kernel)
+{
+    int32_t *constant = fill_spec(t, way, kernel) + NUM_ROW_CONSTANTS;
+    constant[0] = c->vec;
+    constant[1] = c->access;
+    return constant + NUM_PIECE_CONSTANTS - NUM_ROW_CONSTANTS;
+}
+
+/* How many pieces a thread should have: 1 if the device holds all rows at once even so, up to the most if it does not. */
+static int64_t pieces_per_thread(const struct call *call, int64_t pieces, int64_t most)
+{
+    int64_t resident = (int64_t)call->device->sms * RESIDENT_THREADS;
+    return resident ? min(ceil_div(pieces, resident), most) : most;
+}
+
+static const char *fit_short_sm80(const struct call *call, struct way *way)
+{
+    const struct norm_view *t = call_view(call);
+    struct cut c;
+    const char *why = cut_rows(t, &c);
+    if (why)
+        return why;
+    int64_t per_thread = ceil_div(c.pieces, WARP), lanes = 1;
+    if (per_thread > c.per_thread)
+        return "hidden is more than a warp holds in registers";
+    while (lanes < WARP && lanes < c.pieces)
+        lanes *= 2;
+    int32_t *constant = fill_piece_spec(t, &c, way, &short_sm80);
+    constant[0] = (int32_t)per_thread;
+    constant[1] = (int32_t)lanes;
+    constant[2] = (int32_t)(c.per_thread / per_thread);
+    int64_t groups = ceil_div(c.rows, pieces_per_thread(call, c.rows * lanes, constant[2]));
+    way->value[WAY_THREADS] = SHORT_THREADS;
+    way->value[WAY_GRID] = ceil_div(groups * lanes, SHORT_THREADS);
+    return NULL;
+}
+
+static const char *fit_sm80(const struct call *call, struct way *way)
+{
+    const struct norm_view *t = call_view(call);
+    struct cut c;
+    const char *why = cut_rows(t, &c);
+    if (why)
+        return why;
+    if (c.pieces > c.per_thread * MAX_THREADS)
+        return "hidden is more than a block holds in registers";
+    int64_t warps = ceil_div(c.pieces, WARP);
+    int64_t per_thread = pieces_per_thread(call, c.rows * warps * WARP, c.per_thread);
+    way->value[WAY_THREADS] = min(ceil_div(warps, per_thread) * WARP, MAX_THREADS);
+    way->value[WAY_GRID] = c.rows;
+    fill_piece_spec(t, &c, way, &sm80)[0] = (int32_t)c.per_thread;
+    return NULL;
+}
+
+static const char *fit_wide_sm80(const struct call *call, struct way *way)
+{
+    const struct norm_view *t = call_view(call);
+    struct cut c;
+    const char *why = cut_rows(t, &c);
+    if (why)
+        return why;
+    way->value[WAY_THREADS] = MAX_THREADS;
+    way->value[WAY_GRID] = c.rows;
+    fill_piece_spec(t, &c, way, &wide_sm80);
+    return NULL;
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way)
+{
+    const struct norm_view *t = call_view(call);
+    struct norm_args a;
+    if (!fill_args(t, &a))
+        return "the leading axes of the tensors cannot be walked with two strides";
+    way->value[WAY_GRID] = ceil_div(a.rows * a.groups, ceil_div(CPU_ELEMENTS_PER_PART, a.hidden));
+    fill_spec(t, way, &cpu);
+    return NULL;
+}
+
+static flashinfer_status run(const struct call *call, const struct way *way)
+{
+    struct norm_args a;
+    fill_args(call_view(call), &a);
+    struct jit_launch launch = {.grid = {(uint32_t)way->value[WAY_GRID]},
+                                .block = {(uint32_t)way->value[WAY_THREADS]},
+                                .args = &a,
+                                .args_size = sizeof a};
+    return call_launch(call, way, 0, launch);
+}
+
+const struct op_kernel norm_kernels[] = {
+    {"norm_short_sm80", OP_CUDA, 80, 0, fit_short_sm80, run},
+    {"norm_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"norm_wide_sm80", OP_CUDA, 80, 0, fit_wide_sm80, run},
+    {"norm_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
+
+const char *const norm_rules[] = {"hidden > 0", NULL};
+
+const struct op_range norm_ranges[] = {{"rows", 0, 300, 0}, {"hidden", 1, 9000, 0}, {0}};
+
+const struct op_shape norm_shapes[] = {
+    {"smollm2_135m", "rows=1 hidden=576 dtype=bf16"},
+    {"odd", "rows=7 hidden=111 dtype=f16"},
+    {"llama_8b_decode", "rows=128 hidden=4096 dtype=bf16"},
+    {"llama_8b_prefill", "rows=8192 hidden=4096 dtype=bf16"},
+    {"llama_70b_decode", "rows=64 hidden=8192 dtype=f16"},
+    {"wide", "rows=64 hidden=16384 dtype=f16"},
+    {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
+    {"qwen3_heads", "rows=262144 hidden=128 dtype=bf16"},
+    {"f32", "rows=16 hidden=4096 dtype=f32"},
+    {0},
+};
+
+const struct op_shape norm_add_shapes[] = {
+    {"smollm2_135m", "rows=1 hidden=576 dtype=bf16"},
+    {"odd", "rows=7 hidden=111 dtype=f16"},
+    {"llama_8b_decode", "rows=128 hidden=4096 dtype=bf16"},
+    {"llama_8b_prefill", "rows=8192 hidden=4096 dtype=bf16"},
+    {"wide", "rows=64 hidden=16384 dtype=f16"},
+    {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
+    {"heads", "rows=1024 hidden=128 dtype=bf16"},
+    {"f32_residual", "rows=128 hidden=576 dtype=bf16 residual:dtype=f32"},
+    {"f32", "rows=16 hidden=4096 dtype=f32"},
+    {0},
+};
+
+/* All tensors once; the weights are small. */
+void norm_cost(const struct call *call, double *bytes, double *operations)
+{
+    const struct norm_view *t = call_view(call);
+    double elements = (double)tensor_elements(t->input), hidden = (double)tensor_shape(t->input, -1);
+    *bytes = elements * (dtype_bytes(tensor_dtype(t->input)) + dtype_bytes(tensor_dtype(t->out)));
+    if (t->residual)
+        *bytes += 2 * elements * dtype_bytes(tensor_dtype(t->residual));
+    *bytes += hidden * dtype_bytes(tensor_dtype(t->weight)) * (t->beta ? 2 : 1);
+    *operations = 0;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A norm of rows that a block holds in registers, so that each is read once: block x has row x. A thread holds up to PER_THREAD
+ * pieces of VEC elements; piece i starts at element (i * blockDim.x + threadIdx.x) * VEC. Many threads with one piece each answer
+ * soonest, few with PER_THREAD pieces keep most bytes in flight; the bits are the same.
+ *
+ *   PER_THREAD 1, 2, 4; blockDim.x * VEC * PER_THREAD >= hidden
+ *   others     see norm.cuh
+ * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
+#include "norm.cuh"
+
+extern "C" __global__ void __launch_bounds__(1024) norm_sm80(const __grid_constant__ struct norm_args a)
+{
+    __shared__ float scratch[1 + LAYERNORM][32 * PER_THREAD];
+    struct norm_row row = norm_row(a, blockIdx.x);
+    struct piece p[PER_THREAD];
+    struct weights w[PER_THREAD];
+    float x[PER_THREAD][VEC], sum[PER_THREAD], mean = 0.0f;
+    int hidden = (int)a.hidden, pieces = hidden / VEC, first = threadIdx.x * VEC, step = blockDim.x * VEC;
+
+    pdl_launch();
+#pragma unroll
+    for (int i = 0; WEIGHTS_FIRST && i < PER_THREAD; i++) {
+        if (first + i * step < hidden)
+            load_weights(w[i], a, first + i * step);
+    }
+    pdl_wait();
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; i++) {
+        if (first + i * step < hidden)
+            load_piece(p[i], row, first + i * step);
+    }
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; i++) {
+        sum[i] = 0.0f;
+        if (first + i * step < hidden) {
+            widen_piece(x[i], p[i]);
+            sum[i] = LAYERNORM ? piece_sum(x[i]) : piece_squares(x[i], 0.0f);
+        }
+    }
+#if LAYERNORM
+    mean = pieces_sum_first(sum, pieces, scratch[1]) * a.inverse_hidden;
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; i++)
+        sum[i] = first + i * step < hidden ? piece_squares(x[i], mean) : 0.0f;
+#endif
+    float deviation = rsqrtf(pieces_sum_first(sum, pieces, scratch[0]) * a.inverse_hidden + a.eps);
+    float multiplier = output_multiplier(a);
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; i++) {
+        if (first + i * step < hidden) {
+            if (!WEIGHTS_FIRST)
+                load_weights(w[i], a, first + i * step);
+            finish_piece(x[i], a, row, first + i * step, w[i], mean, deviation, multiplier);
+        }
+    }
+}
