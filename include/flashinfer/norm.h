@@ -54,16 +54,53 @@ struct flashinfer_gemma_fused_add_rmsnorm {
 };
 FLASHINFER_DECLARE_OP(gemma_fused_add_rmsnorm);
 
+/* out = rmsnorm(input) / scale: a product with the float32 reciprocal of scale, saturated to the largest number of out's dtype. NaN
+ * stays NaN. */
+struct flashinfer_rmsnorm_quant {
+    size_t size;
+    DLTensor *out;           /* [..., hidden] e4m3 or e5m2 */
+    const DLTensor *input;   /* [..., hidden] f16 or bf16; rows may be strided */
+    const DLTensor *weight;  /* [hidden], dtype of input */
+    flashinfer_number scale; /* >= 1e-30, or one f32 on the call's device; absent: 1 */
+    double eps;              /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(rmsnorm_quant);
+
+/* residual = input + residual, rounded to its dtype; out = rmsnorm of that sum as it was before it was rounded, over scale as in
+ * rmsnorm_quant. (The documentation of FlashInfer says that the result goes to input; there as here, input stays as it is.) */
+struct flashinfer_fused_add_rmsnorm_quant {
+    size_t size;
+    DLTensor *out;           /* [..., hidden] e4m3 or e5m2 */
+    DLTensor *residual;      /* [..., hidden], dtype of input, or f32; read, then overwritten with the sum */
+    const DLTensor *input;   /* [..., hidden] f16 or bf16 */
+    const DLTensor *weight;  /* [hidden], dtype of input */
+    flashinfer_number scale; /* >= 1e-30, or one f32 on the call's device; absent: 1 */
+    double eps;              /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(fused_add_rmsnorm_quant);
+
 /* out = (input - mean(input)) / sqrt(mean((input - mean(input))^2) + eps) * gemma + beta. */
 struct flashinfer_layernorm {
     size_t size;
     DLTensor *out;         /* [..., hidden], dtype of input; may be input itself */
     const DLTensor *input; /* [..., hidden] f16, bf16 or f32; rows may be strided */
-    const DLTensor *gemma; /* [hidden] f32: the weight, under upstream's name */
+    const DLTensor *gemma; /* [hidden] f32: the weight, under FlashInfer's name */
     const DLTensor *beta;  /* [hidden] f32 */
     double eps;            /* >= 1e-30; 0: 1e-6 */
 };
 FLASHINFER_DECLARE_OP(layernorm);
+
+/* out = layernorm(input), rounded to the dtype of input, over scale as in rmsnorm_quant. */
+struct flashinfer_layernorm_quant {
+    size_t size;
+    DLTensor *out;           /* [..., hidden] e4m3 or e5m2 */
+    const DLTensor *input;   /* [..., hidden] f16 or bf16; rows may be strided */
+    const DLTensor *gemma;   /* [hidden] f32: the weight, under FlashInfer's name */
+    const DLTensor *beta;    /* [hidden] f32 */
+    flashinfer_number scale; /* >= 1e-30, or one f32 on the call's device; absent: 1 */
+    double eps;              /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(layernorm_quant);
 
 #ifdef __cplusplus
 }

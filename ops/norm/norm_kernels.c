@@ -236,6 +236,26 @@ const struct op_shape norm_add_shapes[] = {
     {0},
 };
 
+const struct op_shape norm_quant_shapes[] = {
+    {"smollm2_135m", "rows=1 hidden=576 dtype=bf16"},
+    {"odd", "rows=7 hidden=111 dtype=f16 out:dtype=e5m2"},
+    {"llama_8b_decode", "rows=128 hidden=4096 dtype=bf16"},
+    {"llama_8b_prefill", "rows=8192 hidden=4096 dtype=bf16"},
+    {"llama_70b_decode", "rows=64 hidden=8192 dtype=f16 out:dtype=e5m2"},
+    {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
+    {0},
+};
+
+const struct op_shape norm_add_quant_shapes[] = {
+    {"smollm2_135m", "rows=1 hidden=576 dtype=bf16"},
+    {"odd", "rows=7 hidden=111 dtype=f16 out:dtype=e5m2"},
+    {"llama_8b_decode", "rows=128 hidden=4096 dtype=bf16"},
+    {"llama_8b_prefill", "rows=8192 hidden=4096 dtype=bf16"},
+    {"f32_residual", "rows=128 hidden=576 dtype=f16 residual:dtype=f32"},
+    {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
+    {0},
+};
+
 /* All tensors once; the weights are small. */
 void norm_cost(const struct call *call, double *bytes, double *operations)
 {

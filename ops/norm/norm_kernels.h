@@ -18,6 +18,8 @@ extern const char *const norm_rules[];
 extern const struct op_range norm_ranges[];
 extern const struct op_shape norm_shapes[]; /* of ops whose output has the dtype of input */
 extern const struct op_shape norm_add_shapes[]; /* of those with a residual */
+extern const struct op_shape norm_quant_shapes[];
+extern const struct op_shape norm_add_quant_shapes[];
 
 void norm_reference(const struct reference *r);
 void norm_cost(const struct call *call, double *bytes, double *operations);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op layernorm_quant. What the family shares: norm_kernels.h. */
+#include "flashinfer/norm.h"
+#include "ops/norm/norm_kernels.h"
+
+#define OP layernorm_quant
+DIMS(rows, hidden);
+
+static const struct op_arg args[] = {
+    OUT(out, E4M3 | E5M2, "... hidden"),
+    IN(input, F16 | BF16, "... hidden", .fill = NORM_SPECIAL_NOT_HUGE),
+    IN(gemma, F32, "hidden"),
+    IN(beta, F32, "hidden"),
+    NUMBER(scale, .value = 1, .min = 1e-30, .dtype.set = F32),
+    NUMBER(eps, .value = 1e-6, .min = 1e-30),
+    {0},
+};
+
+static void view(const void *from, void *to)
+{
+    const struct flashinfer_layernorm_quant *a = from;
+    *(struct norm_view *)to = (struct norm_view){
+        .out = a->out,
+        .input = a->input,
+        .weight = a->gemma,
+        .beta = a->beta,
+        .scale = a->scale,
+        .eps = a->eps,
+        .layernorm = true,
+    };
+}
+
+DEFINE_OP("norm", "out = layernorm(input) / scale in 8 bits", .rules = norm_rules,
+          .kernels = norm_kernels, .view = view, .ranges = norm_ranges, .shapes = norm_quant_shapes, .reference = norm_reference,
+          .cost = norm_cost);
