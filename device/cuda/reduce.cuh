@@ -30,6 +30,16 @@ DEVICE float lanes_sum(float x, int lanes)
     return x;
 }
 
+/* Likewise, and only these threads take part. NaN does not count. */
+DEVICE float lanes_max(float x, int lanes)
+{
+    uint32_t mask = (lanes == 32 ? 0xffffffffu : (1u << lanes) - 1) << (threadIdx.x % 32 / lanes * lanes);
+#pragma unroll
+    for (int step = lanes / 2; step > 0; step /= 2)
+        x = fmaxf(x, __shfl_xor_sync(mask, x, step));
+    return x;
+}
+
 /* Sums over a row whose piece i of the block's thread t is the row's piece i * blockDim.x + t, and whose pieces from `pieces` on are
  * 0: warps of pieces first, then these. The order of the additions follows from the number of pieces alone, not from how many
  * threads share them. scratch: 32 N floats that nobody uses before. */

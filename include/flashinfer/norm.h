@@ -102,6 +102,75 @@ struct flashinfer_layernorm_quant {
 };
 FLASHINFER_DECLARE_OP(layernorm_quant);
 
+/* out = silu(rmsnorm(input)), silu(x) = x / (1 + e^-x). An e4m3 out saturates and has no scale. */
+struct flashinfer_fused_rmsnorm_silu {
+    size_t size;
+    DLTensor *out;          /* [..., hidden], dtype of input, or e4m3 */
+    const DLTensor *input;  /* [..., hidden] f16 or bf16; rows may be strided */
+    const DLTensor *weight; /* [hidden], dtype of input */
+    double eps;             /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(fused_rmsnorm_silu);
+
+/* The same with e2m1 elements, in blocks of 16 under e4m3 scales, global_scale 1: see flashinfer/quantization.h. */
+struct flashinfer_fused_rmsnorm_silu_nvfp4 {
+    size_t size;
+    DLTensor *out;          /* [..., hidden/2] pairs of e2m1, or u8 */
+    DLTensor *block_scale;  /* [..., hidden/16] e4m3, or u8 */
+    const DLTensor *input;  /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of 16 */
+    const DLTensor *weight; /* [hidden], dtype of input */
+    double eps;             /* >= 1e-30; 0: 1e-6 */
+};
+FLASHINFER_DECLARE_OP(fused_rmsnorm_silu_nvfp4);
+
+/* y = rmsnorm(input) in e2m1 with a scale for each block of a row; formats, formulas and layouts are those of
+ * flashinfer/quantization.h. The product with the weight comes first and is rounded to the dtype of input: y = T(input * weight) /
+ * sqrt(mean(input^2) + eps), so that in f16 it may overflow. Both block sizes go with both scale formats. (FlashInfer writes e4m3
+ * codes where blocks of 16 under ue8m0 scales were asked for, leaves padding bytes of swizzled scales as they are, and documents a
+ * size of theirs without padding.) */
+struct flashinfer_rmsnorm_fp4quant {
+    size_t size;
+    DLTensor *y_fp4;       /* [..., hidden/2] pairs of e2m1, element 2i in the low half, or u8 */
+    DLTensor *block_scale; /* linear: [..., hidden/block_size]; swizzled: [ceil(rows/128) * ceil(hidden/(4*block_size)) * 512], rows: of
+                              all leading axes; padding is written as 0; u8, or e4m3 or e8m0 as scale_format says */
+    const DLTensor *input;          /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of block_size */
+    const DLTensor *weight;         /* [hidden], dtype of input */
+    flashinfer_number global_scale; /* >= 1e-30, or one f32 on the call's device: 448 * 6 / (largest magnitude of y), say; not used
+                                       with ue8m0; absent: 1 */
+    double eps;                     /* >= 1e-30; 0: 1e-6 */
+    int32_t block_size;             /* 16 or 32; 0: 16 */
+    int32_t scale_format;           /* FLASHINFER_SCALE_FORMAT_* */
+    int32_t is_sf_swizzled_layout;  /* 0: block_scale is linear; 1: in tiles of 128x4 */
+};
+FLASHINFER_DECLARE_OP(rmsnorm_fp4quant);
+
+enum {
+    FLASHINFER_SCALE_FORMAT_AUTO = 0, /* e4m3 for blocks of 16, ue8m0 for blocks of 32 */
+    FLASHINFER_SCALE_FORMAT_E4M3 = 1,
+    FLASHINFER_SCALE_FORMAT_UE8M0 = 2
+};
+
+/* residual = input + residual, rounded to its dtype, h; then y_fp4 is h / sqrt(mean(s^2) + eps) * weight in e2m1, s the sum as it was
+ * before it was rounded, all in float32, whatever the row's length. As in rmsnorm_fp4quant otherwise. */
+struct flashinfer_add_rmsnorm_fp4quant {
+    size_t size;
+    DLTensor *y_fp4;                  /* [..., hidden/2] pairs of e2m1, element 2i in the low half, or u8 */
+    DLTensor *block_scale;            /* as in rmsnorm_fp4quant */
+    DLTensor *block_scale_unswizzled; /* [..., hidden/block_size], dtype of block_scale: the scales again, linear, beside swizzled ones;
+                                         NULL: not wanted */
+    DLTensor *y_out;                  /* [..., hidden], dtype of input: y before the scales, rounded; NULL: not wanted */
+    DLTensor *residual;               /* [..., hidden], dtype of input, or f32; read, then overwritten with h */
+    const DLTensor *input;            /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of block_size */
+    const DLTensor *weight;           /* [hidden], dtype of input */
+    flashinfer_number global_scale;   /* as in rmsnorm_fp4quant */
+    double eps;                       /* >= 1e-30; 0: 1e-6 */
+    int32_t block_size;               /* 16 or 32; 0: 16 */
+    int32_t scale_format;             /* FLASHINFER_SCALE_FORMAT_* */
+    int32_t is_sf_swizzled_layout;    /* 0: block_scale is linear; 1: in tiles of 128x4 */
+    int32_t output_both_sf_layouts;   /* 1: block_scale_unswizzled must be given, and block_scale be swizzled */
+};
+FLASHINFER_DECLARE_OP(add_rmsnorm_fp4quant);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,12 +5,15 @@
  *   T            dtype of input: f16, bf16, f32
  *   W            dtype of weight and beta: T or f32
  *   R            dtype of the residual: T or f32
- *   OUT          dtype of the output: T, e4m3, e5m2
+ *   OUT          dtype of the output: T, e4m3, e5m2; u8 with BLOCK_SIZE
  *   ADD_RESIDUAL 0, 1: x = input, or input + residual, which is stored, rounded
  *   LAYERNORM    0: x / rms(x) * (weight + weight_bias); 1: (x - mean(x)) / deviation(x) * (weight + weight_bias) + beta
- *   SILU         0, 1: then silu of that */
+ *   SILU         0, 1: then silu of that
+ *   BLOCK_SIZE   0; 16, 32: the output is e2m1 with a scale for so many elements
+ *   E8M0         the scales are 0: e4m3, 1: e8m0 */
 #include "activation.h"
-#include "vec.h"
+#include "fp4.h"
+#include "vec_scale.h"
 #include "norm_args.h"
 
 /* Sums that run side by side, to keep the adders busy. */
@@ -20,6 +23,7 @@ struct row {
     const T *input;
     R *residual;
     OUT *out;
+    int64_t row, group, index;
 };
 
 INLINE vec load_x(const struct row *row, int64_t at, int64_t n)
@@ -31,12 +35,18 @@ INLINE vec load_x(const struct row *row, int64_t at, int64_t n)
     return x;
 }
 
-INLINE vec round_to_input(vec x)
-{
-    T rounded[LANES];
-    vec_store(rounded, x);
-    return vec_load(rounded);
-}
+#define ROUND_TO(type)                        \
+    INLINE vec round_to_##type(vec x)         \
+    {                                         \
+        type rounded[LANES];                  \
+        vec_store(rounded, x);                \
+        return vec_load(rounded);             \
+    }
+ROUND_TO(f16)
+ROUND_TO(bf16)
+ROUND_TO(f32)
+#define ROUND(type, x) ROUND_IN(type, x) /* when type is itself a constant */
+#define ROUND_IN(type, x) round_to_##type(x)
 
 /* Of x, or of (x - mean)^2; lanes beyond the row are no elements of it. */
 INLINE vec term(vec x, int squares, float mean, int64_t n)
@@ -58,38 +68,106 @@ INLINE float row_sum(const struct row *row, int64_t hidden, int squares, float m
     return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-static void normalise(const struct norm_args *a, const struct row *row, float multiplier)
+/* What is written at `at`, before it is quantised. Stores the sum with the residual. */
+INLINE vec finish(const struct norm_args *a, const struct row *row, int64_t at, float mean, float deviation)
 {
-    int64_t hidden = a->hidden;
-    float mean = LAYERNORM ? row_sum(row, hidden, 0, 0) * a->inverse_hidden : 0;
-    float deviation = 1.0f / sqrtf(row_sum(row, hidden, 1, mean) * a->inverse_hidden + a->eps);
-    for (int64_t at = 0, n = hidden; at < hidden; at += LANES, n -= LANES) {
-        vec x = load_x(row, at, n);
+    int64_t n = a->hidden - at;
+    vec x = load_x(row, at, n), factor = vec_load_n((const W *)a->weight + at, n) + a->weight_bias;
 #if ADD_RESIDUAL
-        vec_store_n(row->residual + at, x, n);
+    vec_store_n(row->residual + at, x, n);
 #endif
-        vec y = (x - mean) * deviation * (vec_load_n((const W *)a->weight + at, n) + a->weight_bias);
+#if BLOCK_SIZE && ADD_RESIDUAL
+    vec y = ROUND(R, x) * deviation * factor;
+#elif BLOCK_SIZE && !SILU
+    vec y = ROUND(T, x * factor) * deviation;
+#else
+    vec y = (x - mean) * deviation * factor;
+#endif
 #if LAYERNORM
-        y += vec_load_n((const W *)a->beta + at, n);
+    y += vec_load_n((const W *)a->beta + at, n);
 #endif
 #if SILU
-        y = silu(y);
+    y = silu(y);
 #endif
-        if (sizeof(OUT) == 1)
-            y = (LAYERNORM ? round_to_input(y) : y) * multiplier;
-        vec_store_n(row->out + at, y, n);
+    (void)mean;
+    return y;
+}
+
+#if BLOCK_SIZE
+enum { VECS = BLOCK_SIZE / LANES }; /* of a block */
+
+/* Sixteen blocks at a time: their values, then their scales, then their codes. */
+static void normalise(const struct norm_args *a, const struct row *row, float mean, float deviation)
+{
+    float global_scale = a->scale ? *a->scale : a->scale_value;
+    int64_t blocks = a->hidden / BLOCK_SIZE;
+    uint8_t *linear = a->linear_scales + row->row * a->scale_stride[0] + row->group * a->scale_stride[1];
+    T *to = (T *)a->y + row->row * a->y_stride[0] + row->group * a->y_stride[1];
+    for (int64_t block = 0; block < blocks; block += LANES) {
+        vec y[LANES * VECS], largest[LANES] = {{0}};
+        float multiplier[LANES];
+        uint8_t codes[LANES];
+        int64_t at = block * BLOCK_SIZE;
+        int count = (int)(blocks - block < LANES ? blocks - block : LANES);
+        for (int i = 0; i < count * VECS; i++) {
+            y[i] = finish(a, row, at + i * LANES, mean, deviation);
+            largest[i / VECS] = vec_max2((vec)((vecu)y[i] & 0x7fffffffu), largest[i / VECS]);
+            if (a->y)
+                vec_store(to + at + i * LANES, y[i]);
+        }
+        vec amax = vec_max_each(largest);
+        struct vec_scale s = E8M0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale);
+        vec_store(multiplier, s.multiplier);
+        vec_store_bytes(codes, s.code);
+        for (int i = 0; i < count * VECS; i++)
+            vec_store_e2m1((uint8_t *)row->out + at / 2 + i * LANES / 2, vec_e2m1_codes(y[i], vec_set(multiplier[i / VECS])));
+        if (a->linear_scales)
+            memcpy(linear + block, codes, (size_t)count);
+        for (int i = 0; a->swizzled_scales && i < count; i += 4) /* four neighbours are neighbours there too */
+            memcpy(a->swizzled_scales + block_scale_offset(SCALES_128X4, row->index, block + i, blocks), codes + i,
+                   count - i < 4 ? (size_t)(count - i) : 4);
     }
 }
 
+/* The zeros behind a row's scales, or of a row behind the last. */
+static void pad_scales(const struct norm_args *a, int64_t index, int64_t first)
+{
+    int64_t blocks = a->hidden / BLOCK_SIZE;
+    for (int64_t i = first; a->swizzled_scales && i < block_scale_blocks(SCALES_128X4, blocks); i++)
+        a->swizzled_scales[block_scale_offset(SCALES_128X4, index, i, blocks)] = 0;
+}
+#else
+static void normalise(const struct norm_args *a, const struct row *row, float mean, float deviation)
+{
+    float multiplier = 1.0f / (a->scale ? *a->scale : a->scale_value);
+    for (int64_t at = 0; at < a->hidden; at += LANES) {
+        vec y = finish(a, row, at, mean, deviation);
+        if (sizeof(OUT) == 1)
+            y = (LAYERNORM ? ROUND(T, y) : y) * multiplier;
+        vec_store_n(row->out + at, y, a->hidden - at);
+    }
+}
+#endif
+
 void norm_cpu(const struct norm_args *a, int part, int parts)
 {
-    float multiplier = sizeof(OUT) == 1 ? 1.0f / (a->scale ? *a->scale : a->scale_value) : 1;
-    int64_t end = part_begin(a->rows * a->groups, part + 1, parts);
-    for (int64_t i = part_begin(a->rows * a->groups, part, parts); i < end; i++) {
+    int64_t rows = a->rows * a->groups, all = rows;
+#if BLOCK_SIZE
+    if (a->swizzled_scales)
+        all = block_scale_rows(SCALES_128X4, rows);
+#endif
+    for (int64_t i = part_begin(all, part, parts); i < part_begin(all, part + 1, parts); i++) {
+#if BLOCK_SIZE
+        pad_scales(a, i, i < rows ? a->hidden / BLOCK_SIZE : 0);
+        if (i >= rows)
+            continue;
+#endif
         int64_t row = i / a->groups, group = i % a->groups;
         struct row r = {(const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
                         (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1],
-                        (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1]};
-        normalise(a, &r, multiplier);
+                        (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1], row, group, i};
+        float mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;
+        float deviation = 1.0f / sqrtf(row_sum(&r, a->hidden, 1, mean) * a->inverse_hidden + a->eps);
+        normalise(a, &r, mean, deviation);
     }
 }

@@ -2,6 +2,7 @@
 /* Host side of the kernels that the norm family shares: norm_short_sm80.cu, norm_sm80.cu, norm_wide_sm80.cu, norm_cpu.c. */
 #include "ops/norm/norm_kernels.h"
 
+#include "block_scale.h"
 #include "ops/norm/norm_args.h"
 
 enum {
@@ -14,9 +15,9 @@ enum {
 };
 enum { WAY_GRID, WAY_THREADS };
 
-#define ROW_CONSTANTS "T:dtype", "W:dtype", "R:dtype", "OUT:dtype", "ADD_RESIDUAL", "LAYERNORM", "SILU"
+#define ROW_CONSTANTS "T:dtype", "W:dtype", "R:dtype", "OUT:dtype", "ADD_RESIDUAL", "LAYERNORM", "SILU", "BLOCK_SIZE", "E8M0"
 #define PIECE_CONSTANTS ROW_CONSTANTS, "VEC", "ACCESS"
-enum { NUM_ROW_CONSTANTS = 7, NUM_PIECE_CONSTANTS = 9 };
+enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 11 };
 
 static const struct jit_kernel short_sm80 = {"norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS"}};
 static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD"}};
@@ -44,6 +45,9 @@ static bool fill_args(const struct norm_view *t, struct norm_args *a)
                             .residual = data_of(t->residual),
                             .weight = data_of(t->weight),
                             .beta = data_of(t->beta),
+                            .y = data_of(t->y),
+                            .linear_scales = data_of(t->linear_scales),
+                            .swizzled_scales = data_of(t->swizzled_scales),
                             .hidden = tensor_shape(t->input, -1),
                             .eps = (float)t->eps,
                             .weight_bias = (float)t->weight_bias};
@@ -55,9 +59,31 @@ static bool fill_args(const struct norm_view *t, struct norm_args *a)
     for (int split = t->input->ndim - 1; split >= 0; split--)
         if (split_rows(t->out, split, &a->rows, &a->groups, a->out_stride) &&
             split_rows(t->input, split, &a->rows, &a->groups, a->input_stride) &&
-            split_rows(t->residual, split, &a->rows, &a->groups, a->residual_stride))
+            split_rows(t->residual, split, &a->rows, &a->groups, a->residual_stride) &&
+            split_rows(t->y, split, &a->rows, &a->groups, a->y_stride) &&
+            split_rows(t->linear_scales, split, &a->rows, &a->groups, a->scale_stride))
             return true;
     return false;
+}
+
+/* What every row asks of the tensors: NULL, or why they cannot be served. Fills a. */
+static const char *see_args(const struct norm_view *t, struct norm_args *a)
+{
+    enum dtype format = t->e8m0 ? DTYPE_E8M0 : DTYPE_E4M3;
+    enum dtype linear = t->linear_scales ? tensor_dtype(t->linear_scales) : format;
+    enum dtype swizzled = t->swizzled_scales ? tensor_dtype(t->swizzled_scales) : format;
+    if ((linear != format && linear != DTYPE_U8) || (swizzled != format && swizzled != DTYPE_U8))
+        return "block scales are neither of the dtype of scale_format nor u8";
+    if (t->surplus_scales)
+        return "block_scale_unswizzled is given, but block_scale is not swizzled";
+    return fill_args(t, a) ? NULL : "the leading axes of the tensors cannot be walked with two strides";
+}
+
+/* With those that only hold padding of swizzled scales. */
+static int64_t padded_rows(const struct norm_view *t, const struct norm_args *a)
+{
+    int64_t rows = a->rows * a->groups;
+    return t->swizzled_scales ? block_scale_rows(SCALES_128X4, rows) : rows;
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -79,20 +105,24 @@ struct cut {
 
 static const char *cut_rows(const struct norm_view *t, struct cut *c)
 {
-    if (!fill_args(t, &c->args))
-        return "the leading axes of the tensors cannot be walked with two strides";
-    c->rows = c->args.rows * c->args.groups;
+    const char *why = see_args(t, &c->args);
+    if (why)
+        return why;
+    c->rows = padded_rows(t, &c->args);
     if (c->rows > INT32_MAX)
         return "there are more rows than a grid has blocks";
-    for (c->vec = 8; c->args.hidden % c->vec;)
+    for (c->vec = t->block_size ? 16 : 8; c->args.hidden % c->vec;)
         c->vec /= 2;
-    for (c->access = c->vec; c->access > 1; c->access /= 2)
-        if (aligned(t->out, c->access) && aligned(t->input, c->access) && aligned(t->residual, c->access) &&
+    for (c->access = c->vec < 8 ? c->vec : 8; c->access > 1; c->access /= 2)
+        if (aligned(t->out, t->block_size ? c->access / 2 : c->access) && aligned(t->y, c->access) &&
+            aligned(t->input, c->access) && aligned(t->residual, c->access) &&
             aligned(t->weight, c->access) && aligned(t->beta, c->access))
             break;
     int bytes = dtype_bytes(tensor_dtype(t->input)) + (t->residual ? dtype_bytes(tensor_dtype(t->residual)) : 0);
     c->pieces = c->args.hidden / c->vec;
-    c->per_thread = bytes == 2 && !t->layernorm ? 4 : bytes <= 4 ? 2 : 1; /* layernorm's weights take registers too */
+    c->per_thread = min(BYTES_PER_THREAD / (bytes * (t->block_size ? 16 : 8)), t->layernorm ? 2 : 4);
+    if (c->per_thread < 1)
+        c->per_thread = 1;
     return NULL;
 }
 
@@ -102,10 +132,12 @@ static int32_t *fill_spec(const struct norm_view *t, struct way *way, const stru
     constant[0] = tensor_dtype(t->input);
     constant[1] = tensor_dtype(t->weight);
     constant[2] = tensor_dtype(t->residual ? t->residual : t->input);
-    constant[3] = tensor_dtype(t->out);
+    constant[3] = t->block_size ? DTYPE_U8 : tensor_dtype(t->out);
     constant[4] = t->residual != NULL;
     constant[5] = t->layernorm;
     constant[6] = t->silu;
+    constant[7] = (int32_t)t->block_size;
+    constant[8] = t->e8m0;
     return constant;
 }
 
@@ -180,9 +212,10 @@ static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
     struct norm_args a;
-    if (!fill_args(t, &a))
-        return "the leading axes of the tensors cannot be walked with two strides";
-    way->value[WAY_GRID] = ceil_div(a.rows * a.groups, ceil_div(CPU_ELEMENTS_PER_PART, a.hidden));
+    const char *why = see_args(t, &a);
+    if (why)
+        return why;
+    way->value[WAY_GRID] = ceil_div(padded_rows(t, &a), ceil_div(CPU_ELEMENTS_PER_PART, a.hidden));
     fill_spec(t, way, &cpu);
     return NULL;
 }
@@ -207,6 +240,11 @@ const struct op_kernel norm_kernels[] = {
 };
 
 const char *const norm_rules[] = {"hidden > 0", NULL};
+
+const char *const norm_fp4_rules[] = {
+    "hidden >= 64", "block_size == 16 or block_size == 32", "hidden % block_size == 0", NULL};
+
+const struct op_range norm_fp4_ranges[] = {{"rows", 0, 300, 0}, {"hidden", 16, 4096, 16}, {"block_size", 16, 32, 16}, {0}};
 
 const struct op_range norm_ranges[] = {{"rows", 0, 300, 0}, {"hidden", 1, 9000, 0}, {0}};
 
@@ -256,14 +294,13 @@ const struct op_shape norm_add_quant_shapes[] = {
     {0},
 };
 
-/* All tensors once; the weights are small. */
+static double bytes_of(const DLTensor *t) { return t ? (double)tensor_elements(t) * dtype_bytes(tensor_dtype(t)) : 0; }
+
+/* All tensors once, the residual twice. */
 void norm_cost(const struct call *call, double *bytes, double *operations)
 {
     const struct norm_view *t = call_view(call);
-    double elements = (double)tensor_elements(t->input), hidden = (double)tensor_shape(t->input, -1);
-    *bytes = elements * (dtype_bytes(tensor_dtype(t->input)) + dtype_bytes(tensor_dtype(t->out)));
-    if (t->residual)
-        *bytes += 2 * elements * dtype_bytes(tensor_dtype(t->residual));
-    *bytes += hidden * dtype_bytes(tensor_dtype(t->weight)) * (t->beta ? 2 : 1);
+    *bytes = bytes_of(t->out) + bytes_of(t->input) + 2 * bytes_of(t->residual) + bytes_of(t->weight) + bytes_of(t->beta) +
+             bytes_of(t->y) + bytes_of(t->linear_scales) + bytes_of(t->swizzled_scales);
     *operations = 0;
 }

@@ -3,9 +3,9 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "harness/reference.h"
-#include "ops/norm/norm_kernels.h"
+#include "ops/norm/norm_reference.h"
 
 /* mean: 0 without LAYERNORM. deviation: the reciprocal of the root mean square, or of the standard deviation. */
 struct statistics {
@@ -61,35 +61,53 @@ static void quantise(const struct reference *r, const struct norm_view *t, doubl
     set_range(out, bound, clamp(low, limit), clamp(high, limit));
 }
 
-static void norm_row(const struct reference *r, const double *x, double *out, double *bound)
+double norm_reference_scale(const struct norm_view *t)
+{
+    return t->scale.kind == FLASHINFER_NUMBER_TENSOR ? *(const double *)t->scale.value.tensor->data
+                                                     : (double)(float)number_value(&t->scale);
+}
+
+void norm_reference_x(const struct norm_view *t, int64_t at, int64_t hidden, double *x)
+{
+    const double *input = (const double *)t->input->data + at;
+    const double *residual = t->residual ? (const double *)t->residual->data + at : NULL;
+    for (int64_t i = 0; i < hidden; i++)
+        x[i] = residual ? (float)(input[i] + residual[i]) : input[i]; /* by definition the sum is a float32 */
+}
+
+/* x * deviation * factor, as the op orders and rounds it. */
+static double product(const struct reference *r, double x, double deviation, double factor)
 {
     const struct norm_view *t = r->view;
-    int64_t hidden = tensor_shape(t->input, -1);
+    if (t->block_size && t->residual)
+        return reference_round(reference_dtype(r, t->residual), x) * deviation * factor;
+    if (t->block_size && !t->silu)
+        return reference_round(reference_dtype(r, t->input), x * factor) * deviation;
+    return x * deviation * factor;
+}
+
+void norm_reference_y(const struct reference *r, const double *x, int64_t hidden, double *y, double *error)
+{
+    const struct norm_view *t = r->view;
     const double *weight = t->weight->data, *beta = t->beta ? t->beta->data : NULL;
-    bool quantised = dtype_bytes(reference_dtype(r, t->out)) == 1;
-    double scale = t->scale.kind == FLASHINFER_NUMBER_TENSOR ? *(const double *)t->scale.value.tensor->data
-                                                             : (double)(float)number_value(&t->scale);
     struct statistics s = row_statistics(t, x, hidden);
     for (int64_t i = 0; i < hidden; i++) {
-        double factor = weight[i] + t->weight_bias, y = (x[i] - s.mean) * s.deviation * factor;
-        /* A difference and three roundings of factors and products; below float32's normal numbers a product is off by up to half
-         * its smallest one. */
-        double error = fabs(y) * (s.relative_error + 4 * REFERENCE_UNIT) + s.mean_error * s.deviation * fabs(factor) +
-                       (fabs(factor) + 1) * FLT_TRUE_MIN;
+        double factor = weight[i] + t->weight_bias;
+        y[i] = product(r, x[i] - s.mean, s.deviation, factor);
+        /* A difference and three roundings of factors and products; below the normal numbers of float32, or of bf16, a product is
+         * off by up to half the smallest one. */
+        error[i] = fabs(y[i]) * (s.relative_error + 4 * REFERENCE_UNIT) + s.mean_error * s.deviation * fabs(factor) +
+                   (fabs(factor) + 1) * FLT_TRUE_MIN + (t->block_size ? s.deviation * 0x1p-133 : 0);
         if (beta) {
-            y += beta[i];
-            error += fabs(y) * REFERENCE_UNIT;
+            y[i] += beta[i];
+            error[i] += fabs(y[i]) * REFERENCE_UNIT;
         }
         if (t->silu) { /* its slope is at most 1.1; exponential, quotient and product are off by 8 units */
-            y = y / (1 + exp(-y));
-            error = 1.1 * error + 8 * REFERENCE_UNIT * fabs(y) + 104 * FLT_TRUE_MIN;
+            y[i] = y[i] / (1 + exp(-y[i]));
+            error[i] = 1.1 * error[i] + 8 * REFERENCE_UNIT * fabs(y[i]) + 104 * FLT_TRUE_MIN;
         }
-        if (quantised) {
-            quantise(r, t, scale, y, error, &out[i], &bound[i]);
-        } else {
-            out[i] = y;
-            bound[i] = error;
-        }
+        if (isinf(y[i]))
+            error[i] = 0;
     }
 }
 
@@ -97,16 +115,16 @@ void norm_reference(const struct reference *r)
 {
     const struct norm_view *t = r->view;
     int64_t hidden = tensor_shape(t->input, -1), elements = tensor_elements(t->input);
-    const double *input = t->input->data;
     double *residual = t->residual ? t->residual->data : NULL, *out = t->out->data, *bound = reference_bound(r, t->out);
-    double *x = calloc((size_t)hidden, sizeof *x);
+    bool quantised = dtype_bytes(reference_dtype(r, t->out)) == 1;
+    double *x = calloc((size_t)hidden, sizeof *x), scale = norm_reference_scale(t);
     for (int64_t at = 0; x && at < elements; at += hidden) {
-        for (int64_t i = 0; i < hidden; i++)
-            x[i] = residual ? (float)(input[at + i] + residual[at + i]) : input[at + i]; /* by definition the sum is a float32 */
+        norm_reference_x(t, at, hidden, x);
+        norm_reference_y(r, x, hidden, out + at, bound + at);
+        for (int64_t i = at; quantised && i < at + hidden; i++)
+            quantise(r, t, scale, out[i], bound[i], &out[i], &bound[i]);
         if (residual)
-            for (int64_t i = 0; i < hidden; i++)
-                residual[at + i] = x[i];
-        norm_row(r, x, out + at, bound + at);
+            memcpy(residual + at, x, (size_t)hidden * sizeof *x);
     }
     free(x);
 }

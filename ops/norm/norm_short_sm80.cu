@@ -39,6 +39,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8) norm_short_sm80(const _
     for (int r = 0; r < ROWS; r++) {
         int64_t index = first_row + r * groups;
         struct norm_row row = norm_row(a, index);
+#if BLOCK_SIZE
+        pad_scales(a, index, threadIdx.x % LANES, LANES);
+#endif
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
             if (index < rows && first + i * step < hidden)

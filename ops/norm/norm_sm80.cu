@@ -24,6 +24,11 @@ extern "C" __global__ void __launch_bounds__(1024) norm_sm80(const __grid_consta
             load_weights(w[i], a, first + i * step);
     }
     pdl_wait();
+#if BLOCK_SIZE
+    pad_scales(a, blockIdx.x, threadIdx.x, blockDim.x);
+    if (blockIdx.x >= a.rows * a.groups)
+        return;
+#endif
 #pragma unroll
     for (int i = 0; i < PER_THREAD; i++) {
         if (first + i * step < hidden)

@@ -22,6 +22,11 @@ extern "C" __global__ void __launch_bounds__(1024) norm_wide_sm80(const __grid_c
 
     pdl_launch();
     pdl_wait();
+#if BLOCK_SIZE
+    pad_scales(a, blockIdx.x, threadIdx.x, blockDim.x);
+    if (blockIdx.x >= a.rows * a.groups)
+        return;
+#endif
 #if LAYERNORM
 #pragma unroll 2
     for (int64_t at = first; at < a.hidden; at += step) {

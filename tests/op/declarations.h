@@ -9,7 +9,7 @@
 
 typedef struct flashinfer_comm flashinfer_comm;
 
-struct flashinfer_rmsnorm_fp4quant {
+struct flashinfer_norm_fp4_sample {
     size_t size;
     DLTensor *y_fp4, *block_scale, *block_scale_unswizzled, *y_out;
     const DLTensor *input, *weight;
@@ -78,7 +78,7 @@ struct flashinfer_sample {
     const char *note;
 };
 
-extern const struct op op_rmsnorm_fp4quant, op_grouped_gemm_nt_masked, op_paged_prefill_plan, op_paged_prefill, op_top_k,
+extern const struct op op_norm_fp4_sample, op_grouped_gemm_nt_masked, op_paged_prefill_plan, op_paged_prefill, op_top_k,
     op_allreduce_fusion, op_sample;
 
 #endif

@@ -339,7 +339,7 @@ static void test_first_use(void **state)
     enum { THREADS = 8, ROUNDS = 50 };
     for (int round = 0; round < ROUNDS; round++) {
         static _Atomic(const struct program *) slot;
-        struct op op = op_rmsnorm_fp4quant;
+        struct op op = op_norm_fp4_sample;
         pthread_t threads[THREADS];
         void *program[THREADS];
         atomic_store(&slot, NULL);

@@ -33,7 +33,7 @@ static const struct op *variant(void)
 static const struct op *op_number_i(int i)
 {
     const struct op *ops[NUM_OPS] = {
-        &op_rmsnorm_fp4quant, &op_grouped_gemm_nt_masked, &op_paged_prefill_plan, &op_paged_prefill, variant(), &op_top_k,
+        &op_norm_fp4_sample, &op_grouped_gemm_nt_masked, &op_paged_prefill_plan, &op_paged_prefill, variant(), &op_top_k,
         &op_allreduce_fusion};
     return ops[i];
 }
@@ -141,41 +141,41 @@ static void test_each_argument_refuses(void **state)
 }
 
 /* What random problems do not say in so many words. */
-static void test_rmsnorm_fp4quant(void **state)
+static void test_norm_fp4_sample(void **state)
 {
     (void)state;
     static _Alignas(64) unsigned char memory[6][4096];
     DLTensor input = TENSOR(memory[0], DTYPE_F16, 2, 3, 64), weight = TENSOR(memory[1], DTYPE_F16, 64),
              y_fp4 = TENSOR(memory[2], DTYPE_U8, 2, 3, 32), scale = TENSOR(memory[3], DTYPE_E4M3, 2, 3, 4),
              linear = TENSOR(memory[4], DTYPE_E4M3, 2, 3, 4);
-    struct flashinfer_rmsnorm_fp4quant a = {
+    struct flashinfer_norm_fp4_sample a = {
         .size = sizeof a, .y_fp4 = &y_fp4, .block_scale = &scale, .input = &input, .weight = &weight};
-    const struct op *op = &op_rmsnorm_fp4quant;
+    const struct op *op = &op_norm_fp4_sample;
     ACCEPTED(op, &a, NULL);
     a.sf_layout = 1;
     REFUSED(op, &a, NULL,
-            "rmsnorm_fp4quant: block_scale has shape [2, 3, 4], must be [ceil(rows/128)*ceil(hidden/(4*block_size))*512] with "
+            "norm_fp4_sample: block_scale has shape [2, 3, 4], must be [ceil(rows/128)*ceil(hidden/(4*block_size))*512] with "
             "rows = 6 (from input), hidden = 64 (from input), block_size = 16, sf_layout = 1 (swizzled)");
     scale = TENSOR(memory[3], DTYPE_E4M3, 512);
     ACCEPTED(op, &a, NULL);
     a.output_both_sf_layouts = 1;
     REFUSED(op, &a, NULL,
-            "rmsnorm_fp4quant: block_scale_unswizzled is NULL, must be given where output_both_sf_layouts == 1: "
+            "norm_fp4_sample: block_scale_unswizzled is NULL, must be given where output_both_sf_layouts == 1: "
             "output_both_sf_layouts = 1");
     a.block_scale_unswizzled = &linear;
     ACCEPTED(op, &a, NULL);
     a.block_size = 32;
     a.scale_format = 1;
     REFUSED(op, &a, NULL,
-            "rmsnorm_fp4quant: block_scale_unswizzled has shape [2, 3, 4], must be [..., hidden//block_size] with "
+            "norm_fp4_sample: block_scale_unswizzled has shape [2, 3, 4], must be [..., hidden//block_size] with "
             "... = [2, 3] (from input), hidden = 64 (from input), block_size = 32");
-    a = (struct flashinfer_rmsnorm_fp4quant){
+    a = (struct flashinfer_norm_fp4_sample){
         .size = sizeof a, .y_fp4 = &y_fp4, .block_scale = &scale, .input = &input, .weight = &weight};
     input = TENSOR(memory[0], DTYPE_F16, 2, 3, 100);
     weight = TENSOR(memory[1], DTYPE_F16, 100);
     y_fp4 = TENSOR(memory[2], DTYPE_E2M1X2, 2, 3, 50);
     scale = TENSOR(memory[3], DTYPE_E4M3, 2, 3, 6);
-    REFUSED(op, &a, NULL, "rmsnorm_fp4quant: hidden % block_size == 0 does not hold: hidden = 100 (from input), block_size = 16");
+    REFUSED(op, &a, NULL, "norm_fp4_sample: hidden % block_size == 0 does not hold: hidden = 100 (from input), block_size = 16");
 }
 
 static void test_variant(void **state)
@@ -328,7 +328,7 @@ int main(void)
         cmocka_unit_test(test_problems_are_accepted),
         cmocka_unit_test(test_each_rule_refuses),
         cmocka_unit_test(test_each_argument_refuses),
-        cmocka_unit_test(test_rmsnorm_fp4quant),
+        cmocka_unit_test(test_norm_fp4_sample),
         cmocka_unit_test(test_variant),
         cmocka_unit_test(test_allreduce),
         cmocka_unit_test(test_wrong_declarations),

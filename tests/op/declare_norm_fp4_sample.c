@@ -2,7 +2,7 @@
 /* rmsnorm with fp4 output: packed pairs, optional outputs, block scales in one of two layouts or in both. */
 #include "tests/op/declarations.h"
 
-#define OP rmsnorm_fp4quant
+#define OP norm_fp4_sample
 DIMS(rows, hidden, block_size);
 
 static const struct op_arg args[] = {
