@@ -66,14 +66,6 @@ DEVICE void from_float(e4m3 *y, float x) { y->bits = e4m3_bits(x); }
 DEVICE void from_float(e5m2 *y, float x) { y->bits = e5m2_bits(x); }
 DEVICE void from_float(i8 *y, float x) { *y = (i8)min(127, max(-128, __float2int_rn(x))); }
 
-/* Rounded to a dtype and back. */
-template <class Element> DEVICE float round_to(float x)
-{
-    Element y;
-    from_float(&y, x);
-    return to_float(y);
-}
-
 /* Two values in one register, the first in the low half: what mma takes and 4-byte stores write. */
 DEVICE uint32_t pack2(f16, float low, float high)
 {

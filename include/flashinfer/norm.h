@@ -171,6 +171,38 @@ struct flashinfer_add_rmsnorm_fp4quant {
 };
 FLASHINFER_DECLARE_OP(add_rmsnorm_fp4quant);
 
+/* For the self-attention of video transformers: q and k of each token are normalised over all their heads together, rounded to the
+ * dtype of qkv unless the output is e4m3, and rotated by the token's frame, line and column; v is copied. Not a norm of each head, which
+ * is rmsnorm of [tokens, heads, head_dim].
+ *
+ * Token t of a sequence of ppf*pph*ppw stands in frame t / (pph*ppw), line t / ppw % pph, column t % ppw. The head_dim/2 pairs of a head
+ * are divided among frame, height and width, a pair for two channels, in this order; pair i of an axis with n channels turns by
+ * place * base^(-2i/n). With factor (YaRN) that frequency f becomes f * (1 - ramp) + f / factor * ramp, ramp = clamp((i - low) /
+ * (high - low), 0, 1), high 0.001 larger if both are equal. NaN stays NaN. */
+struct flashinfer_fused_qk_rmsnorm_rope {
+    size_t size;
+    DLTensor *q_out;          /* [..., num_heads_q, head_dim], dtype of qkv, or e4m3, which saturates */
+    DLTensor *k_out;          /* [..., num_heads_k, head_dim], dtype of q_out */
+    DLTensor *v_out;          /* [..., num_heads_v, head_dim], dtype of q_out */
+    const DLTensor *qkv;      /* [..., (num_heads_q + num_heads_k + num_heads_v) * head_dim] f16 or bf16; the leading axes are tokens, a
+                                 multiple of ppf*pph*ppw of them */
+    const DLTensor *q_weight; /* [num_heads_q * head_dim], dtype of qkv */
+    const DLTensor *k_weight; /* [num_heads_k * head_dim], dtype of qkv */
+    int64_t ppf, pph, ppw;    /* frames, lines and columns of a sequence; >= 1 */
+    int64_t num_frame_channels, num_height_channels, num_width_channels; /* even; together head_dim */
+    int64_t num_heads_q, num_heads_k, num_heads_v;                       /* 1 to 32 */
+    int64_t head_dim;             /* 64, 128 or 256 */
+    double eps;                   /* >= 1e-30; 0: 1e-6 */
+    double base;                  /* >= 1; 0: 10000 */
+    flashinfer_number interleave; /* 1: pairs are (2i, 2i+1); 0: (i, head_dim/2 + i); absent: 1 */
+    double factor, low, high;     /* YaRN; factor 0: 1, which leaves frequencies as they are */
+    double attention_factor;      /* of q_out and k_out; 0: 1 */
+    flashinfer_number is_qk_norm; /* 0: no norm; absent: 1 */
+    double output_quant_scale;    /* q and k are multiplied by it if q_out is e4m3; 0: 1 */
+    double v_quant_scale;         /* v likewise; 0: 1 */
+};
+FLASHINFER_DECLARE_OP(fused_qk_rmsnorm_rope);
+
 #ifdef __cplusplus
 }
 #endif

@@ -28,6 +28,9 @@
  * registers. */
 #define WEIGHTS_FIRST (sizeof(W) == 2)
 
+/* Threads of a block; e2m1 takes more than 64 registers. */
+#define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
+
 struct norm_row {
     const T *input;
     R *residual;
@@ -173,17 +176,19 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
     store_by<ACCESS>(row.residual + at, x);
 #endif
     widen(factor, w.weight);
+#if BLOCK_SIZE && ADD_RESIDUAL
+    round_to<R>(x);
+#elif BLOCK_SIZE && !SILU
 #pragma unroll
     for (int j = 0; j < VEC; j++) {
-        factor[j] += a.weight_bias;
-#if BLOCK_SIZE && ADD_RESIDUAL
-        x[j] = round_to<R>(x[j]) * deviation * factor[j];
-#elif BLOCK_SIZE && !SILU
-        x[j] = round_to<T>(x[j] * factor[j]) * deviation;
-#else
-        x[j] = (x[j] - mean) * deviation * factor[j];
-#endif
+        x[j] *= factor[j];
+        factor[j] = 1.0f;
     }
+    round_to<T>(x);
+#endif
+#pragma unroll
+    for (int j = 0; j < VEC; j++)
+        x[j] = (x[j] - mean) * deviation * (BLOCK_SIZE ? factor[j] : factor[j] + a.weight_bias);
 #if LAYERNORM
     widen(factor, w.beta);
 #pragma unroll
@@ -201,9 +206,12 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
     store_fp4(x, a, row, at, multiplier);
 #else
     if (sizeof(OUT) == 1) {
+#if LAYERNORM
+        round_to<T>(x);
+#endif
 #pragma unroll
         for (int j = 0; j < VEC; j++)
-            x[j] = (LAYERNORM ? round_to<T>(x[j]) : x[j]) * multiplier;
+            x[j] *= multiplier;
     }
     store_by<ACCESS>(row.out + at, x);
 #endif

@@ -8,6 +8,7 @@
 enum {
     WARP = 32,
     MAX_THREADS = 1024,
+    MAX_FP4_THREADS = 512, /* which need more registers */
     SHORT_THREADS = 128,
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
@@ -101,6 +102,7 @@ struct cut {
     int vec, access;
     int64_t rows, pieces; /* of all groups; of a row */
     int64_t per_thread;   /* pieces that a thread may have on their way */
+    int64_t max_threads;  /* of a block */
 };
 
 static const char *cut_rows(const struct norm_view *t, struct cut *c)
@@ -120,6 +122,7 @@ static const char *cut_rows(const struct norm_view *t, struct cut *c)
             break;
     int bytes = dtype_bytes(tensor_dtype(t->input)) + (t->residual ? dtype_bytes(tensor_dtype(t->residual)) : 0);
     c->pieces = c->args.hidden / c->vec;
+    c->max_threads = t->block_size ? MAX_FP4_THREADS : MAX_THREADS;
     c->per_thread = min(BYTES_PER_THREAD / (bytes * (t->block_size ? 16 : 8)), t->layernorm ? 2 : 4);
     if (c->per_thread < 1)
         c->per_thread = 1;
@@ -185,11 +188,11 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     const char *why = cut_rows(t, &c);
     if (why)
         return why;
-    if (c.pieces > c.per_thread * MAX_THREADS)
+    if (c.pieces > c.per_thread * c.max_threads)
         return "hidden is more than a block holds in registers";
     int64_t warps = ceil_div(c.pieces, WARP);
     int64_t per_thread = pieces_per_thread(call, c.rows * warps * WARP, c.per_thread);
-    way->value[WAY_THREADS] = min(ceil_div(warps, per_thread) * WARP, MAX_THREADS);
+    way->value[WAY_THREADS] = min(ceil_div(warps, per_thread) * WARP, c.max_threads);
     way->value[WAY_GRID] = c.rows;
     fill_piece_spec(t, &c, way, &sm80)[0] = (int32_t)c.per_thread;
     return NULL;
@@ -202,7 +205,7 @@ static const char *fit_wide_sm80(const struct call *call, struct way *way)
     const char *why = cut_rows(t, &c);
     if (why)
         return why;
-    way->value[WAY_THREADS] = MAX_THREADS;
+    way->value[WAY_THREADS] = c.max_threads;
     way->value[WAY_GRID] = c.rows;
     fill_piece_spec(t, &c, way, &wide_sm80);
     return NULL;

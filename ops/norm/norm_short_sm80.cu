@@ -20,7 +20,7 @@ DEVICE float row_sum(const float (&sum)[PER_THREAD])
     return lanes_sum(all, LANES);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 8) norm_short_sm80(const __grid_constant__ struct norm_args a)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCK_SIZE ? 4 : 8) norm_short_sm80(const __grid_constant__ struct norm_args a)
 {
     struct piece p[ROWS][PER_THREAD];
     struct weights w[PER_THREAD];

@@ -8,7 +8,7 @@
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
 #include "norm.cuh"
 
-extern "C" __global__ void __launch_bounds__(1024) norm_sm80(const __grid_constant__ struct norm_args a)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __grid_constant__ struct norm_args a)
 {
     __shared__ float scratch[1 + LAYERNORM][32 * PER_THREAD];
     struct norm_row row = norm_row(a, blockIdx.x);

@@ -3,7 +3,7 @@
  * mostly from the cache.
  *
  *   others see norm.cuh
- * Shared memory: 32 floats. blockDim.x is 1024. */
+ * Shared memory: 32 floats. blockDim.x is MAX_THREADS. */
 #include "norm.cuh"
 
 DEVICE void load_x(float (&x)[VEC], const struct norm_row &row, int64_t at)
@@ -13,7 +13,7 @@ DEVICE void load_x(float (&x)[VEC], const struct norm_row &row, int64_t at)
     widen_piece(x, p);
 }
 
-extern "C" __global__ void __launch_bounds__(1024) norm_wide_sm80(const __grid_constant__ struct norm_args a)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(const __grid_constant__ struct norm_args a)
 {
     __shared__ float scratch[32];
     struct norm_row row = norm_row(a, blockIdx.x);
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(1024) norm_wide_sm80(const __grid_c
     }
     float deviation = rsqrtf(block_sum(sum, scratch) * a.inverse_hidden + a.eps);
     float multiplier = output_multiplier(a);
-#pragma unroll 2
+#pragma unroll(BLOCK_SIZE ? 1 : 2)
     for (int64_t at = first; at < a.hidden; at += step) {
         struct weights w;
         load_x(x, row, at);

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fused_qk_rmsnorm_rope on a CPU: q and k of a token are normalised over all their heads and rotated by the token's place in a video; v
+ * is copied. A part takes a range of tokens; sines and cosines are computed once for all heads of a token.
+ *
+ *   T          f16, bf16
+ *   OUT        T, e4m3
+ *   HEAD_DIM   64, 128, 256
+ *   INTERLEAVE 0: pair i of a head is (i, HEAD_DIM / 2 + i); 1: (2 i, 2 i + 1) */
+#include "vec.h"
+#include "fused_qk_rmsnorm_rope_args.h"
+
+enum { PAIRS = HEAD_DIM / 2 };
+
+/* By element of a head; sines with the sign of the partner's share. */
+struct rotation {
+    float cosine[HEAD_DIM], sine[HEAD_DIM];
+};
+
+/* Pair i turns by place[axis[i]] * turns[i]. */
+struct frequencies {
+    double turns[PAIRS];
+    int axis[PAIRS];
+};
+
+static void fill_frequencies(struct frequencies *f, const struct fused_qk_rmsnorm_rope_args *a)
+{
+    int pair = 0;
+    for (int axis = 0; axis < 3; axis++) {
+        double turns = 0.15915494309189535; /* 1 / (2 pi) */
+        for (int i = 0; i < a->channels[axis] / 2; i++, pair++) {
+            double share = fmin(fmax((i - a->ramp_low) * a->ramp_scale, 0), 1);
+            f->turns[pair] = turns * (share * a->inverse_factor + (1 - share));
+            f->axis[pair] = axis;
+            turns *= a->ratio[axis];
+        }
+    }
+}
+
+static void fill_rotation(struct rotation *r, const struct frequencies *f, const struct fused_qk_rmsnorm_rope_args *a, int token)
+{
+    int in_frame = token % a->frame_len;
+    double place[3] = {token / a->frame_len, in_frame / a->width, in_frame % a->width};
+    for (int at = 0; at < PAIRS; at += LANES) {
+        float fraction[LANES];
+        vec sine, cosine;
+        for (int i = 0; i < LANES; i++) {
+            double angle = place[f->axis[at + i]] * f->turns[at + i];
+            fraction[i] = (float)(angle - rint(angle));
+        }
+        vec_sincos_turns(vec_load_f32(fraction), &sine, &cosine);
+        for (int i = 0; i < LANES; i++) {
+            int first = INTERLEAVE ? 2 * (at + i) : at + i, second = INTERLEAVE ? first + 1 : PAIRS + first;
+            r->cosine[first] = r->cosine[second] = cosine[i] * a->attention_factor;
+            r->sine[first] = -sine[i] * a->attention_factor;
+            r->sine[second] = sine[i] * a->attention_factor;
+        }
+    }
+}
+
+INLINE vec round_to_input(vec x)
+{
+    T rounded[LANES];
+    vec_store(rounded, x);
+    return vec_load(rounded);
+}
+
+INLINE vec load_x(const T *from, const T *weight, float deviation)
+{
+    if (!weight)
+        return vec_load(from);
+    vec x = vec_load(from) * deviation * vec_load(weight);
+    return sizeof(OUT) > 1 ? round_to_input(x) : x;
+}
+
+static void rotate(OUT *to, const T *from, const T *weight, float deviation, const struct rotation *r, float scale)
+{
+    for (int at = 0; at < HEAD_DIM; at += LANES) {
+        vec x = load_x(from + at, weight ? weight + at : NULL, deviation), other;
+#if INTERLEAVE
+        other = vec_swap_neighbours(x);
+#else
+        int partner = at < PAIRS ? at + PAIRS : at - PAIRS;
+        other = load_x(from + partner, weight ? weight + partner : NULL, deviation);
+#endif
+        vec_store(to + at, (x * vec_load_f32(r->cosine + at) + other * vec_load_f32(r->sine + at)) * scale);
+    }
+}
+
+static float deviation_of(const T *from, int64_t hidden, float inverse_hidden, float eps)
+{
+    vec sums[4] = {{0}};
+    for (int64_t at = 0; at < hidden; at += 4 * LANES)
+        for (int i = 0; i < 4; i++) {
+            vec x = vec_load(from + at + i * LANES);
+            sums[i] += x * x;
+        }
+    return 1.0f / sqrtf(vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) * inverse_hidden + eps);
+}
+
+static void do_row(const struct fused_qk_rmsnorm_rope_args *a, const struct rotation *r, int64_t row)
+{
+    const T *from = (const T *)a->qkv + row * a->qkv_stride;
+    for (int part = 0; part < 3; part++) {
+        OUT *to = (OUT *)a->out[part] + row * a->out_stride[part][0];
+        const T *weight = part < 2 && a->is_qk_norm ? a->weight[part] : NULL;
+        float deviation =
+            weight ? deviation_of(from, (int64_t)a->heads[part] * HEAD_DIM, a->inverse_hidden[part], a->eps) : 1.0f;
+        for (int head = 0; head < a->heads[part]; head++, from += HEAD_DIM, to += a->out_stride[part][1]) {
+            if (part < 2)
+                rotate(to, from, weight ? weight + head * HEAD_DIM : NULL, deviation, r, a->scale[part]);
+            else
+                for (int at = 0; at < HEAD_DIM; at += LANES)
+                    vec_store(to + at, vec_load(from + at) * a->scale[part]);
+        }
+    }
+}
+
+void fused_qk_rmsnorm_rope_cpu(const struct fused_qk_rmsnorm_rope_args *a, int part, int parts)
+{
+    struct frequencies f;
+    struct rotation r;
+    fill_frequencies(&f, a);
+    for (int64_t row = part_begin(a->rows, part, parts); row < part_begin(a->rows, part + 1, parts); row++) {
+        fill_rotation(&r, &f, a, (int)(row % a->seq_len));
+        do_row(a, &r, row);
+    }
+}
