@@ -179,7 +179,7 @@ static void test_ops(void **state)
 static void test_harder_declarations(void **state)
 {
     (void)state;
-    const struct op *ops[] = {&op_rmsnorm_fp4quant, &op_grouped_gemm_nt_masked, &op_paged_prefill, &op_top_k, &op_sample};
+    const struct op *ops[] = {&op_norm_fp4_sample, &op_grouped_gemm_nt_masked, &op_paged_prefill, &op_top_k, &op_sample};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         compare_op(ops[i]);
 }
