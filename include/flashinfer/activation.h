@@ -15,7 +15,7 @@ extern "C" {
  * -0 below -104, where exp(x) leaves float32. */
 struct flashinfer_silu_and_mul {
     size_t size;
-    DLTensor *out;           /* [..., intermediate] f16, bf16, e4m3 or e5m2; usually the dtype of input; rows may be strided */
+    DLTensor *out;           /* [..., intermediate], dtype of input, e4m3 or e5m2; rows may be strided */
     const DLTensor *input;   /* [..., 2 * intermediate] f16 or bf16; rows may be strided */
     flashinfer_number scale; /* of a quantized out: 1e-10 to 1e10, or f32 [1]; absent: 1 */
 };

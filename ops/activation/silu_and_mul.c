@@ -8,7 +8,7 @@ DIMS(rows, intermediate);
 #define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
 
 static const struct op_arg args[] = {
-    OUT(out, F16 | BF16 | E4M3 | E5M2, "... intermediate"),
+    OUT(out, LIKE_OR(input, E4M3 | E5M2), "... intermediate"),
     IN(input, F16 | BF16, "... 2*intermediate", .fill = SPECIAL),
     NUMBER(scale, .value = 1, .min = 1e-10, .max = 1e10, .dtype.set = F32, .fill = UNIFORM(0.01, 10)),
     {0},

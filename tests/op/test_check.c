@@ -78,11 +78,11 @@ static void test_dtype(void **state)
     out.dtype = dtype_dlpack(DTYPE_BF16);
     REFUSED(&op_rmsnorm, &a, NULL, "rmsnorm: out is bf16, must be f16 as input");
     input.dtype = dtype_dlpack(DTYPE_I64);
-    REFUSED(&op_rmsnorm, &a, NULL, "rmsnorm: input is i64, must be one of f16, bf16");
+    REFUSED(&op_rmsnorm, &a, NULL, "rmsnorm: input is i64, must be one of f16, bf16, f32");
     input.dtype = (DLDataType){kDLFloat, 16, 4};
-    REFUSED(&op_rmsnorm, &a, NULL, "rmsnorm: input has dtype {code 2, bits 16, lanes 4}, must be one of f16, bf16");
+    REFUSED(&op_rmsnorm, &a, NULL, "rmsnorm: input has dtype {code 2, bits 16, lanes 4}, must be one of f16, bf16, f32");
     input.dtype = (DLDataType){kDLComplex, 64, 1};
-    REFUSED(&op_rmsnorm, &a, NULL, "rmsnorm: input has dtype {code 5, bits 64, lanes 1}, must be one of f16, bf16");
+    REFUSED(&op_rmsnorm, &a, NULL, "rmsnorm: input has dtype {code 5, bits 64, lanes 1}, must be one of f16, bf16, f32");
 }
 
 static void test_rank_and_shape(void **state)

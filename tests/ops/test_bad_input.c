@@ -90,7 +90,7 @@ static void test_norm_and_activation(void **state)
             "residual has shape [3, 64] and strides [32, 1]: elements of an output must not overlap");
     REFUSED(fused_add_rmsnorm, t->residual = t->input, "residual overlaps input, must share no memory with it");
     REFUSED(silu_and_mul, t->input.dtype = TYPE(I32), "input is i32, must be one of f16, bf16");
-    REFUSED(silu_and_mul, t->out.dtype = TYPE(F16), "out is f16, must be bf16 as input");
+    REFUSED(silu_and_mul, t->out.dtype = TYPE(F16), "out is f16, must be bf16 as input, or one of e4m3, e5m2");
     REFUSED(silu_and_mul, t->input.shape[1] = 2 * HIDDEN - 1,
             "input has shape [3, 127], must be [..., 2*intermediate] with ... = [3] (from input)");
     REFUSED(silu_and_mul, t->out.shape[1] = HIDDEN / 2,
