@@ -5,6 +5,7 @@
 #define ATTENTION_ARGS_H
 
 #include "integers.h"
+#include "tensor_map.h"
 
 enum {
     ATTENTION_CPU_ROWS = 96,       /* packed rows of a part of a CPU kernel */
@@ -13,9 +14,24 @@ enum {
 #define ATTENTION_DECODE_PART_BYTES(head_dim) (16 * 4 * ((head_dim) + 10) + 16) /* of a partial result */
 #define ATTENTION_PREFILL_SMEM(head_dim) (256 * (head_dim) + 2320)             /* dynamic, of a block of batch_prefill_sm80 */
 
+/* Of batch_prefill_sm90: warpgroups that compute, and dynamic shared memory of a block. */
+#define ATTENTION_PREFILL_WARPGROUPS(head_dim, window, soft_cap) ((head_dim) == 64 && !(window) && !(soft_cap) ? 3 : 2)
+#define ATTENTION_PREFILL_SM90_SMEM(head_dim, warpgroups) \
+    ((head_dim) == 64 ? 65536 + 16416 * (warpgroups) + 224 : (head_dim) == 128 ? 196896 : 229632)
+
 /* n / d = n * factor >> shift for 0 <= n < 2^31: shift = 31 + ceil(log2(d)), factor = ceil(2^shift / d). */
 struct attention_divisor {
     uint32_t factor, shift;
+};
+
+/* The order of a batch's tiles, which batch_prefill_schedule_sm90 writes: entries by falling kv_len. */
+struct attention_scheduled {
+    int32_t first_q, qo_len, kv_len, first_page;
+};
+struct attention_schedule {
+    int32_t *next;  /* number of the next tile to be taken */
+    int32_t *first; /* [batch + 1]: tiles, of one KV head, before each entry */
+    struct attention_scheduled *request; /* [batch] */
 };
 
 struct attention_args {
@@ -37,6 +53,24 @@ struct attention_args {
     int32_t window_left; /* -1: none */
     int32_t causal;      /* decode: 0 */
     int32_t whole;       /* decode: a request's keys and values are never divided */
+};
+
+/* batch_prefill_schedule_sm90. */
+struct attention_schedule_args {
+    struct attention_args a;
+    struct attention_schedule schedule;
+    int32_t tile_tokens;
+    int32_t blocks; /* of the kernel that follows; the first tiles are theirs */
+};
+
+/* batch_prefill_sm90: the same seen through bulk copies. */
+struct attention_sm90_args {
+    struct tensor_map q; /* head_dim, group, num_kv_heads, total_q; a box has 64 elements of group heads of q_tokens */
+    struct tensor_map k, v; /* head_dim, page_size, num_kv_heads, pages; a box has 64 elements of box_tokens */
+    struct attention_args a;
+    struct attention_schedule schedule;
+    int32_t q_tokens;   /* of a warpgroup: as many as 64 rows hold */
+    int32_t box_tokens; /* a multiple of 8 that divides page_size and the tile's keys */
 };
 
 #endif

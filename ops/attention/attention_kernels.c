@@ -12,13 +12,14 @@ static const struct jit_kernel decode_sm80 = {"batch_decode_sm80", JIT_CUDA, {"T
 static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM"}};
 static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM"}};
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int32_t attention_window(int64_t window_left) { return window_left < INT32_MAX ? (int32_t)window_left : -1; }
 
 size_t attention_workspace(const struct attention_plan *plan)
 {
     size_t part = ATTENTION_DECODE_PART_BYTES((size_t)plan->head_dim);
+    if (plan->tile_q)
+        return attention_schedule_bytes(plan->max_batch_size);
     return plan->whole ? 0 : 2 * (size_t)plan->workers * part;
 }
 
@@ -36,8 +37,7 @@ static const float *pointer_of(const flashinfer_number *number)
 static int64_t count_tiles(const struct call *call, const struct attention_view *t, int64_t rows)
 {
     const struct attention_plan *plan = call->plan;
-    int64_t packed_rows = tensor_shape(t->q, 0) * plan->group;
-    return ceil_div(packed_rows, rows) + tensor_shape(t->kv_last_page_len, 0);
+    return attention_ceil_div(tensor_shape(t->q, 0) * plan->group, rows) + tensor_shape(t->kv_last_page_len, 0);
 }
 
 static int32_t *add_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)
@@ -107,21 +107,21 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
     const struct attention_plan *plan = call->plan;
     int64_t group = plan->group, batch = tensor_shape(t->q, 0);
     int64_t parts_of_request = group > ATTENTION_CPU_ROWS
-                                   ? plan->num_kv_heads * ceil_div(group, ATTENTION_CPU_ROWS)
-                                   : ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
+                                   ? plan->num_kv_heads * attention_ceil_div(group, ATTENTION_CPU_ROWS)
+                                   : attention_ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
     if (parts_of_request * batch < MIN_PARTS && parts_of_request < plan->num_kv_heads)
-        parts_of_request = ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
+        parts_of_request = attention_ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? attention_ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
     return fit_cpu(call, way, &decode_cpu, batch * parts_of_request);
 }
 
-static flashinfer_status run(const struct call *call, const struct way *way)
+struct attention_args attention_args(const struct call *call)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
     int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2;
     bool own_window = t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
     /* With every field: what is left out would make the compiler clear the whole, which takes longer than all the rest. */
-    struct attention_args a = {
+    return (struct attention_args){
         .out = tensor_data(t->out),
         .q = tensor_data(t->q),
         .k = tensor_data(t->k_cache),
@@ -161,6 +161,11 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         .causal = plan->causal,
         .whole = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT,
     };
+}
+
+static flashinfer_status run(const struct call *call, const struct way *way)
+{
+    struct attention_args a = attention_args(call);
     return call_launch(call, way, 0, (struct jit_launch){
         .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y]},
         .block = {(uint32_t)way->value[WAY_THREADS]},
@@ -171,6 +176,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 }
 
 const struct op_kernel batch_prefill_kernels[] = {
+    {"batch_prefill_sm90", OP_CUDA, 90, 90, attention_fit_sm90, attention_run_sm90},
     {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
     {"batch_prefill_cpu", OP_CPU, 0, 0, fit_prefill_cpu, run},
     {0},

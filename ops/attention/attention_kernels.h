@@ -16,6 +16,7 @@ struct attention_plan {
     int32_t dtype;                                 /* of q, keys, values and out */
     int32_t tile_q;                                /* packed rows of a block of batch_prefill_sm80 */
     int32_t workers;                               /* blocks of batch_decode_sm80 */
+    int32_t max_batch_size;
     double sm_scale, logits_soft_cap;
 };
 
@@ -46,6 +47,16 @@ struct attention_view {
     const DLTensor *out, *lse, *q, *k_cache, *v_cache, *qo_indptr, *kv_indptr, *kv_indices, *kv_last_page_len, *sinks;
     const flashinfer_number *q_scale, *k_scale, *v_scale, *window_left;
 };
+
+static inline int64_t attention_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Launch argument of the kernels. */
+struct attention_args attention_args(const struct call *call);
+
+/* The row batch_prefill_sm90, and the bytes of its schedule. */
+const char *attention_fit_sm90(const struct call *call, struct way *way);
+flashinfer_status attention_run_sm90(const struct call *call, const struct way *way);
+size_t attention_schedule_bytes(int64_t batch);
 
 extern const struct op_kernel batch_prefill_kernels[], batch_decode_kernels[];
 

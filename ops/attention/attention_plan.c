@@ -86,6 +86,7 @@ flashinfer_status attention_plan_run(const struct call *call, const struct atten
         .dtype = (int32_t)dtype_of(o->q_data_type),
         .tile_q = o->is_decode ? 0 : choose_tile_q(call, o),
         .workers = cuda_decode ? count_workers(call->device) : 0,
+        .max_batch_size = (int32_t)(o->max_batch_size < INT32_MAX ? o->max_batch_size : INT32_MAX),
         .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt(o->head_dim_qk),
         .logits_soft_cap = o->logits_soft_cap,
     };

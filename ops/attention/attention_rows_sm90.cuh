@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a warpgroup of batch_prefill_sm90 does with its 64 packed rows: logits, weights, weighted values, and writing them. A
+ * thread holds parts of rows g and g + 8 of its warp's 16, laid out as in wgmma.cuh.
+ *
+ *   T, HEAD_DIM, CAUSAL, WINDOW, SOFT_CAP as in batch_prefill_sm90.cu */
+#ifndef ATTENTION_ROWS_SM90_CUH
+#define ATTENTION_ROWS_SM90_CUH
+
+#include "attention_schedule.cuh"
+#include "mma.cuh"
+#include "wgmma.cuh"
+
+enum {
+    WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW, SOFT_CAP),
+    KEYS = HEAD_DIM == 256 ? 80 : 128,
+    STAGES = 2,
+    BUFFERS = HEAD_DIM <= 128 ? 2 : 1,
+    TASKS = 4, /* that are remembered: the one that ends, the one at hand, and those whose queries are loaded */
+    TURNS = HEAD_DIM == 64, /* warpgroups take turns at the tensor cores */
+    LOADER_REGISTERS = WARPGROUPS == 3 ? 32 : 40,
+    COMPUTER_REGISTERS = WARPGROUPS == 3 ? 160 : 232,
+    SLABS = HEAD_DIM / 64, /* of 128 bytes of each row */
+    QUERY_BYTES = 64 * HEAD_DIM * 2,
+    TILE_BYTES = KEYS * HEAD_DIM * 2,
+    TURN_BARRIER = 1, /* and on, one for each warpgroup */
+    TAIL_BARRIER = TURN_BARRIER + WARPGROUPS
+};
+#define HEADROOM 8.0f
+#define UNSEEN -1e30f /* reference of a row that has seen nothing */
+#define HIDDEN -1e33f
+
+/* Index 0 is row g of a warp's 16, 1 is row g + 8. */
+struct rows {
+    float s[KEYS / 2];     /* logits, then weights */
+    uint32_t p[KEYS / 4];  /* weights, packed */
+    float o[HEAD_DIM / 2]; /* values weighted alike */
+    float top[2], sum[2];  /* the reference logit, in s's unit, and this lane's sum of 2^(unit * (s - top)) */
+    float shrink[2];       /* what o and sum lose when top moves */
+    bool moved;
+};
+
+/* What a thread knows of its task. */
+struct view {
+    int begin[2], end[2];  /* tokens that a row sees */
+    int tile, first;       /* the next tile of keys, and the last that is due */
+    int tail;              /* tokens of the tile at hand that exist; the values of the others are not to be multiplied */
+};
+
+DEVICE void issue_logits(struct rows &r, uint32_t queries, uint32_t keys)
+{
+    uint64_t q = wgmma_describe(queries, 16, 1024), k = wgmma_describe(keys, 16, 1024);
+    wgmma_pin(r.s);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM / 16; i++)
+        wgmma(r.s, q + (i / 4 * 8192 + i % 4 * 32) / 16, k + (i / 4 * (KEYS * 128) + i % 4 * 32) / 16, i > 0, T());
+    wgmma_commit();
+}
+
+DEVICE void issue_values(struct rows &r, uint32_t values)
+{
+    uint64_t v = wgmma_describe(values, KEYS * 128, 1024);
+    wgmma_pin(r.o);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < KEYS / 16; i++)
+        wgmma_columns(r.o, r.p + 4 * i, v + i * 2048 / 16, T());
+    wgmma_commit();
+}
+
+DEVICE void hide(struct rows &r, const struct view &v)
+{
+    int column = v.tile * KEYS + threadIdx.x % 4 * 2;
+    int end[2] = {v.end[0] - column, v.end[1] - column}, begin[2] = {v.begin[0] - column, v.begin[1] - column};
+    if (end[0] >= KEYS && (!WINDOW || begin[1] <= 0)) /* the rows see all of the tile */
+        return;
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) {
+        int at = i / 4 * 8 + i % 2, h = i / 2 % 2;
+        if (at >= end[h] || (WINDOW && at < begin[h]))
+            r.s[i] = HIDDEN;
+    }
+}
+
+/* How products become weights: 2^(unit * (s - top)). */
+struct scale {
+    float unit; /* below 0: s is to be negated first */
+    struct logit_rule rule;
+};
+
+DEVICE struct scale make_scale(const struct attention_args &a)
+{
+    struct scale c;
+    c.rule = make_logit_rule(a);
+    c.unit = SOFT_CAP ? 1.0f : c.rule.factor;
+    if (fabsf(c.unit) < 1e-30f)
+        c.unit = 1e-30f; /* with 0 what is hidden would not stay hidden */
+    return c;
+}
+
+DEVICE void scale_logits(struct rows &r, const struct scale &c)
+{
+    if (SOFT_CAP) {
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++)
+            r.s[i] = c.rule.cap * tanh_exp2(r.s[i] * c.rule.factor);
+    } else if (c.unit < 0.0f) {
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++)
+            r.s[i] = -r.s[i];
+    }
+}
+
+/* Turns logits into weights. */
+DEVICE void weigh(struct rows &r, float unit)
+{
+    float most[2][4];
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) {
+        float &m = most[i / 2 % 2][i / 4 % 2 * 2 + i % 2];
+        m = i < 8 ? r.s[i] : fmaxf(m, r.s[i]);
+    }
+    float top[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        top[h] = fmaxf(fmaxf(most[h][0], most[h][1]), fmaxf(most[h][2], most[h][3]));
+    r.moved = __any_sync(0xffffffffu, (top[0] - r.top[0]) * unit > HEADROOM || (top[1] - r.top[1]) * unit > HEADROOM);
+    if (r.moved) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            top[h] = fmaxf(top[h], __shfl_xor_sync(0xffffffffu, top[h], 1));
+            top[h] = fmaxf(fmaxf(top[h], __shfl_xor_sync(0xffffffffu, top[h], 2)), r.top[h]);
+            r.shrink[h] = exp2_approx((r.top[h] - top[h]) * unit);
+            r.top[h] = top[h];
+            r.sum[h] *= r.shrink[h];
+        }
+    }
+    float base[2] = {r.top[0] * unit, r.top[1] * unit}, sum[2][2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) {
+        r.s[i] = exp2_approx(r.s[i] * unit - base[i / 2 % 2]);
+        sum[i / 2 % 2][i % 2] += r.s[i];
+    }
+    r.sum[0] += sum[0][0] + sum[0][1];
+    r.sum[1] += sum[1][0] + sum[1][1];
+}
+
+DEVICE void pack(struct rows &r)
+{
+#pragma unroll
+    for (int i = 0; i < KEYS / 4; i++)
+        r.p[i] = pack2(T(), r.s[2 * i], r.s[2 * i + 1]);
+}
+
+DEVICE void clear(struct rows &r)
+{
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM / 2; i++)
+        r.o[i] = 0.0f;
+}
+
+DEVICE void forget(struct rows &r)
+{
+    r.top[0] = r.top[1] = UNSEEN;
+    r.sum[0] = r.sum[1] = 0.0f;
+}
+
+/* 4 by 4 words over the lanes of a quad: lane q gets word b of lane b's u[q] in u[b]. */
+DEVICE void transpose_quad(uint32_t (&u)[4])
+{
+    int q = threadIdx.x % 4;
+#pragma unroll
+    for (int step = 1; step <= 2; step *= 2)
+#pragma unroll
+        for (int b = 0; b < 4; b++)
+            if (!(b & step)) {
+                uint32_t got = __shfl_xor_sync(0xffffffffu, q & step ? u[b] : u[b | step], step);
+                if (q & step)
+                    u[b] = got;
+                else
+                    u[b | step] = got;
+            }
+}
+
+/* Rows of a task whose state is top and sum; first_token is the warpgroup's. */
+DEVICE void write_rows(const struct attention_sm90_args &p, struct rows &r, const float (&top)[2], const float (&sum)[2], float unit,
+                       const struct task &t, int first_token)
+{
+    const struct attention_args &a = p.a;
+    int thread = threadIdx.x % 128, q = thread % 4;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int row = thread / 32 * 16 + thread % 32 / 4 + 8 * h, token = divide(row, a.by_group);
+        int head = t.kv_head * a.group + row - token * a.group;
+        bool exists = token < p.q_tokens && first_token + token < t.qo_len;
+        int64_t at = t.first_q + first_token + token;
+        float lse, total = sum[h] + __shfl_xor_sync(0xffffffffu, sum[h], 1);
+        total += __shfl_xor_sync(0xffffffffu, total, 2);
+        float factor = finish_row(a, total == 0.0f ? -INFINITY : top[h] * unit, total, head, &lse);
+        T *to = (T *)a.out + at * a.out_token + head * a.out_head + q * 8;
+        if (a.lse && exists && q == 0)
+            a.lse[at * a.lse_token + head * a.lse_head] = lse;
+#pragma unroll
+        for (int i = 0; i < HEAD_DIM / 32; i++) {
+            uint32_t u[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                u[k] = pack2(T(), r.o[16 * i + 4 * k + 2 * h] * factor, r.o[16 * i + 4 * k + 2 * h + 1] * factor);
+            transpose_quad(u);
+            if (exists)
+                *(uint4 *)(to + 32 * i) = make_uint4(u[0], u[1], u[2], u[3]);
+        }
+    }
+}
+
+#endif

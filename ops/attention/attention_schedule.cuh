@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The order in which persistent blocks take the tiles of a batch: requests by falling kv_len; of a request as many KV heads at a
+ * time as the L2 cache holds; of these the tiles from the last queries, which see most, to the first. Tiles are numbered in that
+ * order; a block takes the next number when it is about to finish. */
+#ifndef ATTENTION_SCHEDULE_CUH
+#define ATTENTION_SCHEDULE_CUH
+
+#include "attention_rules.cuh"
+
+enum { L2_BYTES = 16 << 20 }; /* of keys and values that tiles share at a time */
+
+/* A tile of queries of one request and KV head. */
+struct task {
+    int kv_head;      /* -1: there are no more */
+    int first_q;      /* the request's first query token */
+    int token;        /* the tile's first one, counted from there */
+    int qo_len, kv_len;
+    int first_page;   /* in kv_indices */
+};
+
+/* By a whole warp. `first` has batch + 1 ascending numbers, first[0] <= wanted < first[batch]: the last one not above it. */
+DEVICE int find_last(const int32_t *first, int batch, int wanted)
+{
+    int at = 0, lane = threadIdx.x % 32;
+    for (int n = batch; n > 1;) {
+        int step = (n + 31) / 32, i = lane * step;
+        int passed = __popc(__ballot_sync(0xffffffffu, i < n && first[at + min(i, n - 1)] <= wanted)) - 1;
+        at += passed * step;
+        n = min(step, n - passed * step);
+    }
+    return at;
+}
+
+/* By a whole warp. kv_head is -1 if there is no tile of that number. */
+DEVICE void find_task(const struct attention_args &a, const struct attention_schedule &s, int number, int tile_tokens, int token_bytes,
+                      struct task *t)
+{
+    t->kv_head = -1;
+    if (number >= s.first[a.batch] * a.num_kv_heads)
+        return;
+    int entry = find_last(s.first, a.batch, number / a.num_kv_heads);
+    int before = s.first[entry], tiles = s.first[entry + 1] - before;
+    struct attention_scheduled r = s.request[entry];
+    int most = min(max(L2_BYTES / token_bytes / max(r.kv_len, 1), 1), a.num_kv_heads);
+    int at = number - before * a.num_kv_heads, section = at / (tiles * most), heads = min(most, a.num_kv_heads - section * most);
+    at -= section * tiles * most;
+    t->kv_head = section * most + at % heads;
+    t->token = (tiles - 1 - at / heads) * tile_tokens;
+    t->first_q = r.first_q;
+    t->qo_len = r.qo_len;
+    t->kv_len = r.kv_len;
+    t->first_page = r.first_page;
+}
+
+#endif

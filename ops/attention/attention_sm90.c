@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side of the row batch_prefill_sm90: a small kernel writes the schedule to the workspace, the large one follows it. */
+#include "backend/bulk_copy.h"
+#include "core/status.h"
+#include "flashinfer/attention.h"
+#include "ops/attention/attention_kernels.h"
+
+enum { SPEC_PREFILL, SPEC_SCHEDULE };
+enum { WAY_BLOCKS, WAY_WARPGROUPS, WAY_BOX_TOKENS };
+enum { MAX_GROUP = 64, MIN_TILE_Q = 64, SLAB_ELEMENTS = 64, MIN_BOX_TOKENS = 8, SCHEDULE_THREADS = 1024, ALIGNMENT = 256 };
+
+static const struct jit_kernel prefill = {
+    "batch_prefill_sm90", JIT_CUDA, {"T:dtype", "HEAD_DIM", "CAUSAL", "WINDOW", "SOFT_CAP"}};
+static const struct jit_kernel schedule = {"batch_prefill_schedule_sm90", JIT_CUDA, {NULL}};
+
+static size_t align(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+size_t attention_schedule_bytes(int64_t batch)
+{
+    return ALIGNMENT + align(((size_t)batch + 1) * sizeof(int32_t)) + (size_t)batch * sizeof(struct attention_scheduled);
+}
+
+static struct attention_schedule place_schedule(void *workspace, int64_t batch)
+{
+    char *at = workspace, *requests = at + ALIGNMENT + align(((size_t)batch + 1) * sizeof(int32_t));
+    return (struct attention_schedule){
+        .next = (int32_t *)at, .first = (int32_t *)(at + ALIGNMENT), .request = (struct attention_scheduled *)requests};
+}
+
+/* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. */
+static void see_queries(const struct attention_plan *plan, const DLTensor *q, struct tensor_map_axis axis[4])
+{
+    int64_t group = plan->num_qo_heads / plan->num_kv_heads, head = tensor_stride(q, 1);
+    axis[0] = (struct tensor_map_axis){plan->head_dim, 1, SLAB_ELEMENTS};
+    axis[1] = (struct tensor_map_axis){group, head, (uint32_t)group};
+    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, head * group, 1};
+    axis[3] = (struct tensor_map_axis){tensor_shape(q, 0), tensor_stride(q, 0), (uint32_t)(64 / group)};
+}
+
+static void see_cache(const struct attention_plan *plan, const DLTensor *cache, int64_t box_tokens, struct tensor_map_axis axis[4])
+{
+    int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2;
+    axis[0] = (struct tensor_map_axis){plan->head_dim, 1, SLAB_ELEMENTS};
+    axis[1] = (struct tensor_map_axis){plan->page_size, tensor_stride(cache, slot_axis), (uint32_t)box_tokens};
+    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, tensor_stride(cache, 3 - slot_axis), 1};
+    axis[3] = (struct tensor_map_axis){tensor_shape(cache, 0), tensor_stride(cache, 0), 1};
+}
+
+/* The longest run of slots, whole groups of 8 rows, of which pages and tiles of keys both consist. 0: none. */
+static int64_t choose_box(int64_t page_size, int64_t keys)
+{
+    int64_t box = keys;
+    while (box >= MIN_BOX_TOKENS && page_size % box)
+        box -= MIN_BOX_TOKENS;
+    return box;
+}
+
+/* Those of the view, or of the plan. */
+static int32_t window_of(const struct call *call)
+{
+    const struct attention_plan *plan = call->plan;
+    const struct attention_view *t = call_view(call);
+    return t->window_left->kind != FLASHINFER_NUMBER_ABSENT ? attention_window(t->window_left->value.i) : plan->window_left;
+}
+
+const char *attention_fit_sm90(const struct call *call, struct way *way)
+{
+    const struct attention_plan *plan = call->plan;
+    const struct attention_view *t = call_view(call);
+    int64_t group = plan->num_qo_heads / plan->num_kv_heads, box = choose_box(plan->page_size, plan->head_dim == 256 ? 80 : 128);
+    struct tensor_map_axis axis[4];
+    if (!call->exec.kernel && plan->tile_q < MIN_TILE_Q)
+        return "requests have too few query tokens to fill its tiles";
+    if (group > MAX_GROUP)
+        return "more than 64 query heads have the same KV head";
+    if (!box)
+        return "page_size is no multiple of 8";
+    if (!tensor_is_aligned(t->out, 16))
+        return "out is not aligned to 16 bytes";
+    see_queries(plan, t->q, axis);
+    const char *why = tensor_map_fit(tensor_data(t->q), axis);
+    see_cache(plan, t->k_cache, box, axis);
+    why = why ? why : tensor_map_fit(tensor_data(t->k_cache), axis);
+    see_cache(plan, t->v_cache, box, axis);
+    why = why ? why : tensor_map_fit(tensor_data(t->v_cache), axis);
+    if (why)
+        return why;
+    int32_t *constant = way_spec(way, &prefill);
+    way_spec(way, &schedule);
+    constant[0] = plan->dtype;
+    constant[1] = plan->head_dim;
+    constant[2] = plan->causal;
+    constant[3] = window_of(call) >= 0;
+    constant[4] = plan->logits_soft_cap > 0;
+    way->value[WAY_BLOCKS] = call->device->sms;
+    way->value[WAY_WARPGROUPS] = ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[3], constant[4]);
+    way->value[WAY_BOX_TOKENS] = box;
+    way->workspace = attention_workspace(plan);
+    return NULL;
+}
+
+static flashinfer_status encode_maps(const struct call *call, const struct way *way, struct attention_sm90_args *p)
+{
+    const struct attention_plan *plan = call->plan;
+    const struct attention_view *t = call_view(call);
+    const DLTensor *cache[2] = {t->k_cache, t->v_cache};
+    struct tensor_map *map[2] = {&p->k, &p->v};
+    struct tensor_map_axis axis[4];
+    void *queries = tensor_data(t->q);
+    see_queries(plan, t->q, axis);
+    TRY(tensor_map_encode(&p->q, (enum dtype)plan->dtype, queries, axis));
+    for (int i = 0; i < 2; i++) {
+        see_cache(plan, cache[i], way->value[WAY_BOX_TOKENS], axis);
+        /* A cache without pages may have no address. Nothing of it is read. */
+        TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_shape(cache[i], 0) ? tensor_data(cache[i]) : queries, axis));
+    }
+    return FLASHINFER_OK;
+}
+
+flashinfer_status attention_run_sm90(const struct call *call, const struct way *way)
+{
+    const struct attention_plan *plan = call->plan;
+    struct attention_sm90_args p = {.a = attention_args(call)};
+    int32_t warpgroups = (int32_t)way->value[WAY_WARPGROUPS];
+    uint32_t blocks = (uint32_t)way->value[WAY_BLOCKS];
+    p.schedule = place_schedule(call->exec.workspace, p.a.batch);
+    p.q_tokens = 64 / p.a.group;
+    p.box_tokens = (int32_t)way->value[WAY_BOX_TOKENS];
+    TRY(encode_maps(call, way, &p));
+    struct attention_schedule_args s = {
+        .a = p.a, .schedule = p.schedule, .tile_tokens = warpgroups * p.q_tokens, .blocks = (int32_t)blocks};
+    TRY(call_launch(call, way, SPEC_SCHEDULE,
+                    (struct jit_launch){.grid = {1}, .block = {SCHEDULE_THREADS}, .args = &s, .args_size = sizeof s}));
+    return call_launch(call, way, SPEC_PREFILL,
+                       (struct jit_launch){.grid = {blocks},
+                                           .block = {128 * ((uint32_t)warpgroups + 1)},
+                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, warpgroups),
+                                           .pdl = 1,
+                                           .args = &p,
+                                           .args_size = sizeof p});
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* batch_prefill on Hopper: bulk copies, wgmma, a warpgroup that loads and WARPGROUPS that compute 64 packed rows each.
+ *
+ * Blocks stay and take tiles (attention_schedule.cuh) until there are none. Keys and values run through two rings of STAGES tiles
+ * of KEYS tokens, walked from the last one to the first. Queries times keys of a tile are issued together with weights times
+ * values of the tile before it, and with two buffers of queries this goes on from one task to the next. The row's reference
+ * logit moves only when a logit exceeds it by 2^HEADROOM, so that most tiles need neither shuffles nor rescaled results.
+ *
+ *   T        f16, bf16
+ *   HEAD_DIM 64, 128, 256
+ *   CAUSAL, WINDOW, SOFT_CAP 0, 1
+ * Dynamic shared memory: struct smem. */
+#include "attention_rows_sm90.cuh"
+#include "hopper.cuh"
+#include "pdl.cuh"
+
+struct smem {
+    unsigned char queries[BUFFERS][WARPGROUPS][QUERY_BYTES];
+    unsigned char keys[STAGES][TILE_BYTES], values[STAGES][TILE_BYTES];
+    uint64_t queries_full[BUFFERS][WARPGROUPS], queries_empty[BUFFERS][WARPGROUPS];
+    uint64_t keys_full[STAGES], keys_empty[STAGES], values_full[STAGES], values_empty[STAGES];
+    uint64_t task_passed, task_taken;
+    struct task task[TASKS], loaders_task[2];
+};
+
+static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, WARPGROUPS), "the host counts on it");
+
+#define AT(field) shared_address(&sm->field)
+
+/* A place in a ring. */
+struct ring {
+    int stage, phase;
+};
+
+DEVICE void advance(struct ring &r)
+{
+    if (++r.stage == STAGES) {
+        r.stage = 0;
+        r.phase ^= 1;
+    }
+}
+
+/* The tiles of keys that any row of a task sees: [first, last]; one, all hidden, if none does. */
+DEVICE int first_tile(const struct attention_args &a, const struct task &t)
+{
+    return WINDOW ? max(t.kv_len - t.qo_len + t.token - a.window_left, 0) / KEYS : 0;
+}
+
+DEVICE int last_tile(const struct attention_args &a, const struct task &t, int tile_tokens)
+{
+    int end = CAUSAL ? min(t.kv_len, t.kv_len - t.qo_len + t.token + tile_tokens) : t.kv_len;
+    return max((end - 1) / KEYS, first_tile(a, t));
+}
+
+/* Of the n-th task of a block. */
+DEVICE int buffer_of(int n) { return BUFFERS == 2 ? n & 1 : 0; }
+DEVICE int buffer_phase(int n) { return BUFFERS == 2 ? n >> 1 & 1 : n & 1; }
+
+/* ---- the four warps that load: two keys, two values, each half of a tile, since with small pages the copies that a warp can
+ * issue are what limits. The first one also takes tasks, tells the others, and loads queries. */
+
+DEVICE int lane_id() { return threadIdx.x % 32; }
+
+/* Half of a tile of keys or values: a lane copies the boxes of its tokens. */
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, const struct tensor_map *map,
+                      uint32_t to, uint32_t full, uint32_t empty, int phase)
+{
+    int box = 2 * lane_id() + half, token = tile * KEYS + box * p.box_tokens, slot = 0, page = 0;
+    int boxes = (min(KEYS, max(t.kv_len - tile * KEYS, 0)) + p.box_tokens - 1) / p.box_tokens;
+    if (box < boxes) {
+        page = divide(token, p.a.by_page_size);
+        slot = token - page * p.a.page_size;
+        page = p.a.kv_indices[t.first_page + page];
+    }
+    mbarrier_wait(empty, phase ^ 1);
+    if (lane_id() == 0)
+        mbarrier_arrive_expect(full, (boxes + 1 - half) / 2 * p.box_tokens * (128 * SLABS));
+    __syncwarp();
+    if (box < boxes) {
+#pragma unroll
+        for (int i = 0; i < SLABS; i++)
+            tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, slot, t.kv_head, page);
+    }
+}
+
+DEVICE void load_queries(const struct attention_sm90_args &p, const struct task &t, struct smem *sm, int n)
+{
+    int lane = lane_id(), buffer = buffer_of(n);
+    for (int w = 0; w < WARPGROUPS; w++)
+        mbarrier_wait(AT(queries_empty[buffer][w]), buffer_phase(n) ^ 1);
+    if (lane == 0)
+        sm->task[n % TASKS] = t;
+    __syncwarp();
+    if (lane >= WARPGROUPS)
+        return;
+    uint32_t full = AT(queries_full[buffer][lane]);
+    if (t.kv_head < 0) {
+        mbarrier_arrive(full);
+        return;
+    }
+    mbarrier_arrive_expect(full, p.q_tokens * p.a.group * (128 * SLABS));
+#pragma unroll
+    for (int i = 0; i < SLABS; i++)
+        tensor_load_4d(AT(queries[buffer][lane]) + i * 8192, &p.q, full, i * 64, 0, t.kv_head, t.first_q + t.token + lane * p.q_tokens);
+}
+
+/* By the first warp: passes the task of that number on, the n-th of this block. */
+DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int number, int n)
+{
+    struct task t;
+    find_task(p.a, p.schedule, number, WARPGROUPS * p.q_tokens, HEAD_DIM * 4, &t);
+    mbarrier_wait(AT(task_taken), (n & 1) ^ 1);
+    if (threadIdx.x == 0) {
+        sm->loaders_task[n & 1] = t;
+        mbarrier_arrive(AT(task_passed));
+    }
+    __syncwarp();
+}
+
+/* By all four: the n-th task. */
+DEVICE struct task receive_task(struct smem *sm, int n)
+{
+    mbarrier_wait(AT(task_passed), n & 1);
+    struct task t = sm->loaders_task[n & 1];
+    __syncwarp();
+    if (lane_id() == 0)
+        mbarrier_arrive(AT(task_taken));
+    return t;
+}
+
+DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
+{
+    int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), half = warp % 2, tile_tokens = WARPGROUPS * p.q_tokens;
+    bool leads = warp == 0, values = warp >= 2;
+    const struct tensor_map *map = values ? &p.v : &p.k;
+    uint32_t tiles = values ? AT(values[0]) : AT(keys[0]), full = values ? AT(values_full[0]) : AT(keys_full[0]);
+    uint32_t empty = values ? AT(values_empty[0]) : AT(keys_empty[0]);
+    struct ring ring = {0, 0};
+    if (leads)
+        take_task(p, sm, blockIdx.x, 0);
+    for (int n = 0;; n++) {
+        struct task t = receive_task(sm, n);
+        if (t.kv_head < 0) {
+            if (leads)
+                load_queries(p, t, sm, n);
+            return;
+        }
+        int last = last_tile(p.a, t, tile_tokens), first = first_tile(p.a, t);
+        for (int tile = last; tile >= first; tile--) {
+            int stage = ring.stage;
+            load_tile(p, t, tile, half, map, tiles + stage * TILE_BYTES, full + 8 * stage, empty + 8 * stage, ring.phase);
+            if (leads && tile == last)
+                load_queries(p, t, sm, n);
+            /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
+            if (leads && tile == min(first + 1, last))
+                take_task(p, sm, __shfl_sync(0xffffffffu, lane_id() == 0 ? atomicAdd(p.schedule.next, 1) : 0, 0), n + 1);
+            advance(ring);
+        }
+    }
+}
+
+/* ---- the warpgroups that compute */
+
+DEVICE bool next_task(const struct attention_sm90_args &p, struct smem *sm, int n, struct view &v)
+{
+    const struct attention_args &a = p.a;
+    int w = threadIdx.x / 128 - 1, thread = threadIdx.x % 128, buffer = buffer_of(n);
+    mbarrier_wait(AT(queries_full[buffer][w]), buffer_phase(n));
+    struct task t = sm->task[n % TASKS];
+    if (t.kv_head < 0)
+        return false;
+    int shift = t.kv_len - t.qo_len, first_token = t.token + w * p.q_tokens;
+    v.tile = last_tile(a, t, WARPGROUPS * p.q_tokens);
+    v.first = first_tile(a, t);
+    v.tail = min(max(t.kv_len - v.tile * KEYS, 0), KEYS);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int row = thread / 32 * 16 + thread % 32 / 4 + 8 * h, token = divide(row, a.by_group);
+        v.begin[h] = WINDOW ? shift + first_token + token - a.window_left : 0;
+        v.end[h] = CAUSAL ? min(shift + first_token + token + 1, t.kv_len) : t.kv_len;
+    }
+    return true;
+}
+
+/* Zeros for the values of tokens that do not exist: whatever lies there, times a weight of 0, must not become NaN. Each
+ * warpgroup does so for itself, and all write the same. */
+DEVICE void clear_tail(struct smem *sm, const struct ring &ring, int tail)
+{
+    int thread = threadIdx.x % 128, rest = (KEYS - tail) * 8;
+    mbarrier_wait(AT(values_full[ring.stage]), ring.phase);
+#pragma unroll 1
+    for (int i = thread; i < rest * SLABS; i += 128)
+        *(uint4 *)(sm->values[ring.stage] + i / rest * (KEYS * 128) + tail * 128 + i % rest * 16) = make_uint4(0, 0, 0, 0);
+    shared_async_fence();
+    named_barrier_sync(TAIL_BARRIER + threadIdx.x / 128 - 1, 128);
+}
+
+/* The place of a warpgroup in its work. */
+struct worker {
+    struct rows r;
+    struct view v;
+    struct scale scale;
+    struct ring ring;
+    int warpgroup; /* from 0 */
+};
+
+DEVICE bool is_first_thread() { return threadIdx.x % 128 == 0; }
+
+/* The first tile of a task, with nothing to go on at the same time. */
+DEVICE void start(struct worker &w, struct smem *sm, int n)
+{
+    forget(w.r);
+    clear(w.r);
+    mbarrier_wait(AT(keys_full[w.ring.stage]), w.ring.phase);
+    issue_logits(w.r, AT(queries[buffer_of(n)][w.warpgroup]), AT(keys[w.ring.stage]));
+    wgmma_wait<0>();
+    wgmma_pin(w.r.s);
+    if (is_first_thread())
+        mbarrier_arrive(AT(keys_empty[w.ring.stage]));
+    scale_logits(w.r, w.scale);
+    hide(w.r, w.v);
+    weigh(w.r, fabsf(w.scale.unit));
+    pack(w.r);
+    if (w.v.tail < KEYS)
+        clear_tail(sm, w.ring, w.v.tail);
+    w.v.tile--;
+}
+
+/* Values of the tile before, without logits of a next one. */
+DEVICE void finish(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n)
+{
+    mbarrier_wait(AT(values_full[w.ring.stage]), w.ring.phase);
+    issue_values(w.r, AT(values[w.ring.stage]));
+    wgmma_wait<0>();
+    wgmma_pin(w.r.o);
+    if (is_first_thread())
+        mbarrier_arrive(AT(values_empty[w.ring.stage]));
+    struct task t = sm->task[n % TASKS];
+    write_rows(p, w.r, w.r.top, w.r.sum, fabsf(w.scale.unit), t, t.token + w.warpgroup * p.q_tokens);
+}
+
+/* Logits of a tile, and values of the one before. `next`: it is the first of another task, whose view this is; w.v is that of
+ * the n-th task, which ends. */
+DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n, const struct view *next)
+{
+    struct rows &r = w.r;
+    struct ring before = w.ring;
+    const struct view &v = next ? *next : w.v;
+    advance(w.ring);
+    mbarrier_wait(AT(keys_full[w.ring.stage]), w.ring.phase);
+    if (TURNS)
+        named_barrier_sync(TURN_BARRIER + w.warpgroup, 256);
+    issue_logits(r, AT(queries[buffer_of(next ? n + 1 : n)][w.warpgroup]), AT(keys[w.ring.stage]));
+    mbarrier_wait(AT(values_full[before.stage]), before.phase);
+    issue_values(r, AT(values[before.stage]));
+    if (TURNS)
+        named_barrier_arrive(TURN_BARRIER + (w.warpgroup == 2 ? 0 : w.warpgroup + 1), 256);
+    wgmma_wait<1>();
+    wgmma_pin(r.s);
+    if (is_first_thread())
+        mbarrier_arrive(AT(keys_empty[w.ring.stage]));
+    scale_logits(r, w.scale);
+    if (next || CAUSAL || WINDOW)
+        hide(r, v);
+    float top[2] = {r.top[0], r.top[1]}, sum[2] = {r.sum[0], r.sum[1]};
+    if (next)
+        forget(r);
+    weigh(r, fabsf(w.scale.unit));
+    wgmma_wait<0>();
+    wgmma_pin(r.o);
+    if (is_first_thread())
+        mbarrier_arrive(AT(values_empty[before.stage]));
+    if (next) {
+        struct task t = sm->task[n % TASKS];
+        write_rows(p, r, top, sum, fabsf(w.scale.unit), t, t.token + w.warpgroup * p.q_tokens);
+        clear(r);
+        w.v = *next;
+    }
+    pack(r);
+    if (next && next->tail < KEYS)
+        clear_tail(sm, w.ring, next->tail);
+    if (!next && r.moved) {
+#pragma unroll
+        for (int i = 0; i < HEAD_DIM / 2; i++)
+            r.o[i] *= r.shrink[i / 2 % 2];
+    }
+    w.v.tile--;
+}
+
+DEVICE void compute_all(const struct attention_sm90_args &p, struct smem *sm)
+{
+    struct worker w;
+    w.ring = {0, 0};
+    w.warpgroup = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128 - 1, 0);
+    w.scale = make_scale(p.a);
+    if (TURNS && w.warpgroup == 0)
+        named_barrier_arrive(TURN_BARRIER, 256);
+    bool more = next_task(p, sm, 0, w.v);
+    if (BUFFERS == 2 && more)
+        start(w, sm, 0);
+    for (int n = 0; more; n++) {
+        if (BUFFERS == 1)
+            start(w, sm, n);
+#pragma unroll 1
+        while (w.v.tile >= (WINDOW ? w.v.first : 0))
+            step(w, sm, p, n, NULL);
+        if (is_first_thread())
+            mbarrier_arrive(AT(queries_empty[buffer_of(n)][w.warpgroup]));
+        if (BUFFERS == 1) {
+            finish(w, sm, p, n);
+            advance(w.ring);
+            more = next_task(p, sm, n + 1, w.v);
+        } else {
+            struct view next;
+            more = next_task(p, sm, n + 1, next);
+            if (more)
+                step(w, sm, p, n, &next);
+            else
+                finish(w, sm, p, n);
+        }
+    }
+}
+
+DEVICE void init_barriers(struct smem *sm)
+{
+    for (int i = 0; i < BUFFERS; i++)
+        for (int w = 0; w < WARPGROUPS; w++) {
+            mbarrier_init(AT(queries_full[i][w]), 1);
+            mbarrier_init(AT(queries_empty[i][w]), 1);
+        }
+    for (int i = 0; i < STAGES; i++) {
+        mbarrier_init(AT(keys_full[i]), 2);
+        mbarrier_init(AT(values_full[i]), 2);
+        mbarrier_init(AT(keys_empty[i]), WARPGROUPS);
+        mbarrier_init(AT(values_empty[i]), WARPGROUPS);
+    }
+    mbarrier_init(AT(task_passed), 1);
+    mbarrier_init(AT(task_taken), 4);
+    mbarrier_init_fence();
+}
+
+extern "C" __global__ void __launch_bounds__(128 * (WARPGROUPS + 1), 1)
+    batch_prefill_sm90(const __grid_constant__ struct attention_sm90_args p)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    struct smem *sm = (struct smem *)shared;
+    if (threadIdx.x == 0) {
+        init_barriers(sm);
+        tensor_map_prefetch(&p.q);
+        tensor_map_prefetch(&p.k);
+        tensor_map_prefetch(&p.v);
+    }
+    __syncthreads();
+    pdl_wait();
+    pdl_launch();
+    if (threadIdx.x < 128) {
+        registers_release<LOADER_REGISTERS>();
+        load_all(p, sm);
+    } else {
+        registers_take<COMPUTER_REGISTERS>();
+        compute_all(p, sm);
+    }
+}

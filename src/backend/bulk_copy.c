@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tensor maps, encoded by the driver. */
+#include "backend/bulk_copy.h"
+
+#include "backend/cuda.h"
+
+enum { AXES = 4, ALIGNMENT = 16, ELEMENT_BYTES = 2 };
+enum { TYPE_F16 = 6, TYPE_BF16 = 9, INTERLEAVE_NONE = 0, SWIZZLE_128B = 3, L2_PROMOTION_128B = 2, FILL_ZERO = 0 }; /* of cuda.h */
+#define MAX_STRIDE (INT64_C(1) << 40) /* bytes */
+
+/* The stride of an axis with one element has no say. */
+static bool counts(const struct tensor_map_axis *axis) { return axis->size > 1; }
+
+const char *tensor_map_fit(const void *data, const struct tensor_map_axis axis[4])
+{
+    if ((uintptr_t)data % ALIGNMENT)
+        return "a tensor does not begin at a multiple of 16 bytes";
+    for (int i = 0; i < AXES; i++) {
+        int64_t stride = axis[i].stride * ELEMENT_BYTES;
+        if (axis[i].size > UINT32_MAX)
+            return "an axis has more elements than bulk copies count";
+        if (i > 0 && counts(&axis[i]) && (stride < 0 || stride % ALIGNMENT || stride >= MAX_STRIDE))
+            return "a stride is no multiple of 16 bytes that bulk copies can take";
+    }
+    return NULL;
+}
+
+flashinfer_status tensor_map_encode(struct tensor_map *map, enum dtype dtype, void *data, const struct tensor_map_axis axis[4])
+{
+    uint64_t size[AXES], stride[AXES - 1];
+    uint32_t box[AXES], step[AXES] = {1, 1, 1, 1};
+    for (int i = 0; i < AXES; i++) {
+        size[i] = axis[i].size > 0 ? (uint64_t)axis[i].size : 1;
+        box[i] = axis[i].box;
+        if (i > 0)
+            stride[i - 1] = counts(&axis[i]) ? (uint64_t)axis[i].stride * ELEMENT_BYTES : ALIGNMENT;
+    }
+    struct cuda_tensor_map encoded;
+    CUDA_TRY(cuda()->tensor_map_tiled(&encoded, dtype == DTYPE_F16 ? TYPE_F16 : TYPE_BF16, AXES, data, size, stride, box, step,
+                                      INTERLEAVE_NONE, SWIZZLE_128B, L2_PROMOTION_128B, FILL_ZERO),
+             "cuTensorMapEncodeTiled");
+    for (int i = 0; i < 16; i++)
+        map->word[i] = encoded.word[i];
+    return FLASHINFER_OK;
+}
