@@ -35,6 +35,12 @@ DEVICE void mbarrier_wait(uint32_t barrier, uint32_t parity)
                  : "memory");
 }
 
+/* This thread arrives once all its cp_async_16 are done; the arrival is one of `count`. */
+DEVICE void cp_async_arrive(uint32_t barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 /* Barriers 1 to 15 of a block; `threads` is a multiple of 32. */
 DEVICE void named_barrier_sync(uint32_t id, uint32_t threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 DEVICE void named_barrier_arrive(uint32_t id, uint32_t threads)

@@ -14,10 +14,14 @@ enum {
 #define ATTENTION_DECODE_PART_BYTES(head_dim) (16 * 4 * ((head_dim) + 10) + 16) /* of a partial result */
 #define ATTENTION_PREFILL_SMEM(head_dim) (256 * (head_dim) + 2320)             /* dynamic, of a block of batch_prefill_sm80 */
 
-/* Of batch_prefill_sm90: warpgroups that compute, and dynamic shared memory of a block. */
-#define ATTENTION_PREFILL_WARPGROUPS(head_dim, window, soft_cap) ((head_dim) == 64 && !(window) && !(soft_cap) ? 3 : 2)
-#define ATTENTION_PREFILL_SM90_SMEM(head_dim, warpgroups) \
-    ((head_dim) == 64 ? 65536 + 16416 * (warpgroups) + 224 : (head_dim) == 128 ? 196896 : 229632)
+/* Of batch_prefill_sm90: warpgroups that compute (special: WINDOW, SOFT_CAP or GATHER), keys of a tile, buffers of queries, and
+ * the dynamic shared memory of a block. */
+#define ATTENTION_PREFILL_WARPGROUPS(head_dim, special) ((head_dim) == 64 && !(special) ? 3 : 2)
+#define ATTENTION_PREFILL_KEYS(head_dim, gather) ((head_dim) < 256 ? 128 : (gather) ? 64 : 80)
+#define ATTENTION_PREFILL_BUFFERS(head_dim) ((head_dim) < 256 ? 2 : 1)
+#define ATTENTION_PREFILL_SM90_SMEM(head_dim, warpgroups, gather)                              \
+    (ATTENTION_PREFILL_BUFFERS(head_dim) * (warpgroups) * (128 * (head_dim) + 16) +            \
+     8 * ATTENTION_PREFILL_KEYS(head_dim, gather) * (head_dim) + 224)
 
 /* n / d = n * factor >> shift for 0 <= n < 2^31: shift = 31 + ceil(log2(d)), factor = ceil(2^shift / d). */
 struct attention_divisor {
@@ -70,7 +74,7 @@ struct attention_sm90_args {
     struct attention_args a;
     struct attention_schedule schedule;
     int32_t q_tokens;   /* of a warpgroup: as many as 64 rows hold */
-    int32_t box_tokens; /* a multiple of 8 that divides page_size and the tile's keys */
+    int32_t box_tokens; /* a multiple of 8 that divides page_size and the keys of a tile; 0: k and v are not used */
 };
 
 #endif

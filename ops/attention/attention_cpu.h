@@ -7,7 +7,7 @@
  * All rows of the tile use them. The order of a row's sums depends on nothing but its own request.
  *
  *   T        f16, bf16
- *   HEAD_DIM 64, 128 */
+ *   HEAD_DIM 64, 128, 256 */
 #ifndef ATTENTION_CPU_H
 #define ATTENTION_CPU_H
 

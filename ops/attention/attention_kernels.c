@@ -59,6 +59,8 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = call->plan;
+    if (plan->head_dim > 128)
+        return "head_dim is more than its registers hold";
     way->value[WAY_GRID] = count_tiles(call, t, plan->tile_q);
     way->value[WAY_GRID_Y] = plan->num_kv_heads;
     way->value[WAY_THREADS] = plan->tile_q * 2;

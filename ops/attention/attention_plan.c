@@ -15,8 +15,8 @@ const char *attention_plan_fit(const struct attention_options *o)
 {
     enum dtype q = dtype_of(o->q_data_type);
     int32_t head_dim = o->head_dim_qk;
-    if (head_dim != 64 && head_dim != 128)
-        return "head_dim must be 64 or 128";
+    if (head_dim != 64 && head_dim != 128 && (o->is_decode || head_dim != 256))
+        return "head_dim must be 64 or 128, or 256 in batch_prefill";
     if (o->head_dim_vo && o->head_dim_vo != head_dim)
         return "head_dim_vo must be head_dim_qk";
     if (q != DTYPE_F16 && q != DTYPE_BF16)

@@ -11,14 +11,14 @@
 #include "wgmma.cuh"
 
 enum {
-    WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW, SOFT_CAP),
-    KEYS = HEAD_DIM == 256 ? 80 : 128,
+    WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW || SOFT_CAP || GATHER),
+    KEYS = ATTENTION_PREFILL_KEYS(HEAD_DIM, GATHER),
     STAGES = 2,
-    BUFFERS = HEAD_DIM <= 128 ? 2 : 1,
+    BUFFERS = ATTENTION_PREFILL_BUFFERS(HEAD_DIM),
     TASKS = 4, /* that are remembered: the one that ends, the one at hand, and those whose queries are loaded */
     TURNS = HEAD_DIM == 64, /* warpgroups take turns at the tensor cores */
-    LOADER_REGISTERS = WARPGROUPS == 3 ? 32 : 40,
-    COMPUTER_REGISTERS = WARPGROUPS == 3 ? 160 : 232,
+    LOADER_REGISTERS = WARPGROUPS == 3 ? 32 : GATHER ? 72 : 40,
+    COMPUTER_REGISTERS = WARPGROUPS == 3 ? 160 : GATHER ? 216 : 232,
     SLABS = HEAD_DIM / 64, /* of 128 bytes of each row */
     QUERY_BYTES = 64 * HEAD_DIM * 2,
     TILE_BYTES = KEYS * HEAD_DIM * 2,

@@ -10,7 +10,7 @@ enum { WAY_BLOCKS, WAY_WARPGROUPS, WAY_BOX_TOKENS };
 enum { MAX_GROUP = 64, MIN_TILE_Q = 64, SLAB_ELEMENTS = 64, MIN_BOX_TOKENS = 8, SCHEDULE_THREADS = 1024, ALIGNMENT = 256 };
 
 static const struct jit_kernel prefill = {
-    "batch_prefill_sm90", JIT_CUDA, {"T:dtype", "HEAD_DIM", "CAUSAL", "WINDOW", "SOFT_CAP"}};
+    "batch_prefill_sm90", JIT_CUDA, {"T:dtype", "HEAD_DIM", "CAUSAL", "WINDOW", "SOFT_CAP", "GATHER"}};
 static const struct jit_kernel schedule = {"batch_prefill_schedule_sm90", JIT_CUDA, {NULL}};
 
 static size_t align(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -30,7 +30,7 @@ static struct attention_schedule place_schedule(void *workspace, int64_t batch)
 /* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. */
 static void see_queries(const struct attention_plan *plan, const DLTensor *q, struct tensor_map_axis axis[4])
 {
-    int64_t group = plan->num_qo_heads / plan->num_kv_heads, head = tensor_stride(q, 1);
+    int64_t group = plan->group, head = tensor_stride(q, 1);
     axis[0] = (struct tensor_map_axis){plan->head_dim, 1, SLAB_ELEMENTS};
     axis[1] = (struct tensor_map_axis){group, head, (uint32_t)group};
     axis[2] = (struct tensor_map_axis){plan->num_kv_heads, head * group, 1};
@@ -50,9 +50,9 @@ static void see_cache(const struct attention_plan *plan, const DLTensor *cache, 
 static int64_t choose_box(int64_t page_size, int64_t keys)
 {
     int64_t box = keys;
-    while (box >= MIN_BOX_TOKENS && page_size % box)
+    while (box >= MIN_BOX_TOKENS && (page_size % box || keys % box))
         box -= MIN_BOX_TOKENS;
-    return box;
+    return box < MIN_BOX_TOKENS ? 0 : box;
 }
 
 /* Those of the view, or of the plan. */
@@ -67,24 +67,22 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
 {
     const struct attention_plan *plan = call->plan;
     const struct attention_view *t = call_view(call);
-    int64_t group = plan->num_qo_heads / plan->num_kv_heads, box = choose_box(plan->page_size, plan->head_dim == 256 ? 80 : 128);
+    int64_t group = plan->group, box = choose_box(plan->page_size, ATTENTION_PREFILL_KEYS(plan->head_dim, 0));
     struct tensor_map_axis axis[4];
     if (!call->exec.kernel && plan->tile_q < MIN_TILE_Q)
         return "requests have too few query tokens to fill its tiles";
     if (group > MAX_GROUP)
         return "more than 64 query heads have the same KV head";
-    if (!box)
-        return "page_size is no multiple of 8";
-    if (!tensor_is_aligned(t->out, 16))
-        return "out is not aligned to 16 bytes";
+    if (!tensor_is_aligned(t->out, 16) || !tensor_is_aligned(t->k_cache, 16) || !tensor_is_aligned(t->v_cache, 16))
+        return "out, k_cache or v_cache is not aligned to 16 bytes";
     see_queries(plan, t->q, axis);
     const char *why = tensor_map_fit(tensor_data(t->q), axis);
-    see_cache(plan, t->k_cache, box, axis);
-    why = why ? why : tensor_map_fit(tensor_data(t->k_cache), axis);
-    see_cache(plan, t->v_cache, box, axis);
-    why = why ? why : tensor_map_fit(tensor_data(t->v_cache), axis);
     if (why)
         return why;
+    see_cache(plan, t->k_cache, box, axis);
+    bool boxes = box && !tensor_map_fit(tensor_data(t->k_cache), axis);
+    see_cache(plan, t->v_cache, box, axis);
+    boxes = boxes && !tensor_map_fit(tensor_data(t->v_cache), axis);
     int32_t *constant = way_spec(way, &prefill);
     way_spec(way, &schedule);
     constant[0] = plan->dtype;
@@ -92,9 +90,10 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     constant[2] = plan->causal;
     constant[3] = window_of(call) >= 0;
     constant[4] = plan->logits_soft_cap > 0;
+    constant[5] = !boxes;
     way->value[WAY_BLOCKS] = call->device->sms;
-    way->value[WAY_WARPGROUPS] = ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[3], constant[4]);
-    way->value[WAY_BOX_TOKENS] = box;
+    way->value[WAY_WARPGROUPS] = ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[3] || constant[4] || constant[5]);
+    way->value[WAY_BOX_TOKENS] = boxes ? box : 0;
     way->workspace = attention_workspace(plan);
     return NULL;
 }
@@ -109,7 +108,7 @@ static flashinfer_status encode_maps(const struct call *call, const struct way *
     void *queries = tensor_data(t->q);
     see_queries(plan, t->q, axis);
     TRY(tensor_map_encode(&p->q, (enum dtype)plan->dtype, queries, axis));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; way->value[WAY_BOX_TOKENS] && i < 2; i++) {
         see_cache(plan, cache[i], way->value[WAY_BOX_TOKENS], axis);
         /* A cache without pages may have no address. Nothing of it is read. */
         TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_shape(cache[i], 0) ? tensor_data(cache[i]) : queries, axis));
@@ -134,7 +133,7 @@ flashinfer_status attention_run_sm90(const struct call *call, const struct way *
     return call_launch(call, way, SPEC_PREFILL,
                        (struct jit_launch){.grid = {blocks},
                                            .block = {128 * ((uint32_t)warpgroups + 1)},
-                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, warpgroups),
+                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, warpgroups, !p.box_tokens),
                                            .pdl = 1,
                                            .args = &p,
                                            .args_size = sizeof p});

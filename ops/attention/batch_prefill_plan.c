@@ -86,7 +86,7 @@ static const struct op_kernel kernels[] = {{"batch_prefill_plan", OP_ANYWHERE, 0
 
 static const struct op_range ranges[] = {
     {"max_total_qo", 1, 96, 0}, {"max_batch_size", 1, 8, 0},  {"typical_batch", 1, 8, 0}, {"num_qo_heads", 1, 14, 0},
-    {"num_kv_heads", 1, 4, 0},  {"head_dim_qk", 64, 128, 64}, {"page_size", 1, 20, 0},    {"causal", 0, 1, 0},
+    {"num_kv_heads", 1, 4, 0},  {"head_dim_qk", 64, 256, 64}, {"page_size", 1, 32, 0},    {"causal", 0, 1, 0},
     {"window_left", -1, 40, 0}, {"fixed_split_size", 0, 0, 0}, {0},
 };
 

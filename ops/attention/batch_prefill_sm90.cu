@@ -9,6 +9,7 @@
  *   T        f16, bf16
  *   HEAD_DIM 64, 128, 256
  *   CAUSAL, WINDOW, SOFT_CAP 0, 1
+ *   GATHER   0: keys and values come as boxes of box_tokens; 1: pages are too small for that, and each row is copied by itself
  * Dynamic shared memory: struct smem. */
 #include "attention_rows_sm90.cuh"
 #include "hopper.cuh"
@@ -23,7 +24,7 @@ struct smem {
     struct task task[TASKS], loaders_task[2];
 };
 
-static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, WARPGROUPS), "the host counts on it");
+static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, WARPGROUPS, GATHER), "the host counts on it");
 
 #define AT(field) shared_address(&sm->field)
 
@@ -61,10 +62,45 @@ DEVICE int buffer_phase(int n) { return BUFFERS == 2 ? n >> 1 & 1 : n & 1; }
 
 DEVICE int lane_id() { return threadIdx.x % 32; }
 
-/* Half of a tile of keys or values: a lane copies the boxes of its tokens. */
-DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, const struct tensor_map *map,
-                      uint32_t to, uint32_t full, uint32_t empty, int phase)
+#if GATHER
+/* Half of a tile of keys or values: eight lanes copy 128 bytes of a row at a time. Rows that do not exist become 0. */
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
+                      uint32_t full, uint32_t empty, int phase)
 {
+    const struct attention_args &a = p.a;
+    enum { ROWS = KEYS / 2 };
+    int lane = lane_id(), chunk = lane % 8;
+    const T *cache = (const T *)(values ? a.v : a.k) + t.kv_head * (values ? a.v_head : a.k_head) + chunk * 8;
+    int64_t page_stride = values ? a.v_page : a.k_page, slot_stride = values ? a.v_slot : a.k_slot, at[(ROWS + 31) / 32];
+#pragma unroll
+    for (int i = 0; i < (ROWS + 31) / 32; i++) {
+        int token = tile * KEYS + half * ROWS + i * 32 + lane;
+        at[i] = -1;
+        if (token < t.kv_len) {
+            int page = divide(token, a.by_page_size);
+            at[i] = a.kv_indices[t.first_page + page] * page_stride + (token - page * a.page_size) * slot_stride;
+        }
+    }
+    mbarrier_wait(empty, phase ^ 1);
+#pragma unroll
+    for (int i = 0; i < (ROWS + 31) / 32; i++)
+#pragma unroll 2
+        for (int step = 0; step < min(ROWS - i * 32, 32); step += 4) {
+            int row = half * ROWS + i * 32 + step + lane / 8;
+            int64_t from = __shfl_sync(0xffffffffu, at[i], step + lane / 8);
+            uint32_t there = to + row * 128 + ((chunk ^ (row & 7)) << 4);
+#pragma unroll
+            for (int k = 0; k < SLABS; k++)
+                cp_async_16(there + k * (KEYS * 128), cache + max(from, (int64_t)0) + k * 64, from < 0 ? 0 : 16);
+        }
+    cp_async_arrive(full);
+}
+#else
+/* Half of a tile of keys or values: a lane copies the boxes of its tokens. */
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
+                      uint32_t full, uint32_t empty, int phase)
+{
+    const struct tensor_map *map = values ? &p.v : &p.k;
     int box = 2 * lane_id() + half, token = tile * KEYS + box * p.box_tokens, slot = 0, page = 0;
     int boxes = (min(KEYS, max(t.kv_len - tile * KEYS, 0)) + p.box_tokens - 1) / p.box_tokens;
     if (box < boxes) {
@@ -82,6 +118,7 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
             tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, slot, t.kv_head, page);
     }
 }
+#endif
 
 DEVICE void load_queries(const struct attention_sm90_args &p, const struct task &t, struct smem *sm, int n)
 {
@@ -132,7 +169,6 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
 {
     int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), half = warp % 2, tile_tokens = WARPGROUPS * p.q_tokens;
     bool leads = warp == 0, values = warp >= 2;
-    const struct tensor_map *map = values ? &p.v : &p.k;
     uint32_t tiles = values ? AT(values[0]) : AT(keys[0]), full = values ? AT(values_full[0]) : AT(keys_full[0]);
     uint32_t empty = values ? AT(values_empty[0]) : AT(keys_empty[0]);
     struct ring ring = {0, 0};
@@ -148,7 +184,7 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
         int last = last_tile(p.a, t, tile_tokens), first = first_tile(p.a, t);
         for (int tile = last; tile >= first; tile--) {
             int stage = ring.stage;
-            load_tile(p, t, tile, half, map, tiles + stage * TILE_BYTES, full + 8 * stage, empty + 8 * stage, ring.phase);
+            load_tile(p, t, tile, half, values, tiles + stage * TILE_BYTES, full + 8 * stage, empty + 8 * stage, ring.phase);
             if (leads && tile == last)
                 load_queries(p, t, sm, n);
             /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
@@ -195,6 +231,13 @@ DEVICE void clear_tail(struct smem *sm, const struct ring &ring, int tail)
     named_barrier_sync(TAIL_BARRIER + threadIdx.x / 128 - 1, 128);
 }
 
+DEVICE void wait_tile(uint32_t full, int phase)
+{
+    mbarrier_wait(full, phase);
+    if (GATHER)
+        shared_async_fence();
+}
+
 /* The place of a warpgroup in its work. */
 struct worker {
     struct rows r;
@@ -211,7 +254,7 @@ DEVICE void start(struct worker &w, struct smem *sm, int n)
 {
     forget(w.r);
     clear(w.r);
-    mbarrier_wait(AT(keys_full[w.ring.stage]), w.ring.phase);
+    wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
     issue_logits(w.r, AT(queries[buffer_of(n)][w.warpgroup]), AT(keys[w.ring.stage]));
     wgmma_wait<0>();
     wgmma_pin(w.r.s);
@@ -221,7 +264,7 @@ DEVICE void start(struct worker &w, struct smem *sm, int n)
     hide(w.r, w.v);
     weigh(w.r, fabsf(w.scale.unit));
     pack(w.r);
-    if (w.v.tail < KEYS)
+    if (!GATHER && w.v.tail < KEYS)
         clear_tail(sm, w.ring, w.v.tail);
     w.v.tile--;
 }
@@ -229,7 +272,7 @@ DEVICE void start(struct worker &w, struct smem *sm, int n)
 /* Values of the tile before, without logits of a next one. */
 DEVICE void finish(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n)
 {
-    mbarrier_wait(AT(values_full[w.ring.stage]), w.ring.phase);
+    wait_tile(AT(values_full[w.ring.stage]), w.ring.phase);
     issue_values(w.r, AT(values[w.ring.stage]));
     wgmma_wait<0>();
     wgmma_pin(w.r.o);
@@ -247,14 +290,14 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
     struct ring before = w.ring;
     const struct view &v = next ? *next : w.v;
     advance(w.ring);
-    mbarrier_wait(AT(keys_full[w.ring.stage]), w.ring.phase);
+    wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
     if (TURNS)
         named_barrier_sync(TURN_BARRIER + w.warpgroup, 256);
     issue_logits(r, AT(queries[buffer_of(next ? n + 1 : n)][w.warpgroup]), AT(keys[w.ring.stage]));
-    mbarrier_wait(AT(values_full[before.stage]), before.phase);
+    wait_tile(AT(values_full[before.stage]), before.phase);
     issue_values(r, AT(values[before.stage]));
     if (TURNS)
-        named_barrier_arrive(TURN_BARRIER + (w.warpgroup == 2 ? 0 : w.warpgroup + 1), 256);
+        named_barrier_arrive(TURN_BARRIER + (w.warpgroup + 1 == WARPGROUPS ? 0 : w.warpgroup + 1), 256);
     wgmma_wait<1>();
     wgmma_pin(r.s);
     if (is_first_thread())
@@ -277,7 +320,7 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
         w.v = *next;
     }
     pack(r);
-    if (next && next->tail < KEYS)
+    if (!GATHER && next && next->tail < KEYS)
         clear_tail(sm, w.ring, next->tail);
     if (!next && r.moved) {
 #pragma unroll
@@ -329,8 +372,8 @@ DEVICE void init_barriers(struct smem *sm)
             mbarrier_init(AT(queries_empty[i][w]), 1);
         }
     for (int i = 0; i < STAGES; i++) {
-        mbarrier_init(AT(keys_full[i]), 2);
-        mbarrier_init(AT(values_full[i]), 2);
+        mbarrier_init(AT(keys_full[i]), GATHER ? 64 : 2);
+        mbarrier_init(AT(values_full[i]), GATHER ? 64 : 2);
         mbarrier_init(AT(keys_empty[i]), WARPGROUPS);
         mbarrier_init(AT(values_empty[i]), WARPGROUPS);
     }

@@ -57,6 +57,9 @@ static int64_t draw_any(struct random *random, const struct op_range *r)
     static const int16_t primes[] = {2,   3,   5,   7,   11,  13,  17,   31,   61,   97,
                                      127, 131, 251, 257, 509, 521, 1021, 1031, 2053, 4099};
     int64_t span = r->hi - r->lo, power;
+    int bits = 1;
+    while (bits < 14 && INT64_C(1) << bits <= r->hi)
+        bits++;
     switch (random_below(random, 8)) {
     case 0:
         return r->lo;
@@ -67,7 +70,7 @@ static int64_t draw_any(struct random *random, const struct op_range *r)
     case 3:
         return primes[random_below(random, sizeof primes / sizeof *primes)];
     case 4:
-        return INT64_C(1) << random_below(random, 14);
+        return INT64_C(1) << random_below(random, (uint64_t)bits);
     case 5:
         return (INT64_C(1) << random_below(random, 14)) + random_between(random, -1, 1);
     case 6:
