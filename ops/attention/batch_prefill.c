@@ -78,6 +78,9 @@ static const struct op_shape shapes[] = {
     {"llama_8b", "q_data_type=bf16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(2, 4096, 16, 256) USUAL},
     {"llama_8b_chunk", "q_data_type=f16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(4, 512, 16, 512) USUAL},
     {"mha_all", "q_data_type=f16 kv_layout=HND" HEADS(16, 16, 64) LENGTHS_OF(8, 512, 5, 512)},
+    {"gemma_local", "q_data_type=bf16 causal=1 window_left=100 logits_soft_cap=50" HEADS(8, 4, 256) LENGTHS_OF(2, 300, 16, 40)},
+    {"small_pages", "q_data_type=bf16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(2, 600, 1, 900)},
+    {"large_pages", "q_data_type=f16 kv_layout=HND" HEADS(12, 4, 64) LENGTHS_OF(2, 600, 64, 20)},
     {"mqa", "q_data_type=bf16 causal=1" HEADS(7, 1, 128) LENGTHS_OF(3, 300, 1, 900)},
     {0},
 };

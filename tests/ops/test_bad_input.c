@@ -229,7 +229,7 @@ static void test_plans(void **state)
     REFUSED(batch_prefill_plan, (t->args.qo_indptr = &t->qo_indptr, t->qo_indptr.device = CUDA(0)),
             "qo_indptr is on cuda:0, must be on cpu");
     UNSUPPORTED(batch_prefill_plan, t->args.head_dim_qk = 80,
-                "no kernel serves this call: batch_prefill_plan: head_dim must be 64 or 128");
+                "no kernel serves this call: batch_prefill_plan: head_dim must be 64 or 128, or 256 in batch_prefill");
     UNSUPPORTED(batch_prefill_plan, t->args.head_dim_vo = 128,
                 "no kernel serves this call: batch_prefill_plan: head_dim_vo must be head_dim_qk");
     UNSUPPORTED(batch_prefill_plan, t->args.custom_mask = 1,
@@ -309,7 +309,7 @@ static void test_prefill(void **state)
     UNSUPPORTED(batch_prefill, exec->kernel = "batch_prefill_sm80",
                 "the kernel named by exec.kernel does not serve this call: batch_prefill_sm80: runs on CUDA devices");
     REFUSED(batch_prefill, exec->kernel = "batch_decode_cpu",
-            "exec.kernel is \"batch_decode_cpu\", must be one of: batch_prefill_sm80, batch_prefill_cpu");
+            "exec.kernel is \"batch_decode_cpu\", must be one of: batch_prefill_sm90, batch_prefill_sm80, batch_prefill_cpu");
 }
 
 static void test_decode(void **state)
