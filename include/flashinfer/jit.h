@@ -63,6 +63,27 @@ FLASHINFER_API flashinfer_status flashinfer_kernel_prepare(const flashinfer_kern
                                                            const struct flashinfer_kernel_launch *launch,
                                                            const flashinfer_exec *exec);
 
+/* A compilation that lasts, of any kernel, the library's or yours. */
+struct flashinfer_compile_progress {
+    size_t size;
+    const char *kernel; /* readable: "rmsnorm_sm80 (T=bf16, VEC=8, sm_90a)"; valid during the call */
+    double seconds;     /* since the compilation began */
+    int32_t position;   /* among the compilations under way in this process, in the order they began; 1: the first */
+    int32_t length;     /* how many are under way */
+    int32_t finished;   /* 1: it has ended, well or not, and this call is its last */
+};
+
+typedef void flashinfer_compile_callback(const struct flashinfer_compile_progress *progress, void *context);
+
+/* Sets the one callback of this process; NULL unsets it. It is called for each compilation that lasts longer than a second:
+ * after that second, about every second from then on, and when the compilation ends. Faster ones cause no call. Compilations
+ * that are under way when a first callback is set are not told.
+ *
+ * It runs on threads of the library with all signals blocked, one call at a time; the compilation goes on meanwhile, but does not
+ * return before its last call has. It must not call functions of this library. This function returns when no call of
+ * the former callback is running, so that its context may then be freed. */
+FLASHINFER_API void flashinfer_set_compile_callback(flashinfer_compile_callback *callback, void *context);
+
 #ifdef __cplusplus
 }
 #endif

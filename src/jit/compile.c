@@ -14,8 +14,12 @@ enum { LOG_BYTES = 8000 }; /* of the compiler's log in a sentence */
 
 flashinfer_status jit_compile(const struct jit_job *job, bool verbose, struct text *binary, struct text *log)
 {
-    return job->spec->kernel->target == JIT_CUDA ? jit_compile_cuda(job, verbose, binary, log)
-                                                 : jit_compile_cpu(job, verbose, binary, log);
+    struct jit_watch watch;
+    jit_watch_begin(&watch, job);
+    flashinfer_status status = job->spec->kernel->target == JIT_CUDA ? jit_compile_cuda(job, verbose, binary, log)
+                                                                     : jit_compile_cpu(job, verbose, binary, log);
+    jit_watch_end(&watch);
+    return status;
 }
 
 /* Keeps the text that did not compile, for its author to look at. */

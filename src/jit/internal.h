@@ -3,6 +3,8 @@
 #ifndef JIT_INTERNAL_H
 #define JIT_INTERNAL_H
 
+#include <pthread.h>
+
 #include "core/sha256.h"
 #include "core/text.h"
 #include "jit/jit.h"
@@ -43,6 +45,17 @@ flashinfer_status jit_compile(const struct jit_job *job, bool verbose, struct te
 flashinfer_status jit_compile_cuda(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);
 flashinfer_status jit_compile_cpu(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);
 flashinfer_status jit_compile_failed(const struct jit_job *job, const struct text *log);
+
+/* progress.c. Every compilation stands between the two; `watch` lives on the stack of the thread that compiles. */
+struct jit_watch {
+    const struct jit_job *job;
+    int64_t begin; /* of the monotonic clock */
+    struct jit_watch *next;
+    pthread_t thread;
+    bool watched, finished;
+};
+void jit_watch_begin(struct jit_watch *watch, const struct jit_job *job);
+void jit_watch_end(struct jit_watch *watch);
 
 /* A compiled kernel in this process. */
 typedef void (*jit_cpu_entry)(const void *args, int part, int parts);
