@@ -54,6 +54,43 @@ const char *device_arch_name(int32_t arch)
     return product ? product->isa : NULL;
 }
 
+/* "90", "9.0", "sm_90a": what stands for an architecture, and how long it is. 0: nothing does. */
+static int32_t read_arch(const char *text, size_t *length)
+{
+    size_t at = !strncmp(text, "sm_", 3) ? 3 : 0, digits = 0;
+    int32_t arch = 0;
+    for (; digits < 4 && text[at] >= '0' && text[at] <= '9'; at++, digits++)
+        arch = 10 * arch + (text[at] - '0');
+    if (digits && digits < 3 && text[at] == '.' && text[at + 1] >= '0' && text[at + 1] <= '9') {
+        arch = 10 * arch + (text[at + 1] - '0');
+        at += 2;
+    }
+    at += digits && (text[at] == 'a' || text[at] == 'f');
+    *length = at;
+    return text[at] && !strchr(", ;", text[at]) ? 0 : arch;
+}
+
+const char *device_parse_archs(const char *text, int32_t *archs, int most)
+{
+    int count = 0;
+    for (text += strspn(text, ", ;"); *text; text += strspn(text, ", ;")) {
+        size_t length;
+        int32_t arch = read_arch(text, &length);
+        if (!product_of(arch))
+            return "must be of 80, 86, 89, 90, 100, 103, 110, 120 and 121, with commas between; 9.0 and sm_90a mean 90";
+        bool known = false;
+        for (int i = 0; i < count; i++)
+            known |= archs[i] == arch;
+        if (count == most)
+            return "names too many architectures";
+        if (!known)
+            archs[count++] = arch;
+        text += length;
+    }
+    archs[count] = 0;
+    return count ? NULL : "names no architecture";
+}
+
 static flashinfer_status unknown_arch(const char *what, int32_t arch)
 {
     return fail(FLASHINFER_UNSUPPORTED,
