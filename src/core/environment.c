@@ -22,6 +22,8 @@ static const struct row {
         "folder of compiled kernels; default $XDG_CACHE_HOME/flashinfer-c, else ~/.cache/flashinfer-c"),
     ROW(BOOLEAN, disable_jit, "FLASHINFER_DISABLE_JIT",
         "never compile: a kernel that is not in the cache is an error"),
+    ROW(TEXT, record, "FLASHINFER_RECORD",
+        "file to which every kernel that is loaded adds a line, for `flashinfer compile --from`"),
     ROW(TEXT, nvrtc, "FLASHINFER_NVRTC", "path of libnvrtc, which compiles CUDA kernels; default: searched"),
     ROW(TEXT, cc, "FLASHINFER_CC", "C compiler of CPU kernels; default: CC, else cc, gcc or clang on PATH"),
     ROW(NUMBER, num_threads, "FLASHINFER_NUM_THREADS",
@@ -53,15 +55,20 @@ static const char *joined(const char *folder, const char *name)
     return asprintf(&path, "%s/%s", folder, name) < 0 ? "" : path;
 }
 
+/* Later calls of chdir change nothing. */
+static const char *absolute(const char *path)
+{
+    char here[4096];
+    if (!path || !*path || *path == '/')
+        return copy(path);
+    return getcwd(here, sizeof here) ? joined(here, path) : "";
+}
+
 static const char *find_cache_dir(void)
 {
     const char *dir = secure_getenv("FLASHINFER_CACHE_DIR"), *home;
-    if (dir && *dir == '/')
-        return copy(dir);
-    if (dir && *dir) {
-        char here[4096];
-        return getcwd(here, sizeof here) ? joined(here, dir) : "";
-    }
+    if (dir && *dir)
+        return absolute(dir);
     if ((home = secure_getenv("XDG_CACHE_HOME")) && *home == '/')
         return joined(home, "flashinfer-c");
     if ((home = secure_getenv("HOME")) && *home == '/')
@@ -83,6 +90,7 @@ static void read_all(void)
             *(int *)field = atoi(shown[i]) > 0 ? atoi(shown[i]) : 0;
     }
     values.cache_dir = find_cache_dir();
+    values.record = absolute(values.record);
     if (!*values.temporary_dir)
         values.temporary_dir = "/tmp";
 }

@@ -9,6 +9,7 @@
 struct environment {                  /* no text is NULL; "" if unset */
     const char *cache_dir;            /* FLASHINFER_CACHE_DIR, else $XDG_CACHE_HOME/flashinfer-c, else
                                          ~/.cache/flashinfer-c; absolute, "" if none */
+    const char *record;               /* FLASHINFER_RECORD; absolute */
     const char *cc;                   /* FLASHINFER_CC */
     const char *build_cc;             /* CC */
     const char *nvrtc;                /* FLASHINFER_NVRTC */

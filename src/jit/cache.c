@@ -17,12 +17,13 @@
 
 struct footer {
     char magic[8];
+    char version[16]; /* of the library that wrote the file */
     uint64_t payload_size;
     uint8_t key[SHA256_BYTES];
     uint8_t checksum[SHA256_BYTES]; /* of the payload */
 };
 
-static const char magic[8] = "FIJIT\0\0\1";
+static const char magic[8] = "FIJIT\0\0\2"; /* the last byte: the format */
 
 static const char *folder = "";
 static char reason[512];
@@ -79,12 +80,12 @@ void jit_cache_file(const struct jit_job *job, char *path, size_t size)
         *path = 0;
 }
 
-static struct footer footer_of(const struct jit_job *job, const void *payload, size_t size)
+static struct footer footer_of(const uint8_t *key, const void *payload, size_t size)
 {
-    struct footer footer = {.payload_size = size};
+    struct footer footer = {.version = FLASHINFER_VERSION, .payload_size = size};
     struct sha256 hash;
     memcpy(footer.magic, magic, sizeof magic);
-    memcpy(footer.key, job->key, sizeof footer.key);
+    memcpy(footer.key, key, sizeof footer.key);
     sha256_begin(&hash);
     sha256_add(&hash, payload, size);
     sha256_end(&hash, footer.checksum);
@@ -101,7 +102,7 @@ bool jit_cache_read(const struct jit_job *job, struct text *binary)
     if (file_read(path, binary) && binary->size > sizeof found) {
         size_t size = binary->size - sizeof found;
         memcpy(&found, binary->data + size, sizeof found);
-        expected = footer_of(job, binary->data, size);
+        expected = footer_of(job->key, binary->data, size);
         if (!memcmp(&found, &expected, sizeof found)) {
             binary->size = size;
             return true;
@@ -126,7 +127,7 @@ bool jit_cache_write(const struct jit_job *job, const struct text *binary)
     int file = mkostemp(temporary, O_CLOEXEC);
     if (file < 0)
         return false;
-    struct footer footer = footer_of(job, binary->data, binary->size);
+    struct footer footer = footer_of(job->key, binary->data, binary->size);
     bool written = file_write(file, binary->data, binary->size) && file_write(file, &footer, sizeof footer)
                 && !fsync(file);
     written &= !close(file);
@@ -134,4 +135,40 @@ bool jit_cache_write(const struct jit_job *job, const struct text *binary)
     if (!written)
         unlink(temporary);
     return written;
+}
+
+void jit_cache_used(const char *path)
+{
+    utimensat(AT_FDCWD, path, (struct timespec[]){{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}}, 0);
+}
+
+static const char *inspect(const struct text *file, const char *key_hex, char *version, size_t size)
+{
+    struct footer found, expected;
+    uint8_t key[SHA256_BYTES];
+    if (file->size <= sizeof found)
+        return "too short";
+    size_t payload = file->size - sizeof found;
+    memcpy(&found, file->data + payload, sizeof found);
+    if (memcmp(found.magic, magic, sizeof magic - 1))
+        return "cut short or overwritten: it does not end with a footer";
+    if (memcmp(found.magic, magic, sizeof magic))
+        return NULL; /* another version's format */
+    for (size_t i = 0; i < sizeof key; i++)
+        sscanf(key_hex + 2 * i, "%2hhx", &key[i]);
+    if (memcmp(found.key, key, sizeof key))
+        return "another kernel's file under this name";
+    snprintf(version, size, "%.*s", (int)sizeof found.version, found.version);
+    expected = footer_of(key, file->data, payload);
+    memcpy(expected.version, found.version, sizeof found.version);
+    return memcmp(&found, &expected, sizeof found) ? "altered: the checksum differs" : NULL;
+}
+
+const char *jit_cache_inspect(const char *path, const char *key_hex, char *version, size_t size)
+{
+    struct text file = {0};
+    version[0] = 0;
+    const char *wrong = file_read(path, &file) ? inspect(&file, key_hex, version, size) : "cannot be read";
+    text_free(&file);
+    return wrong;
 }

@@ -31,6 +31,16 @@ const char *jit_describe(const struct jit_spec *spec, const struct device *devic
 bool jit_cache_read(const struct jit_job *job, struct text *binary);
 bool jit_cache_write(const struct jit_job *job, const struct text *binary);
 void jit_cache_file(const struct jit_job *job, char *path, size_t size);
+/* Sets the time of the last use. */
+void jit_cache_used(const char *path);
+/* Without a job: NULL if the file is whole and of that key, else what is wrong with it. */
+const char *jit_cache_inspect(const char *path, const char *key_hex, char *version, size_t size);
+
+/* record.c: appends a line to FLASHINFER_RECORD, if that is set. */
+void jit_record(const struct jit_spec *spec, const struct device *device);
+
+/* kernel.c: at most 60 characters, fit for a file's name too. */
+bool jit_is_identifier(const char *name);
 
 /* toolchain.c */
 flashinfer_status jit_find_cc(const char **path);

@@ -2,11 +2,15 @@
 /* Just-in-time compilation: a spec says which kernel with which constants; a module is that, compiled and
  * loaded.
  *
- * spec -> memory -> disk -> compile            module.c text reachable from a kernel's source        source.c
- * key, cache files                             key.c, cache.c where compilers are
- * toolchain.c NVRTC; the system's C compiler               compile.c, compile_cuda.c, compile_cpu.c load,
- * launch                                 load.c, launch.c kernels and texts of users
- * keep.c, kernel.c
+ *     module.c                                      spec -> memory -> disk -> compile
+ *     source.c                                      the text reachable from a kernel's source
+ *     key.c, cache.c                                the key, and the files of the cache
+ *     toolchain.c                                   where compilers are
+ *     compile.c, compile_cuda.c, compile_cpu.c      NVRTC; the system's C compiler
+ *     progress.c                                    tells of compilations that last
+ *     load.c, launch.c                              load, launch
+ *     keep.c, kernel.c                              kernels and texts of users
+ *     record.c, cache_files.c                       for people: what a program used, what lies in the cache
  *
  * Knows nothing of ops. */
 #ifndef JIT_JIT_H
@@ -79,6 +83,20 @@ flashinfer_status jit_launch(const struct jit_spec *spec, const struct jit_queue
  * (registers, spills, warnings). The caller frees *log, which is NULL if there is none. */
 flashinfer_status jit_compile_only(const struct jit_spec *spec, const struct device *device, char **log, double *seconds,
                                    size_t *binary_bytes);
+
+/* Compiles for any architecture into the disk cache, loading nothing, unless it is there. IO if it cannot be written there. */
+struct jit_stored {
+    bool was_there;
+    double seconds;
+    size_t bytes;
+};
+flashinfer_status jit_compile_to_cache(const struct jit_spec *spec, const struct device *device, struct jit_stored *out);
+
+/* Whether the disk cache holds it, whole. */
+flashinfer_status jit_is_cached(const struct jit_spec *spec, const struct device *device, bool *out);
+
+/* Reads one line of a record, see FLASHINFER_RECORD: the spec, whose kernel and text are kept, and the architecture; 0: CPU. */
+flashinfer_status jit_record_parse(const char *line, struct jit_spec *spec, int32_t *arch);
 
 /* The folder of the disk cache; "" if there is none, or none that can be trusted. *why says what is wrong
  * with it, "" if nothing is. */

@@ -51,7 +51,7 @@ static flashinfer_status read_struct(void *out, size_t size, const void *in, con
     return FLASHINFER_OK;
 }
 
-static bool is_identifier(const char *name)
+bool jit_is_identifier(const char *name)
 {
     if (!name || !(isalpha((unsigned char)*name) || *name == '_') || strlen(name) > 60)
         return false;
@@ -83,7 +83,7 @@ flashinfer_status flashinfer_kernel_create(const struct flashinfer_kernel_source
         return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: out is NULL");
     *out = NULL;
     TRY(read_struct(&s, sizeof s, source, "flashinfer_kernel_create: source"));
-    if (!is_identifier(s.name))
+    if (!jit_is_identifier(s.name))
         return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: name is \"%s\", must be a C identifier of at most 60 "
                     "characters", s.name ? s.name : "");
     if (!s.cuda && !s.cpu)
@@ -91,7 +91,7 @@ flashinfer_status flashinfer_kernel_create(const struct flashinfer_kernel_source
     for (; s.constants && s.constants[n]; n++) {
         if (n == FLASHINFER_KERNEL_MAX_CONSTANTS)
             return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: kernel %s has more than %d constants", s.name, n);
-        if (!is_identifier(s.constants[n]))
+        if (!jit_is_identifier(s.constants[n]))
             return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: constants[%d] of kernel %s is \"%s\", must be a C "
                         "identifier", n, s.name, s.constants[n]);
         description.constants[n] = s.constants[n];

@@ -73,6 +73,7 @@ static flashinfer_status make_from(struct jit_job *job, struct text *binary, int
     jit_cache_file(job, path, sizeof path);
     if (jit_cache_read(job, binary)) {
         TRY(jit_load_code(job, binary, path, code));
+        jit_cache_used(path);
         atomic_fetch_add(&statistics.loaded, 1);
         atomic_fetch_add(&statistics.load_ns, (uint64_t)(clock_ns() - begin));
         return FLASHINFER_OK;
@@ -105,6 +106,8 @@ static flashinfer_status make(const struct jit_spec *spec, const struct device *
     struct text binary = {0};
     TRY(jit_job_begin(spec, device, &job));
     flashinfer_status status = make_from(&job, &binary, begin, code);
+    if (!status)
+        jit_record(spec, device);
     text_free(&binary);
     jit_job_end(&job);
     return status;
@@ -185,6 +188,17 @@ flashinfer_status jit_cache_path(const struct jit_spec *spec, const struct devic
     struct jit_job job;
     TRY(jit_job_begin(spec, device, &job));
     jit_cache_file(&job, path, size);
+    jit_job_end(&job);
+    return FLASHINFER_OK;
+}
+
+flashinfer_status jit_is_cached(const struct jit_spec *spec, const struct device *device, bool *out)
+{
+    struct jit_job job;
+    struct text binary = {0};
+    TRY(jit_job_begin(spec, device, &job));
+    *out = jit_cache_read(&job, &binary);
+    text_free(&binary);
     jit_job_end(&job);
     return FLASHINFER_OK;
 }
