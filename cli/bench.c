@@ -4,15 +4,15 @@
 #include "harness/reproduce.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 #include "cli/crash.h"
 #include "cli/options.h"
+#include "cli/progress.h"
 #include "cli/table.h"
 
 struct output {
     struct table *table;
-    bool json, progress;
+    bool json;
 };
 
 static void trying(void *context, const char *command)
@@ -31,11 +31,11 @@ static void report_time(void *context, const struct bench_result *r)
     const struct output *out = context;
     double rate = r->seconds > 0 ? r->bytes / r->seconds : -1,
            operations = r->seconds > 0 && r->operations > 0 ? r->operations / r->seconds : -1;
-    if (out->progress)
-        fprintf(stderr, "\r\033[K%s %s %s", r->op, r->row, r->shape);
-    if (r->why && !out->json)
-        printf("FAIL %s %s, shape %s on %s: %s\n", r->op, r->row, r->shape,
-               reproduce_device(r->device->id.device_type), r->why);
+    progress_show(0, 0, "%s %s %s", r->op, r->row, r->shape);
+    if (r->why && !out->json) {
+        progress_clear();
+        printf("FAIL %s %s, shape %s on %s: %s\n", r->op, r->row, r->shape, reproduce_device(r->device->id.device_type), r->why);
+    }
     table_text(out->table, "op", r->op);
     table_text(out->table, "kernel", r->row);
     table_text(out->table, "device", reproduce_device(r->device->id.device_type));
@@ -99,13 +99,11 @@ static flashinfer_status compile(const struct options *options, struct output *o
     if (options->cpu || !options->device_given)
         status = bench_compile(options->op, options->kernel, false, 0, report_compiled, out, failures);
     if (!status && (options->cuda || !options->device_given))
-        status =
-            bench_compile(options->op, options->kernel, true, options->arch, report_compiled, out, failures);
+        status = bench_compile(options->op, options->kernel, true, options->archs[0], report_compiled, out, failures);
     return status;
 }
 
-static flashinfer_status measure(const struct options *options, const struct device *device,
-                                 struct output *out, int *failures)
+static flashinfer_status measure(const struct options *options, const struct device *device, struct output *out, int *failures)
 {
     const struct bench_options bench = {.kernel = options->kernel,
                                         .shape = options->shape,
@@ -134,29 +132,19 @@ static flashinfer_status measure_all(const struct options *options, struct outpu
         TRY(device_get((DLDevice){kDLCPU, 0}, &cpu));
         TRY(measure(options, cpu, out, failures));
     }
-    return cuda && (options->cuda || !options->device_given) ? measure(options, cuda, out, failures)
-                                                             : FLASHINFER_OK;
+    return cuda && (options->cuda || !options->device_given) ? measure(options, cuda, out, failures) : FLASHINFER_OK;
 }
 
-static int run(int argc, char **argv)
+static int run(const struct options *options)
 {
-    struct options options;
     int failures = 0;
-    int code = options_parse(&command_bench, argc, argv,
-                             "device kernel seed shape require arch refcheck no-refcheck overhead compile",
-                             true, true, &options);
-    if (code >= 0)
-        return code;
-    if (options.kernel && !options_has_kernel(&options))
-        return usage_error(&command_bench, "no op that was asked for has a kernel \"%s\"", options.kernel);
-    struct output out = {.table = table_open(options.json),
-                         .json = options.json,
-                         .progress = isatty(STDERR_FILENO) && !options.json};
+    struct output out = {.table = table_open(options->json), .json = options->json};
+    if (options->archs[0] && options->archs[1])
+        return usage_error(&command_bench, "--arch: one architecture");
+    progress_watch_compiler();
     crash_watch();
-    flashinfer_status status =
-        options.compile ? compile(&options, &out, &failures) : measure_all(&options, &out, &failures);
-    if (out.progress)
-        fputs("\r\033[K", stderr);
+    flashinfer_status status = options->compile ? compile(options, &out, &failures) : measure_all(options, &out, &failures);
+    progress_clear();
     table_close(out.table);
     return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
 }
@@ -164,35 +152,35 @@ static int run(int argc, char **argv)
 const struct command command_bench = {
     .name = "bench",
     .summary = "time every kernel",
-    .help =
-        "usage: flashinfer bench [OPTION...] [OP...] [NAME=VALUE...] [-- -ARGUMENT...]\n\n"
-        "Times each kernel that serves the named shapes of each OP (default: every op), after comparing what "
-        "it writes with the\n"
-        "reference. Calls take copies of the tensors in turn, larger together than three times the "
-        "last-level cache. On a GPU they are\n"
-        "nodes of a graph between two events. Prints the median of one call, the bytes that it must move and "
-        "the floating-point\n"
-        "operations that it must do per second, and the share of what a large copy moves on this machine.\n\n"
-        "NAME=VALUE times the first named shape with that dimension, number, enum or dtype instead.\n\n"
-        "OPTIONS\n"
-        "  --device cpu|cuda|all  default all: the CPU, and a GPU if there is one\n"
-        "  --require cuda         fail if there is no GPU\n"
-        "  --kernel NAME          this kernel only\n"
-        "  --shape NAME           this named shape only\n"
-        "  --seed N               the random problem of seed N instead\n"
-        "  --no-refcheck          do not compare with the reference first (default: --refcheck)\n"
-        "  --overhead             instead: a whole call (its checks, the choice of a kernel) beside the bare "
-        "launch in its end, for the\n"
-        "                         smallest named shape, host time per call; on a CPU with one thread\n"
-        "  --compile              instead: seconds to compile each kernel with an empty cache, and to load "
-        "it from the disk\n"
-        "  --arch N               with --compile: the architecture where there is no GPU; default 90\n"
-        "  --json                 one object a line, with more figures: percentiles, bytes, operations, the "
-        "machine\n"
-        "  --help                 this text\n\n"
-        "EXAMPLES\n"
-        "  flashinfer bench rmsnorm --device cpu\n"
-        "  flashinfer bench mm m=16 n=4096 k=4096 dtype=bf16\n"
-        "  flashinfer bench --overhead rmsnorm\n\n" EXIT_CODES_HELP,
+    .operands_text = "[OP...] [NAME=VALUE...] [-- -ARGUMENT...]",
+    .operands = OPERANDS_OPS_VALUES,
+    .description =
+        "Times each kernel that serves the named shapes of each OP (default: every op), after comparing what it writes with the "
+        "reference. Calls take copies of the tensors in turn, larger together than three times the last-level cache. On a GPU "
+        "they are "
+        "nodes of a graph between two events. Prints the median of one call, the bytes that it must move and the floating-point "
+        "operations "
+        "that it must do per second, and the share of what a large copy moves on this machine.\n\n"
+        "NAME=VALUE times the first named shape with that dimension, number, enum or dtype instead.",
+    .options =
+        (const struct command_option[]){
+            {OPTION_DEVICE, "default all: the CPU, and a GPU if there is one"},
+            {OPTION_REQUIRE, "fail if there is no GPU"},
+            {OPTION_KERNEL, "this kernel only"},
+            {OPTION_SHAPE, "this named shape only"},
+            {OPTION_SEED, "the random problem of seed N instead"},
+            {OPTION_NO_REFCHECK, "do not compare with the reference first"},
+            {OPTION_REFCHECK, "compare first, which is the default"},
+            {OPTION_OVERHEAD,
+             "instead: a whole call (its checks, the choice of a kernel) beside the bare launch in its end, for the smallest "
+             "named shape, host time per call; on a CPU with one thread"},
+            {OPTION_COMPILE, "instead: seconds to compile each kernel with an empty cache, and to load it from the disk"},
+            {OPTION_ARCH, "with --compile: the architecture where there is no GPU; default 90"},
+            {OPTION_END, NULL}},
+    .json = "more figures: percentiles, bytes, operations, the machine",
+    .environment = (const char *const[]){"FLASHINFER_CACHE_DIR", "FLASHINFER_NUM_THREADS", NULL},
+    .examples = "flashinfer bench rmsnorm --device cpu\n"
+                "flashinfer bench mm m=16 n=4096 k=4096 dtype=bf16\n"
+                "flashinfer bench --overhead rmsnorm\n",
     .run = run,
 };

@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/crash.h"
 #include "cli/options.h"
+#include "cli/progress.h"
 #include "cli/table.h"
 
 enum { DEFAULT_PROBLEMS = 40, MAX_TALLIES = 64, MAX_BLOCKS = 3 };
@@ -23,23 +23,16 @@ struct tally {
 
 struct output {
     struct table *table;
-    bool json, progress;
+    bool json;
     struct tally tally[MAX_TALLIES]; /* of the op at hand */
     int num_tallies;
 };
 
 static void trying(void *context, const char *command)
 {
-    const struct output *out = context;
+    (void)context;
     crash_attempt(command);
-    if (out->progress)
-        fprintf(stderr, "\r\033[K%.*s", 100, command);
-}
-
-static void clear_progress(const struct output *out)
-{
-    if (out->progress)
-        fputs("\r\033[K", stderr);
+    progress_show(0, 0, "%s", command);
 }
 
 /* Counts it. True if so many were printed already that this one is not. */
@@ -60,9 +53,8 @@ static void end_op(struct output *out, const struct op *op)
     for (int i = 0; i < out->num_tallies && !out->json; i++) {
         const struct tally *t = &out->tally[i];
         if (t->failures > MAX_BLOCKS)
-            printf("FAIL %s%s%s\n     and %d more of this %s (--json prints all)\n", op->name,
-                   t->row ? " " : "", t->row ? t->row : "", t->failures - MAX_BLOCKS,
-                   t->row ? "kernel" : "op");
+            printf("FAIL %s%s%s\n     and %d more of this %s (--json prints all)\n", op->name, t->row ? " " : "",
+                   t->row ? t->row : "", t->failures - MAX_BLOCKS, t->row ? "kernel" : "op");
     }
     out->num_tallies = 0;
 }
@@ -71,7 +63,7 @@ static void failed(void *context, const struct check_failure *f)
 {
     struct output *out = context;
     bool enough = is_enough(out, f->row);
-    clear_progress(out);
+    progress_clear();
     if (out->json) {
         struct table *table = table_open(true);
         table_text(table, "type", "failure");
@@ -100,8 +92,8 @@ static void covered(void *context, const struct check_coverage *c)
     char why[CHECK_MAX_REASONS * (CHECK_REASON + 16)] = "";
     size_t length = 0;
     for (int i = 0; i < CHECK_MAX_REASONS && c->skipped[i].count; i++)
-        length += (size_t)snprintf(why + length, sizeof why - length, "%s%d x %s", i ? "; " : "",
-                                   c->skipped[i].count, c->skipped[i].text);
+        length += (size_t)snprintf(why + length, sizeof why - length, "%s%d x %s", i ? "; " : "", c->skipped[i].count,
+                                   c->skipped[i].text);
     if (out->json)
         table_text(out->table, "type", "coverage");
     table_text(out->table, "op", c->op);
@@ -116,8 +108,7 @@ static void covered(void *context, const struct check_coverage *c)
     table_end_row(out->table);
 }
 
-static flashinfer_status check_ops(const struct options *options, struct output *out,
-                                   struct check_counts *counts)
+static flashinfer_status check_ops(const struct options *options, struct output *out, struct check_counts *counts)
 {
     const struct check_options check = {
         .cpu = options->cpu || !options->device_given,
@@ -132,8 +123,7 @@ static flashinfer_status check_ops(const struct options *options, struct output 
                                       : DEFAULT_PROBLEMS,
         .max_elements = options->all ? 0 : DEFAULT_MAX_ELEMENTS,
     };
-    const struct check_events events = {
-        .context = out, .trying = trying, .failed = failed, .covered = covered};
+    const struct check_events events = {.context = out, .trying = trying, .failed = failed, .covered = covered};
     flashinfer_status status = FLASHINFER_OK;
     for (int i = 0; options->op[i] && !status; i++) {
         status = check_op(options->op[i], &check, &events, counts);
@@ -142,26 +132,18 @@ static flashinfer_status check_ops(const struct options *options, struct output 
     return status;
 }
 
-static int run(int argc, char **argv)
+static int run(const struct options *options)
 {
-    struct options options;
     struct check_counts counts = {0};
-    int code = options_parse(&command_check, argc, argv, "device kernel seed problems shape require all",
-                             true, true, &options);
-    if (code >= 0)
-        return code;
-    if (options.kernel && !options_has_kernel(&options))
-        return usage_error(&command_check, "no op that was asked for has a kernel \"%s\"", options.kernel);
-    struct output out = {.table = table_open(options.json),
-                         .json = options.json,
-                         .progress = isatty(STDERR_FILENO) && !options.json};
+    struct output out = {.table = table_open(options->json), .json = options->json};
+    progress_watch_compiler();
     crash_watch();
-    flashinfer_status status = check_ops(&options, &out, &counts);
-    clear_progress(&out);
+    flashinfer_status status = check_ops(options, &out, &counts);
+    progress_clear();
     table_close(out.table);
     if (status)
         return exit_with(status);
-    if (options.json) {
+    if (options->json) {
         struct table *total = table_open(true);
         table_text(total, "type", "total");
         table_integer(total, "trials", counts.trials);
@@ -171,8 +153,7 @@ static int run(int argc, char **argv)
         table_end_row(total);
         table_close(total);
     } else {
-        printf("%d trials, %d calls to be refused, %d failures", counts.trials, counts.refusals,
-               counts.failures);
+        printf("%d trials, %d calls to be refused, %d failures", counts.trials, counts.refusals, counts.failures);
         printf(counts.left_out ? ", %d large shapes left out (--all checks them)\n" : "\n", counts.left_out);
     }
     return counts.failures ? EXIT_FAILED : EXIT_FINE;
@@ -181,34 +162,35 @@ static int run(int argc, char **argv)
 const struct command command_check = {
     .name = "check",
     .summary = "compare every kernel with its reference",
-    .help = "usage: flashinfer check [OPTION...] [OP...] [NAME=VALUE...] [-- -ARGUMENT...]\n\n"
-            "Makes problems from the declaration of each OP (default: every op): its named shapes, and "
-            "random ones with odd sizes,\n"
-            "strides, addresses and optional arguments. Each problem is run by every kernel that serves it, "
-            "not only by the one that\n"
-            "would be chosen, twice, and compared with a float64 reference. Outputs must be right within the "
-            "error that the reference\n"
-            "allows, written in full and the same bits both times; memory around and between tensors must "
-            "stay as it was. Then every\n"
-            "rule and every argument is violated, which must be refused by a sentence that names it. A "
-            "kernel that no problem reaches\n"
-            "is a failure. At the end a table says what was tried, what ran, how often the outputs had to be the reference's very bits "
-            "and\nso the same on CPU and GPU (exact), and why the rest did not run.\n\n"
-            "NAME=VALUE fixes a dimension, number, enum or dtype (dtype=bf16, ARGUMENT:dtype=f16) in every "
-            "problem; -ARGUMENT, after --,\n"
-            "leaves an optional argument out.\n\n"
-            "OPTIONS\n"
-            "  --device cpu|cuda|all  where to run; default all: the CPU, and a GPU if there is one\n"
-            "  --require cuda         fail if there is no GPU\n"
-            "  --kernel NAME          this kernel only\n"
-            "  --shape NAME           this named shape only\n"
-            "  --seed N               only the random problem of seed N (with --problems M: of N to N+M-1)\n"
-            "  --problems N           random problems for each op; default 40\n"
-            "  --all                  named shapes of more than 20 million elements too\n"
-            "  --json                 one object a line; type: failure, coverage or total\n"
-            "  --help                 this text\n\n"
-            "EXAMPLES\n"
-            "  flashinfer check rmsnorm --device cpu\n"
-            "  flashinfer check mm --seed 17 --problems 100 dtype=bf16\n\n" EXIT_CODES_HELP,
+    .operands_text = "[OP...] [NAME=VALUE...] [-- -ARGUMENT...]",
+    .operands = OPERANDS_OPS_VALUES,
+    .description = "Makes problems from the declaration of each OP (default: every op): its named shapes, and random ones with "
+                   "odd sizes, strides, "
+                   "addresses and optional arguments. Each problem is run by every kernel that serves it, not only by the one "
+                   "that would be chosen, "
+                   "twice, and compared with a float64 reference. Outputs must be right within the error that the reference "
+                   "allows, written in full "
+                   "and the same bits both times; memory around and between tensors must stay as it was. Then every rule and "
+                   "every argument is "
+                   "violated, which must be refused by a sentence that names it. A kernel that no problem reaches is a failure. "
+                   "At the end a table "
+                   "says what was tried, what ran, how often the outputs had to be the reference's very bits and so the same on CPU and GPU "
+                    "(exact), and why the rest did not run.\n\n"
+                   "NAME=VALUE fixes a dimension, number, enum or dtype (dtype=bf16, ARGUMENT:dtype=f16) in every problem; "
+                   "-ARGUMENT, after --, leaves "
+                   "an optional argument out.",
+    .options =
+        (const struct command_option[]){{OPTION_DEVICE, "where to run; default all: the CPU, and a GPU if there is one"},
+                                        {OPTION_REQUIRE, "fail if there is no GPU"},
+                                        {OPTION_KERNEL, "this kernel only"},
+                                        {OPTION_SHAPE, "this named shape only"},
+                                        {OPTION_SEED, "only the random problem of seed N (with --problems M: of N to N+M-1)"},
+                                        {OPTION_PROBLEMS, "random problems for each op; default 40"},
+                                        {OPTION_ALL, "named shapes of more than 20 million elements too"},
+                                        {OPTION_END, NULL}},
+    .json = "type (failure, coverage or total) and what belongs to it",
+    .environment = (const char *const[]){"FLASHINFER_CACHE_DIR", "FLASHINFER_NUM_THREADS", NULL},
+    .examples = "flashinfer check rmsnorm --device cpu\n"
+                "flashinfer check mm --seed 17 --problems 100 dtype=bf16\n",
     .run = run,
 };

@@ -23,8 +23,7 @@ static void print_dtypes(const struct op_arg *arg)
 
 static void print_argument(const struct op_arg *arg)
 {
-    static const char *const kinds[] = {"",     "in",    "out",  "inout", "number", "int",
-                                        "enum", "dtype", "text", "plan",  "comm"};
+    static const char *const kinds[] = {"", "in", "out", "inout", "number", "int", "enum", "dtype", "text", "plan", "comm"};
     printf("  %-24s %-7s", arg->name, kinds[arg->kind]);
     print_dtypes(arg);
     if (arg->shape)
@@ -57,8 +56,7 @@ static void print_dimensions(const struct program *program)
             }
         bool noted = program->symbol[i].plan_symbol >= 0 || (i >= program->num_dims && i != program->rows);
         if (noted)
-            printf("%s%s", *separator == ' ' ? " (" : "; ",
-                   program->symbol[i].plan_symbol >= 0 ? "of the plan" : "not in DIMS");
+            printf("%s%s", *separator == ' ' ? " (" : "; ", program->symbol[i].plan_symbol >= 0 ? "of the plan" : "not in DIMS");
         if (noted || *separator == ',')
             putchar(')');
         before = ", ";
@@ -126,59 +124,46 @@ static int explain_on(const struct options *options, const struct device *device
     return exit_with(status);
 }
 
-static int run(int argc, char **argv)
+static int run(const struct options *options)
 {
-    struct options options;
-    int code = options_parse(&command_explain, argc, argv, "device arch", true, true, &options);
-    if (code >= 0)
-        return code;
-    if (options.num_named != 1)
+    struct devices devices;
+    int code = EXIT_FINE;
+    if (options->num_named != 1)
         return usage_error(&command_explain, "name one op");
-    if (!options.json)
-        print_declaration(options.op[0]);
-    flashinfer_status valid = op_validate(options.op[0]);
-    if (valid)
-        return exit_with(valid);
-    struct device imagined;
-    const struct device *device;
-    if (options.arch) {
-        flashinfer_status status = device_imagine(options.arch, &imagined);
-        return status ? exit_with(status) : explain_on(&options, &imagined);
-    }
-    code = EXIT_FINE;
-    if (options.cpu || !options.device_given) {
-        flashinfer_status status = device_get((DLDevice){kDLCPU, 0}, &device);
-        code = status ? exit_with(status) : explain_on(&options, device);
-    }
-    if (!options.cuda && options.device_given)
-        return code;
-    flashinfer_status status = device_get((DLDevice){kDLCUDA, 0}, &device);
+    if (!options->json)
+        print_declaration(options->op[0]);
+    flashinfer_status status = op_validate(options->op[0]);
+    if (!status)
+        status = devices_wanted(options, &devices);
     if (status)
-        return options.cuda ? exit_with(status) : code;
-    int second = explain_on(&options, device);
-    return second > code ? second : code;
+        return exit_with(status);
+    for (int i = 0; devices.device[i]; i++) {
+        int next = explain_on(options, devices.device[i]);
+        code = next > code ? next : code;
+    }
+    return code;
 }
 
 const struct command command_explain = {
     .name = "explain",
     .summary = "say what an op takes, and which kernels serve a call",
-    .help =
-        "usage: flashinfer explain [OPTION...] OP [NAME=VALUE...] [-- -ARGUMENT...]\n\n"
-        "Prints the declaration of OP: arguments with dtypes and shapes, rules, named shapes. Then, for a "
-        "call with the given\n"
-        "dimensions, each row of its kernel table in order of preference: whether it serves the call, and "
-        "why not, or what is\n"
-        "compiled for it and how much workspace it needs. The first row that serves is chosen.\n\n"
-        "NAME=VALUE gives a dimension, number, enum or dtype (dtype=bf16, ARGUMENT:dtype=f16); -ARGUMENT, "
-        "after --, leaves an optional\n"
-        "argument out. What is not given is as in the op's first named shape.\n\n"
-        "OPTIONS\n"
-        "  --device cpu|cuda|all  default all: the CPU, and a GPU if there is one\n"
-        "  --arch N               a CUDA device of that architecture (90: sm_90), which need not be there\n"
-        "  --json                 one row of the kernel table a line\n"
-        "  --help                 this text\n\n"
-        "EXAMPLES\n"
-        "  flashinfer explain rmsnorm\n"
-        "  flashinfer explain mm --arch 90 m=16 n=4096 k=4096 dtype=bf16\n\n" EXIT_CODES_HELP,
+    .operands_text = "OP [NAME=VALUE...] [-- -ARGUMENT...]",
+    .operands = OPERANDS_OPS_VALUES,
+    .description = "Prints the declaration of OP: arguments with dtypes and shapes, rules, named shapes. Then, for a call with "
+                   "the given dimensions, "
+                   "each row of its kernel table in order of preference: whether it serves the call, and why not, or what is "
+                   "compiled for it and how "
+                   "much workspace it needs. The first row that serves is chosen.\n\n"
+                   "NAME=VALUE gives a dimension, number, enum or dtype (dtype=bf16, ARGUMENT:dtype=f16); -ARGUMENT, after --, "
+                   "leaves an optional "
+                   "argument out. What is not given is as in the op's first named shape.",
+    .options =
+        (const struct command_option[]){{OPTION_DEVICE, "default all: the CPU, and a GPU if there is one"},
+                                        {OPTION_ARCH, "CUDA devices of these architectures (90: sm_90), which need not be there"},
+                                        {OPTION_END, NULL}},
+    .json = "one row of the kernel table",
+    .examples = "flashinfer explain rmsnorm\n"
+                "flashinfer explain mm --arch 90 m=16 n=4096 k=4096 dtype=bf16\n"
+                "flashinfer explain rmsnorm --device cpu -- -weight\n",
     .run = run,
 };

@@ -17,10 +17,8 @@ static json_t *dtype_names(uint32_t set)
 
 static json_t *describe_argument(const struct op_arg *arg)
 {
-    static const char *const kinds[] = {"",     "in",    "out",  "inout", "number", "int",
-                                        "enum", "dtype", "text", "plan",  "comm"};
-    json_t *object = json_pack("{s:s, s:s, s:b}", "name", arg->name, "kind", kinds[arg->kind], "optional",
-                               arg->flags & OPTIONAL);
+    static const char *const kinds[] = {"", "in", "out", "inout", "number", "int", "enum", "dtype", "text", "plan", "comm"};
+    json_t *object = json_pack("{s:s, s:s, s:b}", "name", arg->name, "kind", kinds[arg->kind], "optional", arg->flags & OPTIONAL);
     if (arg->shape)
         json_object_set_new(object, "shape", json_string(arg->shape));
     if (arg->dtype.set)
@@ -41,39 +39,36 @@ static void print_json(const struct op *op)
         json_array_append_new(kernels, json_string(row->name));
     for (const char *const *rule = op->rules; rule && *rule; rule++)
         json_array_append_new(rules, json_string(*rule));
-    json_t *object =
-        json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "name", op->name, "family", op->family, "summary",
-                  op->summary, "arguments", arguments, "rules", rules, "kernels", kernels);
+    json_t *object = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "name", op->name, "family", op->family, "summary", op->summary,
+                               "arguments", arguments, "rules", rules, "kernels", kernels);
     json_dumpf(object, stdout, 0);
     putchar('\n');
     json_decref(object);
 }
 
-static int run(int argc, char **argv)
+static int run(const struct options *options)
 {
-    struct options options;
-    int code = options_parse(&command_list, argc, argv, "", true, false, &options), width = 0;
-    if (code >= 0)
-        return code;
-    for (int i = 0; options.op[i]; i++)
-        width = (int)strlen(options.op[i]->name) > width ? (int)strlen(options.op[i]->name) : width;
-    for (int i = 0; options.op[i]; i++)
-        if (options.json)
-            print_json(options.op[i]);
+    int width = 0;
+    for (int i = 0; options->op[i]; i++)
+        width = (int)strlen(options->op[i]->name) > width ? (int)strlen(options->op[i]->name) : width;
+    for (int i = 0; options->op[i]; i++)
+        if (options->json)
+            print_json(options->op[i]);
         else
-            printf("%-*s  %-10s  %s\n", width, options.op[i]->name, options.op[i]->family,
-                   options.op[i]->summary);
+            printf("%-*s  %-10s  %s\n", width, options->op[i]->name, options->op[i]->family, options->op[i]->summary);
     return EXIT_FINE;
 }
 
 const struct command command_list = {
     .name = "list",
     .summary = "list the ops",
-    .help = "usage: flashinfer list [--json] [OP...]\n\n"
-            "Prints one op a line: its name, its family and what it does. `flashinfer explain OP` says more "
-            "of one op.\n\n"
-            "OPTIONS\n"
-            "  --json   one object a line, with arguments, rules and kernels\n"
-            "  --help   this text\n\n" EXIT_CODES_HELP,
+    .operands_text = "[OP...]",
+    .operands = OPERANDS_OPS,
+    .description =
+        "Prints one op a line (default: every op): its name, its family and what it does. `flashinfer explain OP` says more "
+        "of one op.",
+    .json = "name, family, summary, arguments, rules, kernels",
+    .examples = "flashinfer list\n"
+                "flashinfer list --json rmsnorm\n",
     .run = run,
 };

@@ -1,28 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finds the subcommand. */
+/* Finds the subcommand and runs it. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/command.h"
+#include "cli/nearest.h"
 
-static const struct command *const commands[] = {
-    &command_list,  &command_explain,     &command_check,   &command_bench,
-    &command_specs, &command_show_config, &command_version,
+static const struct command command_clear_cache = {
+    .name = "clear-cache", .summary = "the same as cache clear", .alias_of = "cache clear"};
+
+const struct command *const commands[] = {
+    &command_list,          &command_explain,      &command_check,
+    &command_bench,         &command_specs,        &command_compile,
+    &command_cache_list,    &command_cache_verify, &command_cache_prune,
+    &command_cache_clear,   &command_clear_cache,  &command_list_modules,
+    &command_module_status, &command_show_config,  &command_completion,
+    &command_help,          &command_version,      NULL,
 };
 
-enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
-
-static void print_help(FILE *out)
+/* Whether the words begin with the command's name; how many they are. */
+static int words_of(const struct command *command, int count, char *const *words)
 {
-    fputs("usage: flashinfer COMMAND [OPTION...] [ARGUMENT...]\n\n"
-          "Looks into, checks and times the kernels of the flashinfer library.\n\nCOMMANDS\n",
-          out);
-    for (int i = 0; i < NUM_COMMANDS; i++)
-        fprintf(out, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\n`flashinfer COMMAND --help` describes a command. Environment variables: see `flashinfer "
-          "show-config`.\n\n" EXIT_CODES_HELP,
-          out);
+    const char *second = strchr(command->name, ' ');
+    size_t first = second ? (size_t)(second - command->name) : strlen(command->name);
+    if (count < 1 || strlen(words[0]) != first || memcmp(words[0], command->name, first))
+        return 0;
+    return !second ? 1 : count > 1 && !strcmp(words[1], second + 1) ? 2 : 0;
+}
+
+const struct command *command_find(int count, char *const *words, int *used)
+{
+    for (int i = 0; commands[i]; i++) {
+        if (!(*used = words_of(commands[i], count, words)))
+            continue;
+        for (int k = 0; commands[i]->alias_of && commands[k]; k++)
+            if (!strcmp(commands[k]->name, commands[i]->alias_of))
+                return commands[k];
+        return commands[i];
+    }
+    return NULL;
 }
 
 int exit_with(flashinfer_status status)
@@ -32,6 +48,7 @@ int exit_with(flashinfer_status status)
     fprintf(stderr, "flashinfer: %s\n", flashinfer_last_error());
     switch (status) {
     case FLASHINFER_INVALID:
+    case FLASHINFER_IO:
         return EXIT_USAGE;
     case FLASHINFER_UNSUPPORTED:
     case FLASHINFER_NO_DRIVER:
@@ -53,21 +70,57 @@ int usage_error(const struct command *command, const char *format, ...)
     return EXIT_USAGE;
 }
 
-int main(int argc, char **argv)
+static bool is_group(const char *word)
 {
-    const char *name = argc > 1 ? argv[1] : NULL;
-    if (!name) {
-        print_help(stderr);
-        return EXIT_USAGE;
-    }
-    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
-        print_help(stdout);
+    size_t length = strlen(word);
+    for (int i = 0; commands[i]; i++)
+        if (!strncmp(commands[i]->name, word, length) && commands[i]->name[length] == ' ')
+            return true;
+    return false;
+}
+
+static int refuse(int count, char *const *words)
+{
+    char near[64];
+    bool group = is_group(words[0]), help = count > 1 && (!strcmp(words[1], "--help") || !strcmp(words[1], "-h"));
+    if (group && help) {
+        help_print_group(words[0]);
         return EXIT_FINE;
     }
-    if (!strcmp(name, "--version"))
-        name = command_version.name;
-    for (int i = 0; i < NUM_COMMANDS; i++)
-        if (!strcmp(name, commands[i]->name))
-            return commands[i]->run(argc - 1, argv + 1);
-    return usage_error(NULL, "there is no command \"%s\"", name);
+    if (group && count > 1)
+        return usage_error(NULL, "there is no command \"%s %s\"; `flashinfer %s --help` names all", words[0], words[1], words[0]);
+    if (group)
+        return usage_error(NULL, "%s is several commands; `flashinfer %s --help` names them", words[0], words[0]);
+    return usage_error(NULL, "there is no command \"%s\"%s", words[0], nearest_command(words[0], near, sizeof near));
+}
+
+/* What was printed must have arrived: a full disk behind standard output is no success. */
+static int end(int code)
+{
+    if (fflush(stdout) || ferror(stdout)) {
+        perror("flashinfer: standard output");
+        return code ? code : EXIT_USAGE;
+    }
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    int used;
+    if (argc < 2) {
+        fputs("usage: flashinfer COMMAND [OPTION...] [ARGUMENT...]\nTry `flashinfer --help`.\n", stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        help_print_all(false);
+        return end(EXIT_FINE);
+    }
+    if (!strcmp(argv[1], "--version"))
+        argv[1] = "version";
+    const struct command *command = command_find(argc - 1, argv + 1, &used);
+    if (!command)
+        return end(refuse(argc - 1, argv + 1));
+    int code = options_parse(command, argc - used, argv + used, &options);
+    return end(code >= 0 ? code : command->run(&options));
 }

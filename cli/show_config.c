@@ -46,13 +46,9 @@ static void add_devices(struct table *table)
     }
 }
 
-static int run(int argc, char **argv)
+static int run(const struct options *options)
 {
-    struct options options;
-    int code = options_parse(&command_show_config, argc, argv, "", false, false, &options);
-    if (code >= 0)
-        return code;
-    struct table *table = options.json ? table_open(true) : NULL;
+    struct table *table = options->json ? table_open(true) : NULL;
     char text[512];
     const char *name, *meaning, *value, *why;
     add(table, "version", flashinfer_version(), "of the library");
@@ -72,12 +68,11 @@ static int run(int argc, char **argv)
 const struct command command_show_config = {
     .name = "show-config",
     .summary = "print what the library found on this machine",
-    .help = "usage: flashinfer show-config [--json]\n\n"
-            "Prints the devices, compilers and cache that the library found, or why there are none, and "
-            "every environment variable\n"
-            "that it reads, with the value in force.\n\n"
-            "OPTIONS\n"
-            "  --json   one object a line: what, value, meaning\n"
-            "  --help   this text\n\n" EXIT_CODES_HELP,
+    .description =
+        "Prints the devices, compilers and cache that the library found, or why there are none, and every environment variable "
+        "that it reads, with the value in force.",
+    .json = "what, value, meaning",
+    .examples = "flashinfer show-config\n"
+                "flashinfer show-config --json | jq -r 'select(.what == \"cache\").value'\n",
     .run = run,
 };

@@ -5,13 +5,9 @@
 #include "cli/options.h"
 #include "cli/table.h"
 
-static int run(int argc, char **argv)
+static int run(const struct options *options)
 {
-    struct options options;
-    int code = options_parse(&command_version, argc, argv, "", false, false, &options);
-    if (code >= 0)
-        return code;
-    if (!options.json) {
+    if (!options->json) {
         printf("flashinfer %s\n", flashinfer_version());
         return EXIT_FINE;
     }
@@ -25,10 +21,7 @@ static int run(int argc, char **argv)
 const struct command command_version = {
     .name = "version",
     .summary = "print the library's version",
-    .help = "usage: flashinfer version [--json]\n\n"
-            "Prints the version of the library.\n\n"
-            "OPTIONS\n"
-            "  --json   {\"version\": ...}\n"
-            "  --help   this text\n\n" EXIT_CODES_HELP,
+    .description = "Prints the version of the library. `flashinfer --version` does the same.",
+    .json = "version",
     .run = run,
 };

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs every test and counts. Each step prints its own account; the last line is "N passed, N failed".
 #   usage: tests/run.sh BUILD [--gpu]
-# Unit tests (cmocka), checks of headers, symbols and declarations, every op against its reference (flashinfer check), every
+# Unit tests (cmocka), checks of headers, symbols and declarations, the command as a shell sees it, every op against its reference (flashinfer check), every
 # CUDA kernel compiled for every architecture (flashinfer specs), the example against an independent model.
 set -u
 build=$1
@@ -53,6 +53,11 @@ unit() { # FOLDER PROGRAM: counts the cases of a test
 echo 'Headers, symbols, sources'
 for script in tests/abi/*.sh tests/tree/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build"
+done
+
+echo 'The command'
+for script in tests/cli/*.sh; do
+    step "cli_$(basename "$script" .sh)" "$script" "$build"
 done
 
 FLASHINFER_TEST_MODEL=$(tools/fetch_model.sh) || { echo 'the model could not be fetched'; failed=$((failed + 1)); }

@@ -3,30 +3,20 @@
 #include "harness/specs.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/threads.h"
+#include "harness/spec_list.h"
 
 enum { MAX_ARCHS = 32 };
-
-struct item {
-    const struct op *op;
-    const struct op_kernel *row;
-    const char *shape;
-    struct jit_spec spec;
-    const struct device *device;
-};
 
 struct work {
     const struct specs_options *options;
     void (*report)(void *context, const struct specs_result *result);
     void *context;
     struct device devices[MAX_ARCHS];
-    struct item *items;
-    int count, room;
-    bool failed; /* no memory */
+    struct spec_list list;
     const struct op *op;
     const struct device *device;
     pthread_mutex_t mutex;
@@ -37,26 +27,10 @@ static void add(void *context, const struct op_kernel *row, const char *shape, c
 {
     struct work *w = context;
     const char *kernel = w->options->kernel;
-    if (spec->kernel->target != JIT_CUDA ||
-        (kernel && strcmp(kernel, row->name) && strcmp(kernel, spec->kernel->name)))
+    if (spec->kernel->target != JIT_CUDA || (kernel && strcmp(kernel, row->name) && strcmp(kernel, spec->kernel->name)))
         return;
-    for (int i = 0; i < w->count; i++)
-        if (w->items[i].device == w->device && !memcmp(&w->items[i].spec, spec, sizeof *spec))
-            return;
-    if (w->count == w->room) {
-        int room = w->room ? 2 * w->room : 64;
-        struct item *items = realloc(w->items, (size_t)room * sizeof *items);
-        if (!items) {
-            w->failed = true;
-            return;
-        }
-        w->items = items;
-        w->room = room;
-    }
-    struct item *item = &w->items[w->count++];
-    memset(item, 0, sizeof *item);
-    *item = (struct item){.op = w->op, .row = row, .shape = shape, .device = w->device};
-    memcpy(&item->spec, spec, sizeof *spec);
+    spec_list_add(&w->list,
+                  &(struct spec_item){.spec = *spec, .device = w->device, .op = w->op->name, .row = row->name, .shape = shape});
 }
 
 /* What no compiler sees is the same for every architecture: told for the first. */
@@ -88,8 +62,7 @@ static int number_before(const char *log, const char *unit)
 static void read_log(const char *log, struct specs_result *result)
 {
     result->registers = number_before(log, " registers");
-    result->spill_bytes =
-        number_before(log, " bytes spill stores") + number_before(log, " bytes spill loads");
+    result->spill_bytes = number_before(log, " bytes spill stores") + number_before(log, " bytes spill loads");
     result->smem_bytes = number_before(log, " bytes smem");
     result->stack_bytes = number_before(log, " bytes stack frame");
     if (result->spill_bytes)
@@ -101,13 +74,13 @@ static void read_log(const char *log, struct specs_result *result)
 static void compile(void *context, int part)
 {
     struct work *w = context;
-    const struct item *item = &w->items[part];
-    struct specs_result result = {.op = item->op->name,
-                                  .row = item->row->name,
+    const struct spec_item *item = &w->list.items[part];
+    struct specs_result result = {.op = item->op,
+                                  .row = item->row,
                                   .shape = item->shape,
                                   .kernel = item->spec.kernel->name,
                                   .arch = item->device->arch,
-                                  .total = w->count};
+                                  .total = w->list.count};
     char *log = NULL;
     specs_constants(&item->spec, result.constants, sizeof result.constants);
     if (jit_compile_only(&item->spec, item->device, &log, &result.seconds, &result.binary_bytes))
@@ -123,35 +96,23 @@ static void compile(void *context, int part)
 }
 
 flashinfer_status specs_compile(const struct specs_options *options,
-                                void (*report)(void *context, const struct specs_result *result),
-                                void *context, int *failures)
+                                void (*report)(void *context, const struct specs_result *result), void *context, int *failures)
 {
-    struct work w = {
-        .options = options, .report = report, .context = context, .mutex = PTHREAD_MUTEX_INITIALIZER};
-    int num_archs = 0;
-    for (int i = 0; device_archs[i] && num_archs < MAX_ARCHS; i++) {
-        if (options->arch && options->arch != device_archs[i])
-            continue;
-        struct device *device = &w.devices[num_archs++];
-        TRY(device_imagine(device_archs[i], device));
+    struct work w = {.options = options, .report = report, .context = context, .mutex = PTHREAD_MUTEX_INITIALIZER};
+    for (int i = 0; options->archs[i] && i < MAX_ARCHS; i++) {
+        struct device *device = &w.devices[i];
+        TRY(device_imagine(options->archs[i], device));
         w.device = device;
         for (const struct op *const *op = options->ops; *op; op++) {
             w.op = *op;
-            specs_walk(&(struct specs_walk){.op = *op,
-                                            .device = device,
-                                            .all_dtypes = options->all_dtypes,
-                                            .context = &w,
-                                            .found = add,
-                                            .failed = refuse});
+            specs_walk(&(struct specs_walk){
+                .op = *op, .device = device, .all_dtypes = options->all_dtypes, .context = &w, .found = add, .failed = refuse});
         }
     }
-    flashinfer_status status =
-        num_archs == 0 ? fail(FLASHINFER_INVALID, "kernels are not compiled for sm_%d", options->arch)
-        : w.failed     ? fail(FLASHINFER_MEMORY, "no memory for the list of kernels")
-                       : FLASHINFER_OK;
+    flashinfer_status status = w.list.failed ? fail(FLASHINFER_MEMORY, "no memory for the list of kernels") : FLASHINFER_OK;
     if (!status)
-        threads_run(compile, &w, w.count, options->threads);
+        threads_run(compile, &w, w.list.count, options->threads);
     *failures = w.failures;
-    free(w.items);
+    spec_list_free(&w.list);
     return status;
 }

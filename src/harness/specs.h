@@ -10,7 +10,7 @@
 struct specs_options {
     const struct op *const *ops; /* NULL-terminated */
     const char *kernel;          /* of this kernel (row or source) only; NULL: all */
-    int arch;                    /* this one only; 0: all of device_archs */
+    const int32_t *archs;        /* ended by 0 */
     bool all_dtypes;             /* every dtype that the declarations allow in place of those of the shapes */
     int threads;                 /* compile at once; 0: as many as there are processors */
 };
@@ -30,8 +30,7 @@ struct specs_result {
 /* Reports each distinct specialisation once, from one thread at a time. *failures counts those that are
  * wrong. */
 flashinfer_status specs_compile(const struct specs_options *options,
-                                void (*report)(void *context, const struct specs_result *result),
-                                void *context, int *failures);
+                                void (*report)(void *context, const struct specs_result *result), void *context, int *failures);
 
 /* "T=bf16 VEC=8" */
 void specs_constants(const struct jit_spec *spec, char *text, size_t size);
@@ -40,6 +39,8 @@ struct specs_walk {
     const struct op *op;
     const struct device *device;
     bool all_dtypes;
+    bool chosen_only;   /* the first row that serves a call, which is the one it takes */
+    const char *kernel; /* only the row of this name; NULL: all */
     void *context;
     /* For each spec of each row that a named shape leads to on that device. */
     void (*found)(void *context, const struct op_kernel *row, const char *shape, const struct jit_spec *spec);
@@ -48,5 +49,8 @@ struct specs_walk {
 };
 
 void specs_walk(const struct specs_walk *walk);
+
+/* For one call: `values` as in op->shapes, the rest as in the first named shape. UNSUPPORTED if no row serves it. */
+flashinfer_status specs_walk_values(const struct specs_walk *walk, const char *values);
 
 #endif

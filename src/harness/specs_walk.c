@@ -17,23 +17,34 @@ void specs_constants(const struct jit_spec *spec, char *text, size_t size)
     text[0] = 0;
     for (int i = 0; i < JIT_MAX_CONSTANTS && spec->kernel->constants[i] && length < size; i++) {
         const char *name = spec->kernel->constants[i], *gap = i ? " " : "";
-        length += takes_text(name) ? (size_t)snprintf(text + length, size - length, "%s%.*s=%s", gap,
-                                                      (int)strlen(name) - 6, name,
+        length += takes_text(name) ? (size_t)snprintf(text + length, size - length, "%s%.*s=%s", gap, (int)strlen(name) - 6, name,
                                                       dtype_name((enum dtype)spec->constant[i]))
-                                   : (size_t)snprintf(text + length, size - length, "%s%s=%d", gap, name,
-                                                      (int)spec->constant[i]);
+                                   : (size_t)snprintf(text + length, size - length, "%s%s=%d", gap, name, (int)spec->constant[i]);
     }
 }
 
-static void walk_call(const struct specs_walk *w, const char *shape, const struct call *call)
+/* Whether a row serves the call. */
+static bool walk_call(const struct specs_walk *w, const char *shape, const struct call *call)
 {
-    for (const struct op_kernel *row = w->op->kernels; row && row->name; row++) {
+    bool served = false;
+    for (const struct op_kernel *row = w->op->kernels; row && row->name && !(served && w->chosen_only); row++) {
         struct way way;
-        if (call_fit(call, row, &way))
+        if ((w->kernel && strcmp(w->kernel, row->name)) || call_fit(call, row, &way))
             continue;
+        served = true;
         for (int i = 0; i < way.num_specs; i++)
             w->found(w->context, row, shape, &way.spec[i]);
     }
+    return served;
+}
+
+/* Why no row does. */
+static flashinfer_status unserved(const struct specs_walk *w, struct call *call)
+{
+    const struct op_kernel *row;
+    struct way way;
+    call->exec.kernel = w->kernel;
+    return call_pick(call, &row, &way);
 }
 
 static flashinfer_status walk_values(const struct specs_walk *w, const char *shape, const char *values)
@@ -46,18 +57,27 @@ static flashinfer_status walk_values(const struct specs_walk *w, const char *sha
     flashinfer_status status = placement_create(problem, w->device, &placement);
     if (!status) {
         status = placement_check(placement, &call);
-        if (!status)
-            walk_call(w, shape, &call);
+        if (!status && !walk_call(w, shape, &call))
+            status = unserved(w, &call);
         placement_destroy(placement);
     }
     problem_destroy(problem);
     return status;
 }
 
+flashinfer_status specs_walk_values(const struct specs_walk *w, const char *values)
+{
+    char all[PROBLEM_MAX_TEXT];
+    const struct op_shape *shapes = w->op->shapes;
+    TRY(op_validate(w->op));
+    if (snprintf(all, sizeof all, "%s %s", shapes && shapes->name ? shapes->values : "", values) >= (int)sizeof all)
+        return fail(FLASHINFER_INVALID, "%s: too many values", w->op->name);
+    return walk_values(w, "", all);
+}
+
 /* Appends each dtype of each open argument in turn. Combinations that the op does not define are passed
  * over. */
-static void walk_dtypes(const struct specs_walk *w, const char *shape, const struct op *op, int arg,
-                        const char *values)
+static void walk_dtypes(const struct specs_walk *w, const char *shape, const struct op *op, int arg, const char *values)
 {
     while (op->args[arg].kind != OP_END && !op_dtype_is_open(&op->args[arg]))
         arg++;

@@ -1,39 +1,49 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The command as a person and a program use it: exit codes, what is suggested, --json lines that parse.
-#   usage: tests/tree/command.sh BUILD
-set -u
+# The command as a person and a program use it: help of every subcommand, what is refused and how, --json lines that parse.
+#   usage: tests/cli/command.sh BUILD
 build=$1
-python=$build/venv/bin/python
-[ -x "$python" ] || python=python3
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-status=0
+. tests/cli/lib/expect.sh
 
-complain() { echo "$*"; status=1; }
-
-expect() { # CODE SAYS ARGUMENT...: the exit code, and what standard output and error together must contain
-    code=$1 says=$2
-    shift 2
-    got=0
-    "$build/flashinfer" "$@" >"$work/out" 2>&1 || got=$?
-    [ "$got" = "$code" ] || complain "flashinfer $*: exit code $got, must be $code: $(tail -n 3 "$work/out")"
-    grep -q -e "$says" "$work/out" || complain "flashinfer $*: does not say '$says': $(tail -n 3 "$work/out")"
-}
-
-expect_json() { # ARGUMENT...: every line of standard output is an object, and there is one
-    "$build/flashinfer" "$@" --json >"$work/out" 2>"$work/err" || complain "flashinfer $* --json: fails: $(cat "$work/err")"
-    "$python" -c 'import json, sys
-lines = [json.loads(line) for line in sys.stdin]
-sys.exit(not lines or not all(isinstance(line, dict) for line in lines))' <"$work/out" ||
-        complain "flashinfer $* --json: not one object a line"
-}
-
+# Every command that the help names has a page, which says what its options, exit codes and defaults are.
+names=$(flashinfer --help | sed -n '/^COMMANDS/,/^$/{s/^  \([a-z-]*\( [a-z]*\)\{0,1\}\)  .*/\1/p;}')
+[ "$(echo "$names" | wc -l)" -ge 16 ] || complain "flashinfer --help names too few commands: $names"
+while read -r name; do
+    # shellcheck disable=SC2086
+    for section in 'usage: flashinfer' '^DESCRIPTION' '^OPTIONS' '^EXIT STATUS' '^  -h, --help'; do
+        expect 0 "$section" $name --help
+    done
+    expect 0 '^.SH NAME' help --man $name
+    expect 2 'unknown option --no-such-option' $name --no-such-option
+    expect 2 'unknown option -Z' $name -Z
+    flashinfer $name --help | awk 'length > 100 { print; wide = 1 } END { exit wide }' || complain "$name --help: lines of more than 100 characters"
+done <<NAMES
+$names
+NAMES
+expect 0 '^.SH COMMANDS' help --man
+expect 0 'cache verify' cache --help
+expect 2 'cache is several commands' cache
+expect 2 'there is no command "cache frob"' cache frob
+expect 2 'there is no command "comple"; near it: compile' help comple
 expect 2 'usage: flashinfer COMMAND'
 expect 0 'usage: flashinfer COMMAND' --help
-expect 2 'there is no command "chekc"' chekc
+expect 2 'there is no command "chekc"; near it: check' chekc
 expect 2 'near it: .*rmsnorm' check rmsnrom
-expect 2 'unknown option' check --no-such-option
+expect 2 'unknown option --problms; near it: --problems' check --problms 3
+expect 2 '--problems needs a value' check --problems
+expect 2 '--problems 3x: must be a number from 1 to' check --problems 3x
+expect 2 '--problems -3: must be a number from 1 to' check --problems -3
+expect 2 '--seed 99999999999999999999999: must be' check --seed 99999999999999999999999
+expect 2 '--json=yes: the option takes no value' check --json=yes
+expect 2 '-j needs a value' specs -j
+expect 2 '--jobs 0: must be' specs -j 0
+expect 2 '--device gpu: must be cpu, cuda or all' check --device gpu
+expect 2 '--arch 75: must be of' explain mm --arch 75
+expect 2 '--arch ,: names no architecture' explain mm --arch ,
+expect 2 '"stray" was not expected' version stray
+expect 2 'too many values' explain mm "$(printf 'm=%0640d' 1)"
+expect 0 'sm_90a' explain rmsnorm --arch sm_90a
+expect 0 'sm_80' explain rmsnorm --arch 8.0,90
 expect 2 'no op that was asked for has a kernel' check rmsnorm --kernel none
 expect 2 'rmsnorm has no dimension or number rwos' check rmsnorm --device cpu rwos=3
 expect 2 'rmsnorm has no shape named none' check rmsnorm --device cpu --shape none
@@ -54,4 +64,9 @@ expect_json bench rmsnorm --device cpu --shape "$("$build/flashinfer" explain rm
     sed -n '/^Named shapes/{n;s/^ *\([^ ]*\).*/\1/p;}')"
 expect_json show-config
 expect_json version
+
+# What could not be printed was not done.
+if [ -c /dev/full ]; then
+    flashinfer list >/dev/full 2>"$work/err" && complain "flashinfer list >/dev/full: succeeds"
+fi
 exit $status
