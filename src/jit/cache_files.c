@@ -33,7 +33,12 @@ static const char *parse_name(const char *name, struct jit_cache_file *file, con
 
 static bool recognise(const char *name, struct jit_cache_file *file, const char **key)
 {
-    static const char failed[] = "failed-";
+    static const char failed[] = "failed-", temporary[] = "flashinfer-temporary-";
+    if (!strncmp(name, temporary, sizeof temporary - 1)) {
+        name += sizeof temporary - 1;
+        file->kind = JIT_CACHE_LEFTOVER;
+        return strlen(name) == 6 && strspn(name, letters) == 6;
+    }
     bool source = !strncmp(name, failed, sizeof failed - 1);
     const char *rest = parse_name(source ? name + sizeof failed - 1 : name, file, key);
     if (!rest)
@@ -47,7 +52,7 @@ static bool recognise(const char *name, struct jit_cache_file *file, const char 
 static bool read_entry(int folder, const char *path, const char *name, struct jit_cache_file *file)
 {
     struct stat status;
-    const char *key;
+    const char *key = NULL;
     memset(file, 0, sizeof *file);
     if (strlen(name) >= sizeof file->name || !recognise(name, file, &key) ||
         fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) || !S_ISREG(status.st_mode))

@@ -75,15 +75,17 @@ expect 0 '^1 files' cache prune --other-versions
 fill
 touch -d '2 hours ago' "$1.Ab3dEf"
 touch "$2.Ab3dEg"
+touch -d '2 hours ago' "$FLASHINFER_CACHE_DIR/flashinfer-temporary-Ab3dEf"
+touch -d '2 hours ago' "$FLASHINFER_CACHE_DIR/flashinfer-temporary-Ab3d"
 touch -d '9 days ago' "$FLASHINFER_CACHE_DIR/failed-$(basename "$1").c"
 touch -d '9 days ago' "$FLASHINFER_CACHE_DIR/notes.txt" "$FLASHINFER_CACHE_DIR/libmine.so" "$FLASHINFER_CACHE_DIR/failed-exam.c"
 ln -s /etc/passwd "$FLASHINFER_CACHE_DIR/link-cpu-$(basename "$1" | sed 's/.*-cpu-//')"
-expect 0 "^$kernels whole, 0 damaged, 3 other" cache verify
-expect 0 '^1 files' cache prune
+expect 0 "^$kernels whole, 0 damaged, 4 other" cache verify
+expect 0 '^2 files' cache prune
 expect 0 '^1 files' cache prune --unused-for 1w
 expect 0 "$((kernels + 1)) files.* would be removed" cache clear -n
 expect 0 "$((kernels + 1)) files.* removed" cache clear
-[ "$(files)" = 3 ] && [ -L "$FLASHINFER_CACHE_DIR"/link-* ] || complain "clear removed files of others, or left its own: $(ls "$FLASHINFER_CACHE_DIR")"
+[ "$(files)" = 4 ] && [ -L "$FLASHINFER_CACHE_DIR"/link-* ] || complain "clear removed files of others, or left its own: $(ls "$FLASHINFER_CACHE_DIR")"
 
 # Misuse, and folders that are none.
 expect 2 '--unused-for soon: must be a time' cache prune --unused-for soon
