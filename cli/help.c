@@ -62,12 +62,44 @@ static void print_aliases(struct page *page, const struct command *command)
         }
 }
 
+/* From the description on; the exit codes are those of all commands. */
+static void print_body(struct page *page, const struct command *command)
+{
+    char json[256];
+    page_section(page, "DESCRIPTION");
+    page_text(page, command->description);
+    print_aliases(page, command);
+    page_section(page, "OPTIONS");
+    for (const struct command_option *o = command->options; o && o->id != OPTION_END; o++)
+        print_option(page, o->id, o->meaning);
+    snprintf(json, sizeof json, "one JSON object a line%s%s", command->json && *command->json ? ": " : "",
+             command->json ? command->json : "");
+    if (command->json)
+        print_option(page, OPTION_JSON, json);
+    print_option(page, OPTION_HELP, "this text");
+    if (command->environment)
+        page_section(page, "ENVIRONMENT");
+    for (const char *const *name = command->environment; name && *name; name++)
+        print_variable(page, *name);
+    if (!page->nested)
+        print_exit_codes(page);
+    if (command->examples) {
+        page_section(page, "EXAMPLES");
+        page_lines(page, command->examples);
+    }
+}
+
+static void print_synopsis(const struct command *command, char *buffer, size_t size)
+{
+    snprintf(buffer, size, "flashinfer %s [OPTION...]%s%s\n", command->name, command->operands_text ? " " : "",
+             command->operands_text ? command->operands_text : "");
+}
+
 void help_print_command(const struct command *command, bool man)
 {
     struct page page = {.man = man};
-    char synopsis[256], json[256];
-    snprintf(synopsis, sizeof synopsis, "flashinfer %s [OPTION...]%s%s\n", command->name, command->operands_text ? " " : "",
-             command->operands_text ? command->operands_text : "");
+    char synopsis[256];
+    print_synopsis(command, synopsis, sizeof synopsis);
     if (man) {
         print_title(command->name);
         puts(command->summary);
@@ -77,25 +109,21 @@ void help_print_command(const struct command *command, bool man)
         printf("usage: %s\n%c%s.\n", synopsis, toupper((unsigned char)command->summary[0]), command->summary + 1);
         page.open = true;
     }
-    page_section(&page, "DESCRIPTION");
-    page_text(&page, command->description);
-    print_aliases(&page, command);
-    page_section(&page, "OPTIONS");
-    for (const struct command_option *o = command->options; o && o->id != OPTION_END; o++)
-        print_option(&page, o->id, o->meaning);
-    snprintf(json, sizeof json, "one JSON object a line%s%s", command->json && *command->json ? ": " : "",
-             command->json ? command->json : "");
-    if (command->json)
-        print_option(&page, OPTION_JSON, json);
-    print_option(&page, OPTION_HELP, "this text");
-    if (command->environment)
-        page_section(&page, "ENVIRONMENT");
-    for (const char *const *name = command->environment; name && *name; name++)
-        print_variable(&page, *name);
-    print_exit_codes(&page);
-    if (command->examples) {
-        page_section(&page, "EXAMPLES");
-        page_lines(&page, command->examples);
+    print_body(&page, command);
+}
+
+/* As sections of the page of all. */
+static void print_chapters(void)
+{
+    struct page page = {.man = true}, chapter = {.man = true, .nested = true};
+    char synopsis[256];
+    for (int i = 0; commands[i]; i++) {
+        if (commands[i]->alias_of)
+            continue;
+        print_synopsis(commands[i], synopsis, sizeof synopsis);
+        page_section(&page, commands[i]->name);
+        page_text(&page, synopsis);
+        print_body(&chapter, commands[i]);
     }
 }
 
@@ -143,6 +171,8 @@ void help_print_all(bool man)
                       "flashinfer check --device cpu               every kernel against its reference\n"
                       "flashinfer compile --all -j 8               fill the cache before the first request\n"
                       "eval \"$(flashinfer completion bash)\"        complete commands and options with Tab\n");
+    if (man)
+        print_chapters();
 }
 
 static int run(const struct options *options)
@@ -166,7 +196,8 @@ const struct command command_help = {
     .summary = "print the page of a command",
     .operands_text = "[COMMAND]",
     .operands = OPERANDS_WORDS,
-    .description = "Prints what `flashinfer COMMAND --help` prints; without COMMAND, what `flashinfer --help` does.",
+    .description = "Prints what `flashinfer COMMAND --help` prints; without COMMAND, what `flashinfer --help` does. "
+                   "With --man and without COMMAND, one page with all commands.",
     .options = (const struct command_option[]){{OPTION_MAN, "as a page for man, in troff"}, {OPTION_END, NULL}},
     .examples = "flashinfer help cache prune\n"
                 "flashinfer help --man compile | man -l -\n",

@@ -43,7 +43,7 @@ static const char *fill(const char *text, int indent)
 void page_section(struct page *page, const char *title)
 {
     if (page->man)
-        printf(".SH %s\n", title);
+        printf(".%s %s\n", page->nested ? "SS" : "SH", title);
     else
         printf("%s%s\n", page->open ? "\n" : "", title);
     page->open = true;

@@ -8,7 +8,8 @@
 
 struct page {
     bool man;
-    bool open; /* something stands above */
+    bool open;   /* something stands above */
+    bool nested; /* man: its sections stand below one of a larger page */
 };
 
 void page_section(struct page *page, const char *title);

@@ -31,9 +31,9 @@ packs = $(sort $(wildcard $(BUILD)/pack/*))
 
 all: $(man_page) $(completions)
 
-$(man_page): packaging/man_page.sh $(command)
+$(man_page): $(command)
 	@mkdir -p $(@D)
-	$(call say,MAN)$< $(command) >$@
+	$(call say,MAN)$(command) help --man >$@
 
 $(BUILD)/share/flashinfer.%: $(command)
 	@mkdir -p $(@D)

@@ -21,6 +21,15 @@ done <<NAMES
 $names
 NAMES
 expect 0 '^.SH COMMANDS' help --man
+while read -r name; do
+    [ "$name" = clear-cache ] || expect 0 "^.SH $name$" help --man
+done <<NAMES
+$names
+NAMES
+if command -v groff >/dev/null; then
+    flashinfer help --man | groff -man -Tascii -ww -z 2>"$work/err"
+    [ -s "$work/err" ] && complain "troff warns of the manual page: $(head -n 3 "$work/err")"
+fi
 expect 0 'cache verify' cache --help
 expect 2 'cache is several commands' cache
 expect 2 'there is no command "cache frob"' cache frob
