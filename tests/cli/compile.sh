@@ -60,7 +60,7 @@ expect 0 ' sm_120a ' cache list
 expect 0 '3 in all, 3 compiled' module-status rmsnorm --arch 80,9.0,120 hidden=4096 rows=8
 
 # Record, compile elsewhere, run there without a compiler.
-for program in quickstart 'flashinfer check mm --device cpu --problems 3'; do
+for program in quickstart 'flashinfer check batch_decode --device cpu --problems 3'; do
     rm -rf "$work/first" "$work/second" "$work/record"
     # shellcheck disable=SC2086
     FLASHINFER_CACHE_DIR=$work/first FLASHINFER_RECORD=$work/record "$build"/$program >"$work/out" 2>&1 || complain "$program: $(cat "$work/out")"
