@@ -127,6 +127,17 @@ template <int N> DEVICE void narrow(vec<e5m2, N> &v, const float (&x)[N]) { narr
 DEVICE void narrow(vec<e4m3, 1> &v, const float (&x)[1]) { v.bits = e4m3_bits(x[0]); }
 DEVICE void narrow(vec<e5m2, 1> &v, const float (&x)[1]) { v.bits = e5m2_bits(x[0]); }
 
+/* The same bits, of which the compiler no longer knows that they were widened before: so they wait in registers as they are. */
+template <class Element, int N> DEVICE void forget(vec<Element, N> &v)
+{
+    vec_elements<uint32_t, sizeof(v) / 4> words;
+    words.all.bits = v.bits;
+#pragma unroll
+    for (int i = 0; i < sizeof(v) / 4; i++)
+        asm volatile("" : "+r"(words.at[i]));
+    v.bits = words.all.bits;
+}
+
 /* To a dtype and back. */
 template <class Element, int N> DEVICE void round_to(float (&x)[N])
 {

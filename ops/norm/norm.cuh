@@ -99,6 +99,17 @@ DEVICE void widen_piece(float (&x)[VEC], const struct piece &p)
 #endif
 }
 
+/* A piece waits for its row's statistics as it was loaded: in half the registers or less, and converted once more. */
+DEVICE void keep_piece(struct piece &p)
+{
+#if VEC >= 4
+    forget(p.input);
+#if ADD_RESIDUAL
+    forget(p.residual);
+#endif
+#endif
+}
+
 /* What a statistic sums: of x, or of (x - mean)^2. */
 DEVICE float piece_sum(const float (&x)[VEC])
 {

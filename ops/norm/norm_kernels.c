@@ -123,7 +123,7 @@ static const char *cut_rows(const struct norm_view *t, struct cut *c)
     int bytes = dtype_bytes(tensor_dtype(t->input)) + (t->residual ? dtype_bytes(tensor_dtype(t->residual)) : 0);
     c->pieces = c->args.hidden / c->vec;
     c->max_threads = t->block_size ? MAX_FP4_THREADS : MAX_THREADS;
-    c->per_thread = min(BYTES_PER_THREAD / (bytes * (t->block_size ? 16 : 8)), t->layernorm ? 2 : 4);
+    c->per_thread = BYTES_PER_THREAD / (bytes * (t->block_size ? 16 : 8));
     if (c->per_thread < 1)
         c->per_thread = 1;
     return NULL;

@@ -14,7 +14,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __g
     struct norm_row row = norm_row(a, blockIdx.x);
     struct piece p[PER_THREAD];
     struct weights w[PER_THREAD];
-    float x[PER_THREAD][VEC], sum[PER_THREAD], mean = 0.0f;
+    float x[VEC], sum[PER_THREAD], mean = 0.0f;
     int hidden = (int)a.hidden, pieces = hidden / VEC, first = threadIdx.x * VEC, step = blockDim.x * VEC;
 
     pdl_launch();
@@ -38,15 +38,22 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __g
     for (int i = 0; i < PER_THREAD; i++) {
         sum[i] = 0.0f;
         if (first + i * step < hidden) {
-            widen_piece(x[i], p[i]);
-            sum[i] = LAYERNORM ? piece_sum(x[i]) : piece_squares(x[i], 0.0f);
+            widen_piece(x, p[i]);
+            sum[i] = LAYERNORM ? piece_sum(x) : piece_squares(x, 0.0f);
+            keep_piece(p[i]);
         }
     }
 #if LAYERNORM
     mean = pieces_sum_first(sum, pieces, scratch[1]) * a.inverse_hidden;
 #pragma unroll
-    for (int i = 0; i < PER_THREAD; i++)
-        sum[i] = first + i * step < hidden ? piece_squares(x[i], mean) : 0.0f;
+    for (int i = 0; i < PER_THREAD; i++) {
+        sum[i] = 0.0f;
+        if (first + i * step < hidden) {
+            widen_piece(x, p[i]);
+            sum[i] = piece_squares(x, mean);
+            keep_piece(p[i]);
+        }
+    }
 #endif
     float deviation = rsqrtf(pieces_sum_first(sum, pieces, scratch[0]) * a.inverse_hidden + a.eps);
     float multiplier = output_multiplier(a);
@@ -55,7 +62,8 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __g
         if (first + i * step < hidden) {
             if (!WEIGHTS_FIRST)
                 load_weights(w[i], a, first + i * step);
-            finish_piece(x[i], a, row, first + i * step, w[i], mean, deviation, multiplier);
+            widen_piece(x, p[i]);
+            finish_piece(x, a, row, first + i * step, w[i], mean, deviation, multiplier);
         }
     }
 }
