@@ -83,6 +83,19 @@ INLINE void vec_store_f16(f16 *to, vec x)
 #endif
 }
 
+/* One of two, lane by lane: a where the mask is all ones, b where it is zero. */
+INLINE vec vec_select(veci mask, vec a, vec b) { return (vec)((mask & (veci)a) | (~mask & (veci)b)); }
+INLINE vecu vec_select_bits(veci mask, vecu a, vecu b) { return ((vecu)mask & a) | (~(vecu)mask & b); }
+
+/* a > b ? a : b and a < b ? a : b: the second one where either is NaN. */
+#ifdef __AVX512F__
+INLINE vec vec_max2(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vec vec_min2(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
+INLINE vec vec_max2(vec a, vec b) { return vec_select(a > b, a, b); }
+INLINE vec vec_min2(vec a, vec b) { return vec_select(a < b, a, b); }
+#endif
+
 /* Bytes, one in each lane. */
 INLINE vecu vec_load_bytes(const void *from)
 {
@@ -106,8 +119,6 @@ INLINE void vec_store_bytes(void *to, vecu x)
 #endif
 }
 
-INLINE vecu vec_select_bits(veci mask, vecu a, vecu b) { return ((vecu)mask & a) | (~(vecu)mask & b); }
-
 INLINE vec vec_load_e5m2(const e5m2 *from)
 {
     f16 same[LANES];
@@ -126,18 +137,15 @@ INLINE vec vec_load_e4m3(const e4m3 *from)
     return (vec)(bits | (codes & 0x80) << 24);
 }
 
-/* As narrow_bits, in each lane. */
+/* As narrow_bits, in each lane. The sum with a power of two whose unit is that of the code's binade does the rounding. */
 INLINE vecu vec_narrow_bits(vec x, int mantissa, int bias, float largest)
 {
-    vecu bits = (vecu)x & 0x7fffffffu;
-    veci is_nan = bits > 0x7f800000u;
-    uint32_t magic = (uint32_t)(127 + 24 - bias - mantissa) << 23;
-    bits = vec_select_bits(bits > float_bits(largest), (vecu){0} + float_bits(largest), bits);
-    vecu small = (vecu)((vec)bits + bits_float(magic)) - magic;
-    vecu half = ((1u << (22 - mantissa)) - 1) + (bits >> (23 - mantissa) & 1);
-    vecu normal = ((bits + half) >> (23 - mantissa)) - ((uint32_t)(127 - bias) << mantissa);
-    vecu code = vec_select_bits(bits < (uint32_t)(128 - bias) << 23, small, normal) | ((vecu)x >> 24 & 0x80);
-    return vec_select_bits(is_nan, (vecu){0} + 0x7f, code);
+    vecu bits = (vecu)vec_min2((vec)((vecu)x & 0x7fffffffu), vec_set(largest)), least = (vecu){0} + ((uint32_t)(128 - bias) << 23);
+    vecu binade = bits & 0x7f800000u;
+    binade = vec_select_bits(binade > least, binade, least);
+    vecu power = binade + ((uint32_t)(23 - mantissa) << 23);
+    vecu code = (vecu)((vec)bits + (vec)power) - power + (binade >> (23 - mantissa)) - ((uint32_t)(128 - bias) << mantissa);
+    return vec_select_bits(x == x, code | ((vecu)x >> 24 & 0x80), (vecu){0} + 0x7f);
 }
 
 INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_bits(x, E4M3_FORMAT)); }
@@ -213,24 +221,12 @@ INLINE float vec_sum(vec x)
     return (c[0] + c[2]) + (c[1] + c[3]);
 }
 
-/* One of two, lane by lane: a where the mask is all ones, b where it is zero. */
-INLINE vec vec_select(veci mask, vec a, vec b) { return (vec)((mask & (veci)a) | (~mask & (veci)b)); }
-
 /* The first n lanes; 0 in the others. */
 INLINE vec vec_first(vec x, int64_t n)
 {
     veci lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     return vec_select(lane < (int32_t)n, x, (vec){0});
 }
-
-/* a > b ? a : b and a < b ? a : b: the second one where either is NaN. */
-#ifdef __AVX512F__
-INLINE vec vec_max2(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
-INLINE vec vec_min2(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
-#else
-INLINE vec vec_max2(vec a, vec b) { return vec_select(a > b, a, b); }
-INLINE vec vec_min2(vec a, vec b) { return vec_select(a < b, a, b); }
-#endif
 
 INLINE float vec_max(vec x)
 {

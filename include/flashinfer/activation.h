@@ -30,8 +30,8 @@ struct flashinfer_gelu_and_mul {
 };
 FLASHINFER_DECLARE_OP(gelu_and_mul);
 
-/* The same with gelu_tanh(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). (Upstream's documentation differs from what it
- * computes, which is this.) */
+/* The same with gelu_tanh(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). (Upstream's documentation differs from what
+ * it computes, which is this.) */
 struct flashinfer_gelu_tanh_and_mul {
     size_t size;
     DLTensor *out;

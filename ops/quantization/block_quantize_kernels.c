@@ -93,10 +93,13 @@ static int64_t runs_of(const struct block_quantize_view *t, const struct block_q
     return block_scale_blocks(t->layout, a->blocks) * t->block / RUN;
 }
 
+/* Threads along a row; a block is whole warps of them, for lanes that shuffle must all be there. */
 static int64_t threads_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    int64_t lanes = t->block / RUN, runs = runs_of(t, a), chunks = ceil_div(runs, THREADS);
-    return ceil_div(ceil_div(runs, chunks ? chunks : 1), lanes) * lanes;
+    int64_t runs = runs_of(t, a), chunks = ceil_div(runs, THREADS), threads = ceil_div(runs, chunks ? chunks : 1), whole = 1;
+    while (whole < 32 && whole < threads)
+        whole *= 2;
+    return ceil_div(threads, whole) * whole;
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
@@ -133,9 +136,9 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     int64_t rows = block_scale_rows(t->layout, a.rows);
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        int64_t threads = threads_of(t, &a), rows_per_block = THREADS / threads;
+        int64_t threads = threads_of(t, &a);
         launch.block[0] = (uint32_t)threads;
-        launch.block[1] = (uint32_t)(rows_per_block < rows ? rows_per_block : rows);
+        launch.block[1] = (uint32_t)(THREADS / threads);
         launch.grid[0] = (uint32_t)ceil_div(rows, launch.block[1]);
         launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads);
         launch.grid[2] = (uint32_t)a.groups;
