@@ -19,7 +19,7 @@ fill() {
 expect 0 '^0 files' cache list
 fill
 expect 0 "^$kernels files" cache list
-expect 0 'rmsnorm_cpu  *cpu  *[0-9]*  [0-9.]* s  *[0-9.]* s  *whole' cache list
+expect 0 'norm_cpu  *cpu  *[0-9]*  [0-9.]* s  *[0-9.]* s  *whole' cache list
 expect 0 "^$kernels whole, 0 damaged, 0 other" cache verify
 expect_json cache list
 expect_json cache verify
@@ -29,19 +29,19 @@ age() { find "$FLASHINFER_CACHE_DIR" -type f -exec touch -m -d '3 hours ago' {} 
 age
 flashinfer check rmsnorm --device cpu --shape odd >/dev/null || complain 'check fails'
 flashinfer cache verify >/dev/null
-expect 0 'rmsnorm_cpu .* 3.0 h  *[0-9.]* s  *whole' cache list
-expect 0 'silu_and_mul_cpu .* 3.0 h  2.0 h  whole' cache list
+expect 0 'norm_cpu .* 3.0 h  *[0-9.]* s  *whole' cache list
+expect 0 'gated_activation_cpu .* 3.0 h  2.0 h  whole' cache list
 expect 0 'would be removed' cache prune --unused-for 1h -n
 [ "$(files)" = "$kernels" ] || complain '--dry-run removed something'
 expect 0 '^0 files' cache prune --unused-for 1d
 expect 0 '^[1-9][0-9]* files.* removed' cache prune --unused-for 1h
-[ "$(find "$FLASHINFER_CACHE_DIR" -name 'rmsnorm*' | wc -l)" -ge 1 ] || complain 'prune --unused-for removed what was used'
-[ "$(find "$FLASHINFER_CACHE_DIR" -name 'silu*' | wc -l)" = 0 ] || complain 'prune --unused-for left what was not used'
+[ "$(find "$FLASHINFER_CACHE_DIR" -name 'norm*' | wc -l)" -ge 1 ] || complain 'prune --unused-for removed what was used'
+[ "$(find "$FLASHINFER_CACHE_DIR" -name 'gated_activation*' | wc -l)" = 0 ] || complain 'prune --unused-for left what was not used'
 
 # File systems count only the first read after a change: the second use of a kernel counts too.
 fill
 load() { flashinfer check rmsnorm --device cpu --shape odd >/dev/null || complain 'check fails'; }
-last_use() { find "$FLASHINFER_CACHE_DIR" -name 'rmsnorm*' -printf '%A@\n' | sort -n | tail -n 1; }
+last_use() { find "$FLASHINFER_CACHE_DIR" -name 'norm*' -printf '%A@\n' | sort -n | tail -n 1; }
 load
 first=$(last_use)
 sleep 0.1
@@ -50,31 +50,31 @@ load
 
 # Size: the least recently used go first.
 fill
-find "$FLASHINFER_CACHE_DIR" -name 'rmsnorm*' -exec touch -d '1 hour ago' {} +
-size=$(find "$FLASHINFER_CACHE_DIR" -name 'silu*' -printf '%s\n' | awk '{ sum += $1 } END { print sum }')
+find "$FLASHINFER_CACHE_DIR" -name 'norm*' -exec touch -d '1 hour ago' {} +
+size=$(find "$FLASHINFER_CACHE_DIR" -name 'gated_activation*' -printf '%s\n' | awk '{ sum += $1 } END { print sum }')
 expect 0 'removed' cache prune --max-size "$size"
-[ "$(find "$FLASHINFER_CACHE_DIR" -name 'rmsnorm*' | wc -l)" = 0 ] || complain 'prune --max-size left what was older'
-[ "$(find "$FLASHINFER_CACHE_DIR" -name 'silu*' | wc -l)" -ge 2 ] || complain 'prune --max-size removed too much'
+[ "$(find "$FLASHINFER_CACHE_DIR" -name 'norm*' | wc -l)" = 0 ] || complain 'prune --max-size left what was older'
+[ "$(find "$FLASHINFER_CACHE_DIR" -name 'gated_activation*' | wc -l)" -ge 2 ] || complain 'prune --max-size removed too much'
 expect 0 '^0 files' cache prune --max-size 1G
 expect 0 'removed' cache prune --max-size 0
 [ "$(files)" = 0 ] || complain 'prune --max-size 0 left something'
 
 # Damage: cut short, one bit, another kernel's name, a footer of another version.
 fill
-set -- "$FLASHINFER_CACHE_DIR"/rmsnorm*.so
+set -- "$FLASHINFER_CACHE_DIR"/norm*.so
 truncate -s -1 "$1"
 expect 1 '1 damaged' cache verify
 printf 'X' | dd of="$2" bs=1 seek=1000 conv=notrunc status=none
 expect 1 'FAIL .*altered: the checksum differs' cache verify
-set -- "$FLASHINFER_CACHE_DIR"/silu*.so
+set -- "$FLASHINFER_CACHE_DIR"/gated_activation*.so
 cp "$1" "$2"
 expect 1 "another kernel's file under this name" cache verify
-expect 1 '^1 whole, 3 damaged' cache verify
+expect 1 '^4 whole, 3 damaged' cache verify
 expect 0 'damaged' cache list
 expect 0 '^3 files' cache prune
-expect 0 '^1 whole, 0 damaged' cache verify
+expect 0 '^4 whole, 0 damaged' cache verify
 fill
-set -- "$FLASHINFER_CACHE_DIR"/silu*.so
+set -- "$FLASHINFER_CACHE_DIR"/gated_activation*.so
 version=$("$build/flashinfer" version | cut -d' ' -f2)
 sed -i "s/FIJIT\(...\)$version/FIJIT\19.9.9/" "$1"
 expect 0 "$kernels whole, 0 damaged" cache verify

@@ -12,7 +12,7 @@ expect 2 'name ops, or say --all or --from' compile
 expect 2 'neither ops nor --from' compile --all rmsnorm
 expect 2 'rmsnorm has no dimension or number hiden' compile rmsnorm hiden=64
 expect 2 'no kernel "none"\|has a kernel "none"' compile rmsnorm --kernel none
-expect 3 'serves none of these calls' compile rmsnorm --kernel rmsnorm_sm80 --device cpu
+expect 3 'serves none of these calls' compile rmsnorm --kernel norm_sm80 --device cpu
 expect 2 'cannot be read: No such file' compile --from "$work/none"
 expect 2 'cannot be read' compile --from "$work"
 expect 2 'the line holds a NUL' compile --from "$build/flashinfer"
@@ -24,12 +24,12 @@ refused_line() { # SAYS LINE
 }
 refused_line 'there is no op "rmsnrom"; near it: .*rmsnorm' 'rmsnrom hidden=64'
 refused_line 'no dimension or number hiden' 'rmsnorm hiden=64'
-refused_line 'neither cpu nor an architecture' 'rmsnorm_sm80 sm_75 T:dtype=f16'
+refused_line 'neither cpu nor an architecture' 'norm_sm80 sm_75 T:dtype=f16'
 refused_line '"../x" is no kernel' '../x cpu'
-refused_line '"bf17" is no dtype' 'rmsnorm_cpu cpu T:dtype=bf17'
-refused_line '"VEC" is not NAME=VALUE' 'rmsnorm_cpu cpu VEC'
-refused_line 'must be a 32-bit integer' 'rmsnorm_cpu cpu VEC=4294967296'
-refused_line '"A B;" is no name\|is not NAME=VALUE' 'rmsnorm_cpu cpu A B;=3'
+refused_line '"bf17" is no dtype' 'norm_cpu cpu T:dtype=bf17'
+refused_line '"VEC" is not NAME=VALUE' 'norm_cpu cpu VEC'
+refused_line 'must be a 32-bit integer' 'norm_cpu cpu VEC=4294967296'
+refused_line '"A B;" is no name\|is not NAME=VALUE' 'norm_cpu cpu A B;=3'
 refused_line 'does not end with' 'mine cpu text="void mine('
 
 # A folder that is none, and one that takes no file.
@@ -41,15 +41,15 @@ FLASHINFER_CACHE_DIR=$work/open expect 2 'others may write' compile rmsnorm --de
 FLASHINFER_CC=/none expect 3 'no C compiler' compile rmsnorm --device cpu
 
 # By hand, several at once, twice.
-expect 0 '2 compiled, 0 already there, 0 failed' compile rmsnorm --device cpu -j 4
-expect 0 '0 compiled, 2 already there, 0 failed' compile rmsnorm --device cpu
+expect 0 '3 compiled, 0 already there, 0 failed' compile rmsnorm --device cpu -j 4
+expect 0 '0 compiled, 3 already there, 0 failed' compile rmsnorm --device cpu
 printf '# by hand\n\n  rmsnorm dtype=bf16\r\nsilu_and_mul dtype=f16' >"$work/list"
 expect 0 '1 compiled, 1 already there, 0 failed' compile --from "$work/list" --device cpu
 expect 0 '0 compiled, 2 already there, 0 failed' compile --from - --device cpu <"$work/list"
 expect_json compile --from "$work/list" --device cpu
 expect 0 '2 in all, 2 compiled, 0 not compiled' module-status --from "$work/list" --device cpu
 expect 0 '1 in all, 0 compiled, 1 not compiled' module-status silu_and_mul dtype=f32 --device cpu
-expect 0 'rmsnorm_cpu  *compiled  *2' list-modules rmsnorm_cpu
+expect 0 'norm_cpu  *compiled  *3' list-modules norm_cpu
 expect_json module-status rmsnorm --device cpu --detailed
 expect_json list-modules
 expect 2 'there is no module "none"' list-modules none
@@ -76,7 +76,7 @@ for program in quickstart 'flashinfer check batch_decode --device cpu --problems
     FLASHINFER_CACHE_DIR=$work/third FLASHINFER_DISABLE_JIT=1 "$build"/$program >"$work/out" 2>&1 &&
         complain "$program needs nothing compiled: this test shows nothing"
 done
-printf 'rmsnorm_sm80 sm_90a T:dtype=bf16\n' >"$work/record"
+printf 'norm_sm80 sm_90a T:dtype=bf16\n' >"$work/record"
 expect 0 '^0 compiled' compile --from "$work/record" --arch 80
 
 # A record that cannot be written is no failure of the program.
@@ -90,8 +90,8 @@ export FLASHINFER_CC="$work/slow-cc"
 import pty, sys
 sys.exit(pty.spawn(sys.argv[1:]))
 EOT
-grep -q '1 s, 1 of 1 at once: rmsnorm_cpu (T=' "$work/terminal" || complain "no seconds on a terminal: $(cat "$work/terminal")"
-grep -q '\[############ *\] 1/2 rmsnorm_cpu' "$work/terminal" || complain "no bar on a terminal: $(cat "$work/terminal")"
+grep -q '1 s, 1 of 1 at once: norm_cpu (T=' "$work/terminal" || complain "no seconds on a terminal: $(cat "$work/terminal")"
+grep -q '\[############ *\] 1/3 norm_cpu' "$work/terminal" || complain "no bar on a terminal: $(cat "$work/terminal")"
 rm -rf "$FLASHINFER_CACHE_DIR"
 flashinfer compile rmsnorm --device cpu >"$work/out" 2>"$work/err"
 [ -s "$work/err" ] && complain "standard error, which is no terminal: $(cat "$work/err")"

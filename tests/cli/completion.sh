@@ -40,7 +40,7 @@ offers 'flashinfer explain rmsnorm ' hidden= rows= dtype= eps=
 offers 'flashinfer explain rmsnorm dtype=' f16 bf16 not f64
 offers 'flashinfer explain rmsnorm dtype=b' bf16 not f16
 offers 'flashinfer explain rmsnorm input:dtype=' not dtype=
-offers 'flashinfer bench rmsnorm --kernel ' rmsnorm_cpu not mm_cpu
+offers 'flashinfer bench rmsnorm --kernel ' norm_cpu not mm_cpu
 offers 'flashinfer bench rmsnorm --shape ' odd
 offers 'flashinfer version ' not mm
 offers 'flashinfer version --' --json --help
@@ -84,7 +84,7 @@ EOT
     presses 'flashinfer cache ' 'prune  *-- remove what is of no use'
     presses 'flashinfer check --dev' '--device'
     presses 'flashinfer explain rmsnorm dtype=' 'dtype=bf16'
-    presses 'flashinfer bench rmsnorm --kernel rmsnorm_c' 'rmsnorm_cpu'
+    presses 'flashinfer bench rmsnorm --kernel norm_c' 'norm_cpu'
 else
     echo 'zsh is not installed: its completion was not tried'
 fi
