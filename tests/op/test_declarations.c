@@ -240,7 +240,8 @@ static void expect_wrong(struct op change, int arg, const char *shape, const cha
     _Atomic(const struct program *) slot = NULL;
     struct op_arg args[8];
     char expected[200];
-    memcpy(args, change.args, sizeof args);
+    for (int i = 0; i == 0 || args[i - 1].kind != OP_END; i++)
+        args[i] = change.args[i];
     args[arg].shape = shape;
     change.args = args;
     change.compiled = &slot;
