@@ -82,7 +82,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[0] = (uint32_t)(a.intermediate < CPU_CHUNK ? ceil_div(a.rows * a.intermediate, CPU_CHUNK)
                                                                : a.rows * ceil_div(a.intermediate, CPU_CHUNK));
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 const struct op_kernel gated_activation_kernels[] = {

@@ -168,7 +168,7 @@ struct attention_args attention_args(const struct call *call)
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct attention_args a = attention_args(call);
-    return call_launch(call, way, 0, (struct jit_launch){
+    return call_launch(call, way, 0, &(struct jit_launch){
         .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y]},
         .block = {(uint32_t)way->value[WAY_THREADS]},
         .smem = (uint32_t)way->value[WAY_SMEM],

@@ -129,12 +129,12 @@ flashinfer_status attention_run_sm90(const struct call *call, const struct way *
     struct attention_schedule_args s = {
         .a = p.a, .schedule = p.schedule, .tile_tokens = warpgroups * p.q_tokens, .blocks = (int32_t)blocks};
     TRY(call_launch(call, way, SPEC_SCHEDULE,
-                    (struct jit_launch){.grid = {1}, .block = {SCHEDULE_THREADS}, .args = &s, .args_size = sizeof s}));
+                    &(struct jit_launch){.grid = {1}, .block = {SCHEDULE_THREADS}, .args = &s, .args_size = sizeof s}));
     return call_launch(call, way, SPEC_PREFILL,
-                       (struct jit_launch){.grid = {blocks},
+                       &(struct jit_launch){.grid = {blocks},
                                            .block = {128 * ((uint32_t)warpgroups + 1)},
                                            .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, warpgroups, !p.box_tokens),
-                                           .pdl = 1,
+                                           .follows = true,
                                            .args = &p,
                                            .args_size = sizeof p});
 }

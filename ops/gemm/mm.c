@@ -174,7 +174,7 @@ static const char *fit_cpu(const struct call *call, struct way *way)
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct mm_args a = kernel_args(call);
-    return call_launch(call, way, 0, (struct jit_launch){.grid = {(uint32_t)way->value[WAY_GRID]},
+    return call_launch(call, way, 0, &(struct jit_launch){.grid = {(uint32_t)way->value[WAY_GRID]},
                                                          .block = {(uint32_t)way->value[WAY_BLOCK]},
                                                          .smem = (uint32_t)way->value[WAY_SMEM],
                                                          .args = &a,

@@ -143,7 +143,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t rows = (CPU_ELEMENTS_PER_PART + elements - 1) / elements;
         launch.grid[0] = (uint32_t)((d->rows + rows - 1) / rows);
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 static const struct op_kernel kernels[] = {

@@ -231,7 +231,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
                                 .block = {(uint32_t)way->value[WAY_THREADS]},
                                 .args = &a,
                                 .args_size = sizeof a};
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 const struct op_kernel norm_kernels[] = {

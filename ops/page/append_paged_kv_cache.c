@@ -133,7 +133,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     } else {
         launch.grid[0] = (uint32_t)ceil_div(a.nnz, ceil_div(CPU_BYTES_PER_PART, 2 * token));
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 static const struct op_kernel kernels[] = {

@@ -56,7 +56,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     int64_t each = is_cuda ? THREADS : CPU_ENTRIES_PER_PART;
     launch.grid[0] = (uint32_t)((a.nnz + each - 1) / each);
     launch.block[0] = is_cuda ? THREADS : 0;
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 static const struct op_kernel kernels[] = {

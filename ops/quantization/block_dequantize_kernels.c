@@ -94,7 +94,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t parts = ceil_div(a.rows * a.columns, CPU_ELEMENTS_PER_PART), most = a.rows * ceil_div(a.columns, CPU_CHUNK);
         launch.grid[0] = (uint32_t)(parts < most ? parts : most);
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 const struct op_kernel block_dequantize_kernels[] = {

@@ -147,7 +147,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t parts = ceil_div(a.groups * a.rows * width, CPU_ELEMENTS_PER_PART), most = a.groups * a.rows * chunks;
         launch.grid[0] = (uint32_t)(parts < most ? parts : most);
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 const struct op_kernel block_quantize_kernels[] = {

@@ -111,7 +111,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t positions = d->batch * d->max_seq_len, each = 1 + CPU_ELEMENTS_PER_PART / (2 * columns);
         launch.grid[0] = (uint32_t)((positions + each - 1) / each);
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 static const struct op_kernel kernels[] = {

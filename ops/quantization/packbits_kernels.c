@@ -46,18 +46,18 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     if (way->spec[0].kernel->target == JIT_CPU) {
         launch.grid[0] = (uint32_t)((a.bytes + CPU_BYTES_PER_PART - 1) / CPU_BYTES_PER_PART);
-        return call_launch(call, way, 0, launch);
+        return call_launch(call, way, 0, &launch);
     }
     if (t->indptr) {
         launch.block[0] = SCAN_THREADS;
-        TRY(call_launch(call, way, 1, launch));
+        TRY(call_launch(call, way, 1, &launch));
     }
     if (a.bytes == 0)
         return FLASHINFER_OK;
     int64_t bytes = (int64_t)THREADS * way->spec[0].constant[2];
     launch.grid[0] = (uint32_t)((a.bytes + bytes - 1) / bytes);
     launch.block[0] = THREADS;
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 const struct op_kernel packbits_kernels[] = {

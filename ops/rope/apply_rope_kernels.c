@@ -116,7 +116,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t token = ((int64_t)a.num_qo_heads + a.num_kv_heads) * a.head_dim;
         launch.grid[0] = (uint32_t)ceil_div(a.nnz, ceil_div(CPU_ELEMENTS_PER_PART, token));
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 const struct op_kernel apply_rope_kernels[] = {

@@ -95,7 +95,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t rows = (CPU_ELEMENTS_PER_PART + a.vocab - 1) / a.vocab;
         launch.grid[0] = (uint32_t)((a.batch + rows - 1) / rows);
     }
-    return call_launch(call, way, 0, launch);
+    return call_launch(call, way, 0, &launch);
 }
 
 const struct op_kernel sampling_kernels[] = {

@@ -57,7 +57,8 @@ struct jit_spec {
  * part, parts) is called for each part in [0, grid[0]), by up to `threads` threads. */
 struct jit_launch {
     uint32_t grid[3], block[3], cluster[3], smem; /* zeros count as 1 in grid, block and cluster; smem: dynamic bytes */
-    uint8_t pdl, cooperative;
+    bool cooperative;
+    bool follows; /* CUDA: may begin before the launch before it, of the same call, has ended */
     const void *args;
     uint32_t args_size;
 };
@@ -67,6 +68,7 @@ struct jit_queue {
     const struct device *device;
     void *stream; /* CUDA */
     int threads;  /* CPU; 0: the default */
+    bool pdl;     /* CUDA: may begin before what stands before it in the stream has ended */
 };
 
 struct jit_module;

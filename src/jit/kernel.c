@@ -201,7 +201,7 @@ static flashinfer_status pass_exec(const char *name, const flashinfer_exec *exec
         return fail(FLASHINFER_UNSUPPORTED, "kernel %s: exec.kernel asks for %s", name, e.kernel);
     out->queue.stream = e.stream;
     out->queue.threads = e.threads;
-    out->launch.pdl = (e.flags & FLASHINFER_PDL) && out->queue.device->arch >= 90;
+    out->queue.pdl = (e.flags & FLASHINFER_PDL) && out->queue.device->arch >= 90;
     return FLASHINFER_OK;
 }
 

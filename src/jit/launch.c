@@ -34,7 +34,7 @@ static flashinfer_status launch_cpu(const struct jit_code *code, const struct ji
 
 static uint32_t at_least_1(uint32_t x) { return x ? x : 1; }
 
-static int add_attributes(const struct jit_launch *launch, struct cuda_launch_attribute attributes[3])
+static int add_attributes(const struct jit_launch *launch, bool pdl, struct cuda_launch_attribute attributes[3])
 {
     int n = 0;
     const uint32_t *cluster = launch->cluster;
@@ -44,7 +44,7 @@ static int add_attributes(const struct jit_launch *launch, struct cuda_launch_at
             attributes[n].value.dimension[i] = at_least_1(cluster[i]);
         n++;
     }
-    if (launch->pdl)
+    if (pdl)
         attributes[n++] = (struct cuda_launch_attribute){.id = CUDA_LAUNCH_PROGRAMMATIC_STREAM_SERIALIZATION,
                                                          .value.flag = 1};
     if (launch->cooperative)
@@ -99,7 +99,7 @@ static flashinfer_status launch_cuda(const struct jit_code *code, const char *na
         .shared_bytes = launch->smem,
         .stream = queue->stream,
         .attributes = attributes,
-        .num_attributes = (uint32_t)add_attributes(launch, attributes),
+        .num_attributes = (uint32_t)add_attributes(launch, queue->pdl || launch->follows, attributes),
     };
     void *parameters[] = {(void *)(uintptr_t)launch->args};
     cuda_context current = NULL;

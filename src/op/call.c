@@ -10,7 +10,7 @@
 #include "core/text.h"
 #include "op/program.h"
 
-enum { WORKSPACE_ALIGNMENT = 256 };
+enum { WORKSPACE_ALIGNMENT = 256, PDL_ARCH = 90 };
 
 int32_t *way_spec(struct way *way, const struct jit_kernel *kernel)
 {
@@ -101,6 +101,13 @@ flashinfer_status call_run(const struct call *call, const struct op_kernel *row,
         return fail(FLASHINFER_INVALID, "%s: exec.workspace is %p, must be a multiple of %d bytes", call->op->name,
                     exec->workspace, WORKSPACE_ALIGNMENT);
     return row->run(call, way);
+}
+
+flashinfer_status call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch)
+{
+    const bool pdl = call->exec.flags & FLASHINFER_PDL && call->device->arch >= PDL_ARCH;
+    const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads, pdl};
+    return jit_launch(&way->spec[i], &queue, launch);
 }
 
 /* What lies on a device can only be looked at by waiting for it, which a capture does not allow. */

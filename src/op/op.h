@@ -283,14 +283,8 @@ flashinfer_status op_call(const struct op *op, const void *args, const flashinfe
 flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec);
 flashinfer_status op_workspace_size(const struct op *op, const void *args, const flashinfer_exec *exec, size_t *bytes);
 
-/* Launches way->spec[i] where the call runs; adds pdl where exec wants it. Inlined, so that a launch is not copied right after it was
- * written. */
-static inline flashinfer_status call_launch(const struct call *call, const struct way *way, int i, struct jit_launch launch)
-{
-    const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads};
-    launch.pdl |= call->exec.flags & FLASHINFER_PDL && call->device->arch >= 90;
-    return jit_launch(&way->spec[i], &queue, &launch);
-}
+/* Launches way->spec[i] where the call runs. */
+flashinfer_status call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch);
 
 /* For plan ops: writes the plan; `constants` is any struct of at most 640 bytes, found again at call->plan by the run op.
  * workspace: the most that any row of the run op needs, see flashinfer_plan_workspace_size. */
