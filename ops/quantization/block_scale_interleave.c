@@ -17,7 +17,7 @@ static const struct op_arg args[] = {
 
 enum { TILES = 8, THREADS = 128, MAX_GRID_YZ = 65535, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
 
-static const struct jit_kernel sm80 = {"block_scale_interleave_sm80", JIT_CUDA, {"T:dtype"}};
+static const struct jit_kernel sm80 = {"block_scale_interleave_sm80", JIT_CUDA, {"T:dtype", "ALIGNED"}};
 static const struct jit_kernel cpu = {"block_scale_interleave_cpu", JIT_CPU, {"T:dtype"}};
 
 static bool fill_args(const struct call *call, struct block_scale_interleave_args *a)
@@ -41,7 +41,11 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
     if (kernel->target == JIT_CUDA &&
         ((a.rows + 127) / 128 > INT32_MAX || a.blocks / (4 * TILES) >= MAX_GRID_YZ || a.matrices > MAX_GRID_YZ))
         return "there are more matrices, rows or columns than a grid has blocks for";
-    way_spec(way, kernel)[0] = dtype_bytes(tensor_dtype(c->input)) == 1 ? DTYPE_U8 : DTYPE_BF16;
+    int bytes = dtype_bytes(tensor_dtype(c->input));
+    int32_t *constant = way_spec(way, kernel);
+    constant[0] = bytes == 1 ? DTYPE_U8 : DTYPE_BF16;
+    if (kernel->target == JIT_CUDA)
+        constant[1] = tensor_is_aligned(c->out, 4 * bytes);
     return NULL;
 }
 

@@ -4,7 +4,8 @@
  * A thread moves four neighbours of a row in each of TILES tiles of a row of tiles; its place in a tile is its place in the block of
  * 128 threads, so that a block writes a tile as one piece. Block (x, y, z) has tile rows x and tiles y * TILES on of matrix z.
  *
- *   T u8, or bf16 for any two bytes */
+ *   T       u8, or bf16 for any two bytes
+ *   ALIGNED 1: out is a multiple of four elements */
 #include "pdl.cuh"
 #include "vec.cuh"
 #include "block_scale_interleave_args.h"
@@ -30,6 +31,13 @@ extern "C" __global__ void __launch_bounds__(128)
                 four[i].at[k] = input[(first + i) * 4 + k];
 #pragma unroll
     for (int i = 0; i < TILES; i++)
-        if (first + i < tiles)
+        if (first + i < tiles) {
+#if ALIGNED
             store_vec(out + (first + i) * 512, four[i].all);
+#else
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                out[(first + i) * 512 + k] = four[i].at[k];
+#endif
+        }
 }
