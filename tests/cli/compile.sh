@@ -91,7 +91,7 @@ import pty, sys
 sys.exit(pty.spawn(sys.argv[1:]))
 EOT
 grep -q '1 s, 1 of 1 at once: norm_cpu (T=' "$work/terminal" || complain "no seconds on a terminal: $(cat "$work/terminal")"
-grep -q '\[############ *\] 1/3 norm_cpu' "$work/terminal" || complain "no bar on a terminal: $(cat "$work/terminal")"
+grep -q '\[######## *\] 1/3 norm_cpu' "$work/terminal" || complain "no bar on a terminal: $(cat "$work/terminal")"
 rm -rf "$FLASHINFER_CACHE_DIR"
 flashinfer compile rmsnorm --device cpu >"$work/out" 2>"$work/err"
 [ -s "$work/err" ] && complain "standard error, which is no terminal: $(cat "$work/err")"
