@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The folder of compiled kernels. A file is what the compiler made, followed by a footer with its key and
  * checksum: one that was cut short, altered, or stands under another's name is no hit. Files appear complete,
- * by rename; who comes second keeps the first one's. There are no locks to be left behind. */
+ * by link or rename; who comes second keeps the first one's. There are no locks to be left behind. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,8 @@ struct footer {
 static const char magic[8] = "FIJIT\0\0\2"; /* the last byte: the format */
 
 static const char *folder = "";
-static char reason[512];
+static char reason[512], failure[512]; /* why there is none; why the first file that was not kept was not */
+static atomic_int failure_state;       /* 2: `failure` stands */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void make_parents(const char *path)
@@ -69,7 +71,7 @@ static void choose_folder(void)
 const char *jit_cache_folder(const char **why)
 {
     pthread_once(&once, choose_folder);
-    *why = reason;
+    *why = !*reason && atomic_load(&failure_state) == 2 ? failure : reason;
     return folder;
 }
 
@@ -112,29 +114,70 @@ bool jit_cache_read(const struct jit_job *job, struct text *binary)
     return false;
 }
 
+static bool write_all(int file, const struct jit_job *job, const struct text *binary)
+{
+    struct footer footer = footer_of(job, binary->data, binary->size);
+    return file_write(file, binary->data, binary->size) && file_write(file, &footer, sizeof footer) && !fsync(file);
+}
+
+/* A file that has no name before it is complete: of a process that is killed nothing is left. */
+static bool write_and_link(const struct jit_job *job, const struct text *binary, const char *path)
+{
+    char descriptor[64];
+    int file = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (file < 0)
+        return false;
+    snprintf(descriptor, sizeof descriptor, "/proc/self/fd/%d", file);
+    bool written = write_all(file, job, binary) && !linkat(AT_FDCWD, descriptor, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+    close(file);
+    return written;
+}
+
+/* Where files need names, and in place of a damaged one. */
+static bool write_and_rename(const struct jit_job *job, const struct text *binary, const char *path)
+{
+    char temporary[4200];
+    int file = file_temporary(folder, temporary, sizeof temporary);
+    if (file < 0)
+        return false;
+    bool written = write_all(file, job, binary);
+    written &= !close(file);
+    written = written && !rename(temporary, path);
+    int error = errno;
+    if (!written)
+        unlink(temporary);
+    errno = error;
+    return written;
+}
+
+static void note_failure(const char *path)
+{
+    int error = errno, expected = 0;
+    if (!atomic_compare_exchange_strong(&failure_state, &expected, 1))
+        return;
+    snprintf(failure, sizeof failure, "%.400s could not be written: %s", path, strerror(error));
+    atomic_store(&failure_state, 2);
+}
+
+static bool is_there(const struct jit_job *job)
+{
+    struct text other = {0};
+    bool there = jit_cache_read(job, &other);
+    text_free(&other);
+    return there;
+}
+
 bool jit_cache_write(const struct jit_job *job, const struct text *binary)
 {
-    char path[4096], temporary[4200];
-    struct text other = {0};
+    char path[4096];
     jit_cache_file(job, path, sizeof path);
     if (!*path)
         return false;
-    if (jit_cache_read(job, &other)) { /* another process was faster */
-        text_free(&other);
+    /* Another process may have been faster, the second time in the middle of the first way. */
+    if (is_there(job) || write_and_link(job, binary, path) || is_there(job) || write_and_rename(job, binary, path))
         return true;
-    }
-    snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
-    int file = mkostemp(temporary, O_CLOEXEC);
-    if (file < 0)
-        return false;
-    struct footer footer = footer_of(job->key, binary->data, binary->size);
-    bool written = file_write(file, binary->data, binary->size) && file_write(file, &footer, sizeof footer)
-                && !fsync(file);
-    written &= !close(file);
-    written = written && !rename(temporary, path);
-    if (!written)
-        unlink(temporary);
-    return written;
+    note_failure(path);
+    return false;
 }
 
 void jit_cache_used(const char *path)

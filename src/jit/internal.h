@@ -46,9 +46,10 @@ bool jit_is_identifier(const char *name);
 flashinfer_status jit_find_cc(const char **path);
 /* Tells one build of a compiler from another without running it. */
 flashinfer_status jit_toolchain_identity(enum jit_target target, char *buffer, size_t size);
-/* Runs a program, input on its standard input, and gathers what it prints. *exit_code is -1 if it did not
- * exit by itself. */
-flashinfer_status jit_run_program(char *const *argv, const struct text *input, struct text *output, int *exit_code);
+/* Runs a program, its TMPDIR as given, input on its standard input, and gathers what it prints. *exit_code is -1 if
+ * it did not exit by itself. It does not outlive this process. */
+flashinfer_status jit_run_program(char *const *argv, const char *temporary_dir, const struct text *input, struct text *output,
+                                  int *exit_code);
 
 /* compile.c, compile_cuda.c, compile_cpu.c. `verbose` asks for registers, spills and warnings in the log. */
 flashinfer_status jit_compile(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);

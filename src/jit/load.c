@@ -14,36 +14,31 @@
 #include "jit/internal.h"
 
 /* The loader takes a file only. One that is in no cache lives just until it is mapped. */
-static bool write_temporary(const struct text *binary, char *path, size_t size)
+static flashinfer_status load_temporary(const char *name, const struct text *binary, void **library)
 {
-    snprintf(path, size, "%s/flashinfer-XXXXXX", environment()->temporary_dir);
-    int file = mkstemp(path);
-    if (file < 0)
-        return false;
-    bool written = file_write(file, binary->data, binary->size);
-    close(file);
-    if (!written)
+    char path[4096];
+    int file = file_temporary(environment()->temporary_dir, path, sizeof path);
+    bool written = file >= 0 && file_write(file, binary->data, binary->size);
+    int error = errno;
+    if (file >= 0)
+        close(file);
+    *library = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (file >= 0)
         unlink(path);
-    return written;
+    if (!written)
+        return fail(FLASHINFER_IO, "kernel %s cannot be written to %s (TMPDIR) to be loaded: %s", name,
+                    environment()->temporary_dir, strerror(error));
+    return *library ? FLASHINFER_OK : fail(FLASHINFER_LOAD, "kernel %s cannot be loaded: %s", name, dlerror());
 }
 
 static flashinfer_status load_cpu(const struct jit_job *job, const struct text *binary, const char *path,
                                   struct jit_code *code)
 {
     const char *name = job->spec->kernel->name;
-    char temporary[4096] = "";
-    if (!*path) {
-        if (!write_temporary(binary, temporary, sizeof temporary))
-            return fail(FLASHINFER_IO, "kernel %s cannot be written to %s (TMPDIR) to be loaded: %s", name,
-                        environment()->temporary_dir, strerror(errno));
-        path = temporary;
-    }
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    flashinfer_status status = library ? FLASHINFER_OK
-                             : fail(FLASHINFER_LOAD, "kernel %s cannot be loaded: %s", name, dlerror());
-    if (*temporary)
-        unlink(temporary);
-    TRY(status);
+    /* The file may have been removed since it was read, or lie where no code may be run from. */
+    void *library = *path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (!library)
+        TRY(load_temporary(name, binary, &library));
     void *entry = dlsym(library, name);
     if (!entry) {
         dlclose(library);

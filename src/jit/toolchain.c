@@ -124,7 +124,20 @@ flashinfer_status jit_toolchain_identity(enum jit_target target, char *buffer, s
     return FLASHINFER_OK;
 }
 
-static int spawn(char *const *argv, int input, int output, pid_t *pid)
+/* A terminal for the program to run in: when this process dies, however it dies, the kernel hangs up on the
+ * program and on all that it started. -1 if there is none to be had; such a program runs to its end. */
+static int open_terminal(char *path, size_t size)
+{
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (terminal >= 0 && (grantpt(terminal) || unlockpt(terminal) || ptsname_r(terminal, path, size))) {
+        close(terminal);
+        terminal = -1;
+    }
+    return terminal;
+}
+
+static int spawn(char *const *argv, char *const *variables, int input, int output, int terminal,
+                 const char *terminal_path, pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -133,48 +146,83 @@ static int spawn(char *const *argv, int input, int output, pid_t *pid)
     sigemptyset(&defaults);
     sigaddset(&defaults, SIGPIPE);
     sigaddset(&defaults, SIGCHLD);
+    sigaddset(&defaults, SIGHUP);
     int error = posix_spawn_file_actions_init(&actions);
     if (error)
         return error;
     if (!(error = posix_spawnattr_init(&attributes))) {
+        if (terminal >= 0) { /* opening it is what makes it the new session's own */
+            posix_spawn_file_actions_addopen(&actions, terminal, terminal_path, O_RDWR, 0);
+            posix_spawn_file_actions_addclose(&actions, terminal);
+        }
         posix_spawn_file_actions_adddup2(&actions, input, 0);
         posix_spawn_file_actions_adddup2(&actions, output, 1);
         posix_spawn_file_actions_adddup2(&actions, output, 2);
         posix_spawnattr_setsigmask(&attributes, &none);
         posix_spawnattr_setsigdefault(&attributes, &defaults);
-        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-        error = posix_spawn(pid, argv[0], &actions, &attributes, argv, environ);
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
+                                                  | (terminal >= 0 ? POSIX_SPAWN_SETSID : 0));
+        error = posix_spawn(pid, argv[0], &actions, &attributes, argv, variables);
         posix_spawnattr_destroy(&attributes);
     }
     posix_spawn_file_actions_destroy(&actions);
     return error;
 }
 
-/* Input and output are files in memory: no pipe can fill up and nothing is left behind. */
-flashinfer_status jit_run_program(char *const *argv, const struct text *input, struct text *output, int *exit_code)
+static int wait_for(pid_t pid, struct text *output)
 {
+    int status = 0;
+    pid_t waited;
+    while ((waited = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
+        ;
+    /* A program that ignores SIGCHLD, or waits for all children, leaves us no status. The output must tell. */
+    if (waited < 0)
+        return 0;
+    if (WIFSIGNALED(status))
+        text_print(output, "(ended by signal %d)\n", WTERMSIG(status));
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* This process's variables, but for TMPDIR. */
+static char **variables_with(char *temporary_dir)
+{
+    int n = 0, kept = 0;
+    while (environ[n])
+        n++;
+    char **variables = calloc((size_t)n + 2, sizeof *variables);
+    for (int i = 0; variables && i < n; i++)
+        if (strncmp(environ[i], "TMPDIR=", 7))
+            variables[kept++] = environ[i];
+    if (variables)
+        variables[kept] = temporary_dir;
+    return variables;
+}
+
+/* Input and output are files in memory: no pipe can fill up and nothing is left behind. */
+flashinfer_status jit_run_program(char *const *argv, const char *temporary_dir, const struct text *input, struct text *output,
+                                  int *exit_code)
+{
+    char terminal_path[64];
+    struct text variable = {0};
+    text_print(&variable, "TMPDIR=%s", temporary_dir);
+    char **variables = variable.data ? variables_with(variable.data) : NULL;
+    int terminal = open_terminal(terminal_path, sizeof terminal_path);
     int in = memfd_create("flashinfer-input", MFD_CLOEXEC), out = memfd_create("flashinfer-output", MFD_CLOEXEC);
-    int error = in < 0 || out < 0 || !file_write(in, input->data, input->size) || lseek(in, 0, SEEK_SET) < 0 ? errno : 0;
     pid_t pid = 0;
-    if (!error)
-        error = spawn(argv, in, out, &pid);
+    bool right = variables && in >= 0 && out >= 0 && file_write(in, input->data, input->size) && lseek(in, 0, SEEK_SET) == 0;
+    int error = right ? spawn(argv, variables, in, out, terminal, terminal_path, &pid) : errno;
+    if (right && error && terminal >= 0)
+        error = spawn(argv, variables, in, out, -1, "", &pid);
     if (!error) {
-        int status = 0;
-        pid_t waited;
-        while ((waited = waitpid(pid, &status, 0)) < 0 && errno == EINTR)
-            ;
-        /* A program that ignores SIGCHLD, or waits for all children, leaves us no status. The output must
-         * tell. */
-        *exit_code = waited < 0 ? 0 : WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-        struct stat printed;
-        char *place = !fstat(out, &printed) ? text_extend(output, (size_t)printed.st_size) : NULL;
-        if (place && pread(out, place, (size_t)printed.st_size, 0) != printed.st_size)
-            error = EIO;
+        *exit_code = wait_for(pid, output);
+        error = file_read_open(out, output) ? 0 : errno;
     }
-    if (in >= 0)
-        close(in);
-    if (out >= 0)
-        close(out);
+    const int opened[] = {terminal, in, out};
+    for (size_t i = 0; i < sizeof opened / sizeof *opened; i++)
+        if (opened[i] >= 0)
+            close(opened[i]);
+    free(variables);
+    text_free(&variable);
     return error ? fail(FLASHINFER_NO_COMPILER, "%s cannot be run: %s", argv[0], strerror(error)) : text_check(output);
 }
 
@@ -192,7 +240,8 @@ const char *jit_toolchain(enum jit_target target, char *buffer, size_t size)
     }
     struct text nothing = {0}, output = {0};
     int exit_code = 0;
-    if (jit_find_cc(&path) || jit_run_program((char *[]){cc, (char[]){"--version"}, NULL}, &nothing, &output, &exit_code))
+    if (jit_find_cc(&path) || jit_run_program((char *[]){cc, (char[]){"--version"}, NULL}, environment()->temporary_dir,
+                                            &nothing, &output, &exit_code))
         snprintf(buffer, size, "%s", flashinfer_last_error());
     else
         snprintf(buffer, size, "%.*s (%s)", (int)strcspn(output.data, "\n"), output.data, path);
