@@ -72,7 +72,7 @@ $(BUILD)/%.o: %.c
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(library).$(version): $(library_objects)
-	$(call say,LD)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,$(soname) -Wl,-z,defs -Wl,-z,noexecstack $^ $(LIBS) -o $@
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,$(soname) -Wl,-z,defs -Wl,-z,noexecstack -Wl,-Bsymbolic-functions $^ $(LIBS) -o $@
 
 $(BUILD)/$(soname): $(library).$(version)
 	@ln -sf $(<F) $@
@@ -104,7 +104,7 @@ example_of = $(if $(filter tests/generate/%,$(1)),$(filter-out %/main.o,$(call o
 $(tests): $(BUILD)/%: $(BUILD)/%.o $$(call support_of,$$*) $$(call example_of,$$*) $(harness_objects) $(library_objects)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
-tests: $(tests)
+tests: $(tests) $(library)
 
 demo: setup-demo
 	@$(MAKE) --no-print-directory -s -j$(shell nproc) all

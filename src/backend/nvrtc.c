@@ -27,7 +27,9 @@ static const char folders[] = SYSTEM_FOLDER ":/usr/lib64:/usr/lib:/usr/local/lib
 static char *found;     /* path, NULL if there is none */
 static struct text why; /* there is none, or it cannot be used; empty if it can */
 static struct nvrtc table;
-static pthread_once_t find_once = PTHREAD_ONCE_INIT, open_once = PTHREAD_ONCE_INIT;
+static pthread_once_t find_once = PTHREAD_ONCE_INIT, open_once = PTHREAD_ONCE_INIT, exit_once = PTHREAD_ONCE_INIT;
+static const pthread_rwlock_t initial = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+static pthread_rwlock_t in_use = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 
 static char *find_in(const char *list, const char *name)
 {
@@ -108,6 +110,46 @@ static void open_builtins(const struct nvrtc *nvrtc)
     dlopen(path, RTLD_LAZY | RTLD_LOCAL);
 }
 
+static void at_exit(void)
+{
+    pthread_rwlock_wrlock(&in_use);
+}
+
+/* The threads that were compiling do not exist here. */
+static void after_fork_in_child(void)
+{
+    in_use = initial;
+}
+
+/* Handlers run in reverse, and NVRTC registers some of its own in the middle of its first compilation. */
+static void handle_exit(void)
+{
+    atexit(at_exit);
+}
+
+void nvrtc_begin(void)
+{
+    pthread_rwlock_rdlock(&in_use);
+}
+
+void nvrtc_end(void)
+{
+    pthread_rwlock_unlock(&in_use);
+    pthread_once(&exit_once, handle_exit);
+}
+
+/* A first compilation that is as short as one can be. */
+static void compile_nothing(void)
+{
+    nvrtc_program program;
+    nvrtc_begin();
+    if (table.create(&program, "", "nothing", 0, NULL, NULL) == NVRTC_OK) {
+        table.compile(program, 0, NULL);
+        table.destroy(&program);
+    }
+    nvrtc_end();
+}
+
 static void open_library(void)
 {
     static const struct {
@@ -133,6 +175,9 @@ static void open_library(void)
         memcpy((char *)&table + functions[i].offset, &address, sizeof address);
     }
     open_builtins(&table);
+    pthread_atfork(NULL, NULL, after_fork_in_child);
+    if (gettid() != getpid()) /* while this compiles, the main thread may exit */
+        compile_nothing();
 }
 
 flashinfer_status nvrtc_get(const struct nvrtc **out)

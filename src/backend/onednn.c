@@ -94,6 +94,13 @@ static void find(void *handle, const struct function *functions, size_t count)
     }
 }
 
+/* Its threads (OpenMP) do not exist here, and it would wait for them. */
+static void after_fork_in_child(void)
+{
+    if (!*why)
+        snprintf(why, sizeof why, "oneDNN was in use before this process was forked, and does not work after that");
+}
+
 static void open_once(void)
 {
 #define ROW(field, symbol, parameters) {#symbol, (size_t)((char *)&library.field - (char *)&library)},
@@ -124,6 +131,8 @@ static void open_once(void)
         return;
     if (library.engine_create(&engine, ENGINE_CPU, 0) || library.stream_create(&stream, engine, STREAM_IN_ORDER))
         snprintf(why, sizeof why, "oneDNN cannot be used: it makes no engine for this CPU");
+    else
+        pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
 const char *onednn_missing(void)

@@ -55,10 +55,12 @@ flashinfer_status jit_compile_cuda(const struct jit_job *job, bool verbose, stru
     const struct nvrtc *nvrtc;
     nvrtc_program program;
     TRY(nvrtc_get(&nvrtc));
+    nvrtc_begin();
     int result = nvrtc->create(&program, job->source.data, job->spec->kernel->name, 0, NULL, NULL);
-    if (result != NVRTC_OK)
-        return nvrtc_fail(nvrtc, result, "nvrtcCreateProgram");
-    flashinfer_status status = compile(nvrtc, program, job, verbose, binary, log);
-    nvrtc->destroy(&program);
+    flashinfer_status status = result == NVRTC_OK ? compile(nvrtc, program, job, verbose, binary, log)
+                                                  : nvrtc_fail(nvrtc, result, "nvrtcCreateProgram");
+    if (result == NVRTC_OK)
+        nvrtc->destroy(&program);
+    nvrtc_end();
     return status;
 }

@@ -21,6 +21,22 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct kept_kernel *kernels;
 static struct kept_text *texts;
 
+static void before_fork(void)
+{
+    pthread_mutex_lock(&mutex);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&mutex);
+}
+
+/* The child of a fork finds the lists whole, whatever other threads were doing. */
+__attribute__((constructor)) static void handle_fork(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork);
+}
+
 static bool same_kernel(const struct jit_kernel *a, const struct jit_kernel *b)
 {
     if (a->target != b->target || strcmp(a->name, b->name))
