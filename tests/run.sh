@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs every test and counts. Each step prints its own account; the last line is "N passed, N failed".
 #   usage: tests/run.sh BUILD [--gpu]
-# Unit tests (cmocka), checks of headers, symbols and declarations, the command as a shell sees it, every op against its reference (flashinfer check), every
-# CUDA kernel compiled for every architecture (flashinfer specs), the example against an independent model.
+# Unit tests (cmocka), plain and under sanitizers, checks of headers, symbols and declarations, the command as a shell sees it,
+# every op against its reference (flashinfer check), every CUDA kernel compiled for every architecture (flashinfer specs), the
+# example against an independent model.
 set -u
 build=$1
 device=cpu require=
@@ -32,9 +33,9 @@ step() { # NAME COMMAND...: one check, passed if the command succeeds
 
 unit() { # FOLDER PROGRAM: counts the cases of a test
     name=$(echo "${2#"$1"/tests/}" | tr / _)
-    [ "$1" = "$build" ] || name=sanitized_$name
+    [ "$1" = "$build" ] || name=$(basename "$1")_$name
     started=$(seconds)
-    CMOCKA_MESSAGE_OUTPUT=TAP tools/with_nvrtc.sh "$build" "$2" >"$log/$name.log" 2>&1
+    CMOCKA_MESSAGE_OUTPUT=TAP $fixed_addresses tools/with_nvrtc.sh "$build" "$2" >"$log/$name.log" 2>&1
     status=$?
     good=$(grep -c '^ok ' "$log/$name.log")
     left_out=$(grep -c '^not ok .*# SKIP' "$log/$name.log")
@@ -63,6 +64,7 @@ done
 FLASHINFER_TEST_MODEL=$(tools/fetch_model.sh) || { echo 'the model could not be fetched'; failed=$((failed + 1)); }
 export FLASHINFER_TEST_MODEL
 
+fixed_addresses=
 units() { # FOLDER
     for program in $(find "$1/tests" -type f -name 'test_*' -perm -u+x | sort); do
         unit "$1" "$program"
@@ -75,6 +77,15 @@ units "$build"
 echo 'Unit tests under address and undefined-behaviour sanitizers'
 step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests
 units "$build/sanitized"
+
+echo 'Threads under the thread sanitizer'
+threaded='tests/core/test_threads tests/jit/test_cache tests/torture/test_cold_cache tests/torture/test_processes'
+step build_tsan make -s -j"$(nproc)" BUILD="$build/tsan" SANITIZE=thread OPTIMISE=-O1 $(printf "$build/tsan/%s " $threaded)
+setarch -R true 2>/dev/null && fixed_addresses='setarch -R' # where addresses are too random for the sanitizer
+for program in $threaded; do
+    unit "$build/tsan" "$build/tsan/$program"
+done
+fixed_addresses=
 
 echo 'Every kernel against its reference'
 for op in $("$build/flashinfer" list | cut -d' ' -f1); do

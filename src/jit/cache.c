@@ -116,7 +116,7 @@ bool jit_cache_read(const struct jit_job *job, struct text *binary)
 
 static bool write_all(int file, const struct jit_job *job, const struct text *binary)
 {
-    struct footer footer = footer_of(job, binary->data, binary->size);
+    struct footer footer = footer_of(job->key, binary->data, binary->size);
     return file_write(file, binary->data, binary->size) && file_write(file, &footer, sizeof footer) && !fsync(file);
 }
 

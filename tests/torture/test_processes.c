@@ -354,7 +354,9 @@ static void loads_and_unloads(void)
     memory = resident_kilobytes() - memory;
     printf("%d times loaded, used and unloaded: threads %d, files %d at the end as after the first; %ld KB of memory each\n",
            rounds, tasks - 2, files - 2, memory / rounds);
+#ifndef __SANITIZE_ADDRESS__ /* keeps what was freed */
     CHECK(memory / rounds < 500);
+#endif
 }
 
 static void test_reload(void **state)
@@ -417,6 +419,9 @@ static void two_copies(void)
 static void other_namespace(void)
 {
     char path[4096];
+#ifdef __SANITIZE_ADDRESS__
+    return; /* the sanitizer does not know namespaces */
+#endif
     find_library(path, sizeof path);
     void *library = dlmopen(LM_ID_NEWLM, path, RTLD_NOW | RTLD_LOCAL);
     if (!library)
@@ -435,9 +440,7 @@ static void test_copies(void **state)
     skip(); /* the copies would share the sanitizer's own state */
 #endif
     assert_int_equal(run(two_copies), 0);
-#ifndef __SANITIZE_ADDRESS__ /* has one state for all namespaces */
     assert_int_equal(run(other_namespace), 0);
-#endif
 }
 
 /* ---- exit while NVRTC, which lies in this process, compiles ---- */
@@ -487,7 +490,7 @@ static void test_exit(void **state)
 }
 
 /* A copy that is unloaded leaves what it holds for the life of the process. */
-const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
     return "detect_leaks=0";

@@ -10,6 +10,13 @@
 
 #include "core/clock.h"
 
+/* Processes of these tests exit while their threads work. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "report_thread_leaks=0:atexit_sleep_ms=0";
+}
+
 int torture_rounds(int rounds)
 {
     const char *factor = getenv("FLASHINFER_TORTURE");
