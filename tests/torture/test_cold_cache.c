@@ -107,6 +107,46 @@ static void test_race(void **state)
         race(race_process);
 }
 
+/* Looks, without waiting, until the kernel is there, and runs it. */
+static void *look_up(void *unused)
+{
+    const struct jit_module *module;
+    const struct jit_spec spec = multiply_spec(1);
+    const struct device *device = cpu_device();
+    int32_t in = 5, out = 0;
+    const struct {
+        const int32_t *in;
+        int32_t *out;
+    } args = {&in, &out};
+    while (!(module = jit_find(&spec, device)))
+        sched_yield();
+    module->code.entry(&args, 0, 1);
+    CHECK(out == 5);
+    return unused;
+}
+
+static void looks_up(void)
+{
+    pthread_t thread[4];
+    torture_use_compiler();
+    for (int i = 0; i < 4; i++)
+        CHECK(!pthread_create(&thread[i], NULL, look_up, NULL));
+    CHECK(multiply(multiply_spec(1)));
+    for (int i = 0; i < 4; i++)
+        CHECK(!pthread_join(thread[i], NULL));
+}
+
+static void test_look_up(void **state)
+{
+    (void)state;
+    int status = -1;
+    torture_make_compiler(1, 0);
+    for (int i = torture_rounds(10); i > 0; i--) {
+        assert_true(waitpid(torture_start(looks_up), &status, 0) > 0);
+        assert_int_equal(status, 0);
+    }
+}
+
 /* ---- processes that end while they compile ---- */
 
 static int factor; /* of the kernel of a round */
@@ -279,6 +319,38 @@ static void test_interrupt_from_terminal(void **state)
     }
 }
 
+/* The child has no thread that compiles: it compiles itself. */
+static void forks_while_it_compiles(void)
+{
+    pthread_t thread;
+    int status = -1;
+    torture_use_compiler();
+    CHECK(!pthread_create(&thread, NULL, compile_thread, NULL));
+    usleep(150000);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        compiles();
+        CHECK(compiled() == 1);
+        _exit(0);
+    }
+    CHECK(!pthread_join(thread, NULL) && compiled() == 1);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void test_fork(void **state)
+{
+    (void)state;
+#ifdef __SANITIZE_THREAD__
+    skip(); /* the sanitizer refuses threads in the child of a threaded process */
+#endif
+    torture_make_compiler(1, 0.5);
+    factor = 1;
+    assert_int_equal(end_by(0, forks_while_it_compiles, 0), 0);
+    assert_int_equal(torture_files("cache"), 1);
+    assert_int_equal(torture_files("tmp"), 0);
+}
+
 /* ---- temporary files ---- */
 
 static int make(const char *name, int is_folder)
@@ -336,8 +408,14 @@ static int setup(void **state)
 int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown_folder)
-    const struct CMUnitTest tests[] = {CASE(test_race),     CASE(test_kill),       CASE(test_signals),
-                                       CASE(test_exit),     CASE(test_no_orphans), CASE(test_interrupt_from_terminal),
+    const struct CMUnitTest tests[] = {CASE(test_race),
+                                       CASE(test_look_up),
+                                       CASE(test_kill),
+                                       CASE(test_signals),
+                                       CASE(test_exit),
+                                       CASE(test_no_orphans),
+                                       CASE(test_interrupt_from_terminal),
+                                       CASE(test_fork),
                                        CASE(test_abandoned)};
     ready = mmap(NULL, sizeof *ready, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     srand(4);
