@@ -17,8 +17,8 @@ struct row {
     const struct attention_plan *plan;
     const struct attention_view *t;
     int64_t request, first_page, kv_len;
-    int64_t token, head;         /* in q and out */
-    int64_t begin, end;          /* tokens it sees */
+    int64_t token, head; /* in q and out */
+    int64_t begin, end;  /* tokens it sees */
     double scale, v_scale;
     double *logit, *logit_error; /* [kv_len] natural logits, and by how much a kernel's may differ */
 };
@@ -97,7 +97,9 @@ static void finish_row(const struct row *row, enum dtype dtype, double *out, dou
     double off = sum > 0 ? sum_error / sum + sums + 8 * REFERENCE_UNIT : 0;
     for (int i = 0; i < p->head_dim; i++) {
         out[i] = sum == 0 ? 0 : out[i] * row->v_scale / sum;
-        bound[i] = sum == 0 ? 0 : off < 0.5 ? (error[i] * fabs(row->v_scale) / sum + fabs(out[i]) * off) / (1 - off) : INFINITY;
+        bound[i] = sum == 0    ? 0
+                   : off < 0.5 ? (error[i] * fabs(row->v_scale) / sum + fabs(out[i]) * off) / (1 - off) + FLT_TRUE_MIN
+                               : INFINITY;
     }
     if (lse) {
         *lse = sum == 0 ? -INFINITY : (top + log(sum)) * M_LOG2E;
@@ -150,7 +152,9 @@ void attention_reference(const struct reference *r)
 {
     const struct attention_view *t = r->view;
     const struct attention_plan *plan = r->call->plan;
-    struct row row = {.plan = plan, .t = t, .scale = plan->sm_scale * number_of(t->q_scale) * number_of(t->k_scale),
+    struct row row = {.plan = plan,
+                      .t = t,
+                      .scale = plan->sm_scale * number_of(t->q_scale) * number_of(t->k_scale),
                       .v_scale = number_of(t->v_scale)};
     for (; row.request < tensor_shape(t->kv_last_page_len, 0); row.request++)
         compute_request(r, &row);

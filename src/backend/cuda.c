@@ -2,6 +2,7 @@
 /* Opens the CUDA driver once, finds its functions and initialises it. */
 #include "backend/cuda.h"
 
+#include <stdbool.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -81,17 +82,36 @@ flashinfer_status cuda_get(const struct cuda **out)
     return *out ? FLASHINFER_OK : fail(FLASHINFER_NO_DRIVER, "%s", reason);
 }
 
+/* What a kernel did wrong while it ran: illegal address and the like. No launch fails with it by its own fault. */
+static bool is_of_earlier_work(int result)
+{
+    return result == CUDA_ILLEGAL_ADDRESS || (result >= CUDA_HARDWARE_STACK_ERROR && result <= CUDA_LAUNCH_FAILED) ||
+           result == CUDA_ASSERT;
+}
+
 flashinfer_status cuda_fail(int result, const char *what)
 {
     const char *name, *text = result_text(result, &name);
+    if (is_of_earlier_work(result))
+        return fail(FLASHINFER_DEVICE,
+                    "%s: the device reports an error of earlier work, not of this call: %s (%s); nothing more runs "
+                    "in this CUDA context",
+                    what, name, text);
     flashinfer_status status = FLASHINFER_DEVICE;
     switch (result) {
-    case CUDA_OUT_OF_MEMORY: status = FLASHINFER_MEMORY; break;
-    case CUDA_NO_DEVICE: status = FLASHINFER_NO_DRIVER; break;
+    case CUDA_OUT_OF_MEMORY:
+        status = FLASHINFER_MEMORY;
+        break;
+    case CUDA_NO_DEVICE:
+        status = FLASHINFER_NO_DRIVER;
+        break;
     case CUDA_INVALID_IMAGE:
     case CUDA_NO_BINARY_FOR_GPU:
-    case CUDA_NOT_FOUND: status = FLASHINFER_LOAD; break;
-    default: break;
+    case CUDA_NOT_FOUND:
+        status = FLASHINFER_LOAD;
+        break;
+    default:
+        break;
     }
     return fail(status, "%s: %s (%s)", what, name, text);
 }
