@@ -52,6 +52,10 @@ static flashinfer_status load_failed(const struct cuda *driver, int result, cons
 {
     int version = 0;
     char what[512];
+    if (result == CUDA_OUT_OF_MEMORY) {
+        snprintf(what, sizeof what, "kernel %s for %s cannot be loaded", job->spec->kernel->name, job->device->isa);
+        return cuda_fail(result, what);
+    }
     driver->driver_version(&version);
     snprintf(what, sizeof what, "kernel %s for %s cannot be loaded by this driver (CUDA %d.%d; what a newer NVRTC made may "
              "need a newer driver)", job->spec->kernel->name, job->device->isa, version / 1000, version % 1000 / 10);
@@ -77,7 +81,9 @@ static flashinfer_status find_entry(const struct cuda *driver, cuda_library libr
     CUDA_TRY(driver->kernel_set_attribute(CUDA_MAX_DYNAMIC_SHARED_SIZE_BYTES, job->device->smem_block - static_bytes,
                                           kernel, device), "cuKernelSetAttribute");
     /* Also makes the driver load the code now rather than at the first launch. */
-    CUDA_TRY(driver->kernel_function(&function, kernel), "cuKernelGetFunction");
+    result = driver->kernel_function(&function, kernel);
+    if (result != CUDA_OK)
+        return load_failed(driver, result, job);
     code->kernel = kernel;
     code->function = function;
     return FLASHINFER_OK;

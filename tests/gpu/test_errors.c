@@ -15,6 +15,13 @@
 
 enum { ROWS = 4, HIDDEN = 256 };
 
+static DLTensor row(const struct device *device, cuda_pointer memory)
+{
+    static int64_t shape[1] = {HIDDEN};
+    return (DLTensor){
+        .data = (void *)(uintptr_t)memory, .device = device->id, .ndim = 1, .dtype = dtype_dlpack(DTYPE_F16), .shape = shape};
+}
+
 static flashinfer_status norm(const struct device *device, cuda_pointer memory)
 {
     int64_t shape[2] = {ROWS, HIDDEN};
@@ -41,18 +48,19 @@ static void lacks_memory(void)
     static const struct flashinfer_kernel_source source = {
         .size = sizeof source,
         .name = "large",
-        .cuda = "__device__ unsigned char table[1 << 28];\n"
-                "struct args { long long unused; };\n"
-                "extern \"C\" __global__ void large(const __grid_constant__ struct args a) { table[threadIdx.x] = a.unused; }\n",
+        .cuda = "#include \"arguments.h\"\n"
+                "__device__ unsigned char table[1 << 28];\n"
+                "struct args { struct tensor x; };\n"
+                "extern \"C\" __global__ void large(const __grid_constant__ struct args a) { table[threadIdx.x] = a.x.shape[0]; }\n",
     };
     const struct device *device = gpu_of_child();
     cuda_pointer memory = allocate(), hoard[4096];
     int pieces = 0;
     flashinfer_kernel *kernel;
-    const flashinfer_number one = FLASHINFER_INT(1);
+    const DLTensor x = row(device, memory), *tensors[] = {&x};
     const struct flashinfer_kernel_launch launch = {
-        .size = sizeof launch, .num_numbers = 1, .numbers = &one, .grid = {1}, .block = {32}};
-    const flashinfer_exec exec = {.size = sizeof exec, .device = device->id};
+        .size = sizeof launch, .num_tensors = 1, .tensors = tensors, .grid = {1}, .block = {32}};
+    const flashinfer_exec exec = {.size = sizeof exec};
     CHECK(norm(device, memory) == FLASHINFER_OK);
     CHECK(flashinfer_kernel_create(&source, &kernel) == FLASHINFER_OK);
     for (size_t bytes = (size_t)1 << 36; bytes >= (size_t)1 << 21; bytes /= 2)
@@ -79,16 +87,23 @@ static void fails_before(void)
     static const struct flashinfer_kernel_source source = {
         .size = sizeof source,
         .name = "stray",
-        .cuda = "struct args { long long address; };\n"
-                "extern \"C\" __global__ void stray(const __grid_constant__ struct args a) { *(volatile int *)a.address = 1; }\n",
+        .cuda = "#include \"arguments.h\"\n"
+                "struct args { struct tensor x; union number address; };\n"
+                "extern \"C\" __global__ void stray(const __grid_constant__ struct args a) { *(volatile int *)a.address.i = 1; }\n",
     };
     const struct device *device = gpu_of_child();
     cuda_pointer memory = allocate();
     flashinfer_kernel *kernel;
     const flashinfer_number nowhere = FLASHINFER_INT(16);
-    const struct flashinfer_kernel_launch launch = {
-        .size = sizeof launch, .num_numbers = 1, .numbers = &nowhere, .grid = {1}, .block = {1}};
-    const flashinfer_exec exec = {.size = sizeof exec, .device = device->id};
+    const DLTensor x = row(device, memory), *tensors[] = {&x};
+    const struct flashinfer_kernel_launch launch = {.size = sizeof launch,
+                                                    .num_tensors = 1,
+                                                    .tensors = tensors,
+                                                    .num_numbers = 1,
+                                                    .numbers = &nowhere,
+                                                    .grid = {1},
+                                                    .block = {1}};
+    const flashinfer_exec exec = {.size = sizeof exec};
     CHECK(norm(device, memory) == FLASHINFER_OK);
     CHECK(flashinfer_kernel_create(&source, &kernel) == FLASHINFER_OK);
     CHECK(flashinfer_kernel_launch(kernel, &launch, &exec) == FLASHINFER_OK);
