@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "harness/problem.h"
 #include "harness/reference_state.h"
@@ -91,4 +92,36 @@ void problem_set(struct problem_tensor *tensor, int64_t index, double value)
 uint64_t problem_random(struct problem *problem, uint64_t below)
 {
     return random_below(&problem->random, below);
+}
+
+void problem_give_slots(struct problem *problem)
+{
+    struct problem_tensor *batch_indices = problem_tensor(problem, "batch_indices");
+    struct problem_tensor *positions = problem_tensor(problem, "positions");
+    const struct problem_tensor *indices = problem_tensor(problem, "kv_indices");
+    const struct problem_tensor *indptr = problem_tensor(problem, "kv_indptr");
+    int64_t nnz = problem_dim(problem, "nnz"), num_requests = problem_dim(problem, "batch");
+    int64_t page_size = problem_dim(problem, "page_size"), pages = problem_dim(problem, "pages");
+    bool *taken = calloc((size_t)(pages * page_size) + 1, sizeof *taken);
+    for (int64_t token = 0; token < nnz; token++) {
+        problem_set(batch_indices, token, -1);
+        problem_set(positions, token, 0);
+    }
+    for (int64_t batch = 0; taken && batch < num_requests; batch++) {
+        int64_t first_page = (int64_t)problem_get(indptr, batch), last_page = (int64_t)problem_get(indptr, batch + 1);
+        int64_t begin = batch * nnz / num_requests, end = (batch + 1) * nnz / num_requests;
+        for (int64_t token = begin; token < end; token++) {
+            int64_t position = (last_page - first_page) * page_size - (end - token);
+            if (position < 0 || (problem->seed && problem_random(problem, 8) == 0))
+                continue;
+            int64_t page = (int64_t)problem_get(indices, first_page + position / page_size);
+            bool *slot = &taken[page * page_size + position % page_size];
+            if (*slot)
+                continue;
+            *slot = true;
+            problem_set(batch_indices, token, (double)batch);
+            problem_set(positions, token, (double)position);
+        }
+    }
+    free(taken);
 }

@@ -26,10 +26,11 @@ static flashinfer_status download(const struct call *call, void *to, const DLTen
     return FLASHINFER_OK;
 }
 
-flashinfer_status validate_fetch(const struct call *call, const DLTensor *tensor, int32_t **out)
+/* `room`: bytes for an element of *out, at least as many as the tensor's. */
+static flashinfer_status fetch(const struct call *call, const DLTensor *tensor, size_t room, void **out)
 {
-    size_t bytes = (size_t)tensor_elements(tensor) * sizeof **out;
-    *out = malloc(bytes + 1);
+    size_t elements = (size_t)tensor_elements(tensor), bytes = elements * (size_t)dtype_bytes(tensor_dtype(tensor));
+    *out = malloc(elements * room + 1);
     if (!*out)
         return fail(FLASHINFER_MEMORY, "%s: no memory to validate the inputs", call->op->name);
     if (bytes && call->device->id.device_type == kDLCUDA)
@@ -37,6 +38,27 @@ flashinfer_status validate_fetch(const struct call *call, const DLTensor *tensor
     if (bytes)
         memcpy(*out, tensor_data(tensor), bytes);
     return FLASHINFER_OK;
+}
+
+flashinfer_status validate_fetch(const struct call *call, const DLTensor *tensor, int32_t **out)
+{
+    void *data;
+    flashinfer_status status = fetch(call, tensor, sizeof **out, &data);
+    *out = data;
+    return status;
+}
+
+flashinfer_status validate_fetch_wide(const struct call *call, const DLTensor *tensor, int64_t **out)
+{
+    void *data;
+    flashinfer_status status = fetch(call, tensor, sizeof **out, &data);
+    *out = data;
+    for (int64_t i = tensor_elements(tensor) - 1; !status && tensor_dtype(tensor) == DTYPE_I32 && i >= 0; i--) {
+        int32_t narrow;
+        memcpy(&narrow, (char *)data + i * (int64_t)sizeof narrow, sizeof narrow);
+        (*out)[i] = narrow;
+    }
+    return status;
 }
 
 flashinfer_status validate_indptr(const struct call *call, const char *name, const int32_t *indptr, int64_t batch, int64_t limit,
@@ -62,4 +84,51 @@ flashinfer_status validate_indices(const struct call *call, const char *name, co
             return fail(FLASHINFER_INVALID, "%s: %s[%" PRId64 "] is %d, must be at least 0 and below %" PRId64 ", %s",
                         call->op->name, name, i, indices[i], limit, limit_name);
     return FLASHINFER_OK;
+}
+
+/* The integers of validate_paged, on the host. */
+struct paged_integers {
+    int32_t *batch_indices, *positions, *kv_indices, *kv_indptr;
+};
+
+static flashinfer_status fetch_paged(const struct call *call, const struct validate_paged *p, struct paged_integers *i)
+{
+    TRY(validate_fetch(call, p->batch_indices, &i->batch_indices));
+    TRY(validate_fetch(call, p->positions, &i->positions));
+    TRY(validate_fetch(call, p->kv_indices, &i->kv_indices));
+    return validate_fetch(call, p->kv_indptr, &i->kv_indptr);
+}
+
+static flashinfer_status check_paged(const struct call *call, const struct validate_paged *p, const struct paged_integers *i)
+{
+    int64_t num_requests = tensor_shape(p->kv_indptr, 0) - 1;
+    TRY(validate_indptr(call, "kv_indptr", i->kv_indptr, num_requests, tensor_shape(p->kv_indices, 0),
+                        "the length of kv_indices"));
+    TRY(validate_indices(call, "kv_indices", i->kv_indices, i->kv_indptr[num_requests], p->pages, "the pages of the cache"));
+    for (int64_t token = 0; token < tensor_shape(p->batch_indices, 0); token++) {
+        int32_t batch = i->batch_indices[token], position = i->positions[token];
+        if (batch < 0)
+            continue;
+        if (batch >= num_requests)
+            return fail(FLASHINFER_INVALID, "%s: batch_indices[%" PRId64 "] is %d, must be below %" PRId64
+                        ", the number of requests", call->op->name, token, batch, num_requests);
+        int64_t slots = (i->kv_indptr[batch + 1] - i->kv_indptr[batch]) * p->page_size;
+        if (position < 0 || position >= slots)
+            return fail(FLASHINFER_INVALID, "%s: positions[%" PRId64 "] is %d, must be at least 0 and below %" PRId64
+                        ", the slots of request %d", call->op->name, token, position, slots, batch);
+    }
+    return FLASHINFER_OK;
+}
+
+flashinfer_status validate_paged_tokens(const struct call *call, const struct validate_paged *p)
+{
+    struct paged_integers i = {0};
+    flashinfer_status status = fetch_paged(call, p, &i);
+    if (!status)
+        status = check_paged(call, p, &i);
+    free(i.batch_indices);
+    free(i.positions);
+    free(i.kv_indices);
+    free(i.kv_indptr);
+    return status;
 }

@@ -11,6 +11,9 @@
  * too. */
 flashinfer_status validate_fetch(const struct call *call, const DLTensor *tensor, int32_t **out);
 
+/* The same for integers of 32 or 64 bits, as 64 bits. */
+flashinfer_status validate_fetch_wide(const struct call *call, const DLTensor *tensor, int64_t **out);
+
 /* 0 = indptr[0] <= indptr[1] <= ... <= indptr[batch] <= limit */
 flashinfer_status validate_indptr(const struct call *call, const char *name, const int32_t *indptr, int64_t batch, int64_t limit,
                                   const char *limit_name);
@@ -18,5 +21,14 @@ flashinfer_status validate_indptr(const struct call *call, const char *name, con
 /* 0 <= indices[i] < limit */
 flashinfer_status validate_indices(const struct call *call, const char *name, const int32_t *indices, int64_t count,
                                    int64_t limit, const char *limit_name);
+
+/* Tokens and the page table that says where they go. */
+struct validate_paged {
+    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr;
+    int64_t pages, page_size;
+};
+
+/* A sound page table, which has a slot for each token that has a request. */
+flashinfer_status validate_paged_tokens(const struct call *call, const struct validate_paged *p);
 
 #endif

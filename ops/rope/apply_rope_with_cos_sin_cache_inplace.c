@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op apply_rope_with_cos_sin_cache_inplace. */
+#include "ops/rope/rope_kernels.h"
+
+#define OP apply_rope_with_cos_sin_cache_inplace
+DIMS(nnz, q_columns, k_columns, rotary_dim, max_positions);
+
+static const struct op_arg args[] = {
+    INOUT(query, F16 | BF16, "nnz q_columns", .fill = ROPE_SPECIAL),
+    INOUT(key, LIKE(query), "nnz k_columns", .fill = ROPE_SPECIAL),
+    IN(positions, I32 | I64, "nnz", .fill = BELOW("max_positions")),
+    INT(head_size, .min = 1),
+    IN(cos_sin_cache, F32, "max_positions rotary_dim", .fill = UNIFORM(-1, 1)),
+    FLAG(interleave),
+    {0},
+};
+
+static const char *const rules[] = {"rotary_dim > 0",
+                                    "rotary_dim % 2 == 0",
+                                    "rotary_dim <= head_size",
+                                    "nnz == 0 or max_positions > 0",
+                                    "q_columns % head_size == 0",
+                                    "k_columns % head_size == 0",
+                                    NULL};
+
+static void view(const void *from, void *to)
+{
+    const struct flashinfer_apply_rope_with_cos_sin_cache_inplace *a = from;
+    *(struct rope_view *)to = (struct rope_view){
+        .q_out = a->query,
+        .k_out = a->key,
+        .q = a->query,
+        .k = a->key,
+        .pos_ids = a->positions,
+        .cos_sin_cache = a->cos_sin_cache,
+        .head_size = a->head_size,
+        .interleave = a->interleave,
+    };
+}
+
+static const struct op_range ranges[] = {{"nnz", 0, 100, 0},
+                                         {"q_columns", 0, 900, 6},
+                                         {"k_columns", 0, 300, 6},
+                                         {"head_size", 2, 280, 2},
+                                         {"rotary_dim", 2, 280, 2},
+                                         {"max_positions", 1, 500, 0},
+                                         {0}};
+
+static const struct op_shape shapes[] = {
+    {"smollm2_135m",
+     "nnz=1 q_columns=576 k_columns=192 head_size=64 rotary_dim=64 max_positions=8192 dtype=bf16 positions:dtype=i64"},
+    {"odd",
+     "nnz=7 q_columns=450 k_columns=90 head_size=90 rotary_dim=54 max_positions=99 interleave=1 dtype=f16 positions:dtype=i32"},
+    {"llama_8b_decode",
+     "nnz=128 q_columns=4096 k_columns=1024 head_size=128 rotary_dim=128 max_positions=8192 dtype=bf16 positions:dtype=i64"},
+    {"llama_8b_prefill",
+     "nnz=4096 q_columns=4096 k_columns=1024 head_size=128 rotary_dim=128 max_positions=8192 dtype=bf16 positions:dtype=i64"},
+    {"partial", "nnz=64 q_columns=2560 k_columns=2560 head_size=80 rotary_dim=32 max_positions=2048 interleave=1 dtype=f16 "
+                "positions:dtype=i64"},
+    {"odd_halves",
+     "nnz=5 q_columns=150 k_columns=100 head_size=50 rotary_dim=26 max_positions=64 dtype=bf16 positions:dtype=i32"},
+    {0},
+};
+
+DEFINE_OP("rope", "rotary position embedding of query and key by cosines and sines from a table, in place", .rules = rules,
+          .view = view, .kernels = rope_kernels, .validate = rope_validate, .ranges = ranges, .shapes = shapes,
+          .reference = rope_reference, .cost = rope_cost);

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rope on a CPU: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to OUT. A
+ * part takes a range of tokens. For each token sines and cosines are computed once, for CHUNK pairs at a time, and serve all
+ * heads.
+ *
+ *   T          f16, bf16
+ *   OUT        T, e4m3, e5m2
+ *   POS        i32, i64
+ *   INTERLEAVE 0: pair i is (i, num_pairs + i); 1: (2 i, 2 i + 1)
+ *   INDPTR     1: positions follow from indptr and offsets
+ *   CACHE      1: sines and cosines are read
+ *   PAGED      1: segments may lie in a paged cache */
+#include <stdbool.h>
+
+#include "vec.h"
+#include "rope_args.h"
+
+enum { CHUNK = 256, QUANTIZES = sizeof(OUT) < sizeof(T) };
+
+/* Of each pair in the chunk. Interleaved: of each element, sines with the sign of their partner's share. */
+struct rotation {
+    float cosine[(1 + INTERLEAVE) * CHUNK], sine[(1 + INTERLEAVE) * CHUNK];
+};
+
+static void put(struct rotation *r, int at, vec cosine, vec sine)
+{
+#if INTERLEAVE
+    for (int i = 0; i < LANES; i++) {
+        r->cosine[2 * (at + i)] = r->cosine[2 * (at + i) + 1] = cosine[i];
+        r->sine[2 * (at + i)] = -sine[i];
+        r->sine[2 * (at + i) + 1] = sine[i];
+    }
+#else
+    vec_store_f32(r->cosine + at, cosine);
+    vec_store_f32(r->sine + at, sine);
+#endif
+}
+
+#if CACHE
+static void fill_rotation(struct rotation *r, const struct rope_args *a, int64_t position, const double *turns, int first, int n)
+{
+    (void)turns;
+    const float *cosine = a->cos_sin + position * a->cos_sin_stride + first, *sine = cosine + a->num_pairs;
+    for (int at = 0; at < n; at += LANES)
+        put(r, at, vec_load_n(cosine + at, n - at), vec_load_n(sine + at, n - at));
+}
+#else
+/* Only the fraction of a turn counts, so it is split off in float64. */
+static void fill_rotation(struct rotation *r, const struct rope_args *a, int64_t position, const double *turns, int first, int n)
+{
+    (void)a;
+    (void)first;
+    for (int at = 0; at < n; at += LANES) {
+        float fraction[LANES];
+        vec sine, cosine;
+        for (int i = 0; i < LANES; i++) {
+            double angle = (double)position * turns[at + i];
+            fraction[i] = (float)(angle - rint(angle));
+        }
+        vec_sincos_turns(vec_load_f32(fraction), &sine, &cosine);
+        put(r, at, cosine, sine);
+    }
+}
+#endif
+
+/* By how many full turns each of n pairs turns from one position to the next. *base: of the first one; then of the next one. */
+static void fill_turns(double *turns, double *base, const struct rope_args *a, int n)
+{
+    for (int i = 0; i < n; i++, *base *= a->power[0]) {
+        double smooth = fmin(fmax(*base * a->smooth[0] + a->smooth[1], 0), 1);
+        turns[i] = *base * (a->low + smooth * (1 - a->low)) * 0.15915494309189533577;
+    }
+}
+
+static int64_t position_of(const struct rope_args *a, int64_t token)
+{
+#if INDPTR
+    const POS *indptr = (const POS *)a->indptr;
+    int64_t low = 0, high = a->batch;
+    if (high == 0 || token < indptr[0] || token >= indptr[high])
+        return 0;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (indptr[middle] <= token)
+            low = middle;
+        else
+            high = middle;
+    }
+    return ((const POS *)a->offsets)[low] + token - indptr[low];
+#else
+    return ((const POS *)a->pos_ids)[token];
+#endif
+}
+
+#define SCALED(x) (QUANTIZES ? (x) * scale : (x))
+
+/* Pairs [first, first + n) of one head. */
+static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t first, int32_t n, int32_t num_pairs, float scale)
+{
+    (void)scale;
+#if INTERLEAVE
+    (void)num_pairs;
+    for (int32_t at = 0; at < 2 * n; at += LANES) {
+        vec x = vec_load_n(from + 2 * first + at, 2 * n - at);
+        vec turned = x * vec_load_f32(r->cosine + at) + vec_swap_neighbours(x) * vec_load_f32(r->sine + at);
+        vec_store_n(to + 2 * first + at, SCALED(turned), 2 * n - at);
+    }
+#else
+    for (int32_t at = 0; at < n; at += LANES) {
+        vec x = vec_load_n(from + first + at, n - at), y = vec_load_n(from + num_pairs + first + at, n - at);
+        vec cosine = vec_load_f32(r->cosine + at), sine = vec_load_f32(r->sine + at);
+        vec_store_n(to + first + at, SCALED(x * cosine - y * sine), n - at);
+        vec_store_n(to + num_pairs + first + at, SCALED(y * cosine + x * sine), n - at);
+    }
+#endif
+}
+
+static void copy(OUT *to, const T *from, int32_t n, float scale)
+{
+    if (!QUANTIZES) {
+        if ((const void *)to != from)
+            memcpy(to, from, (size_t)n * sizeof *to);
+        return;
+    }
+    for (int32_t at = 0; at < n; at += LANES)
+        vec_store_n(to + at, vec_load_n(from + at, n - at) * scale, n - at);
+}
+
+/* The chunk of a token's pairs; with the first one, what is copied too. */
+static void do_token(const struct rope_args *a, int64_t token, const struct rotation *r, int32_t first, int32_t n)
+{
+#if PAGED
+    struct page_slot at = page_slot_of(&a->tokens, token);
+    if (at.page < 0)
+        return;
+#endif
+    for (int s = 0; s < a->num_segments; s++) {
+        const struct rope_segment *g = &a->segment[s];
+        const T *from = (const T *)g->from + token * g->from_stride[0];
+        OUT *to = (OUT *)g->to + token * g->to_stride[0];
+#if PAGED
+        if (g->paged)
+            to = (OUT *)g->to + at.page * g->to_stride[0] + at.slot * g->to_stride[1];
+#endif
+        for (int32_t head = 0; head < g->heads; head++, from += g->from_stride[1], to += g->to_stride[2])
+            if (g->rotates)
+                rotate(to, from, r, first, n, a->num_pairs, g->scale);
+            else if (first == 0)
+                copy(to, from, g->width, g->scale);
+    }
+}
+
+void rope_cpu(const struct rope_args *a, int part, int parts)
+{
+    int64_t end = part_begin(a->nnz, part + 1, parts);
+    double base = 1;
+    int32_t first = 0;
+    do {
+        int32_t n = a->num_pairs - first < CHUNK ? a->num_pairs - first : CHUNK;
+        double turns[CHUNK] = {0};
+        fill_turns(turns, &base, a, n);
+        for (int64_t token = part_begin(a->nnz, part, parts); token < end; token++) {
+            struct rotation r;
+            fill_rotation(&r, a, position_of(a, token), turns, first, n);
+            do_token(a, token, &r, first, n);
+        }
+        first += CHUNK;
+    } while (first < a->num_pairs);
+}

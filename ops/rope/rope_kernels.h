@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the rope ops share: the host side of their kernels, their reference, and pieces of their declarations. */
+#ifndef ROPE_KERNELS_H
+#define ROPE_KERNELS_H
+
+#include "flashinfer/rope.h"
+#include "harness/reference.h"
+#include "op/op.h"
+
+/* What the ops are seen as. Tensors that an op has not are NULL. A token's heads are [heads, head_dim], or [heads * head_dim], where
+ * head_dim is head_size, or if that is 0 all there is. */
+struct rope_view {
+    const DLTensor *q_out, *k_out, *q_nope_out, *k_nope_out, *v_out; /* in place: q_out is q, k_out is k. Paged: k_out, k_nope_out
+                                                                        and v_out are caches, the former two may be one */
+    const DLTensor *q, *k, *q_nope, *k_nope, *v;
+    const DLTensor *pos_ids, *indptr, *offsets; /* pos_ids, or the others */
+    const DLTensor *cos_sin_cache;
+    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr; /* paged */
+    int32_t head_size, rotary_dim, interleave;
+    int32_t kv_layout; /* of caches with 4 axes */
+    double rope_scale, rope_theta;
+    double low_freq_factor, high_freq_factor, old_context_len; /* Llama 3.1; high_freq_factor 0: not */
+    double q_scale, kv_scale;
+};
+
+extern const struct op_kernel rope_kernels[];
+
+void rope_reference(const struct reference *r);
+
+/* Outputs that equal inputs are read and written once; elements that are not rotated in place not at all. */
+void rope_cost(const struct call *call, double *bytes, double *operations);
+
+/* Under FLASHINFER_VALIDATE_INPUTS: positions have a row of cos_sin_cache. */
+flashinfer_status rope_validate(const struct call *call);
+
+/* All that the rotation defines. */
+#define ROPE_SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
+
+/* For apply_rope_*: rules and ranges. */
+extern const char *const rope_rules[];
+extern const struct op_range rope_ranges[];
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rope: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to OUT.
+ *
+ * Block (x, y) has tokens_per_block tokens and for each of them the same blockDim.x pieces of heads, one a thread: two runs of VEC
+ * elements. A token's elements are loaded while the one before it is worked on. The threads share the work of sines and cosines.
+ *
+ *   T          f16, bf16
+ *   OUT        T, e4m3, e5m2
+ *   POS        i32, i64
+ *   VEC        1, 2, 4, 8; divides half and width of all segments and all strides
+ *   INTERLEAVE 0: pair i is (i, num_pairs + i); 1: (2 i, 2 i + 1)
+ *   INDPTR     1: positions follow from indptr and offsets
+ *   CACHE      1: sines and cosines are read
+ *   PAGED      1: segments may lie in a paged cache
+ * Dynamic shared memory: two tables of num_pairs cosines and sines, see table_floats. */
+#include "pdl.cuh"
+#include "vec.cuh"
+#include "rope_args.h"
+
+enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T) };
+
+/* What a thread does for each token. */
+struct piece {
+    const T *from;
+    OUT *to;
+    int64_t from_stride, to_stride[2];
+    int number, pieces; /* in its head */
+    int half;           /* 0: there is no second run */
+    bool exists, rotates, paged;
+    float scale;
+};
+
+struct runs {
+    vec<T, VEC> run[2];
+};
+
+DEVICE struct piece piece_of(const struct rope_args &a, int number)
+{
+    struct piece p = {};
+    int s = 0;
+    if (number >= a.pieces)
+        return p;
+    while (s + 1 < a.num_segments && number >= a.segment[s + 1].first_piece)
+        s++;
+    const struct rope_segment &g = a.segment[s];
+    unsigned in_segment = number - g.first_piece, head = in_segment / (unsigned)g.pieces;
+    p.exists = true;
+    p.rotates = g.rotates;
+    p.paged = PAGED && g.paged;
+    p.number = in_segment % (unsigned)g.pieces;
+    p.pieces = g.pieces;
+    int first = INTERLEAVE && VEC == 1 && g.rotates ? 2 * p.number : p.number * VEC;
+    p.half = first + g.half < g.width ? g.half : 0;
+    p.from = (const T *)g.from + head * g.from_stride[1] + first;
+    p.to = (OUT *)g.to + head * g.to_stride[2] + first;
+    p.from_stride = g.from_stride[0];
+    p.to_stride[0] = g.to_stride[0];
+    p.to_stride[1] = g.to_stride[1];
+    p.scale = g.scale;
+    return p;
+}
+
+DEVICE struct runs load_runs(const struct piece &p, int64_t token)
+{
+    struct runs r = {};
+    if (p.exists)
+        r.run[0] = load_vec<VEC>(p.from + token * p.from_stride);
+    if (p.half)
+        r.run[1] = load_vec<VEC>(p.from + token * p.from_stride + p.half);
+    return r;
+}
+
+/* By how many full turns a pair turns from one position to the next. */
+DEVICE double turns_of(const struct rope_args &a, int pair)
+{
+    double factor[4] = {1.0, 1.0, 1.0, 1.0};
+#pragma unroll
+    for (int i = 0; i < ROPE_POWERS; i++)
+        factor[i % 4] *= pair >> i & 1 ? a.power[i] : 1.0;
+    double base = (factor[0] * factor[1]) * (factor[2] * factor[3]);
+    double smooth = fmin(fmax(base * a.smooth[0] + a.smooth[1], 0.0), 1.0);
+    return base * (a.low + smooth * (1.0 - a.low)) * 0.15915494309189533577;
+}
+
+/* By a whole warp: the last request that begins at or before the token, by halving in 32. */
+DEVICE POS position_of(const struct rope_args &a, int64_t token)
+{
+#if INDPTR
+    const POS *indptr = (const POS *)a.indptr;
+    int64_t low = 0, size = a.batch;
+    if (size == 0 || token < indptr[0] || token >= indptr[size])
+        return 0;
+    while (size > 1) {
+        int64_t step = (size + 31) / 32, probe = threadIdx.x % 32 * step;
+        bool begun = probe > 0 && probe < size && indptr[low + probe] <= token;
+        int64_t skipped = __popc(__ballot_sync(0xffffffffu, begun)) * step;
+        low += skipped;
+        size = min(step, size - skipped);
+    }
+    return (POS)(((const POS *)a.offsets)[low] + token - indptr[low]);
+#else
+    return ((const POS *)a.pos_ids)[token];
+#endif
+}
+
+/* Runs of halves need VEC pairs at once: quads of neighbouring pieces are neighbours, which has no bank conflicts. */
+DEVICE int place_in_table(int pair, int num_pairs)
+{
+    return INTERLEAVE ? pair : (pair % VEC / QUAD * (num_pairs / VEC) + pair / VEC) * QUAD + pair % QUAD;
+}
+
+DEVICE int table_floats(const struct rope_args &a) { return (a.num_pairs + 7) / 4 * 4; }
+
+/* turns: of pair threadIdx.x. */
+DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, double turns)
+{
+    for (int i = threadIdx.x; i < a.num_pairs; i += blockDim.x) {
+        int place = place_in_table(i, a.num_pairs);
+#if CACHE
+        const float *row = a.cos_sin + position * a.cos_sin_stride;
+        cosine[place] = row[i];
+        sine[place] = row[a.num_pairs + i];
+#else
+        if (i != threadIdx.x)
+            turns = turns_of(a, i);
+        double angle = (double)position * turns; /* in turns; only the fraction counts */
+        sincospif(2.0f * (float)(angle - rint(angle)), &sine[place], &cosine[place]);
+#endif
+    }
+}
+
+DEVICE void rotate_pair(float &x, float &y, float cosine, float sine)
+{
+    float turned = x * cosine - y * sine;
+    y = y * cosine + x * sine;
+    x = turned;
+}
+
+DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const float *cosine, const float *sine)
+{
+#if INTERLEAVE && VEC == 1
+    rotate_pair(x[0][0], x[1][0], cosine[p.number], sine[p.number]);
+#elif INTERLEAVE
+#pragma unroll
+    for (int run = 0; run < 2; run++) {
+        float c[VEC / 2], s[VEC / 2];
+        load(c, cosine + (run * p.half + p.number * VEC) / 2);
+        load(s, sine + (run * p.half + p.number * VEC) / 2);
+#pragma unroll
+        for (int i = 0; i < VEC / 2; i++)
+            rotate_pair(x[run][2 * i], x[run][2 * i + 1], c[i], s[i]);
+    }
+#else
+#pragma unroll
+    for (int quad = 0; quad < VEC / QUAD; quad++) {
+        float c[QUAD], s[QUAD];
+        load(c, cosine + (quad * p.pieces + p.number) * QUAD);
+        load(s, sine + (quad * p.pieces + p.number) * QUAD);
+#pragma unroll
+        for (int i = 0; i < QUAD; i++)
+            rotate_pair(x[0][quad * QUAD + i], x[1][quad * QUAD + i], c[i], s[i]);
+    }
+#endif
+}
+
+DEVICE void store_runs(OUT *to, const struct piece &p, const struct runs &r, const float *cosine, const float *sine)
+{
+    if (!QUANTIZES && !p.rotates) {
+        store_vec((T *)to, r.run[0]);
+        if (p.half)
+            store_vec((T *)to + p.half, r.run[1]);
+        return;
+    }
+    float x[2][VEC];
+    widen(x[0], r.run[0]);
+    widen(x[1], r.run[1]);
+    if (p.rotates)
+        rotate(x, p, cosine, sine);
+#pragma unroll
+    for (int i = 0; i < 2 * VEC; i++)
+        x[i / VEC][i % VEC] *= QUANTIZES ? p.scale : 1.0f;
+    store(to, x[0]);
+    if (p.half)
+        store(to + p.half, x[1]);
+}
+
+extern "C" __global__ void __launch_bounds__(512, 2) rope_sm80(const __grid_constant__ struct rope_args a)
+{
+    extern __shared__ float4 tables[];
+    int floats = table_floats(a), first = blockIdx.y * blockDim.x;
+    bool rotates = first < a.rotating_pieces, fills = rotates && threadIdx.x / 32 * 32 < a.num_pairs;
+    int64_t token = blockIdx.x * a.tokens_per_block, end = min(token + a.tokens_per_block, a.nnz);
+    struct piece p = piece_of(a, first + threadIdx.x);
+
+    pdl_launch();
+    pdl_wait();
+    POS position = fills ? position_of(a, token) : 0;
+    struct runs next = load_runs(p, token);
+    double turns = fills && !CACHE ? turns_of(a, threadIdx.x) : 0.0;
+    for (; token < end; token++) {
+        float *cosine = (float *)tables + (token & 1) * 2 * floats, *sine = cosine + floats;
+        struct runs now = next;
+        POS here = position;
+        if (token + 1 < end) {
+            next = load_runs(p, token + 1);
+            position = fills ? position_of(a, token + 1) : 0;
+        }
+        if (fills)
+            fill_table(cosine, sine, a, here, turns);
+        OUT *to = p.to + token * p.to_stride[0];
+        bool stores = p.exists;
+#if PAGED
+        struct page_slot at = page_slot_of(&a.tokens, token);
+        if (p.paged)
+            to = p.to + at.page * p.to_stride[0] + at.slot * p.to_stride[1];
+        stores = stores && at.page >= 0;
+#endif
+        if (rotates)
+            __syncthreads();
+        if (stores)
+            store_runs(to, p, now, cosine, sine);
+    }
+}
