@@ -32,6 +32,21 @@ struct flashinfer_append_paged_kv_cache {
 };
 FLASHINFER_DECLARE_OP(append_paged_kv_cache);
 
+/* The same for multi-head latent attention: one latent vector a token, and one rotated part of its keys. */
+struct flashinfer_append_paged_mla_kv_cache {
+    size_t size;
+    DLTensor *ckv_cache;              /* [pages, page_size, ckv_dim] f16, bf16, f32, e4m3, e5m2, u8 or i8 */
+    DLTensor *kpe_cache;              /* [pages, page_size, kpe_dim], dtype of ckv_cache, as all but the indices */
+    const DLTensor *append_ckv;       /* [nnz, ckv_dim] */
+    const DLTensor *append_kpe;       /* [nnz, kpe_dim] */
+    const DLTensor *batch_indices;    /* [nnz] i32: each token's request, below batch; below 0: the token is skipped */
+    const DLTensor *positions;        /* [nnz] i32: its place in the request, >= 0 */
+    const DLTensor *kv_indices;       /* [any] i32: ids of pages */
+    const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices */
+    const DLTensor *kv_last_page_len; /* optional: [batch] i32; not read, since positions say it all */
+};
+FLASHINFER_DECLARE_OP(append_paged_mla_kv_cache);
+
 /* For the new tokens of a batch, which are the last ones of each request: token t of request b, append_indptr[b] <= t <
  * append_indptr[b + 1], has batch index b and position t - append_indptr[b + 1] + seq_lens[b]. Entries that no request has get
  * batch index -1, which append_paged_kv_cache skips, and position 0. */
@@ -44,6 +59,25 @@ struct flashinfer_get_batch_indices_positions {
     int64_t nnz;                   /* length of the outputs; may exceed the number of tokens, so that a graph can be replayed */
 };
 FLASHINFER_DECLARE_OP(get_batch_indices_positions);
+
+/* Lengths of requests: (pages - 1) * page_size + kv_last_page_len, and 0 for a request without pages (upstream: its last page's). */
+struct flashinfer_get_seq_lens {
+    size_t size;
+    DLTensor *seq_lens;               /* [batch] i32 */
+    const DLTensor *kv_indptr;        /* [batch + 1] i32 */
+    const DLTensor *kv_last_page_len; /* [batch] i32: tokens in each request's last page, 1 to page_size */
+    int32_t page_size;                /* >= 1 */
+};
+FLASHINFER_DECLARE_OP(get_seq_lens);
+
+/* Keys of multi-head latent attention for a prefill, no cache: k[:, h] = k_nope[:, h] and k_rope[:, 0] side by side. */
+struct flashinfer_concat_mla_k {
+    size_t size;
+    DLTensor *k;            /* [nnz, num_heads, nope_dim + rope_dim], dtype of k_nope */
+    const DLTensor *k_nope; /* [nnz, num_heads, nope_dim] f16, bf16, f32, e4m3, e5m2, u8 or i8; may be a view */
+    const DLTensor *k_rope; /* [nnz, 1, rope_dim], dtype of k_nope */
+};
+FLASHINFER_DECLARE_OP(concat_mla_k);
 
 #ifdef __cplusplus
 }

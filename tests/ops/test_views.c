@@ -130,7 +130,7 @@ static void test_kernels_of_misaligned_tensors(void **state)
     EXPECT(silu_and_mul, input, "gated_activation_sm80", "gated_activation_sm80");
     EXPECT(apply_rope_pos_ids, k_rope, "rope_sm80", "rope_sm80");
     EXPECT(apply_rope_pos_ids_inplace, q, "rope_sm80", "rope_sm80");
-    EXPECT(append_paged_kv_cache, append_value, "append_paged_kv_cache_sm80", "append_paged_kv_cache_sm80");
+    EXPECT(append_paged_kv_cache, append_value, "copy_heads_sm80", "copy_heads_sm80");
     EXPECT(batch_prefill, k_cache, "batch_prefill_sm80", "batch_prefill_sm80");
     EXPECT(batch_decode, q, "batch_decode_sm80", "batch_decode_sm80");
     EXPECT(softmax, logits, "softmax_sm80", "softmax_sm80");

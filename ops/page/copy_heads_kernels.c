@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the ops share that copy heads of tokens. Kernels: copy_heads_sm80.cu, copy_heads_cpu.c. */
+#include "ops/page/copy_heads_kernels.h"
+
+#include "op/validate.h"
+#include "ops/page/copy_heads_args.h"
+
+enum {
+    THREADS = 256,
+    MAX_TOKENS_PER_THREAD = 4,
+    BLOCKS_PER_SM = 8,
+    MAX_GRID_Y = 65535,
+    CPU_BYTES_PER_PART = 65536, /* some 2 us */
+};
+
+static const struct jit_kernel sm80 = {"copy_heads_sm80", JIT_CUDA, {"BYTES", "PAGED"}};
+static const struct jit_kernel cpu = {"copy_heads_cpu", JIT_CPU, {"PAGED"}};
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+static int64_t at_most(int64_t a, int64_t limit)
+{
+    return a < limit ? a : limit;
+}
+
+static bool is_hnd(const struct copy_heads_view *v, const DLTensor *to)
+{
+    return to->ndim == 4 && v->kv_layout == FLASHINFER_HND;
+}
+
+static int64_t num_heads(const struct copy_heads_view *v, const DLTensor *to)
+{
+    return v->kv_indptr ? to->ndim == 4 ? tensor_shape(to, is_hnd(v, to) ? 1 : 2) : 1 : tensor_shape(to, 1);
+}
+
+/* Without numbers of pieces. */
+static struct copy_segment segment(const struct copy_heads_view *v, const struct copy_heads_pair *p)
+{
+    const DLTensor *from = p->from, *to = p->to;
+    int64_t bytes = dtype_bytes(tensor_dtype(from));
+    bool repeats = from->ndim == 3 && tensor_shape(from, 1) == 1, hnd = is_hnd(v, to);
+    struct copy_segment s = {
+        .from = tensor_data(from),
+        .to = (char *)tensor_data(to) + p->first * bytes,
+        .from_stride = {tensor_stride(from, 0) * bytes, from->ndim == 3 && !repeats ? tensor_stride(from, 1) * bytes : 0},
+        .to_stride = {tensor_stride(to, 0) * bytes},
+        .heads = num_heads(v, to),
+        .width = tensor_shape(from, -1) * bytes,
+    };
+    if (!v->kv_indptr) {
+        s.to_stride[2] = tensor_stride(to, 1) * bytes;
+        return s;
+    }
+    s.to_stride[1] = tensor_stride(to, hnd ? 2 : 1) * bytes;
+    s.to_stride[2] = to->ndim == 4 ? tensor_stride(to, hnd ? 1 : 2) * bytes : 0;
+    return s;
+}
+
+static int64_t page_size(const struct copy_heads_view *v)
+{
+    return tensor_shape(v->pair[0].to, is_hnd(v, v->pair[0].to) ? 2 : 1);
+}
+
+static struct copy_heads_args fill_args(const struct copy_heads_view *v, int bytes)
+{
+    struct copy_heads_args a = {.nnz = tensor_shape(v->pair[0].from, 0)};
+    for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
+        struct copy_segment *s = &a.segment[i];
+        *s = segment(v, &v->pair[i]);
+        s->pieces = (uint32_t)(s->width / bytes);
+        s->first_piece = a.pieces;
+        a.pieces += (uint32_t)s->heads * s->pieces;
+    }
+    if (v->kv_indptr)
+        a.tokens = (struct paged_tokens){.batch_indices = tensor_data(v->batch_indices),
+                                         .positions = tensor_data(v->positions),
+                                         .kv_indices = tensor_data(v->kv_indices),
+                                         .kv_indptr = tensor_data(v->kv_indptr),
+                                         .page_size = page_size(v)};
+    return a;
+}
+
+static const char *fit_sm80(const struct call *call, struct way *way)
+{
+    const struct copy_heads_view *v = call_view(call);
+    int64_t pieces = 0;
+    int bytes = 16;
+    for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
+        const struct copy_heads_pair *p = &v->pair[i];
+        int element = dtype_bytes(tensor_dtype(p->from));
+        while (tensor_shape(p->from, -1) * element % bytes || p->first * element % bytes || !tensor_is_aligned(p->from, bytes) ||
+               !tensor_is_aligned(p->to, bytes))
+            bytes /= 2;
+    }
+    for (int i = 0; i < COPY_MAX_SEGMENTS; i++)
+        pieces += num_heads(v, v->pair[i].to) *
+                  (tensor_shape(v->pair[i].from, -1) * dtype_bytes(tensor_dtype(v->pair[i].from)) / bytes);
+    if (ceil_div(pieces, THREADS) > MAX_GRID_Y || tensor_shape(v->pair[0].from, 0) > INT32_MAX)
+        return "there are more tokens, heads or elements than a grid has blocks for";
+    if (v->kv_indptr && page_size(v) > INT32_MAX)
+        return "page_size exceeds 32 bits";
+    int32_t *constant = way_spec(way, &sm80);
+    constant[0] = bytes;
+    constant[1] = v->kv_indptr != NULL;
+    way->value[0] = bytes;
+    return NULL;
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way)
+{
+    const struct copy_heads_view *v = call_view(call);
+    if (v->kv_indptr && page_size(v) > INT32_MAX)
+        return "page_size exceeds 32 bits";
+    way_spec(way, &cpu)[0] = v->kv_indptr != NULL;
+    way->value[0] = 1;
+    return NULL;
+}
+
+/* A token's pieces side by side, in blocks of equal size; several tokens a thread where there are enough to fill the GPU. */
+static void launch_cuda(const struct device *device, struct copy_heads_args *a, struct jit_launch *launch)
+{
+    int64_t chunks = ceil_div(a->pieces, THREADS), threads = ceil_div(a->pieces, chunks);
+    int64_t tokens_per_block = at_most(a->nnz, THREADS / threads), resident = (int64_t)device->sms * BLOCKS_PER_SM;
+    int64_t blocks = ceil_div(a->nnz, tokens_per_block) * chunks;
+    a->tokens_per_thread = (uint32_t)at_most(ceil_div(blocks, resident), MAX_TOKENS_PER_THREAD);
+    launch->grid[0] = (uint32_t)ceil_div(a->nnz, tokens_per_block * a->tokens_per_thread);
+    launch->grid[1] = (uint32_t)chunks;
+    launch->block[0] = (uint32_t)threads;
+    launch->block[1] = (uint32_t)tokens_per_block;
+}
+
+static flashinfer_status run(const struct call *call, const struct way *way)
+{
+    struct copy_heads_args a = fill_args(call_view(call), (int)way->value[0]);
+    struct jit_launch launch = {.args = &a, .args_size = sizeof a};
+    int64_t token = a.segment[0].heads * a.segment[0].width + a.segment[1].heads * a.segment[1].width;
+    if (a.nnz == 0 || token == 0)
+        return FLASHINFER_OK;
+    if (way->spec[0].kernel->target == JIT_CUDA)
+        launch_cuda(call->device, &a, &launch);
+    else
+        launch.grid[0] = (uint32_t)ceil_div(a.nnz, ceil_div(CPU_BYTES_PER_PART, token));
+    return call_launch(call, way, 0, &launch);
+}
+
+const struct op_kernel copy_heads_kernels[] = {
+    {"copy_heads_sm80", OP_CUDA, 80, 0, fit_sm80, run},
+    {"copy_heads_cpu", OP_CPU, 0, 0, fit_cpu, run},
+    {0},
+};
+
+flashinfer_status copy_heads_validate(const struct call *call)
+{
+    const struct copy_heads_view *v = call_view(call);
+    return validate_paged_tokens(call, &(struct validate_paged){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr,
+                                                                tensor_shape(v->pair[0].to, 0), page_size(v)});
+}
+
+/* Where token's head 0 lies in `to`, and how far heads are apart; false: nowhere. */
+static bool place(const struct copy_heads_view *v, const DLTensor *to, int64_t token, int64_t *at, int64_t *stride)
+{
+    int64_t heads = num_heads(v, to), width = tensor_shape(to, -1);
+    *stride = width;
+    *at = token * heads * width;
+    if (!v->kv_indptr)
+        return true;
+    double batch = ((const double *)v->batch_indices->data)[token];
+    int64_t position = (int64_t)((const double *)v->positions->data)[token], slots = page_size(v), slot = position % slots;
+    if (batch < 0)
+        return false;
+    int64_t entry = (int64_t)((const double *)v->kv_indptr->data)[(int64_t)batch] + position / slots;
+    int64_t page = (int64_t)((const double *)v->kv_indices->data)[entry];
+    *stride = is_hnd(v, to) ? slots * width : width;
+    *at = (page * slots * heads + (is_hnd(v, to) ? slot : slot * heads)) * width;
+    return true;
+}
+
+void copy_heads_reference(const struct reference *r)
+{
+    const struct copy_heads_view *v = r->view;
+    for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
+        const struct copy_heads_pair *p = &v->pair[i];
+        int64_t heads = num_heads(v, p->to), width = tensor_shape(p->from, -1), nnz = tensor_shape(p->from, 0), at, stride;
+        int64_t from_heads = p->from->ndim == 3 ? tensor_shape(p->from, 1) : 1;
+        const double *from = p->from->data;
+        double *to = p->to->data;
+        for (int64_t token = 0; token < nnz; token++) {
+            if (!place(v, p->to, token, &at, &stride))
+                continue;
+            for (int64_t head = 0; head < heads; head++)
+                for (int64_t e = 0; e < width; e++)
+                    to[at + head * stride + p->first + e] = from[(token * from_heads + (from_heads == 1 ? 0 : head)) * width + e];
+        }
+    }
+}
+
+void copy_heads_cost(const struct call *call, double *bytes, double *operations)
+{
+    const struct copy_heads_view *v = call_view(call);
+    double of_token = v->kv_indptr ? 2 * sizeof(int32_t) : 0;
+    for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
+        const struct copy_heads_pair *p = &v->pair[i];
+        double width = (double)tensor_shape(p->from, -1) * dtype_bytes(tensor_dtype(p->from));
+        of_token += width * (double)(num_heads(v, p->to) + (p->from->ndim == 3 ? tensor_shape(p->from, 1) : 1));
+    }
+    *bytes = (double)tensor_shape(v->pair[0].from, 0) * of_token;
+    *operations = 0;
+}
