@@ -47,6 +47,44 @@ struct flashinfer_append_paged_mla_kv_cache {
 };
 FLASHINFER_DECLARE_OP(append_paged_mla_kv_cache);
 
+/* append_paged_kv_cache that quantizes as nvfp4_kv_quantize does (flashinfer/quantization.h): blocks of 16 elements of a head as e2m1
+ * with an e4m3 scale each, and a scale of the whole tensor, which values are divided by. The same bits on CPUs and GPUs. */
+struct flashinfer_nvfp4_quantize_append_paged_kv_cache {
+    size_t size;
+    DLTensor *k_cache;                /* NHD: [pages, page_size, num_kv_heads, head_dim / 2] e2m1x2 or u8; HND: heads before slots */
+    DLTensor *v_cache;                /* as k_cache; strides may differ */
+    DLTensor *k_cache_sf;             /* scales: [..., head_dim / 16] e4m3 or u8, other axes as in k_cache */
+    DLTensor *v_cache_sf;             /* as k_cache_sf */
+    const DLTensor *append_key;       /* [nnz, num_kv_heads, head_dim] f16 or bf16; head_dim is a multiple of 16 */
+    const DLTensor *append_value;     /* [nnz, num_kv_heads, head_dim], dtype of append_key */
+    const DLTensor *batch_indices;    /* [nnz] i32: each token's request, below batch; below 0: the token is skipped */
+    const DLTensor *positions;        /* [nnz] i32: its place in the request, >= 0 */
+    const DLTensor *kv_indices;       /* [any] i32: ids of pages */
+    const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices */
+    const DLTensor *kv_last_page_len; /* optional: [batch] i32; not read, since positions say it all */
+    flashinfer_number k_scale;        /* > 0, or f32 [1]; absent: 1 */
+    flashinfer_number v_scale;        /* > 0, or f32 [1]; absent: 1 */
+    int32_t kv_layout;                /* FLASHINFER_NHD, FLASHINFER_HND */
+};
+FLASHINFER_DECLARE_OP(nvfp4_quantize_append_paged_kv_cache);
+
+/* The same for tokens whose slots are given: slot s is slot s % page_size of page s / page_size. Tokens whose slot the cache has not
+ * are skipped. */
+struct flashinfer_nvfp4_quantize_append_paged_kv_cache_with_slot_mapping {
+    size_t size;
+    DLTensor *k_cache;            /* NHD: [pages, page_size, num_kv_heads, head_dim / 2] e2m1x2 or u8; HND: heads before slots */
+    DLTensor *v_cache;            /* as k_cache; strides may differ */
+    DLTensor *k_cache_sf;         /* scales: [..., head_dim / 16] e4m3 or u8, other axes as in k_cache */
+    DLTensor *v_cache_sf;         /* as k_cache_sf */
+    const DLTensor *append_key;   /* [nnz, num_kv_heads, head_dim] f16 or bf16; head_dim is a multiple of 16 */
+    const DLTensor *append_value; /* [nnz, num_kv_heads, head_dim], dtype of append_key */
+    const DLTensor *slot_mapping; /* [nnz] i32 or i64; below 0, or no slot of the cache: the token is skipped */
+    flashinfer_number k_scale;    /* > 0, or f32 [1]; absent: 1 */
+    flashinfer_number v_scale;    /* > 0, or f32 [1]; absent: 1 */
+    int32_t kv_layout;            /* FLASHINFER_NHD, FLASHINFER_HND */
+};
+FLASHINFER_DECLARE_OP(nvfp4_quantize_append_paged_kv_cache_with_slot_mapping);
+
 /* For the new tokens of a batch, which are the last ones of each request: token t of request b, append_indptr[b] <= t <
  * append_indptr[b + 1], has batch index b and position t - append_indptr[b + 1] + seq_lens[b]. Entries that no request has get
  * batch index -1, which append_paged_kv_cache skips, and position 0. */

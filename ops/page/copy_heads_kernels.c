@@ -155,7 +155,8 @@ flashinfer_status copy_heads_validate(const struct call *call)
 {
     const struct copy_heads_view *v = call_view(call);
     return validate_paged_tokens(call, &(struct validate_paged){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr,
-                                                                tensor_shape(v->pair[0].to, 0), page_size(v)});
+                                                                tensor_shape(v->pair[0].to, 0), page_size(v),
+                                                                v->pair[0].to->ndim == 4 ? "k_cache" : "ckv_cache"});
 }
 
 /* Where token's head 0 lies in `to`, and how far heads are apart; false: nowhere. */

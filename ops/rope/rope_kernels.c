@@ -304,7 +304,8 @@ flashinfer_status rope_validate(const struct call *call)
     if (status || !v->kv_indptr)
         return status;
     return validate_paged_tokens(call, &(struct validate_paged){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr,
-                                                                tensor_shape(v->k_out, 0), tensor_shape(v->k_out, slot_axis(v))});
+                                                                tensor_shape(v->k_out, 0), tensor_shape(v->k_out, slot_axis(v)),
+                                                                v->k_out->ndim == 4 ? "k_cache" : "kpe_cache"});
 }
 
 const char *const rope_rules[] = {"head_dim > 0", "head_dim % 2 == 0", "rotary_dim % 2 == 0", "rotary_dim <= head_dim", NULL};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Looks at integers that lie on the call's device. Only under FLASHINFER_VALIDATE_INPUTS. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,7 +105,9 @@ static flashinfer_status check_paged(const struct call *call, const struct valid
     int64_t num_requests = tensor_shape(p->kv_indptr, 0) - 1;
     TRY(validate_indptr(call, "kv_indptr", i->kv_indptr, num_requests, tensor_shape(p->kv_indices, 0),
                         "the length of kv_indices"));
-    TRY(validate_indices(call, "kv_indices", i->kv_indices, i->kv_indptr[num_requests], p->pages, "the pages of the cache"));
+    char limit[64];
+    snprintf(limit, sizeof limit, "the pages of %s", p->cache);
+    TRY(validate_indices(call, "kv_indices", i->kv_indices, i->kv_indptr[num_requests], p->pages, limit));
     for (int64_t token = 0; token < tensor_shape(p->batch_indices, 0); token++) {
         int32_t batch = i->batch_indices[token], position = i->positions[token];
         if (batch < 0)

@@ -26,6 +26,7 @@ flashinfer_status validate_indices(const struct call *call, const char *name, co
 struct validate_paged {
     const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr;
     int64_t pages, page_size;
+    const char *cache; /* whose pages these are */
 };
 
 /* A sound page table, which has a slot for each token that has a request. */

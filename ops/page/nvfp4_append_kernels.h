@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the ops share that append quantized keys and values to a paged cache. */
+#ifndef NVFP4_APPEND_KERNELS_H
+#define NVFP4_APPEND_KERNELS_H
+
+#include "flashinfer/page.h"
+#include "harness/reference.h"
+#include "op/op.h"
+
+/* What the ops are seen as. */
+struct nvfp4_append_view {
+    const DLTensor *cache[2], *cache_sf[2], *append[2];                 /* of keys, of values */
+    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr; /* or else */
+    const DLTensor *slot_mapping;
+    flashinfer_number scale[2];
+    int32_t kv_layout;
+};
+
+extern const struct op_kernel nvfp4_append_kernels[];
+
+void nvfp4_append_reference(const struct reference *r);
+
+#define NVFP4_CACHE(width) \
+    "NHD: pages page_size num_kv_heads " width " | HND: pages num_kv_heads page_size " width, .by = "kv_layout"
+#define NVFP4_SCALE .value = 1, .min = 1e-10, .dtype.set = F32, .fill = UNIFORM(0.001, 9)
+#define NVFP4_SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
+
+#endif
