@@ -12,9 +12,9 @@
 
 enum {
     MAX_THREADS = 512,
-    SINE_THREADS = 128,        /* worth having, if there are so many pairs */
-    RESIDENT_THREADS = 1024,   /* on a multiprocessor, at 64 registers */
-    MAX_TOKENS_PER_BLOCK = 8,
+    SINE_THREADS = 128,      /* worth having, if there are so many pairs */
+    RESIDENT_THREADS = 1024, /* on a multiprocessor, at 64 registers */
+    MAX_TOKENS_PER_BLOCK = 16,
     MAX_PAIRS = 1 << ROPE_POWERS,
     MAX_GRID_Y = 65535,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
@@ -25,8 +25,14 @@ static const struct jit_kernel sm80 = {
 static const struct jit_kernel cpu = {
     "rope_cpu", JIT_CPU, {"T:dtype", "OUT:dtype", "POS:dtype", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"}};
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t at_most(int64_t a, int64_t limit) { return a < limit ? a : limit; }
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+static int64_t at_most(int64_t a, int64_t limit)
+{
+    return a < limit ? a : limit;
+}
 
 /* Heads of a tensor that are rotated or copied to another one, from some element of a head on. */
 struct part {
@@ -66,10 +72,17 @@ static int list_parts(const struct rope_view *v, struct part *parts)
         parts[n++] = (struct part){v->k, v->k_out, k_heads, rest, rotary, rotary, false, paged, v->kv_scale};
     if (v->q_nope && v->q_nope_out)
         parts[n++] = (struct part){v->q_nope, v->q_nope_out, heads_of(v, v->q_nope), tensor_shape(v->q_nope, -1), 0, 0, false,
-                                   false, v->q_scale};
+                                   false,     v->q_scale};
     if (v->k_nope && v->k_nope_out)
-        parts[n++] = (struct part){v->k_nope, v->k_nope_out, heads_of(v, v->k_nope), tensor_shape(v->k_nope, -1), 0,
-                                   v->k_nope_out == v->k_out ? rotary : 0, false, paged, v->kv_scale};
+        parts[n++] = (struct part){v->k_nope,
+                                   v->k_nope_out,
+                                   heads_of(v, v->k_nope),
+                                   tensor_shape(v->k_nope, -1),
+                                   0,
+                                   v->k_nope_out == v->k_out ? rotary : 0,
+                                   false,
+                                   paged,
+                                   v->kv_scale};
     if (v->v)
         parts[n++] = (struct part){v->v, v->v_out, heads_of(v, v->v), tensor_shape(v->v, -1), 0, 0, false, paged, v->kv_scale};
     return n;
@@ -132,7 +145,10 @@ static void fill_frequencies(const struct rope_view *v, struct rope_args *a)
 }
 
 /* The axis of a cache's slots. */
-static int slot_axis(const struct rope_view *v) { return v->k_out->ndim == 4 && v->kv_layout == FLASHINFER_HND ? 2 : 1; }
+static int slot_axis(const struct rope_view *v)
+{
+    return v->k_out->ndim == 4 && v->kv_layout == FLASHINFER_HND ? 2 : 1;
+}
 
 static void fill_args(const struct rope_view *v, int vec, struct rope_args *a)
 {
@@ -288,8 +304,9 @@ static flashinfer_status check_rows(const struct call *call, const char *name, c
     const struct rope_view *v = call_view(call);
     for (int64_t i = 0; i < tensor_shape(v->pos_ids, 0); i++)
         if (positions[i] < 0 || positions[i] >= rows)
-            return fail(FLASHINFER_INVALID, "%s: %s[%" PRId64 "] is %" PRId64 ", must be at least 0 and below %" PRId64
-                        ", the rows of cos_sin_cache", call->op->name, name, i, positions[i], rows);
+            return fail(FLASHINFER_INVALID,
+                        "%s: %s[%" PRId64 "] is %" PRId64 ", must be at least 0 and below %" PRId64 ", the rows of cos_sin_cache",
+                        call->op->name, name, i, positions[i], rows);
     return FLASHINFER_OK;
 }
 

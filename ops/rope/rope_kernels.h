@@ -7,8 +7,8 @@
 #include "harness/reference.h"
 #include "op/op.h"
 
-/* What the ops are seen as. Tensors that an op has not are NULL. A token's heads are [heads, head_dim], or [heads * head_dim], where
- * head_dim is head_size, or if that is 0 all there is. */
+/* What the ops are seen as. Tensors that an op has not are NULL. A token's heads are [heads, head_dim], or [heads * head_dim],
+ * where head_dim is head_size, or if that is 0 all there is. */
 struct rope_view {
     const DLTensor *q_out, *k_out, *q_nope_out, *k_nope_out, *v_out; /* in place: q_out is q, k_out is k. Paged: k_out, k_nope_out
                                                                         and v_out are caches, the former two may be one */

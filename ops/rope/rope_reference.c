@@ -66,7 +66,10 @@ static bool place(const struct rope_view *v, const DLTensor *out, bool paged, in
     return true;
 }
 
-static double saturated(double value, double largest) { return isnan(value) ? value : fmax(fmin(value, largest), -largest); }
+static double saturated(double value, double largest)
+{
+    return isnan(value) ? value : fmax(fmin(value, largest), -largest);
+}
 
 /* fp8 saturates, and so does its error. NaN and infinity are certain. */
 static void put(double *out, double *bound, double value, double error, double largest)
