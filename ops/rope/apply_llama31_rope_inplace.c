@@ -52,4 +52,4 @@ static const struct op_shape shapes[] = {
 
 DEFINE_OP("rope", "rotary position embedding of q and k with the frequencies of Llama 3.1 of a batch of requests, in place",
           .rules = rope_rules, .view = view, .kernels = rope_kernels, .ranges = rope_ranges, .shapes = shapes,
-          .reference = rope_reference, .cost = rope_cost);
+          .reference = rope_reference, .make = rope_make, .cost = rope_cost);

@@ -49,4 +49,5 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("rope", "rotary position embedding of q and k of a batch of requests", .rules = rope_rules, .view = view,
-          .kernels = rope_kernels, .ranges = rope_ranges, .shapes = shapes, .reference = rope_reference, .cost = rope_cost);
+          .kernels = rope_kernels, .ranges = rope_ranges, .shapes = shapes, .reference = rope_reference, .make = rope_make,
+          .cost = rope_cost);

@@ -27,6 +27,9 @@ extern const struct op_kernel rope_kernels[];
 
 void rope_reference(const struct reference *r);
 
+/* For apply_rope: in random problems the last tokens may have no request. */
+void rope_make(struct problem *problem);
+
 /* Outputs that equal inputs are read and written once; elements that are not rotated in place not at all. */
 void rope_cost(const struct call *call, double *bytes, double *operations);
 

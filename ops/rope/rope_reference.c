@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the rope ops should give. */
+/* What the rope ops should give, and problems for them. */
 #include <float.h>
 #include <math.h>
 
+#include "harness/problem.h"
 #include "ops/rope/rope_kernels.h"
 
 /* A pair's rotation, and by how much a kernel's sine and cosine may be off. */
@@ -140,4 +141,14 @@ void rope_reference(const struct reference *r)
         do_heads(r, &(struct heads){v->k_nope_out, v->k_nope, 0, v->k_nope_out == v->k_out ? rotary : 0, paged, v->kv_scale});
     if (v->v)
         do_heads(r, &(struct heads){v->v_out, v->v, 0, 0, paged, v->kv_scale});
+}
+
+void rope_make(struct problem *problem)
+{
+    struct problem_tensor *indptr = problem_tensor(problem, "indptr");
+    int64_t nnz = problem_dim(problem, "nnz");
+    double total = (double)(problem->seed ? (int64_t)problem_random(problem, 2 * (uint64_t)nnz + 1) : nnz);
+    for (int64_t batch = 0; batch <= problem_dim(problem, "batch"); batch++)
+        if (problem_get(indptr, batch) > total)
+            problem_set(indptr, batch, total);
 }

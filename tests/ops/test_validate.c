@@ -196,6 +196,30 @@ static void test_bad_tables(void **state)
     refused(&prefill, BATCH_QO_INDPTR, 3, 9, "qo_indptr[3] is 9, must be at most the number of query tokens, which is 8");
 }
 
+static void test_bad_rows(void **state)
+{
+    uint16_t elements[3 * 8] = {0};
+    float table[5 * 4] = {0};
+    int64_t rows[3] = {0, 5, 1};
+    DLTensor query = {.data = elements, .device = {kDLCPU, 0}, .ndim = 2, .dtype = {kDLFloat, 16, 1}, .shape = (int64_t[]){3, 8}};
+    DLTensor key = {.data = NULL, .device = {kDLCPU, 0}, .ndim = 2, .dtype = {kDLFloat, 16, 1}, .shape = (int64_t[]){3, 0}};
+    DLTensor cache = {.data = table, .device = {kDLCPU, 0}, .ndim = 2, .dtype = {kDLFloat, 32, 1}, .shape = (int64_t[]){5, 4}};
+    DLTensor row_ids = {.data = rows, .device = {kDLCPU, 0}, .ndim = 1, .dtype = {kDLInt, 64, 1}, .shape = (int64_t[]){3}};
+    struct flashinfer_apply_rope_with_cos_sin_cache_inplace call = {sizeof call, .query = &query, .key = &key,
+                                                                    .positions = &row_ids, .head_size = 4,
+                                                                    .cos_sin_cache = &cache};
+    (void)state;
+    assert_int_equal(flashinfer_apply_rope_with_cos_sin_cache_inplace(&call, NULL), FLASHINFER_INVALID);
+    assert_string_equal(flashinfer_last_error(), "apply_rope_with_cos_sin_cache_inplace: positions[1] is 5, must be at least 0 and "
+                                                 "below 5, the rows of cos_sin_cache");
+    rows[1] = 4;
+    assert_int_equal(flashinfer_apply_rope_with_cos_sin_cache_inplace(&call, NULL), FLASHINFER_OK);
+    row_ids.dtype.bits = 32;
+    memcpy(rows, (int32_t[]){4, 0, -1}, 12);
+    assert_int_equal(flashinfer_apply_rope_with_cos_sin_cache_inplace(&call, NULL), FLASHINFER_INVALID);
+    assert_non_null(strstr(flashinfer_last_error(), "positions[2] is -1"));
+}
+
 /* Tokens 0 to 2 are of request 0, which has 8 slots, 3 to 7 of request 2, which has 16. */
 static void test_bad_appends(void **state)
 {
@@ -223,6 +247,7 @@ int main(void)
         cmocka_unit_test(test_good_tables),
         cmocka_unit_test(test_good_appends),
         cmocka_unit_test(test_bad_tables),
+        cmocka_unit_test(test_bad_rows),
         cmocka_unit_test(test_bad_appends),
     };
     unsetenv("FLASHINFER_VALIDATE_INPUTS");
