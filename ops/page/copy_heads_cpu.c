@@ -3,7 +3,7 @@
  * a range of tokens.
  *
  *   PAGED 1: segments lie in a paged cache */
-#include "types.h"
+#include "vec.h"
 #include "copy_heads_args.h"
 
 /* Heads that lie one after the other in both tensors are one. */
@@ -15,7 +15,7 @@ static void copy_heads(char *to, const char *from, const struct copy_segment *s)
         heads = 1;
     }
     for (int64_t head = 0; head < heads; head++)
-        memcpy(to + head * s->to_stride[2], from + head * s->from_stride[1], (size_t)width);
+        vec_copy(to + head * s->to_stride[2], from + head * s->from_stride[1], width);
 }
 
 void copy_heads_cpu(const struct copy_heads_args *a, int part, int parts)

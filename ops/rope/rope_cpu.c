@@ -67,7 +67,8 @@ static void fill_rotation(struct rotation *r, const struct rope_args *a, int64_t
 static void fill_turns(double *turns, double *base, const struct rope_args *a, int n)
 {
     for (int i = 0; i < n; i++, *base *= a->power[0]) {
-        double smooth = fmin(fmax(*base * a->smooth[0] + a->smooth[1], 0), 1);
+        double smooth = *base * a->smooth[0] + a->smooth[1];
+        smooth = smooth < 0 ? 0 : smooth > 1 ? 1 : smooth;
         turns[i] = *base * (a->low + smooth * (1 - a->low)) * 0.15915494309189533577;
     }
 }
@@ -119,7 +120,7 @@ static void copy(OUT *to, const T *from, int32_t n, float scale)
 {
     if (!QUANTIZES) {
         if ((const void *)to != from)
-            memcpy(to, from, (size_t)n * sizeof *to);
+            vec_copy(to, from, n * (int64_t)sizeof *to);
         return;
     }
     for (int32_t at = 0; at < n; at += LANES)
