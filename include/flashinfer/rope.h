@@ -25,8 +25,8 @@
 extern "C" {
 #endif
 
-/* Token t of request b, indptr[b] <= t < indptr[b + 1], has position offsets[b] + t - indptr[b]; tokens of no request have position
- * 0. */
+/* Token t of request b, indptr[b] <= t < indptr[b + 1], has position offsets[b] + t - indptr[b]; tokens of no request have
+ * position 0. */
 struct flashinfer_apply_rope {
     size_t size;
     DLTensor *q_rope;        /* [nnz, num_qo_heads, head_dim], dtype of q; may be q itself */
@@ -163,7 +163,7 @@ struct flashinfer_apply_rope_with_cos_sin_cache {
     const DLTensor *query;         /* [nnz, num_qo_heads * head_size] f16 or bf16 */
     const DLTensor *key;           /* [nnz, num_kv_heads * head_size], dtype of query */
     int32_t head_size;             /* >= 1: elements of a head */
-    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: of each position cosines, then sines, rotary_dim / 2 of each */
+    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: rotary_dim / 2 cosines, then as many sines */
     int32_t interleave;            /* 0: halves (NeoX); 1: neighbours (GPT-J); upstream's is_neox, negated */
 };
 FLASHINFER_DECLARE_OP(apply_rope_with_cos_sin_cache);
@@ -175,13 +175,13 @@ struct flashinfer_apply_rope_with_cos_sin_cache_inplace {
     DLTensor *key;                 /* [nnz, num_kv_heads * head_size], dtype of query */
     const DLTensor *positions;     /* [nnz] i32 or i64: the position of each token, a row of cos_sin_cache */
     int32_t head_size;             /* >= 1: elements of a head */
-    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: of each position cosines, then sines, rotary_dim / 2 of each */
+    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: rotary_dim / 2 cosines, then as many sines */
     int32_t interleave;            /* 0: halves (NeoX); 1: neighbours (GPT-J); upstream's is_neox, negated */
 };
 FLASHINFER_DECLARE_OP(apply_rope_with_cos_sin_cache_inplace);
 
-/* The heads of attention in two parts, each a tensor of its own: rotary_dim elements that are rotated, others that are not. All are
- * multiplied with quant_scale_q or quant_scale_kv and rounded. The parts without rotation may be absent, with their outputs. */
+/* The heads of attention in two parts, each a tensor of its own: rotary_dim elements that are rotated, others that are not. All
+ * are multiplied with quant_scale_q or quant_scale_kv and rounded. Parts that do not turn may be absent, and their outputs. */
 struct flashinfer_rope_quantize_fp8 {
     size_t size;
     DLTensor *q_rope_out;          /* [nnz, num_qo_heads, rotary_dim] e4m3 or e5m2 */
@@ -192,7 +192,7 @@ struct flashinfer_rope_quantize_fp8 {
     const DLTensor *k_rope;        /* [nnz, num_kv_heads, rotary_dim], dtype of q_rope, as all inputs */
     const DLTensor *q_nope;        /* optional: [nnz, num_qo_heads, q_nope_dim] */
     const DLTensor *k_nope;        /* optional: [nnz, num_kv_heads, k_nope_dim] */
-    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: of each position cosines, then sines, rotary_dim / 2 of each */
+    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: rotary_dim / 2 cosines, then as many sines */
     const DLTensor *pos_ids;       /* [nnz] i32 or i64: the position of each token, a row of cos_sin_cache */
     int32_t interleave;            /* 0: halves (NeoX); 1: neighbours (GPT-J); upstream's is_neox, negated */
     double quant_scale_q;          /* >= 1e-30; 0: 1 */
@@ -211,7 +211,7 @@ struct flashinfer_mla_rope_quantize_fp8 {
     const DLTensor *k_rope;        /* [nnz, rotary_dim], dtype of q_rope, as all inputs */
     const DLTensor *q_nope;        /* optional: [nnz, num_qo_heads, q_nope_dim] */
     const DLTensor *k_nope;        /* optional: [nnz, k_nope_dim] */
-    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: of each position cosines, then sines, rotary_dim / 2 of each */
+    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: rotary_dim / 2 cosines, then as many sines */
     const DLTensor *pos_ids;       /* [nnz] i32 or i64: the position of each token, a row of cos_sin_cache */
     int32_t interleave;            /* 0: halves (NeoX); 1: neighbours (GPT-J); upstream's is_neox, negated */
     double quant_scale_q;          /* >= 1e-30; 0: 1 */
@@ -219,13 +219,13 @@ struct flashinfer_mla_rope_quantize_fp8 {
 };
 FLASHINFER_DECLARE_OP(mla_rope_quantize_fp8);
 
-/* rope_quantize_fp8 that writes keys, and values, which are scaled and rounded, to their slots in a paged cache (flashinfer/page.h says
- * which these are); elements of a key are those that were rotated, then the others. Tokens whose batch index is below 0 are
- * skipped: nothing of them is written, not even q. */
+/* rope_quantize_fp8 that writes keys, and values, which are scaled and rounded, to their slots in a paged cache
+ * (flashinfer/page.h says which these are); elements of a key are those that were rotated, then the others. Tokens whose batch
+ * index is below 0 are skipped: nothing of them is written, not even q. */
 struct flashinfer_rope_quantize_fp8_append_paged_kv_cache {
     size_t size;
     DLTensor *q_rope_out;          /* [nnz, num_qo_heads, rotary_dim] e4m3 or e5m2; written in part */
-    DLTensor *q_nope_out;          /* optional: [nnz, num_qo_heads, nope_dim], dtype of q_rope_out, as all outputs; written in part */
+    DLTensor *q_nope_out;          /* optional: [nnz, num_qo_heads, nope_dim], dtype of q_rope_out, as all outputs; in part */
     DLTensor *k_cache;             /* NHD: [pages, page_size, num_kv_heads, rotary_dim + nope_dim]; HND: heads before slots */
     DLTensor *v_cache;             /* NHD: [pages, page_size, num_kv_heads, v_dim]; HND: heads before slots */
     const DLTensor *q_rope;        /* [nnz, num_qo_heads, rotary_dim] f16 or bf16; rotary_dim is even */
@@ -233,7 +233,7 @@ struct flashinfer_rope_quantize_fp8_append_paged_kv_cache {
     const DLTensor *q_nope;        /* optional: [nnz, num_qo_heads, nope_dim] */
     const DLTensor *k_nope;        /* optional, absent where nope_dim is 0: [nnz, num_kv_heads, nope_dim] */
     const DLTensor *v;             /* [nnz, num_kv_heads, v_dim] */
-    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: of each position cosines, then sines, rotary_dim / 2 of each */
+    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: rotary_dim / 2 cosines, then as many sines */
     const DLTensor *pos_ids;       /* [nnz] i32 or i64: the position of each token, a row of cos_sin_cache */
     const DLTensor *kv_indices;    /* [any] i32: ids of pages */
     const DLTensor *kv_indptr;     /* [batch + 1] i32, into kv_indices */
@@ -257,7 +257,7 @@ struct flashinfer_rope_quantize_fp8_append_paged_mla_kv_cache {
     const DLTensor *k_rope;        /* [nnz, rotary_dim], dtype of q_rope, as all inputs */
     const DLTensor *q_nope;        /* [nnz, num_qo_heads, nope_dim] */
     const DLTensor *k_nope;        /* [nnz, nope_dim] */
-    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: of each position cosines, then sines, rotary_dim / 2 of each */
+    const DLTensor *cos_sin_cache; /* [max_positions, rotary_dim] f32: rotary_dim / 2 cosines, then as many sines */
     const DLTensor *pos_ids;       /* [nnz] i32 or i64: the position of each token, a row of cos_sin_cache */
     const DLTensor *kv_indices;    /* [any] i32: ids of pages */
     const DLTensor *kv_indptr;     /* [batch + 1] i32, into kv_indices */

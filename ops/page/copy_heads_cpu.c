@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* copy_heads on a CPU: copies heads of tokens from tensors to others, or into the slots that a page table gives them. A part takes
- * a range of tokens.
+/* copy_heads on a CPU: copies heads of tokens from tensors to others, or into the slots that a page table gives them. A part
+ * takes a range of tokens.
  *
  *   PAGED 1: segments lie in a paged cache */
 #include "vec.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nvfp4_append: rounds keys and values to blocks of e2m1 with e4m3 scales, in the slots of a paged cache. A thread has a block of a
- * token's keys or values, by blockIdx.z; threadIdx.x and blockIdx.y say which block, threadIdx.y and blockIdx.x which token.
+/* nvfp4_append: rounds keys and values to blocks of e2m1 with e4m3 scales, in the slots of a paged cache. A thread has a block
+ * of a token's keys or values, by blockIdx.z; threadIdx.x and blockIdx.y say which block, threadIdx.y and blockIdx.x which
+ * token.
  *
  *   T       f16, bf16
  *   MAPPED  0: slots follow from the page table; 1: they are in slot_mapping

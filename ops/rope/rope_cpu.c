@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rope on a CPU: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to OUT. A
- * part takes a range of tokens. For each token sines and cosines are computed once, for CHUNK pairs at a time, and serve all
- * heads.
+/* rope on a CPU: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to
+ * OUT. A part takes a range of tokens. For each token sines and cosines are computed once, for CHUNK pairs at a time, and serve
+ * all heads.
  *
  *   T          f16, bf16
  *   OUT        T, e4m3, e5m2

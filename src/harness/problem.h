@@ -112,8 +112,8 @@ void problem_set(struct problem_tensor *tensor, int64_t index, double value);
 uint64_t problem_random(struct problem *problem, uint64_t below);
 
 /* For ops that write new tokens into a paged cache: fills batch_indices and positions from kv_indices and kv_indptr, and the
- * dimensions nnz, batch, pages and page_size. Tokens go to the requests in equal runs, each run to the last slots of its request. A
- * token whose slot is taken or missing, and in random problems one of eight, has no request. */
+ * dimensions nnz, batch, pages and page_size. Tokens go to the requests in equal runs, each run to the last slots of its
+ * request. A token whose slot is taken or missing, and in random problems one of eight, has no request. */
 void problem_give_slots(struct problem *problem);
 
 #endif
