@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The shared memory of a block of batch_prefill_sm90, its rings, and the warps that fill them.
+ *
+ *   T, HEAD_DIM, CAUSAL, WINDOW, SOFT_CAP, GATHER as in batch_prefill_sm90.cu */
+#ifndef ATTENTION_LOAD_SM90_CUH
+#define ATTENTION_LOAD_SM90_CUH
+
+#include "attention_rows_sm90.cuh"
+#include "hopper.cuh"
+
+struct smem {
+    unsigned char queries[BUFFERS][WARPGROUPS][QUERY_BYTES];
+    unsigned char keys[STAGES][TILE_BYTES], values[STAGES][TILE_BYTES];
+    uint64_t queries_full[BUFFERS][WARPGROUPS], queries_empty[BUFFERS][WARPGROUPS];
+    uint64_t keys_full[STAGES], keys_empty[STAGES], values_full[STAGES], values_empty[STAGES];
+    uint64_t task_passed, task_taken;
+    struct task task[TASKS], loaders_task[2];
+};
+
+static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, WARPGROUPS, GATHER), "the host counts on it");
+
+#define AT(field) shared_address(&sm->field)
+
+/* A place in a ring. */
+struct ring {
+    int stage, phase;
+};
+
+DEVICE void advance(struct ring &r)
+{
+    if (++r.stage == STAGES) {
+        r.stage = 0;
+        r.phase ^= 1;
+    }
+}
+
+/* The tiles of keys that any row of a task sees: [first, last]; one, all hidden, if none does. */
+DEVICE int first_tile(const struct attention_args &a, const struct task &t)
+{
+    return WINDOW ? max(t.kv_len - t.qo_len + t.token - a.window_left, 0) / KEYS : 0;
+}
+
+DEVICE int last_tile(const struct attention_args &a, const struct task &t, int tile_tokens)
+{
+    int end = CAUSAL ? min(t.kv_len, t.kv_len - t.qo_len + t.token + tile_tokens) : t.kv_len;
+    return max((end - 1) / KEYS, first_tile(a, t));
+}
+
+/* Of the n-th task of a block. */
+DEVICE int buffer_of(int n) { return BUFFERS == 2 ? n & 1 : 0; }
+DEVICE int buffer_phase(int n) { return BUFFERS == 2 ? n >> 1 & 1 : n & 1; }
+
+/* ---- the four warps that load: two keys, two values, each half of a tile, since with small pages the copies that a warp can
+ * issue are what limits. The first one also takes tasks, tells the others, and loads queries. */
+
+DEVICE int lane_id() { return threadIdx.x % 32; }
+
+#if GATHER
+/* Half of a tile of keys or values: eight lanes copy 128 bytes of a row at a time. Rows that do not exist become 0. */
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
+                      uint32_t full, uint32_t empty, int phase)
+{
+    const struct attention_args &a = p.a;
+    enum { ROWS = KEYS / 2 };
+    int lane = lane_id(), chunk = lane % 8;
+    const T *cache = (const T *)(values ? a.v : a.k) + t.kv_head * (values ? a.v_head : a.k_head) + chunk * 8;
+    int64_t page_stride = values ? a.v_page : a.k_page, slot_stride = values ? a.v_slot : a.k_slot, at[(ROWS + 31) / 32];
+#pragma unroll
+    for (int i = 0; i < (ROWS + 31) / 32; i++) {
+        int token = tile * KEYS + half * ROWS + i * 32 + lane;
+        at[i] = -1;
+        if (token < t.kv_len) {
+            int page = divide(token, a.by_page_size);
+            at[i] = a.kv_indices[t.first_page + page] * page_stride + (token - page * a.page_size) * slot_stride;
+        }
+    }
+    mbarrier_wait(empty, phase ^ 1);
+#pragma unroll
+    for (int i = 0; i < (ROWS + 31) / 32; i++)
+#pragma unroll 2
+        for (int step = 0; step < min(ROWS - i * 32, 32); step += 4) {
+            int row = half * ROWS + i * 32 + step + lane / 8;
+            int64_t from = __shfl_sync(0xffffffffu, at[i], step + lane / 8);
+            uint32_t there = to + row * 128 + ((chunk ^ (row & 7)) << 4);
+#pragma unroll
+            for (int k = 0; k < SLABS; k++)
+                cp_async_16(there + k * (KEYS * 128), cache + max(from, (int64_t)0) + k * 64, from < 0 ? 0 : 16);
+        }
+    cp_async_arrive(full);
+}
+#else
+/* Half of a tile of keys or values: a lane copies the boxes of its tokens. */
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
+                      uint32_t full, uint32_t empty, int phase)
+{
+    const struct tensor_map *map = values ? &p.v : &p.k;
+    int box = 2 * lane_id() + half, token = tile * KEYS + box * p.box_tokens, slot = 0, page = 0;
+    int boxes = (min(KEYS, max(t.kv_len - tile * KEYS, 0)) + p.box_tokens - 1) / p.box_tokens;
+    if (box < boxes) {
+        page = divide(token, p.a.by_page_size);
+        slot = token - page * p.a.page_size;
+        page = p.a.kv_indices[t.first_page + page];
+    }
+    mbarrier_wait(empty, phase ^ 1);
+    if (lane_id() == 0)
+        mbarrier_arrive_expect(full, (boxes + 1 - half) / 2 * p.box_tokens * (128 * SLABS));
+    __syncwarp();
+    if (box < boxes) {
+#pragma unroll
+        for (int i = 0; i < SLABS; i++)
+            tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, slot, t.kv_head, page);
+    }
+}
+#endif
+
+DEVICE void load_queries(const struct attention_sm90_args &p, const struct task &t, struct smem *sm, int n)
+{
+    int lane = lane_id(), buffer = buffer_of(n);
+    for (int w = 0; w < WARPGROUPS; w++)
+        mbarrier_wait(AT(queries_empty[buffer][w]), buffer_phase(n) ^ 1);
+    if (lane == 0)
+        sm->task[n % TASKS] = t;
+    __syncwarp();
+    if (lane >= WARPGROUPS)
+        return;
+    uint32_t full = AT(queries_full[buffer][lane]);
+    if (t.kv_head < 0) {
+        mbarrier_arrive(full);
+        return;
+    }
+    mbarrier_arrive_expect(full, p.q_tokens * p.a.group * (128 * SLABS));
+#pragma unroll
+    for (int i = 0; i < SLABS; i++)
+        tensor_load_4d(AT(queries[buffer][lane]) + i * 8192, &p.q, full, i * 64, 0, t.kv_head, t.first_q + t.token + lane * p.q_tokens);
+}
+
+/* By the first warp: passes the task of that number on, the n-th of this block. */
+DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int number, int n)
+{
+    struct task t;
+    find_task(p.a, p.schedule, number, WARPGROUPS * p.q_tokens, HEAD_DIM * 4, &t);
+    mbarrier_wait(AT(task_taken), (n & 1) ^ 1);
+    if (threadIdx.x == 0) {
+        sm->loaders_task[n & 1] = t;
+        mbarrier_arrive(AT(task_passed));
+    }
+    __syncwarp();
+}
+
+/* By all four: the n-th task. */
+DEVICE struct task receive_task(struct smem *sm, int n)
+{
+    mbarrier_wait(AT(task_passed), n & 1);
+    struct task t = sm->loaders_task[n & 1];
+    __syncwarp();
+    if (lane_id() == 0)
+        mbarrier_arrive(AT(task_taken));
+    return t;
+}
+
+DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
+{
+    int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), half = warp % 2, tile_tokens = WARPGROUPS * p.q_tokens;
+    bool leads = warp == 0, values = warp >= 2;
+    uint32_t tiles = values ? AT(values[0]) : AT(keys[0]), full = values ? AT(values_full[0]) : AT(keys_full[0]);
+    uint32_t empty = values ? AT(values_empty[0]) : AT(keys_empty[0]);
+    struct ring ring = {0, 0};
+    if (leads)
+        take_task(p, sm, blockIdx.x, 0);
+    for (int n = 0;; n++) {
+        struct task t = receive_task(sm, n);
+        if (t.kv_head < 0) {
+            if (leads)
+                load_queries(p, t, sm, n);
+            return;
+        }
+        int last = last_tile(p.a, t, tile_tokens), first = first_tile(p.a, t);
+        for (int tile = last; tile >= first; tile--) {
+            int stage = ring.stage;
+            load_tile(p, t, tile, half, values, tiles + stage * TILE_BYTES, full + 8 * stage, empty + 8 * stage, ring.phase);
+            if (leads && tile == last)
+                load_queries(p, t, sm, n);
+            /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
+            if (leads && tile == min(first + 1, last))
+                take_task(p, sm, __shfl_sync(0xffffffffu, lane_id() == 0 ? atomicAdd(p.schedule.next, 1) : 0, 0), n + 1);
+            advance(ring);
+        }
+    }
+}
+
+#endif
