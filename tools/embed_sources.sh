@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Writes an assembler file that embeds kernel sources in the library: a table sorted by bare name, each row with the name,
-# the text (a NUL after it) and its size. Fails if two files have one name or an #include names a file that is not there.
+# the path in the tree, the text (a NUL after it) and its size. Fails if two files have one name or an #include names a file that is not there.
 #
 #     tools/embed_sources.sh OUT.S FILE...
 set -eu
@@ -32,7 +32,7 @@ fi
     echo '    .section .rodata.embedded_texts, "a", %progbits'
     i=0
     printf '%s\n' "$table" | while read -r name file; do
-        printf '.Lname%d: .asciz "%s"\n' $i "$name"
+        printf '.Lname%d: .asciz "%s"\n.Lpath%d: .asciz "%s"\n' $i "$name" $i "$file"
         printf '.Ltext%d: .incbin "%s"\n.Lend%d: .byte 0\n' $i "$file" $i
         i=$((i + 1))
     done
@@ -43,7 +43,7 @@ fi
     echo 'embedded_sources:'
     i=0
     printf '%s\n' "$names" | while read -r name; do
-        printf '    .8byte .Lname%d, .Ltext%d, .Lend%d - .Ltext%d\n' $i $i $i $i
+        printf '    .8byte .Lname%d, .Lpath%d, .Ltext%d, .Lend%d - .Ltext%d\n' $i $i $i $i $i
         i=$((i + 1))
     done
     echo 'embedded_source_count:'

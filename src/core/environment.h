@@ -10,6 +10,7 @@ struct environment {                  /* no text is NULL; "" if unset */
     const char *cache_dir;            /* FLASHINFER_CACHE_DIR, else $XDG_CACHE_HOME/flashinfer-c, else
                                          ~/.cache/flashinfer-c; absolute, "" if none */
     const char *record;               /* FLASHINFER_RECORD; absolute */
+    const char *source_dir;           /* FLASHINFER_SOURCE_DIR */
     const char *cc;                   /* FLASHINFER_CC */
     const char *build_cc;             /* CC */
     const char *nvrtc;                /* FLASHINFER_NVRTC */
@@ -18,6 +19,8 @@ struct environment {                  /* no text is NULL; "" if unset */
     const char *temporary_dir;        /* TMPDIR, else /tmp */
     int num_threads;                  /* FLASHINFER_NUM_THREADS; 0: the affinity mask */
     bool disable_jit;                 /* FLASHINFER_DISABLE_JIT */
+    bool jit_lineinfo;                /* FLASHINFER_JIT_LINEINFO */
+    bool jit_debug;                   /* FLASHINFER_JIT_DEBUG */
     bool validate_inputs;             /* FLASHINFER_VALIDATE_INPUTS */
 };
 

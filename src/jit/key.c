@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "core/environment.h"
 #include "jit/internal.h"
 
 /* One constant as the compiler is to see it: "T=bf16", "HEAD_DIM=128". */
@@ -27,16 +28,24 @@ static void add_options(const struct jit_spec *spec, const struct device *device
 {
     /* NaN and infinities are defined everywhere, so nothing here lets a compiler assume them away. */
     static const char *const cpu[] = {
-        "-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+        "-std=gnu11", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
         "-fPIC", "-fno-semantic-interposition", "-shared", "-Wl,-Bsymbolic", "-Wall",
         "-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types", "-Werror=int-conversion",
     };
+    const struct environment *env = environment();
     if (spec->kernel->target == JIT_CUDA) {
         add_option(options, "--gpu-architecture=", device->isa);
         add_option(options, "", "--std=c++17");
+        if (env->jit_debug)
+            add_option(options, "", "--device-debug");
+        else if (env->jit_lineinfo)
+            add_option(options, "", "--generate-line-info");
     } else {
         for (size_t i = 0; i < sizeof cpu / sizeof *cpu; i++)
             add_option(options, "", cpu[i]);
+        add_option(options, "", env->jit_debug ? "-O0" : "-O3");
+        if (env->jit_debug || env->jit_lineinfo)
+            add_option(options, "", "-g");
     }
     char constant[128];
     for (int i = 0; i < JIT_MAX_CONSTANTS && spec->kernel->constants[i]; i++) {
