@@ -42,8 +42,10 @@ struct flattening {
 };
 
 struct directive {
-    enum { OTHER, IF, IFNDEF, ENDIF, INCLUDE, PRAGMA_ONCE } kind;
+    enum { OTHER, IF, IFNDEF, ENDIF, INCLUDE, LINE, PRAGMA_ONCE } kind;
     char name[MAX_NAME]; /* of INCLUDE */
+    char path[MAX_PATH]; /* of LINE */
+    int line;            /* of LINE */
 };
 
 static int compare_name(const void *name, const void *source)
@@ -114,7 +116,7 @@ static const char *where_searched(void)
 
 static struct directive parse(const char *line, size_t length)
 {
-    struct directive d = {OTHER, ""};
+    struct directive d = {OTHER, "", "", 0};
     char text[MAX_DIRECTIVE], word[16], rest[MAX_DIRECTIVE] = "";
     while (length > 0 && (*line == ' ' || *line == '\t'))
         line++, length--;
@@ -132,6 +134,8 @@ static struct directive parse(const char *line, size_t length)
         d.kind = ENDIF;
     else if (!strcmp(word, "include") && sscanf(rest, "\"%63[^\"]\"", d.name) == 1)
         d.kind = INCLUDE;
+    else if (!strcmp(word, "line") && sscanf(rest, "%d \"%159[^\"]\"", &d.line, d.path) == 2)
+        d.kind = LINE;
     else if (!strcmp(word, "pragma") && !strncmp(rest, "once", 4))
         d.kind = PRAGMA_ONCE;
     return d;
@@ -183,6 +187,8 @@ static flashinfer_status include(struct flattening *f, const char *name, bool in
 static flashinfer_status take(struct flattening *f, const struct source_file *source, bool in_if)
 {
     int line = 1, depth = 0, guard = -1;
+    char path[MAX_PATH];
+    snprintf(path, sizeof path, "%s", source->path);
     text_print(f->out, "#line 1 \"%s\"\n", source->path);
     for (const char *text = source->text, *end = text + source->size, *next; text < end; text = next, line++) {
         const char *newline = memchr(text, '\n', (size_t)(end - text));
@@ -195,8 +201,12 @@ static flashinfer_status take(struct flattening *f, const struct source_file *so
         else if (d.kind == ENDIF && --depth == 0)
             guard = 0;
         if (d.kind == INCLUDE) {
-            TRY(include(f, d.name, in_if || depth > guard, source->path, line));
-            text_print(f->out, "#line %d \"%s\"\n", line + 1, source->path);
+            TRY(include(f, d.name, in_if || depth > guard, path, line));
+            text_print(f->out, "#line %d \"%s\"\n", line + 1, path);
+        } else if (d.kind == LINE) {
+            text_add(f->out, text, (size_t)(next - text));
+            snprintf(path, sizeof path, "%s", d.path);
+            line = d.line - 1;
         } else if (d.kind == PRAGMA_ONCE) {
             text_add(f->out, "\n", 1);
         } else {

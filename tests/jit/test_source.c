@@ -46,7 +46,8 @@ static void test_include_once(void **state)
     (void)state;
     struct text out;
     assert_int_equal(flatten("first\n#include \"arguments.h\"\n#include \"integers.h\"\n"
-                             "  #  include \"arguments.h\"\n#pragma once\nlast", &out),
+                             "  #  include \"arguments.h\"\n#pragma once\nlast",
+                             &out),
                      FLASHINFER_OK);
     assert_int_equal(occurrences(out.data, "struct tensor {"), 1);
     assert_int_equal(occurrences(out.data, "#ifndef INTEGERS_H"), 1);
@@ -57,13 +58,28 @@ static void test_include_once(void **state)
     text_free(&out);
 }
 
+/* A text that stands in a program's own file says so, and goes on saying so after what it includes. */
+static void test_line_directive(void **state)
+{
+    (void)state;
+    struct text out;
+    assert_int_equal(flatten("#line 70 \"mine.c\"\n#include \"arguments.h\"\nlast\n", &out), FLASHINFER_OK);
+    assert_non_null(strstr(out.data, "#line 70 \"mine.c\"\n#line 1 \"src/jit/arguments.h\"\n"));
+    assert_non_null(strstr(out.data, "#line 71 \"mine.c\"\nlast\n"));
+    text_free(&out);
+    assert_int_equal(flatten("#line 70 \"mine.c\"\n\n#include \"no_such.h\"\n", &out), FLASHINFER_COMPILE);
+    assert_non_null(strstr(flashinfer_last_error(), "line 71 of mine.c includes"));
+    text_free(&out);
+}
+
 /* What stands inside an #if may not be seen, so it is there again where it is needed, behind a macro. */
 static void test_include_in_if(void **state)
 {
     (void)state;
     struct text out;
     assert_int_equal(flatten("#ifndef VEC\n#define VEC 4\n#endif\n#if VEC > 4\n#include \"integers.h\"\n#endif\n"
-                             "#include \"integers.h\"\n#include \"integers.h\"\n", &out),
+                             "#include \"integers.h\"\n#include \"integers.h\"\n",
+                             &out),
                      FLASHINFER_OK);
     assert_int_equal(occurrences(out.data, "#ifndef INTEGERS_H"), 2);
     assert_int_equal(occurrences(out.data, "#ifndef FLATTENED_0"), 2);
@@ -99,9 +115,8 @@ static void test_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embedded),      cmocka_unit_test(test_include_once),
-        cmocka_unit_test(test_include_in_if), cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_embedded),       cmocka_unit_test(test_include_once), cmocka_unit_test(test_include_in_if),
+        cmocka_unit_test(test_line_directive), cmocka_unit_test(test_missing),      cmocka_unit_test(test_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
