@@ -73,7 +73,7 @@ struct command {
 
 extern const struct command command_list, command_explain, command_check, command_bench, command_specs, command_compile,
     command_cache_list, command_cache_verify, command_cache_prune, command_cache_clear, command_list_modules,
-    command_module_status, command_show_config, command_completion, command_help, command_version;
+    command_module_status, command_pack, command_show_config, command_completion, command_help, command_version;
 
 /* All of them, in the order of the help; NULL-terminated. */
 extern const struct command *const commands[];

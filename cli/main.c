@@ -14,7 +14,7 @@ const struct command *const commands[] = {
     &command_bench,         &command_specs,        &command_compile,
     &command_cache_list,    &command_cache_verify, &command_cache_prune,
     &command_cache_clear,   &command_clear_cache,  &command_list_modules,
-    &command_module_status, &command_show_config,  &command_completion,
+    &command_module_status, &command_pack, &command_show_config,  &command_completion,
     &command_help,          &command_version,      NULL,
 };
 

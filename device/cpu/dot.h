@@ -7,6 +7,7 @@
 #define DOT_H
 
 #include "vec.h"
+#include "x86_bf16.h"
 
 /* The last n lanes; the others are zero. */
 INLINE vec vec_keep_last(vec x, int64_t n)

@@ -133,20 +133,6 @@ X86_INLINE __m512 _mm512_cvtph_ps(__m256i x)
     ((__mmask16)__builtin_ia32_cmpps512_mask((__v16sf)(a), (__v16sf)(b), predicate, X86_ALL, _MM_FROUND_CUR_DIRECTION))
 #endif
 
-#ifdef __AVX512BF16__
-typedef short __m512bh __attribute__((vector_size(64), may_alias));
-typedef short __m256bh __attribute__((vector_size(32), may_alias));
-X86_INLINE __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b)
-{
-    return (__m512)__builtin_ia32_dpbf16ps_v16sf((__v16sf)sum, a, b);
-}
-
-X86_INLINE __m256bh _mm512_cvtneps_pbh(__m512 x)
-{
-    return (__m256bh)__builtin_ia32_cvtneps2bf16_v16sf((__v16sf)x);
-}
-#endif
-
 #elif defined __x86_64__
 #include <immintrin.h>
 #endif

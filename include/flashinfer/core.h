@@ -128,6 +128,7 @@ struct flashinfer_jit_statistics {
     uint64_t loaded;        /* kernels loaded from the disk cache */
     double compile_seconds; /* summed over compiling threads */
     double load_seconds;    /* reading, verifying and loading what the disk cache held */
+    uint64_t packed;        /* CPU kernels taken from a pack of prebuilt ones */
 };
 FLASHINFER_API flashinfer_status flashinfer_jit_statistics(struct flashinfer_jit_statistics *out);
 

@@ -5,7 +5,6 @@
  * instruction. */
 #include "core/cpu_features.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,28 +39,29 @@ static const struct feature {
     int leaf, reg, bit;
     uint32_t state;
     const char *name;
+    const char *macro; /* by which a compiler says that it may use an extension */
 } features[] = {
-    {2, MODEL, ECX, 9, NONE, "ssse3"},
-    {2, MODEL, ECX, 20, NONE, "sse4_2"},
-    {2, MODEL, ECX, 23, NONE, "popcnt"},
-    {3, MODEL, ECX, 12, YMM, "fma"},
-    {3, MODEL, ECX, 22, NONE, "movbe"},
-    {3, MODEL, ECX, 28, YMM, "avx"},
-    {3, MODEL, ECX, 29, YMM, "f16c"},
-    {3, STRUCTURED, EBX, 3, NONE, "bmi1"},
-    {3, STRUCTURED, EBX, 5, YMM, "avx2"},
-    {3, STRUCTURED, EBX, 8, NONE, "bmi2"},
-    {3, EXTENDED, ECX, 5, NONE, "lzcnt"},
-    {4, STRUCTURED, EBX, 16, ZMM, "avx512f"},
-    {4, STRUCTURED, EBX, 17, ZMM, "avx512dq"},
-    {4, STRUCTURED, EBX, 28, ZMM, "avx512cd"},
-    {4, STRUCTURED, EBX, 30, ZMM, "avx512bw"},
-    {4, STRUCTURED, EBX, 31, ZMM, "avx512vl"},
-    {0, STRUCTURED, ECX, 11, ZMM, "avx512_vnni"},
-    {0, STRUCTURED_1, EAX, 5, ZMM, "avx512_bf16"},
-    {0, STRUCTURED, EDX, 23, ZMM, "avx512_fp16"},
-    {0, STRUCTURED_1, EAX, 4, YMM, "avx_vnni"},
-    {0, STRUCTURED, EDX, 22, TILES, "amx_bf16"},
+    {2, MODEL, ECX, 9, NONE, "ssse3", NULL},
+    {2, MODEL, ECX, 20, NONE, "sse4_2", NULL},
+    {2, MODEL, ECX, 23, NONE, "popcnt", NULL},
+    {3, MODEL, ECX, 12, YMM, "fma", NULL},
+    {3, MODEL, ECX, 22, NONE, "movbe", NULL},
+    {3, MODEL, ECX, 28, YMM, "avx", NULL},
+    {3, MODEL, ECX, 29, YMM, "f16c", NULL},
+    {3, STRUCTURED, EBX, 3, NONE, "bmi1", NULL},
+    {3, STRUCTURED, EBX, 5, YMM, "avx2", NULL},
+    {3, STRUCTURED, EBX, 8, NONE, "bmi2", NULL},
+    {3, EXTENDED, ECX, 5, NONE, "lzcnt", NULL},
+    {4, STRUCTURED, EBX, 16, ZMM, "avx512f", NULL},
+    {4, STRUCTURED, EBX, 17, ZMM, "avx512dq", NULL},
+    {4, STRUCTURED, EBX, 28, ZMM, "avx512cd", NULL},
+    {4, STRUCTURED, EBX, 30, ZMM, "avx512bw", NULL},
+    {4, STRUCTURED, EBX, 31, ZMM, "avx512vl", NULL},
+    {0, STRUCTURED, ECX, 11, ZMM, "avx512_vnni", "__AVX512VNNI__"},
+    {0, STRUCTURED_1, EAX, 5, ZMM, "avx512_bf16", "__AVX512BF16__"},
+    {0, STRUCTURED, EDX, 23, ZMM, "avx512_fp16", "__AVX512FP16__"},
+    {0, STRUCTURED_1, EAX, 4, YMM, "avx_vnni", "__AVXVNNI__"},
+    {0, STRUCTURED, EDX, 22, TILES, "amx_bf16", "__AMX_BF16__"},
 };
 
 enum { FEATURES = sizeof features / sizeof *features };
@@ -88,27 +88,46 @@ static int level_of(const struct leaf *leaves, uint32_t state)
     return level;
 }
 
-void cpu_describe(char *brand, size_t brand_size, char *isa, size_t isa_size)
+/* Returns the registers that the system saves. */
+static uint32_t read_leaves(struct leaf leaves[LEAVES])
 {
-    struct leaf leaves[LEAVES] = {
+    static const struct leaf wanted[LEAVES] = {
         [MODEL] = {1, 0, {~0u, 0, ~0u, ~0u}, {0}},
         [STRUCTURED] = {7, 0, {0, ~0u, ~0u, ~0u}, {0}},
         [STRUCTURED_1] = {7, 1, {~0u, ~0u, ~0u, ~0u}, {0}},
         [STATE] = {13, 1, {~0u, 0, 0, 0}, {0}},
         [EXTENDED] = {0x80000001u, 0, {0, 0, ~0u, ~0u}, {0}},
     };
+    for (int i = 0; i < LEAVES; i++) {
+        uint32_t *v = leaves[i].value;
+        leaves[i] = wanted[i];
+        __get_cpuid_count(leaves[i].number, leaves[i].subleaf, &v[EAX], &v[EBX], &v[ECX], &v[EDX]);
+        for (int r = 0; r < 4; r++)
+            v[r] &= leaves[i].mask[r];
+    }
+    return leaves[MODEL].value[ECX] >> 27 & 1 ? saved_state() : 0;
+}
+
+bool cpu_extends(const char *source)
+{
+    struct leaf leaves[LEAVES];
+    uint32_t state = read_leaves(leaves);
+    for (int i = 0; i < FEATURES; i++)
+        if (features[i].macro && usable(&features[i], leaves, state) && strstr(source, features[i].macro))
+            return true;
+    return false;
+}
+
+void cpu_describe(char *brand, size_t brand_size, char *isa, size_t isa_size)
+{
+    struct leaf leaves[LEAVES];
     uint32_t vendor[4] = {0}, text[13] = {0};
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     __get_cpuid(0, &vendor[0], &vendor[1], &vendor[2], &vendor[3]);
     hash = hash_words(hash, vendor + 1, 3);
-    for (int i = 0; i < LEAVES; i++) {
-        uint32_t *v = leaves[i].value;
-        __get_cpuid_count(leaves[i].number, leaves[i].subleaf, &v[EAX], &v[EBX], &v[ECX], &v[EDX]);
-        for (int r = 0; r < 4; r++)
-            v[r] &= leaves[i].mask[r];
-        hash = hash_words(hash, v, 4);
-    }
-    uint32_t state = leaves[MODEL].value[ECX] >> 27 & 1 ? saved_state() : 0;
+    uint32_t state = read_leaves(leaves);
+    for (int i = 0; i < LEAVES; i++)
+        hash = hash_words(hash, leaves[i].value, 4);
     hash = hash_words(hash, &state, 1);
 
     for (uint32_t i = 0; i < 3; i++)
@@ -123,6 +142,12 @@ void cpu_describe(char *brand, size_t brand_size, char *isa, size_t isa_size)
 }
 
 #else
+
+bool cpu_extends(const char *source)
+{
+    (void)source;
+    return false;
+}
 
 void cpu_describe(char *brand, size_t brand_size, char *isa, size_t isa_size)
 {

@@ -26,6 +26,8 @@ static const struct row {
         "file to which every kernel that is loaded adds a line, for `flashinfer compile --from`"),
     ROW(TEXT, source_dir, "FLASHINFER_SOURCE_DIR",
         "tree of this library's sources from which kernels are read; default: as they were when it was built"),
+    ROW(TEXT, pack_dir, "FLASHINFER_PACK_DIR",
+        "folder of packs of prebuilt CPU kernels; default: flashinfer/ beside the library"),
     ROW(BOOLEAN, jit_lineinfo, "FLASHINFER_JIT_LINEINFO",
         "kernels carry file names and lines for debuggers, profilers and compute-sanitizer"),
     ROW(BOOLEAN, jit_debug, "FLASHINFER_JIT_DEBUG", "kernels are compiled for debuggers, not optimised"),
@@ -96,6 +98,8 @@ static void read_all(void)
     }
     values.cache_dir = find_cache_dir();
     values.record = absolute(values.record);
+    values.pack_dir = absolute(values.pack_dir);
+    values.source_dir = absolute(values.source_dir);
     if (!*values.temporary_dir)
         values.temporary_dir = "/tmp";
 }

@@ -10,6 +10,7 @@ struct environment {                  /* no text is NULL; "" if unset */
     const char *cache_dir;            /* FLASHINFER_CACHE_DIR, else $XDG_CACHE_HOME/flashinfer-c, else
                                          ~/.cache/flashinfer-c; absolute, "" if none */
     const char *record;               /* FLASHINFER_RECORD; absolute */
+    const char *pack_dir;             /* FLASHINFER_PACK_DIR */
     const char *source_dir;           /* FLASHINFER_SOURCE_DIR */
     const char *cc;                   /* FLASHINFER_CC */
     const char *build_cc;             /* CC */

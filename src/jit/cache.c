@@ -94,22 +94,32 @@ static struct footer footer_of(const uint8_t *key, const void *payload, size_t s
     return footer;
 }
 
+void jit_seal(const uint8_t *key, struct text *file)
+{
+    struct footer footer = footer_of(key, file->data, file->size);
+    text_add(file, &footer, sizeof footer);
+}
+
+bool jit_unseal(const uint8_t *key, struct text *file)
+{
+    struct footer found, expected;
+    if (file->size <= sizeof found)
+        return false;
+    size_t size = file->size - sizeof found;
+    memcpy(&found, file->data + size, sizeof found);
+    expected = footer_of(key, file->data, size);
+    if (memcmp(&found, &expected, sizeof found))
+        return false;
+    file->size = size;
+    return true;
+}
+
 bool jit_cache_read(const struct jit_job *job, struct text *binary)
 {
     char path[4096];
-    struct footer found, expected;
     jit_cache_file(job, path, sizeof path);
-    if (!*path)
-        return false;
-    if (file_read(path, binary) && binary->size > sizeof found) {
-        size_t size = binary->size - sizeof found;
-        memcpy(&found, binary->data + size, sizeof found);
-        expected = footer_of(job->key, binary->data, size);
-        if (!memcmp(&found, &expected, sizeof found)) {
-            binary->size = size;
-            return true;
-        }
-    }
+    if (*path && file_read(path, binary) && jit_unseal(job->key, binary))
+        return true;
     text_free(binary);
     return false;
 }

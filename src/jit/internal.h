@@ -19,11 +19,19 @@ struct jit_job {
     char file[160]; /* "norm_sm80-sm_90a-<key>.cubin" */
 };
 
+/* An instruction set that packs are built for. */
+struct jit_level {
+    struct device device; /* its isa is the level's name: "x86-64-v3" */
+    const char *march;    /* "-march=x86-64-v3" */
+};
+
 /* source.c */
 flashinfer_status jit_flatten(const struct jit_spec *spec, struct text *out);
 
 /* key.c */
 flashinfer_status jit_job_begin(const struct jit_spec *spec, const struct device *device, struct jit_job *job);
+/* For a pack: `level` is its only instruction set, and the key does not depend on the compiler. */
+flashinfer_status jit_job_begin_packed(const struct jit_spec *spec, const struct jit_level *level, struct jit_job *job);
 void jit_job_end(struct jit_job *job);
 const char *jit_describe(const struct jit_spec *spec, const struct device *device, char *buffer, size_t size);
 
@@ -41,6 +49,11 @@ void jit_record(const struct jit_spec *spec, const struct device *device);
 
 /* kernel.c: at most 60 characters, fit for a file's name too. */
 bool jit_is_identifier(const char *name);
+
+/* What makes a file trustworthy: a footer with its key and the checksum of what stands before. jit_unseal takes it away, and
+ * is false if it is another key's or the file is not as it was sealed. */
+void jit_seal(const uint8_t *key, struct text *file);
+bool jit_unseal(const uint8_t *key, struct text *file);
 
 /* toolchain.c */
 flashinfer_status jit_find_cc(const char **path);
@@ -79,6 +92,24 @@ struct jit_code {
 
 /* load.c. `path` is where the binary lies in the cache; "" if it is nowhere. */
 flashinfer_status jit_load_code(const struct jit_job *job, const struct text *binary, const char *path, struct jit_code *code);
+
+/* pack.c. A pack is a shared object with the kernels of one level and, under the name of JIT_PACK_TABLE, their keys in
+ * ascending order. */
+struct jit_pack_entry {
+    uint8_t key[SHA256_BYTES];
+    jit_cpu_entry entry;
+};
+struct jit_pack_table {
+    uint64_t count;
+    const struct jit_pack_entry *entry;
+};
+#define JIT_PACK_TABLE "flashinfer_pack"
+/* NULL: no such level. */
+const struct jit_level *jit_level(const char *name);
+/* What the file of a level's pack is sealed with. */
+void jit_pack_key(const struct jit_level *level, uint8_t key[SHA256_BYTES]);
+/* False if no pack holds the kernel, or this machine can and should compile a better one. */
+bool jit_pack_find(const struct jit_spec *spec, struct jit_code *code);
 
 /* module.c */
 struct jit_module {

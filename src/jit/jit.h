@@ -2,7 +2,7 @@
 /* Just-in-time compilation: a spec says which kernel with which constants; a module is that, compiled and
  * loaded.
  *
- *     module.c                                      spec -> memory -> disk -> compile
+ *     module.c                                      spec -> memory -> pack -> disk -> compile
  *     source.c                                      the text reachable from a kernel's source
  *     key.c, cache.c                                the key, and the files of the cache
  *     toolchain.c                                   where compilers are
@@ -10,6 +10,7 @@
  *     progress.c                                    tells of compilations that last
  *     load.c, launch.c                              load, launch
  *     keep.c, kernel.c                              kernels and texts of users
+ *     pack.c, pack_build.c                          CPU kernels compiled ahead of time
  *     record.c, cache_files.c                       for people: what a program used, what lies in the cache
  *
  * Knows nothing of ops. */
@@ -106,6 +107,14 @@ const char *jit_cache_folder(const char **why);
 
 /* The path a spec's compiled module has in the disk cache, whether or not it is there; "" without a cache. */
 flashinfer_status jit_cache_path(const struct jit_spec *spec, const struct device *device, char *path, size_t size);
+
+/* The pack of prebuilt CPU kernels that is used: "/usr/lib/flashinfer/flashinfer-cpu-x86-64-v3.pack, 120 kernels", or why none
+ * is. */
+const char *jit_pack(char *buffer, size_t size);
+
+/* Compiles CPU kernels for a level ("x86-64-v3") and writes them as a pack. `threads` at once, 0: as many as there are
+ * processors. */
+flashinfer_status jit_pack_build(const struct jit_spec *specs, int count, const char *level, int threads, const char *path);
 
 /* A source file embedded in the library, by its bare name ("vec.cuh"); NULL if there is none. */
 const char *jit_source(const char *name, size_t *size);

@@ -24,11 +24,11 @@ static void add_option(struct text *options, const char *prefix, const char *opt
     text_add(options, "", 1);
 }
 
-static void add_options(const struct jit_spec *spec, const struct device *device, struct text *options)
+static void add_options(const struct jit_spec *spec, const struct device *device, const char *march, struct text *options)
 {
     /* NaN and infinities are defined everywhere, so nothing here lets a compiler assume them away. */
     static const char *const cpu[] = {
-        "-std=gnu11", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+        "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
         "-fPIC", "-fno-semantic-interposition", "-shared", "-Wl,-Bsymbolic", "-Wall",
         "-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types", "-Werror=int-conversion",
     };
@@ -43,6 +43,7 @@ static void add_options(const struct jit_spec *spec, const struct device *device
     } else {
         for (size_t i = 0; i < sizeof cpu / sizeof *cpu; i++)
             add_option(options, "", cpu[i]);
+        add_option(options, "", march);
         add_option(options, "", env->jit_debug ? "-O0" : "-O3");
         if (env->jit_debug || env->jit_lineinfo)
             add_option(options, "", "-g");
@@ -92,15 +93,13 @@ static void hash_job(struct jit_job *job, const char *toolchain)
              on_gpu ? job->device->isa : "cpu", hex, on_gpu ? "cubin" : "so");
 }
 
-flashinfer_status jit_job_begin(const struct jit_spec *spec, const struct device *device, struct jit_job *job)
+static flashinfer_status begin(const struct jit_spec *spec, const struct device *device, const char *march,
+                               const char *toolchain, struct jit_job *job)
 {
-    char toolchain[256];
     *job = (struct jit_job){.spec = spec, .device = device};
-    flashinfer_status status = jit_toolchain_identity(spec->kernel->target, toolchain, sizeof toolchain);
-    if (!status)
-        status = jit_flatten(spec, &job->source);
+    flashinfer_status status = jit_flatten(spec, &job->source);
     if (!status) {
-        add_options(spec, device, &job->options);
+        add_options(spec, device, march, &job->options);
         status = text_check(&job->options);
     }
     if (status)
@@ -108,6 +107,18 @@ flashinfer_status jit_job_begin(const struct jit_spec *spec, const struct device
     else
         hash_job(job, toolchain);
     return status;
+}
+
+flashinfer_status jit_job_begin(const struct jit_spec *spec, const struct device *device, struct jit_job *job)
+{
+    char toolchain[256];
+    TRY(jit_toolchain_identity(spec->kernel->target, toolchain, sizeof toolchain));
+    return begin(spec, device, "-march=native", toolchain, job);
+}
+
+flashinfer_status jit_job_begin_packed(const struct jit_spec *spec, const struct jit_level *level, struct jit_job *job)
+{
+    return begin(spec, &level->device, level->march, "pack", job);
 }
 
 void jit_job_end(struct jit_job *job)

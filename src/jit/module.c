@@ -30,7 +30,7 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static struct {
-    atomic_uint_fast64_t compiled, loaded, compile_ns, load_ns;
+    atomic_uint_fast64_t compiled, loaded, packed, compile_ns, load_ns;
 } statistics;
 
 enum { SPEC_WORDS = sizeof(struct jit_spec) / sizeof(uint64_t) };
@@ -99,18 +99,36 @@ static flashinfer_status make_from(struct jit_job *job, struct text *binary, int
     return FLASHINFER_OK;
 }
 
-static flashinfer_status make(const struct jit_spec *spec, const struct device *device, struct jit_code *code)
+static flashinfer_status no_compiler(const struct jit_spec *spec)
+{
+    char pack[1024];
+    return spec->kernel->target == JIT_CUDA ? FLASHINFER_NO_COMPILER
+         : fail(FLASHINFER_NO_COMPILER, "%s; kernel %s is in no pack: %s", flashinfer_last_error(), spec->kernel->name,
+                jit_pack(pack, sizeof pack));
+}
+
+static flashinfer_status load_or_compile(const struct jit_spec *spec, const struct device *device, struct jit_code *code)
 {
     int64_t begin = clock_ns();
     struct jit_job job;
     struct text binary = {0};
-    TRY(jit_job_begin(spec, device, &job));
-    flashinfer_status status = make_from(&job, &binary, begin, code);
-    if (!status)
-        jit_record(spec, device);
+    flashinfer_status status = jit_job_begin(spec, device, &job);
+    if (status)
+        return status == FLASHINFER_NO_COMPILER ? no_compiler(spec) : status;
+    status = make_from(&job, &binary, begin, code);
     text_free(&binary);
     jit_job_end(&job);
     return status;
+}
+
+static flashinfer_status make(const struct jit_spec *spec, const struct device *device, struct jit_code *code)
+{
+    if (jit_pack_find(spec, code))
+        atomic_fetch_add(&statistics.packed, 1);
+    else
+        TRY(load_or_compile(spec, device, code));
+    jit_record(spec, device);
+    return FLASHINFER_OK;
 }
 
 static void before_fork(void) { pthread_mutex_lock(&mutex); }
@@ -213,6 +231,7 @@ flashinfer_status flashinfer_jit_statistics(struct flashinfer_jit_statistics *ou
         .loaded = atomic_load(&statistics.loaded),
         .compile_seconds = 1e-9 * (double)atomic_load(&statistics.compile_ns),
         .load_seconds = 1e-9 * (double)atomic_load(&statistics.load_ns),
+        .packed = atomic_load(&statistics.packed),
     };
     if (out->size < sizeof out->size)
         return fail(FLASHINFER_INVALID, "flashinfer_jit_statistics: size is %zu, must be sizeof *out", out->size);

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Builds packs: each kernel becomes an object file, whose entry has a name of its own, and a table of keys and entries binds
+ * them to one shared object. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/environment.h"
+#include "core/file.h"
+#include "core/threads.h"
+#include "jit/internal.h"
+
+enum { SYMBOL_BYTES = 128 };
+
+struct kernel {
+    const struct jit_spec *spec;
+    uint8_t key[SHA256_BYTES];
+    char symbol[SYMBOL_BYTES];
+};
+
+struct build {
+    const struct jit_level *level;
+    struct kernel *kernels;
+    int count;
+    char folder[512]; /* of the object files */
+    atomic_int failed;
+    flashinfer_status status; /* of the first that failed, and its sentence */
+    char sentence[4096];
+};
+
+static void add_option(struct jit_job *job, const char *option)
+{
+    text_add(&job->options, option, strlen(option) + 1);
+}
+
+static flashinfer_status write_file(const char *path, const struct text *contents)
+{
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    bool written = file >= 0 && file_write(file, contents->data, contents->size) && !fchmod(file, 0644);
+    int error = errno;
+    if (file >= 0 && close(file))
+        written = false;
+    return written ? FLASHINFER_OK : fail(FLASHINFER_IO, "%s cannot be written: %s", path, strerror(error));
+}
+
+static void object_path(const struct build *build, const struct kernel *kernel, char *path, size_t size)
+{
+    snprintf(path, size, "%s/%s.o", build->folder, kernel->symbol);
+}
+
+/* Two specs may have one key: the same kernel named twice. */
+static flashinfer_status compile_kernel(const struct build *build, struct kernel *kernel)
+{
+    struct jit_job job;
+    struct text object = {0}, log = {0};
+    const char *name = kernel->spec->kernel->name;
+    char option[2 * SYMBOL_BYTES + 8], path[1024];
+    TRY(jit_job_begin_packed(kernel->spec, build->level, &job));
+    memcpy(kernel->key, job.key, sizeof kernel->key);
+    int length = snprintf(kernel->symbol, sizeof kernel->symbol, "%.64s_", name);
+    for (int i = 0; i < 8; i++)
+        length += snprintf(kernel->symbol + length, sizeof kernel->symbol - (size_t)length, "%02x", job.key[i]);
+    snprintf(option, sizeof option, "-D%s=%s", name, kernel->symbol);
+    add_option(&job, option);
+    add_option(&job, "-fvisibility=hidden");
+    add_option(&job, "-c");
+    object_path(build, kernel, path, sizeof path);
+    flashinfer_status status = jit_compile(&job, false, &object, &log);
+    if (!status)
+        status = write_file(path, &object);
+    text_free(&object);
+    text_free(&log);
+    jit_job_end(&job);
+    return status;
+}
+
+static void compile_part(void *context, int part)
+{
+    struct build *build = context;
+    flashinfer_status status = compile_kernel(build, &build->kernels[part]);
+    if (status && !atomic_exchange(&build->failed, 1)) {
+        snprintf(build->sentence, sizeof build->sentence, "%s", flashinfer_last_error());
+        build->status = status;
+    }
+}
+
+static int compare_kernels(const void *a, const void *b)
+{
+    return memcmp(((const struct kernel *)a)->key, ((const struct kernel *)b)->key, SHA256_BYTES);
+}
+
+static void print_table(const struct build *build, struct text *out)
+{
+    text_print(out, "typedef void entry(const void *, int, int);\n#pragma GCC visibility push(hidden)\n");
+    for (int i = 0; i < build->count; i++)
+        text_print(out, "entry %s;\n", build->kernels[i].symbol);
+    text_print(out,
+               "#pragma GCC visibility pop\n"
+               "static const struct { unsigned char key[%d]; entry *entry; } entries[] = {\n",
+               SHA256_BYTES);
+    for (int i = 0; i < build->count; i++) {
+        text_print(out, "{{");
+        for (int b = 0; b < SHA256_BYTES; b++)
+            text_print(out, "%d,", build->kernels[i].key[b]);
+        text_print(out, "}, %s},\n", build->kernels[i].symbol);
+    }
+    text_print(out, "};\nconst struct { unsigned long count; const void *entries; } " JIT_PACK_TABLE " = {%d, entries};\n",
+               build->count);
+}
+
+/* The list of object files is longer than a command line should be. */
+static flashinfer_status link_kernels(const struct build *build, struct text *binary)
+{
+    static const struct jit_kernel table = {JIT_PACK_TABLE, JIT_CPU, {NULL}};
+    static const struct jit_spec spec = {.kernel = &table};
+    struct jit_job job = {.spec = &spec, .device = &build->level->device, .file = JIT_PACK_TABLE};
+    struct text list = {0}, log = {0};
+    char path[1024], option[1040];
+    for (int i = 0; i < build->count; i++) {
+        object_path(build, &build->kernels[i], path, sizeof path);
+        text_print(&list, "%s\n", path);
+    }
+    snprintf(path, sizeof path, "%s/objects", build->folder);
+    snprintf(option, sizeof option, "@%s", path);
+    add_option(&job, "-shared");
+    add_option(&job, "-fPIC");
+    add_option(&job, "-O2");
+    add_option(&job, "-Wl,-Bsymbolic");
+    add_option(&job, option);
+    print_table(build, &job.source);
+    flashinfer_status status = text_check(&job.source);
+    if (!status)
+        status = write_file(path, &list);
+    if (!status)
+        status = jit_compile(&job, false, binary, &log);
+    unlink(path);
+    text_free(&list);
+    text_free(&log);
+    jit_job_end(&job);
+    return status;
+}
+
+static flashinfer_status build_in_folder(struct build *build, int threads, struct text *binary)
+{
+    threads_run(compile_part, build, build->count, threads);
+    if (atomic_load(&build->failed))
+        return fail(build->status, "%s", build->sentence);
+    qsort(build->kernels, (size_t)build->count, sizeof *build->kernels, compare_kernels);
+    int distinct = 0;
+    for (int i = 0; i < build->count; i++)
+        if (i == 0 || compare_kernels(&build->kernels[i], &build->kernels[distinct - 1]))
+            build->kernels[distinct++] = build->kernels[i];
+    build->count = distinct;
+    return link_kernels(build, binary);
+}
+
+static flashinfer_status write_pack(const char *path, const struct jit_level *level, struct text *binary)
+{
+    char temporary[4096];
+    uint8_t key[SHA256_BYTES];
+    jit_pack_key(level, key);
+    jit_seal(key, binary);
+    TRY(text_check(binary));
+    snprintf(temporary, sizeof temporary, "%s.new", path);
+    TRY(write_file(temporary, binary));
+    if (!rename(temporary, path))
+        return FLASHINFER_OK;
+    int error = errno;
+    unlink(temporary);
+    return fail(FLASHINFER_IO, "%s cannot be written: %s", path, strerror(error));
+}
+
+flashinfer_status jit_pack_build(const struct jit_spec *specs, int count, const char *level, int threads, const char *path)
+{
+    struct build build = {.level = jit_level(level), .count = count};
+    struct text binary = {0};
+    if (!build.level)
+        return fail(FLASHINFER_INVALID, "there are no packs for \"%s\": must be x86-64-v2, x86-64-v3, x86-64-v4 or aarch64",
+                    level);
+    snprintf(build.folder, sizeof build.folder, "%.400s/flashinfer-pack-XXXXXX", environment()->temporary_dir);
+    if (!mkdtemp(build.folder))
+        return fail(FLASHINFER_IO, "no folder can be made in %s (TMPDIR): %s", environment()->temporary_dir, strerror(errno));
+    build.kernels = calloc((size_t)count + 1, sizeof *build.kernels);
+    flashinfer_status status = build.kernels ? FLASHINFER_OK : fail(FLASHINFER_MEMORY, "out of host memory");
+    for (int i = 0; i < count && !status; i++)
+        build.kernels[i].spec = &specs[i];
+    if (!status)
+        status = build_in_folder(&build, threads, &binary);
+    for (int i = 0; build.kernels && i < build.count; i++) {
+        char object[1024];
+        object_path(&build, &build.kernels[i], object, sizeof object);
+        unlink(object);
+    }
+    rmdir(build.folder);
+    if (!status)
+        status = write_pack(path, build.level, &binary);
+    text_free(&binary);
+    free(build.kernels);
+    return status;
+}
