@@ -48,7 +48,7 @@ command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests bench setup setup-demo clean help
+.PHONY: all demo test test-gpu test-specs tests bench pack setup setup-demo clean help
 .DELETE_ON_ERROR:
 
 all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
@@ -125,6 +125,17 @@ test-specs: setup
 bench: all
 	$(command) bench
 
+# Prebuilt CPU kernels, for machines without a compiler.
+PACK_LEVELS ?= $(if $(filter x86_64,$(shell uname -m)),x86-64-v2 x86-64-v3 x86-64-v4) \
+               $(if $(filter aarch64,$(shell uname -m))$(shell command -v aarch64-linux-gnu-gcc),aarch64)
+cross_compiler = $(if $(filter $(1),$(shell uname -m)),,$(shell command -v $(1)-linux-gnu-gcc))
+
+pack: $(patsubst %,$(BUILD)/pack/flashinfer-cpu-%.pack,$(PACK_LEVELS))
+
+$(BUILD)/pack/flashinfer-cpu-%.pack: $(command)
+	@install -d -m 755 $(@D)
+	$(call say,PACK)$(if $(call cross_compiler,$*),FLASHINFER_CC=$(call cross_compiler,$*) )$(command) pack $* $@
+
 include packaging/install.mk
 
 clean:
@@ -137,6 +148,7 @@ help:
 	@echo 'make test-gpu   the same, and the GPU rows'
 	@echo 'make test-specs compile every specialisation of every CUDA kernel for every architecture'
 	@echo 'make bench      time every kernel on this machine'
+	@echo 'make pack       prebuilt CPU kernels for machines without a compiler, which make install then installs (PACK_LEVELS)'
 	@echo 'make install    the library, headers, pkg-config and CMake files, the command (prefix=/usr/local, libdir, ..., DESTDIR)'
 	@echo 'make uninstall  removes what make install put there, given the same variables'
 	@echo 'make dist       the sources as $(BUILD)/flashinfer-c-$(version).tar.gz, byte for byte the same wherever it is made'

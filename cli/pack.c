@@ -33,16 +33,21 @@ const struct command command_pack = {
     .operands_text = "LEVEL FILE",
     .operands = OPERANDS_WORDS,
     .description =
-        "Compiles every CPU kernel that the named shapes of all ops lead to, with every dtype, and writes them to FILE. LEVEL is the "
-        "instruction set: x86-64-v2, x86-64-v3, x86-64-v4 or aarch64; FLASHINFER_CC names a cross compiler where one is needed.\n\n"
-        "The library takes its CPU kernels from flashinfer-cpu-LEVEL.pack in the folder flashinfer/ beside itself, or in FLASHINFER_PACK_DIR: "
-        "the best level that the CPU has, unless others may write to the file or to its folder. It serves before the disk cache and the "
-        "compiler, but where a compiler could do better, which is on a CPU of a higher level, and for kernels that ask for an extension "
+        "Compiles every CPU kernel that the named shapes of all ops lead to, with every dtype, and writes them to FILE. LEVEL is "
+        "the "
+        "instruction set: x86-64-v2, x86-64-v3, x86-64-v4 or aarch64; FLASHINFER_CC names a cross compiler where one is "
+        "needed.\n\n"
+        "The library takes its CPU kernels from flashinfer-cpu-LEVEL.pack in the folder flashinfer/ beside itself, or in "
+        "FLASHINFER_PACK_DIR: "
+        "the best level that the CPU has, unless others may write to the file or to its folder. It serves before the disk cache "
+        "and the "
+        "compiler, but where a compiler could do better, which is on a CPU of a higher level, and for kernels that ask for an "
+        "extension "
         "beyond the level that the CPU has. `flashinfer show-config` says which file is used. `make pack` builds all levels.",
-    .options = (const struct command_option[]){
-        {OPTION_FROM, "and the CPU kernels that a list or a record names, also those of programs"},
-        {OPTION_JOBS, "compile so many at once; default: as many as there are processors"},
-        {OPTION_END, NULL}},
+    .options = (const struct command_option[]){{OPTION_FROM,
+                                                "and the CPU kernels that a list or a record names, also those of programs"},
+                                               {OPTION_JOBS, "compile so many at once; default: as many as there are processors"},
+                                               {OPTION_END, NULL}},
     .environment = (const char *const[]){"FLASHINFER_CC", "FLASHINFER_PACK_DIR", "TMPDIR", NULL},
     .examples = "flashinfer pack x86-64-v3 flashinfer-cpu-x86-64-v3.pack\n"
                 "FLASHINFER_CC=aarch64-linux-gnu-gcc flashinfer pack aarch64 flashinfer-cpu-aarch64.pack\n"

@@ -49,7 +49,7 @@ static void add_devices(struct table *table)
 static int run(const struct options *options)
 {
     struct table *table = options->json ? table_open(true) : NULL;
-    char text[512];
+    char text[1024];
     const char *name, *meaning, *value, *why;
     add(table, "version", flashinfer_version(), "of the library");
     add_devices(table);
@@ -59,6 +59,7 @@ static int run(const struct options *options)
     add(table, "cuda compiler", jit_toolchain(JIT_CUDA, text, sizeof text), "compiles CUDA kernels");
     const char *folder = jit_cache_folder(&why);
     add(table, "cache", folder, why[0] ? why : "folder of compiled kernels");
+    add(table, "pack", jit_pack(text, sizeof text), "prebuilt CPU kernels");
     for (int i = 0; environment_entry(i, &name, &meaning, &value); i++)
         add(table, name, value, meaning);
     table_close(table);

@@ -34,6 +34,10 @@ if [ "$purpose" = test ]; then
 #include <cmocka.h'
     need libdnnl2 'oneDNN, a further row of the CPU matrix product' has_library libdnnl.so
     need g++ 'checks that the headers compile as C++' g++ --version
+    need gcc-aarch64-linux-gnu 'compiles the pack of CPU kernels for aarch64' aarch64-linux-gnu-gcc --version
+    need libc6-dev-arm64-cross 'headers for it' test -e /usr/aarch64-linux-gnu/include/stdio.h
+    need gdb 'tests that kernels can be debugged' gdb --version
+    need valgrind 'tests that kernels can be debugged' valgrind --version
     need binutils 'checks the exported symbols' nm --version
     need pkg-config 'builds programs against the installed library' pkg-config --version
     need cmake 'builds programs against the installed library' cmake --version

@@ -123,8 +123,9 @@ static void print_figures(const struct program *p, const struct batch *batch, co
     }
     printf("KV cache             %8d of %d pages used at most, %d tokens a page\n", batch->pool.most_used, batch->pool.num_pages,
            PAGE_SIZE);
-    printf("kernels              %8llu compiled in %.2f s, %llu from the disk cache in %.1f ms\n",
-           (unsigned long long)jit.compiled, jit.compile_seconds, (unsigned long long)jit.loaded, 1e3 * jit.load_seconds);
+    printf("kernels              %8llu compiled in %.2f s, %llu from the disk cache in %.1f ms, %llu from a pack\n",
+           (unsigned long long)jit.compiled, jit.compile_seconds, (unsigned long long)jit.loaded, 1e3 * jit.load_seconds,
+           (unsigned long long)jit.packed);
     free(first);
 }
 

@@ -1,0 +1,46 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# A machine without a compiler, and with an empty cache: the packs for each level that this CPU has serve every op and the language model.
+# The pack for the other architecture is built, and of that architecture.
+#   usage: tests/generate/pack.sh BUILD      (FLASHINFER_TEST_MODEL names the model)
+set -eu
+build=$(realpath "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+chmod 755 "$work"
+complain() { echo "$*"; exit 1; }
+
+make -s pack BUILD="$1"
+ls -l "$build/pack"
+kernels() { readelf -s -W "$1" | grep -c ' FUNC .*_[0-9a-f]\{16\}$'; }
+
+without_compiler() { # LEVEL COMMAND...: with that level's pack alone
+    folder=$work/$1
+    [ -d "$folder" ] || install -D -m 644 "$build/pack/flashinfer-cpu-$1.pack" "$folder/flashinfer-cpu-$1.pack"
+    shift
+    env -i HOME="$work" PATH= FLASHINFER_CC=/nonexistent FLASHINFER_CACHE_DIR="$work/cache" FLASHINFER_PACK_DIR="$folder" "$@"
+}
+
+case $(uname -m) in
+x86_64)
+    own=$("$build/flashinfer" show-config | grep -o 'x86-64-v[0-9]' | head -n 1)
+    levels=$(printf '%s\n' x86-64-v2 x86-64-v3 x86-64-v4 | sed "/$own/q")
+    readelf -h "$build/pack/flashinfer-cpu-aarch64.pack" | grep -q 'Machine: *AArch64' || complain 'the pack for aarch64 is of another architecture'
+    [ "$(kernels "$build/pack/flashinfer-cpu-aarch64.pack")" = "$(kernels "$build/pack/flashinfer-cpu-x86-64-v2.pack")" ] ||
+        complain 'the pack for aarch64 holds other kernels'
+    ;;
+*) levels=$(uname -m) ;;
+esac
+
+for level in $levels; do
+    without_compiler "$level" "$build/flashinfer" check --device cpu --problems 6 >"$work/out" 2>&1 ||
+        complain "$level: $(grep -v ' 0 *$' "$work/out" | tail -n 20)"
+    echo "$level: $(tail -n 1 "$work/out")"
+    without_compiler "$level" "$build/generate" --model "$FLASHINFER_TEST_MODEL" --device cpu --max-tokens 12 --temperature 0 \
+        --prompt 'What is the capital of France?' >"$work/out" 2>&1 || complain "$level: $(cat "$work/out")"
+    grep -q 'Paris' "$work/out" || complain "$level: the capital of France: $(cat "$work/out")"
+    grep -q '^kernels  *0 compiled .*, 0 from the disk cache .*, [1-9][0-9]* from a pack$' "$work/out" ||
+        complain "$level: kernels come from elsewhere: $(grep '^kernels' "$work/out")"
+    echo "$level: $(grep '^kernels' "$work/out")"
+done
+[ ! -e "$work/cache" ] || complain "something was written to the cache: $(ls "$work/cache")"
