@@ -132,9 +132,9 @@ cross_compiler = $(if $(filter $(1),$(shell uname -m)),,$(shell command -v $(1)-
 
 pack: $(patsubst %,$(BUILD)/pack/flashinfer-cpu-%.pack,$(PACK_LEVELS))
 
-$(BUILD)/pack/flashinfer-cpu-%.pack: $(command)
+$(BUILD)/pack/flashinfer-cpu-%.pack: $(command) packaging/demo.kernels
 	@install -d -m 755 $(@D)
-	$(call say,PACK)$(if $(call cross_compiler,$*),FLASHINFER_CC=$(call cross_compiler,$*) )$(command) pack $* $@
+	$(call say,PACK)$(if $(call cross_compiler,$*),FLASHINFER_CC=$(call cross_compiler,$*) )$(command) pack $* $@ --from packaging/demo.kernels
 
 include packaging/install.mk
 

@@ -14,13 +14,13 @@ static int run(const struct options *options)
     if (options->num_words != 2)
         return usage_error(&command_pack, "name a level and a file");
     wanted.cpu = wanted.device_given = true;
-    int code = options->from ? gather(&command_pack, &wanted, &gathered) : -1;
+    int count, code = options->from ? gather(&command_pack, &wanted, &gathered) : -1;
     if (code < 0) {
         progress_watch_compiler();
-        flashinfer_status status = pack_build(&gathered.list, options->word[0], options->jobs, options->word[1]);
+        flashinfer_status status = pack_build(&gathered.list, options->word[0], options->jobs, options->word[1], &count);
         progress_clear();
         if (!status)
-            printf("%s: %d kernels for %s\n", options->word[1], gathered.list.count, options->word[0]);
+            printf("%s: %d kernels for %s\n", options->word[1], count, options->word[0]);
         code = exit_with(status);
     }
     gather_free(&gathered);

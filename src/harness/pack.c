@@ -40,15 +40,16 @@ static flashinfer_status add_named_shapes(struct spec_list *list)
     return g.status ? g.status : list->failed ? fail(FLASHINFER_MEMORY, "no memory for the list of kernels") : FLASHINFER_OK;
 }
 
-flashinfer_status pack_build(struct spec_list *list, const char *level, int threads, const char *path)
+flashinfer_status pack_build(struct spec_list *list, const char *level, int threads, const char *path, int *count)
 {
     TRY(add_named_shapes(list));
+    *count = list->count;
     struct jit_spec *specs = calloc((size_t)list->count + 1, sizeof *specs);
     if (!specs)
         return fail(FLASHINFER_MEMORY, "no memory for the list of kernels");
     for (int i = 0; i < list->count; i++)
         specs[i] = list->items[i].spec;
-    flashinfer_status status = jit_pack_build(specs, list->count, level, threads, path);
+    flashinfer_status status = jit_pack_build(specs, count, level, threads, path);
     free(specs);
     return status;
 }

@@ -5,7 +5,7 @@
 
 #include "harness/spec_list.h"
 
-/* Adds to the list and writes all of it as a pack. `threads` at once, 0: as many as there are processors. */
-flashinfer_status pack_build(struct spec_list *list, const char *level, int threads, const char *path);
+/* Adds to the list and writes all of it as a pack, *count kernels. `threads` at once, 0: as many as there are processors. */
+flashinfer_status pack_build(struct spec_list *list, const char *level, int threads, const char *path, int *count);
 
 #endif

@@ -112,9 +112,9 @@ flashinfer_status jit_cache_path(const struct jit_spec *spec, const struct devic
  * is. */
 const char *jit_pack(char *buffer, size_t size);
 
-/* Compiles CPU kernels for a level ("x86-64-v3") and writes them as a pack. `threads` at once, 0: as many as there are
- * processors. */
-flashinfer_status jit_pack_build(const struct jit_spec *specs, int count, const char *level, int threads, const char *path);
+/* Compiles CPU kernels for a level ("x86-64-v3") and writes them as a pack. *count becomes how many are different.
+ * `threads` at once, 0: as many as there are processors. */
+flashinfer_status jit_pack_build(const struct jit_spec *specs, int *count, const char *level, int threads, const char *path);
 
 /* A source file embedded in the library, by its bare name ("vec.cuh"); NULL if there is none. */
 const char *jit_source(const char *name, size_t *size);

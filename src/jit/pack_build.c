@@ -53,19 +53,45 @@ static void object_path(const struct build *build, const struct kernel *kernel, 
     snprintf(path, size, "%s/%s.o", build->folder, kernel->symbol);
 }
 
-/* Two specs may have one key: the same kernel named twice. */
-static flashinfer_status compile_kernel(const struct build *build, struct kernel *kernel)
+/* The entry's name tells the kernel to people and is different for each key. */
+static flashinfer_status name_kernel(const struct build *build, struct kernel *kernel)
+{
+    struct jit_job job;
+    TRY(jit_job_begin_packed(kernel->spec, build->level, &job));
+    memcpy(kernel->key, job.key, sizeof kernel->key);
+    int length = snprintf(kernel->symbol, sizeof kernel->symbol, "%.64s_", kernel->spec->kernel->name);
+    for (int i = 0; i < 8; i++)
+        length += snprintf(kernel->symbol + length, sizeof kernel->symbol - (size_t)length, "%02x", job.key[i]);
+    jit_job_end(&job);
+    return FLASHINFER_OK;
+}
+
+static int compare_kernels(const void *a, const void *b)
+{
+    return memcmp(((const struct kernel *)a)->key, ((const struct kernel *)b)->key, SHA256_BYTES);
+}
+
+/* In the order of their keys, each once: specs may differ in addresses alone. */
+static flashinfer_status name_kernels(struct build *build)
+{
+    int distinct = 0;
+    for (int i = 0; i < build->count; i++)
+        TRY(name_kernel(build, &build->kernels[i]));
+    qsort(build->kernels, (size_t)build->count, sizeof *build->kernels, compare_kernels);
+    for (int i = 0; i < build->count; i++)
+        if (i == 0 || compare_kernels(&build->kernels[i], &build->kernels[distinct - 1]))
+            build->kernels[distinct++] = build->kernels[i];
+    build->count = distinct;
+    return FLASHINFER_OK;
+}
+
+static flashinfer_status compile_kernel(const struct build *build, const struct kernel *kernel)
 {
     struct jit_job job;
     struct text object = {0}, log = {0};
-    const char *name = kernel->spec->kernel->name;
     char option[2 * SYMBOL_BYTES + 8], path[1024];
     TRY(jit_job_begin_packed(kernel->spec, build->level, &job));
-    memcpy(kernel->key, job.key, sizeof kernel->key);
-    int length = snprintf(kernel->symbol, sizeof kernel->symbol, "%.64s_", name);
-    for (int i = 0; i < 8; i++)
-        length += snprintf(kernel->symbol + length, sizeof kernel->symbol - (size_t)length, "%02x", job.key[i]);
-    snprintf(option, sizeof option, "-D%s=%s", name, kernel->symbol);
+    snprintf(option, sizeof option, "-D%s=%s", kernel->spec->kernel->name, kernel->symbol);
     add_option(&job, option);
     add_option(&job, "-fvisibility=hidden");
     add_option(&job, "-c");
@@ -87,11 +113,6 @@ static void compile_part(void *context, int part)
         snprintf(build->sentence, sizeof build->sentence, "%s", flashinfer_last_error());
         build->status = status;
     }
-}
-
-static int compare_kernels(const void *a, const void *b)
-{
-    return memcmp(((const struct kernel *)a)->key, ((const struct kernel *)b)->key, SHA256_BYTES);
 }
 
 static void print_table(const struct build *build, struct text *out)
@@ -147,16 +168,9 @@ static flashinfer_status link_kernels(const struct build *build, struct text *bi
 
 static flashinfer_status build_in_folder(struct build *build, int threads, struct text *binary)
 {
+    TRY(name_kernels(build));
     threads_run(compile_part, build, build->count, threads);
-    if (atomic_load(&build->failed))
-        return fail(build->status, "%s", build->sentence);
-    qsort(build->kernels, (size_t)build->count, sizeof *build->kernels, compare_kernels);
-    int distinct = 0;
-    for (int i = 0; i < build->count; i++)
-        if (i == 0 || compare_kernels(&build->kernels[i], &build->kernels[distinct - 1]))
-            build->kernels[distinct++] = build->kernels[i];
-    build->count = distinct;
-    return link_kernels(build, binary);
+    return atomic_load(&build->failed) ? fail(build->status, "%s", build->sentence) : link_kernels(build, binary);
 }
 
 static flashinfer_status write_pack(const char *path, const struct jit_level *level, struct text *binary)
@@ -175,9 +189,9 @@ static flashinfer_status write_pack(const char *path, const struct jit_level *le
     return fail(FLASHINFER_IO, "%s cannot be written: %s", path, strerror(error));
 }
 
-flashinfer_status jit_pack_build(const struct jit_spec *specs, int count, const char *level, int threads, const char *path)
+flashinfer_status jit_pack_build(const struct jit_spec *specs, int *count, const char *level, int threads, const char *path)
 {
-    struct build build = {.level = jit_level(level), .count = count};
+    struct build build = {.level = jit_level(level), .count = *count};
     struct text binary = {0};
     if (!build.level)
         return fail(FLASHINFER_INVALID, "there are no packs for \"%s\": must be x86-64-v2, x86-64-v3, x86-64-v4 or aarch64",
@@ -185,9 +199,9 @@ flashinfer_status jit_pack_build(const struct jit_spec *specs, int count, const 
     snprintf(build.folder, sizeof build.folder, "%.400s/flashinfer-pack-XXXXXX", environment()->temporary_dir);
     if (!mkdtemp(build.folder))
         return fail(FLASHINFER_IO, "no folder can be made in %s (TMPDIR): %s", environment()->temporary_dir, strerror(errno));
-    build.kernels = calloc((size_t)count + 1, sizeof *build.kernels);
+    build.kernels = calloc((size_t)*count + 1, sizeof *build.kernels);
     flashinfer_status status = build.kernels ? FLASHINFER_OK : fail(FLASHINFER_MEMORY, "out of host memory");
-    for (int i = 0; i < count && !status; i++)
+    for (int i = 0; i < *count && !status; i++)
         build.kernels[i].spec = &specs[i];
     if (!status)
         status = build_in_folder(&build, threads, &binary);
@@ -199,6 +213,7 @@ flashinfer_status jit_pack_build(const struct jit_spec *specs, int count, const 
     rmdir(build.folder);
     if (!status)
         status = write_pack(path, build.level, &binary);
+    *count = build.count;
     text_free(&binary);
     free(build.kernels);
     return status;
