@@ -10,16 +10,15 @@
 #include <sys/stat.h>
 
 #include "backend/nvrtc.h"
-#include "core/dtype.h"
 #include "core/file.h"
 #include "jit/internal.h"
 #include "support.h"
 
 #include <cmocka.h> /* last: it defines a macro "fail" */
 
-static const struct jit_kernel on_cpu = {"rmsnorm_cpu", JIT_CPU, {"T:dtype", "ADD_RESIDUAL", "R:dtype", NULL}};
+static const struct jit_kernel on_cpu = {"append_paged_kv_cache_cpu", JIT_CPU, {NULL}};
 static const struct jit_kernel on_cuda = {"append_paged_kv_cache_sm80", JIT_CUDA, {"BYTES", NULL}};
-static const struct jit_spec cpu_spec = {.kernel = &on_cpu, .constant = {DTYPE_BF16, 0, DTYPE_BF16}};
+static const struct jit_spec cpu_spec = {.kernel = &on_cpu};
 static const struct jit_spec cuda_spec = {.kernel = &on_cuda, .constant = {16}};
 
 /* Whether one of the tables of lines of an ELF file, a shared object or a cubin, holds a text. */
@@ -61,8 +60,8 @@ static void expect_lines(const struct jit_spec *spec, const struct device *devic
 
 static void expect_cpu_lines(bool wanted)
 {
-    expect_lines(&cpu_spec, cpu_device(), wanted, "ops/norm", "rmsnorm_cpu.c");
-    expect_lines(&cpu_spec, cpu_device(), wanted, "device/cpu", "vec.h");
+    expect_lines(&cpu_spec, cpu_device(), wanted, "ops/page", "append_paged_kv_cache_cpu.c");
+    expect_lines(&cpu_spec, cpu_device(), wanted, "device/cpu", "types.h");
 }
 
 static void expect_cuda_lines(bool wanted)
@@ -133,7 +132,7 @@ static void test_cuda_lines(void **state)
 
 /* ---- FLASHINFER_SOURCE_DIR ---- */
 
-static const char *key_file = "rmsnorm.key"; /* in the folder of the case: the path in the cache that the child before saw */
+static const char *key_file = "kernel.key"; /* in the folder of the case: the path in the cache that the child before saw */
 
 static void put(const char *name, const char *text)
 {
@@ -196,7 +195,7 @@ static void debug_differs(void)
 
 static const char edited_kernel[] = "#include \"no_such_before.h\"\n"
                                     "struct args;\n"
-                                    "void rmsnorm_cpu(const struct args *a, int part, int parts)\n"
+                                    "void append_paged_kv_cache_cpu(const struct args *a, int part, int parts)\n"
                                     "{\n"
                                     "    *(int *)a = NEW_VALUE + part * parts;\n"
                                     "}\n";
@@ -204,7 +203,7 @@ static const char edited_kernel[] = "#include \"no_such_before.h\"\n"
 static void edited_tree(void)
 {
     setenv("FLASHINFER_SOURCE_DIR", folder, 1);
-    put("ops/norm/rmsnorm_cpu.c", edited_kernel);
+    put("ops/page/append_paged_kv_cache_cpu.c", edited_kernel);
     put("device/cpu/no_such_before.h", "#define NEW_VALUE 41\n");
     CHECK(!same_key());
     int32_t value = 0;
@@ -227,10 +226,11 @@ static void incomplete_tree(void)
     char path[4096];
     setenv("FLASHINFER_SOURCE_DIR", folder, 1);
     CHECK_FAILS(jit_cache_path(&cpu_spec, cpu_device(), path, sizeof path), FLASHINFER_IO,
-                "kernel rmsnorm_cpu has no source: rmsnorm_cpu.c is not in /tmp/flashinfer-test-");
-    put("ops/norm/rmsnorm_cpu.c", "#include \"vec.h\"\n");
-    CHECK_FAILS(jit_cache_path(&cpu_spec, cpu_device(), path, sizeof path), FLASHINFER_COMPILE,
-                "line 1 of ops/norm/rmsnorm_cpu.c includes \"vec.h\", which is not a source of /tmp/flashinfer-test-");
+                "kernel append_paged_kv_cache_cpu has no source: append_paged_kv_cache_cpu.c is not in /tmp/flashinfer-test-");
+    put("ops/page/append_paged_kv_cache_cpu.c", "#include \"types.h\"\n");
+    CHECK_FAILS(
+        jit_cache_path(&cpu_spec, cpu_device(), path, sizeof path), FLASHINFER_COMPILE,
+        "line 1 of ops/page/append_paged_kv_cache_cpu.c includes \"types.h\", which is not a source of /tmp/flashinfer-test-");
 }
 
 static void test_key_of_variants(void **state)

@@ -18,9 +18,9 @@ grep -A 1 'Invalid write of size 4' "$work/out" | grep -q "at .*: out_of_bounds 
 grep -q 'Address .* is 0 bytes after a block of size 4,000' "$work/out" || complain 'valgrind names another block'
 
 if gdb -q -batch -ex run --args true 2>&1 | grep -q 'exited normally'; then
-    gdb -q -batch -ex 'set breakpoint pending on' -ex 'break rmsnorm_cpu' -ex run -ex backtrace -ex 'print part' \
-        --args "$build/quickstart" >"$work/out" 2>&1
-    grep -q '^#0  rmsnorm_cpu (a=0x[0-9a-f]*, part=0, parts=1) at ops/norm/rmsnorm_cpu.c:[0-9]*$' "$work/out" ||
+    gdb -q -batch -ex 'set breakpoint pending on' -ex 'break norm_cpu' -ex run -ex backtrace -ex 'print part' \
+        --args "$build/quickstart" >"$work/out" 2>&1 || complain gdb
+    grep -q '^#0  norm_cpu (a=0x[0-9a-f]*, part=0, parts=1) at ops/norm/norm_cpu.c:[0-9]*$' "$work/out" ||
         complain 'gdb does not name the file and line of the kernel'
     grep -q '^\$1 = 0$' "$work/out" || complain 'gdb cannot print a variable'
 else
