@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A machine without a compiler, and with an empty cache: the packs for each level that this CPU has serve every op and the language model.
+# A machine without a compiler, and with an empty cache: the packs for each level that this CPU has serve the language model and every op
+# that it calls.
 # The pack for the other architecture is built, and of that architecture.
 #   usage: tests/generate/pack.sh BUILD      (FLASHINFER_TEST_MODEL names the model)
 set -eu
@@ -32,8 +33,11 @@ x86_64)
 *) levels=$(uname -m) ;;
 esac
 
+ops=$(grep -ho 'FLASHINFER([a-z_0-9]*' examples/generate/*.c | cut -d'(' -f2 | sort -u)
+[ "$(echo "$ops" | wc -l)" -ge 10 ] || complain "these are not all ops that the example calls: $ops"
+
 for level in $levels; do
-    without_compiler "$level" "$build/flashinfer" check --device cpu --problems 6 >"$work/out" 2>&1 ||
+    without_compiler "$level" "$build/flashinfer" check $ops --device cpu --problems 10 >"$work/out" 2>&1 ||
         complain "$level: $(grep -v ' 0 *$' "$work/out" | tail -n 20)"
     grep -q ' 0 failures' "$work/out" || complain "$level: $(tail -n 1 "$work/out")"
     echo "$level: $(tail -n 1 "$work/out")"
