@@ -25,7 +25,13 @@ struct jit_level {
     const char *march;    /* "-march=x86-64-v3" */
 };
 
-/* source.c */
+/* source.c. Made by tools/embed_sources.sh, sorted by name; texts end with a NUL that does not count. */
+struct embedded_source {
+    const char *name, *path, *text; /* path: "device/cpu/vec.h" */
+    uint64_t size;
+};
+extern const struct embedded_source embedded_sources[];
+extern const uint64_t embedded_source_count;
 flashinfer_status jit_flatten(const struct jit_spec *spec, struct text *out);
 
 /* key.c */

@@ -11,14 +11,6 @@
 #include "core/file.h"
 #include "jit/internal.h"
 
-/* Made by tools/embed_sources.sh, sorted by name; texts end with a NUL that does not count. */
-struct embedded_source {
-    const char *name, *path, *text; /* path: "device/cpu/vec.h" */
-    uint64_t size;
-};
-extern const struct embedded_source embedded_sources[];
-extern const uint64_t embedded_source_count;
-
 enum { MAX_FILES = 64, MAX_NAME = 64, MAX_PATH = 256, MAX_DIRECTIVE = 160 };
 
 /* A file that a kernel reaches. */

@@ -18,13 +18,6 @@
 
 #include <cmocka.h> /* last: it defines a macro "fail" */
 
-struct embedded_source {
-    const char *name, *text;
-    uint64_t size;
-};
-extern const struct embedded_source embedded_sources[];
-extern const uint64_t embedded_source_count;
-
 static const struct device *cuda_device(void)
 {
     static struct device device;
@@ -49,10 +42,10 @@ static int differs(const struct jit_spec *spec, const struct device *device, con
 }
 
 /* The files whose text stands in a kernel's. */
-static int reaches(const struct text *flattened, const char *name)
+static int reaches(const struct text *flattened, const char *path)
 {
     char directive[128];
-    snprintf(directive, sizeof directive, "#line 1 \"%s\"\n", name);
+    snprintf(directive, sizeof directive, "#line 1 \"%s\"\n", path);
     return strstr(flattened->data, directive) != NULL;
 }
 
@@ -75,7 +68,7 @@ static int edit_all(const struct jit_spec *spec, const struct device *device)
         char *letter = strstr((char *)(uintptr_t)embedded_sources[i].text, "SPDX");
         CHECK(letter);
         *letter = 'T';
-        int reached = reaches(&flattened, embedded_sources[i].name);
+        int reached = reaches(&flattened, embedded_sources[i].path);
         CHECK(differs(spec, device, key) == reached);
         *letter = 'S';
         edits += reached;
