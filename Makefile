@@ -14,7 +14,8 @@ SANITIZE ?=
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
 CFLAGS ?=
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(OPTIMISE) -g -fPIC -fvisibility=hidden -fno-math-errno -pthread $(WARNINGS) \
-             -Iinclude -Isrc -I. -Idevice $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) $(CPPFLAGS) $(CFLAGS)
+             -Iinclude -Isrc -I. -Idevice \
+             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 LIBS = -lm -ldl
 
@@ -27,6 +28,7 @@ cli_sources := $(wildcard cli/*.c)
 generate_sources := $(wildcard examples/generate/*.c)
 quickstart_sources := $(wildcard examples/*.c)
 test_sources := $(wildcard tests/*/test_*.c)
+fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
 test_support_sources := $(filter-out $(test_sources),$(wildcard tests/*/*.c))
 
 # V=1 shows the commands.
@@ -37,6 +39,7 @@ object = $(patsubst %.c,$(BUILD)/%.o,$(1))
 library_objects = $(call object,$(library_sources)) $(BUILD)/embedded_sources.o
 harness_objects = $(call object,$(harness_sources))
 tests = $(patsubst %.c,$(BUILD)/%,$(test_sources))
+fuzzers = $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(fuzz_sources))
 
 # The version stands in one place. Libraries of one major version replace each other.
 version := $(shell sed -n 's/^\#define FLASHINFER_VERSION "\(.*\)"/\1/p' include/flashinfer/core.h)
@@ -48,7 +51,7 @@ command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests bench pack setup setup-demo clean help
+.PHONY: all demo test test-gpu test-specs tests fuzz fuzzers bench pack setup setup-demo clean help
 .DELETE_ON_ERROR:
 
 all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
@@ -106,6 +109,20 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $$(call support_of,$$*) $$(call example_of,$$
 
 tests: $(tests) $(library)
 
+# Files of tests/fuzz that are no target are linked to each. clang alone has libFuzzer.
+CLANG ?= clang-14
+FUZZ_SECONDS ?= 600
+$(fuzzers): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(call object,$(filter-out $(fuzz_sources),$(wildcard tests/fuzz/*.c))) \
+            $(filter-out %/main.o,$(call object,$(generate_sources))) $(harness_objects) $(library_objects)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
+
+fuzzers: $(fuzzers)
+
+fuzz:
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) BUILD=$(BUILD)/fuzz CC=$(CLANG) OPTIMISE=-O1 \
+	    SANITIZE=address,undefined,fuzzer-no-link fuzzers
+	@tests/fuzz/run.sh $(BUILD) $(FUZZ_SECONDS)
+
 demo: setup-demo
 	@$(MAKE) --no-print-directory -s -j$(shell nproc) all
 	@tools/demo.sh $(BUILD) $(DEMO)
@@ -147,6 +164,7 @@ help:
 	@echo 'make test       set up, build, and run everything that needs no GPU'
 	@echo 'make test-gpu   the same, and the GPU rows'
 	@echo 'make test-specs compile every specialisation of every CUDA kernel for every architecture'
+	@echo 'make fuzz       run each fuzz target for FUZZ_SECONDS=600; needs clang'
 	@echo 'make bench      time every kernel on this machine'
 	@echo 'make pack       prebuilt CPU kernels for machines without a compiler, which make install then installs (PACK_LEVELS)'
 	@echo 'make install    the library, headers, pkg-config and CMake files, the command (prefix=/usr/local, libdir, ..., DESTDIR)'

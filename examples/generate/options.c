@@ -13,8 +13,8 @@ static const char *const default_prompts[] = {
     "What is the capital of France?",
     "Explain in two sentences why the sky is blue.",
     "Write a short poem about a lighthouse keeper who has never seen the sea in daylight.",
-    "I have three apples, give one to Anna and two to Ben, and then buy a bag of five apples at the market. "
-    "On the way home I eat one of them. How many apples do I have now? Explain step by step.",
+    ("I have three apples, give one to Anna and two to Ben, and then buy a bag of five apples at the market. "
+    "On the way home I eat one of them. How many apples do I have now? Explain step by step."),
     "List three facts about the planet Saturn.",
     "Translate into German: Good morning, my friend.",
 };

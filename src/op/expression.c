@@ -223,6 +223,7 @@ static bool parse_primary(struct parser *p, struct form *form)
 
 static bool parse_unary(struct parser *p, struct form *form)
 {
+    *form = unknown;
     if (++p->nesting > EXPRESSION_MAX_DEPTH)
         return failed(p, "the expression is too deep");
     bool negative = take(p, "-");
