@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Questions asked of DLTensors. Whether views overlap is decided on their elements, not on their address
+/* Questions asked of DLTensors. Products of sizes and strides are unsigned: where an axis is empty, sentences ask them of
+ * numbers of which nothing is known. Whether views overlap is decided on their elements, not on their address
  * ranges: K and V interleaved in one cache, or q, k and v as slices of one row, do not overlap although their
  * ranges do. */
 #include "core/tensor.h"
@@ -10,29 +11,29 @@
 
 int64_t tensor_packed_stride(const DLTensor *t, int axis)
 {
-    int64_t stride = 1;
+    uint64_t stride = 1;
     for (int i = t->ndim - 1; i > axis; i--)
-        stride *= t->shape[i];
-    return stride;
+        stride *= (uint64_t)t->shape[i];
+    return (int64_t)stride;
 }
 
 int64_t tensor_elements(const DLTensor *t)
 {
-    int64_t elements = 1;
+    uint64_t elements = 1;
     for (int i = 0; i < t->ndim; i++)
-        elements *= t->shape[i];
-    return elements;
+        elements *= (uint64_t)t->shape[i];
+    return (int64_t)elements;
 }
 
 bool tensor_is_dense(const DLTensor *t)
 {
     if (!t->strides || tensor_elements(t) == 0)
         return true;
-    int64_t expected = 1;
+    uint64_t expected = 1;
     for (int i = t->ndim - 1; i >= 0; i--) {
-        if (t->shape[i] > 1 && t->strides[i] != expected)
+        if (t->shape[i] > 1 && (uint64_t)t->strides[i] != expected)
             return false;
-        expected *= t->shape[i];
+        expected *= (uint64_t)t->shape[i];
     }
     return true;
 }
@@ -54,22 +55,23 @@ bool tensor_is_aligned(const DLTensor *t, int bytes)
 
 bool tensor_rows(const DLTensor *t, int keep, int64_t *rows, int64_t *stride)
 {
-    int64_t dense = 1;
+    uint64_t dense = 1, count = 1, between;
     for (int i = t->ndim - 1; i >= 0 && i >= t->ndim - keep; i--)
-        dense *= t->shape[i];
-    *rows = 1;
-    *stride = dense;
+        dense *= (uint64_t)t->shape[i];
+    between = dense;
     for (int i = t->ndim - keep - 1; i >= 0; i--) {
-        int64_t extent = t->shape[i], step = t->strides ? t->strides[i] : dense;
+        uint64_t extent = (uint64_t)t->shape[i], step = t->strides ? (uint64_t)t->strides[i] : dense;
         dense *= extent;
         if (extent == 1)
             continue;
-        if (*rows == 1)
-            *stride = step;
-        else if (*rows > 1 && extent > 1 && step != *rows * *stride)
+        if (count == 1)
+            between = step;
+        else if (count > 1 && extent > 1 && step != count * between)
             return false;
-        *rows *= extent;
+        count *= extent;
     }
+    *rows = (int64_t)count;
+    *stride = (int64_t)between;
     return true;
 }
 

@@ -10,7 +10,8 @@
 
 #define TENSOR_MAX_DIMS 8
 
-static inline void *tensor_data(const DLTensor *t) { return (char *)t->data + t->byte_offset; }
+/* By way of an integer: NULL may have an offset, of 0 or as a caller got it wrong. */
+static inline void *tensor_data(const DLTensor *t) { return (void *)((uintptr_t)t->data + t->byte_offset); }
 
 static inline enum dtype tensor_dtype(const DLTensor *t) { return dtype_of(t->dtype); }
 
@@ -19,7 +20,7 @@ static inline int64_t tensor_shape(const DLTensor *t, int axis) { return t->shap
 
 int64_t tensor_packed_stride(const DLTensor *t, int axis); /* as if it had no strides */
 
-/* Stride of an axis in elements. */
+/* Stride of an axis in elements; of a tensor without elements, and of an axis of one, any number. */
 static inline int64_t tensor_stride(const DLTensor *t, int axis)
 {
     axis = axis < 0 ? axis + t->ndim : axis;

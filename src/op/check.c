@@ -20,7 +20,8 @@ static flashinfer_status copy_struct(const char *op, const char *what, void *to,
         memcpy(to, from, to_bytes);
         return FLASHINFER_OK;
     }
-    if (size < sizeof size || size > to_bytes + MAX_EXTRA_BYTES)
+    /* No version's struct ends amid 8 bytes; half a pointer would be read. */
+    if (size < sizeof size || size % sizeof size || size > to_bytes + MAX_EXTRA_BYTES)
         return fail(FLASHINFER_INVALID, "%s: %s.size is %zu, must be the size of its struct, %zu", op, what, size, to_bytes);
     for (size_t i = to_bytes; i < size; i++)
         if (((const unsigned char *)from)[i])

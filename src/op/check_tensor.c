@@ -22,10 +22,11 @@ static inline struct layout measure_packed(const DLTensor *t)
 {
     struct layout l = {.extent = 1, .dense = true, .unit = true, .nested = true};
     int64_t signs = 0;
-    for (const int64_t *size = t->shape, *end = size + t->ndim; size < end; size++) {
-        signs |= *size;
-        l.empty |= *size == 0;
-        l.overflow |= __builtin_mul_overflow(l.extent, *size, &l.extent);
+    for (int i = 0; i < t->ndim; i++) {
+        int64_t size = t->shape[i];
+        signs |= size;
+        l.empty |= size == 0;
+        l.overflow |= __builtin_mul_overflow(l.extent, size, &l.extent);
     }
     l.impossible = signs < 0;
     return l;
@@ -199,14 +200,15 @@ __attribute__((always_inline)) static inline enum fit bind_shape(struct check *c
         return MISFITS;
     const struct expression *axis = &c->program->axes[shape->first];
     enum fit fit = FITS;
-    for (const int64_t *size = t->shape + num_leading, *end = t->shape + t->ndim; size < end; size++, axis++) {
+    for (int i = num_leading; i < t->ndim; i++, axis++) {
+        int64_t size = t->shape[i];
         int symbol = axis->symbol;
         if (symbol >= 0 && c->call->bound >> symbol & 1) {
-            if (*size != c->call->dim[symbol])
+            if (size != c->call->dim[symbol])
                 return MISFITS;
             continue;
         }
-        enum fit one = bind_axis(c, arg, axis, *size);
+        enum fit one = bind_axis(c, arg, axis, size);
         if (one == MISFITS)
             return MISFITS;
         fit = one == UNKNOWN ? UNKNOWN : fit;

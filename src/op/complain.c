@@ -167,13 +167,10 @@ flashinfer_status complain_dtype(const struct check *c, int arg, const DLTensor 
 flashinfer_status complain_strides(const struct check *c, int arg, const DLTensor *tensor, const char *rule)
 {
     struct text text = {0};
-    int64_t strides[TENSOR_MAX_DIMS];
-    for (int i = 0; i < tensor->ndim; i++)
-        strides[i] = tensor_stride(tensor, i);
     text_print(&text, "%s has shape ", name_of(c, arg));
     print_sizes(&text, tensor->shape, tensor->ndim);
     text_print(&text, " and strides ");
-    print_sizes(&text, strides, tensor->ndim);
+    print_sizes(&text, tensor->strides, tensor->ndim);
     text_print(&text, ": %s", rule);
     return say(c, &text);
 }

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Calls of the ops: a problem that the harness makes from an op's declaration, with anything in it changed. None may crash the
+ * checker or a row's fit; one that is refused must say why and touch nothing; one that is accepted must be legal for the oracle.
+ * If all it names lies in memory that the problem has, it runs, and may write its outputs only. */
+#include <string.h>
+
+#include "jit/internal.h"
+#include "op/plan.h"
+#include "tests/fuzz/corrupt.h"
+#include "tests/fuzz/oracle.h"
+
+enum { PROBLEMS = 6, MOST_SEEDS = 400, MOST_BYTES = 1 << 14, MOST_CHANGES = 8, MAX_OPS = 64 };
+
+static struct placement *placements[MAX_OPS][PROBLEMS];
+static int num_ops;
+static const struct device *cpu;
+
+/* clang 14's search for leaks dies of the thread-local storage of the library's own threads. */
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+    return 1;
+}
+
+static size_t memory_of(const struct problem *problem)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < problem->num_memories; i++)
+        bytes += problem->memory[i].bytes;
+    return bytes;
+}
+
+/* Compiles and loads every kernel that serves the right call, and gives it the workspace that any of them needs. */
+static void prepare(struct placement *p)
+{
+    struct call call;
+    size_t workspace = 0;
+    FUZZ_CHECK(!placement_check(p, &call), "%s", flashinfer_last_error());
+    for (const struct op_kernel *row = p->problem->op->kernels; row->name; row++) {
+        struct way way;
+        const struct jit_module *module;
+        if (call_fit(&call, row, &way))
+            continue;
+        for (int i = 0; i < way.num_specs; i++)
+            FUZZ_CHECK(!jit_load(&way.spec[i], cpu, &module), "%s", flashinfer_last_error());
+        workspace = way.workspace > workspace ? way.workspace : workspace;
+    }
+    FUZZ_CHECK(!placement_workspace(p, workspace), "%s", flashinfer_last_error());
+}
+
+static void make_problems(int op)
+{
+    for (uint64_t seed = 0, made = 0; seed < MOST_SEEDS && made < PROBLEMS; seed++) {
+        struct problem_request request = {.op = op_registry[op], .seed = seed};
+        struct problem *problem;
+        if (problem_create(&request, &problem))
+            continue;
+        /* A plan's op may have no row for what its declaration allows. */
+        if (memory_of(problem) > MOST_BYTES || placement_create(problem, cpu, &placements[op][made])) {
+            problem_destroy(problem);
+            continue;
+        }
+        prepare(placements[op][made++]);
+    }
+    FUZZ_CHECK(placements[op][0], "%s has no small problem", op_registry[op]->name);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    setenv("FLASHINFER_VALIDATE_INPUTS", "1", 1);
+    FUZZ_CHECK(!device_get((DLDevice){kDLCPU, 0}, &cpu), "%s", flashinfer_last_error());
+    for (; op_registry[num_ops] && num_ops < MAX_OPS; num_ops++)
+        make_problems(num_ops);
+    return 0;
+}
+
+static const struct op *op_of(const struct corrupt *c)
+{
+    return c->right->problem->op;
+}
+
+static void check_refusal(const struct op *op, flashinfer_status status)
+{
+    const char *why = flashinfer_last_error();
+    size_t length = strlen(op->name);
+    bool expected = status == FLASHINFER_INVALID || status == FLASHINFER_UNSUPPORTED || status == FLASHINFER_WORKSPACE ||
+                    status == FLASHINFER_FOREIGN_PLAN || status == FLASHINFER_NO_DRIVER;
+    FUZZ_CHECK(expected, "%s: %s", flashinfer_status_name(status), why);
+    FUZZ_CHECK(!strncmp(why, op->name, length) && why[length] == ':' && why[length + 1] == ' ' && why[length + 2], "%s", why);
+}
+
+/* A plan that was read is the one that was written, in all that is used of it. */
+static bool plan_is_intact(const struct corrupt *c)
+{
+    int arg = c->right->problem->program->plan_arg;
+    if (arg < 0 || op_of(c)->args[arg].is_output)
+        return true;
+    const struct plan_blob *right = (const struct plan_blob *)&c->right->planned->plan, *given = (const struct plan_blob *)c->plan;
+    return !memcmp(right, given, offsetof(struct plan_blob, symbol)) &&
+           !memcmp(right->symbol, given->symbol, right->num_symbols * sizeof *right->symbol) &&
+           !memcmp(right->constants, given->constants, right->constants_bytes);
+}
+
+/* Whether all tensors lie in memory of the problem. */
+static bool lies_inside(const struct corrupt *c)
+{
+    const struct problem *problem = c->right->problem;
+    for (int i = 0; i < problem->program->num_args; i++) {
+        const DLTensor *t = op_tensor(c->args, &op_of(c)->args[i]);
+        uintptr_t low = 0, high = 0;
+        if (t)
+            oracle_extent(t, &low, &high);
+        bool inside = low == high;
+        for (int m = 0; m < problem->num_memories && !inside; m++) {
+            uintptr_t base = (uintptr_t)c->right->base[m];
+            inside = low >= base && high <= base + problem->memory[m].bytes;
+        }
+        if (!inside)
+            return false;
+    }
+    return true;
+}
+
+static bool is_loaded(const struct call *call, const struct way *way)
+{
+    for (int i = 0; i < way->num_specs; i++)
+        if (!jit_find(&way->spec[i], call->device))
+            return false;
+    return true;
+}
+
+struct written {
+    const struct placement *p;
+    size_t bytes;                 /* of an element */
+    unsigned char *now[OP_MAX_ARGS]; /* by memory: what may stand there */
+};
+
+static void allow(void *context, uintptr_t address)
+{
+    struct written *written = context;
+    for (int i = 0; i < written->p->problem->num_memories; i++) {
+        uintptr_t at = address - (uintptr_t)written->p->base[i];
+        if (at < written->p->problem->memory[i].bytes)
+            memcpy(written->now[i] + at, (const void *)address, written->bytes);
+    }
+}
+
+/* Compares all memory with what the problem put there, but for the elements of outputs if it ran; puts it back. */
+static void check_memory(const struct corrupt *c, bool ran)
+{
+    const struct problem *problem = c->right->problem;
+    struct written written = {.p = c->right};
+    for (int i = 0; i < problem->num_memories; i++) {
+        written.now[i] = malloc(problem->memory[i].bytes);
+        FUZZ_CHECK(written.now[i], "out of memory");
+        memcpy(written.now[i], problem->memory[i].image, problem->memory[i].bytes);
+    }
+    for (int i = 0; ran && i < problem->program->num_args; i++) {
+        const struct op_arg *arg = &op_of(c)->args[i];
+        const DLTensor *t = op_tensor(c->args, arg);
+        written.bytes = t ? t->dtype.bits * t->dtype.lanes / 8u : 0;
+        if (t && (arg->kind == OP_OUT || arg->kind == OP_INOUT))
+            oracle_elements(t, INT32_MAX, allow, &written);
+    }
+    for (int i = 0; i < problem->num_memories; i++) {
+        bool intact = !memcmp(written.now[i], c->right->base[i], problem->memory[i].bytes);
+        FUZZ_CHECK(intact, "%s wrote memory %d", op_of(c)->name, i);
+        memcpy(c->right->base[i], problem->memory[i].image, problem->memory[i].bytes);
+        free(written.now[i]);
+    }
+}
+
+static void check_workspace(const struct corrupt *c)
+{
+    const unsigned char *all = c->right->workspace, *given = c->exec.workspace;
+    size_t bytes = c->right->exec.workspace_size + 2 * PROBLEM_GUARD;
+    for (size_t i = 0; all && i < bytes; i++) {
+        bool inside = given && all + i >= given && all + i < given + c->exec.workspace_size;
+        FUZZ_CHECK(inside || all[i] == PROBLEM_GUARD_BYTE, "%s wrote outside of the workspace", op_of(c)->name);
+    }
+    if (all)
+        memset(c->right->workspace, PROBLEM_GUARD_BYTE, bytes);
+}
+
+static void run(struct corrupt *c)
+{
+    flashinfer_status status = op_call(op_of(c), c->args, &c->exec);
+    if (status)
+        check_refusal(op_of(c), status);
+    check_memory(c, !status);
+    check_workspace(c);
+}
+
+static void call(struct corrupt *c, bool loosely, const struct device *imagined)
+{
+    struct call call;
+    struct way way;
+    const struct op_kernel *row;
+    const struct oracle oracle = {&call, c->args, &c->exec, loosely, imagined != NULL};
+    flashinfer_status status = call_check(&call, op_of(c), c->args, &c->exec, loosely, imagined);
+    if (status) {
+        check_refusal(op_of(c), status);
+        return;
+    }
+    const char *why = oracle_judge(&oracle);
+    FUZZ_CHECK(!why, "%s: accepted, but %s", op_of(c)->name, why);
+    FUZZ_CHECK(plan_is_intact(c), "%s: accepted a changed plan", op_of(c)->name);
+    status = call_pick(&call, &row, &way);
+    if (status)
+        check_refusal(op_of(c), status);
+    else if (!loosely && !imagined && is_loaded(&call, &way) && lies_inside(c))
+        run(c);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct corrupt c;
+    struct fuzz_input in = {data, data + size};
+    struct device imagined;
+    int op = fuzz_below(&in, num_ops), which = fuzz_below(&in, PROBLEMS), how = fuzz_byte(&in), archs = 0;
+    if (!placements[op][which])
+        return -1;
+    corrupt_begin(&c, placements[op][which]);
+    for (int i = 0; i < MOST_CHANGES && in.at < in.end; i++)
+        corrupt_once(&c, &in);
+    while (device_archs[archs])
+        archs++;
+    bool elsewhere = how % 4 == 1;
+    if (elsewhere)
+        FUZZ_CHECK(!device_imagine(device_archs[how / 4 % archs], &imagined), "%s", flashinfer_last_error());
+    call(&c, how % 4 == 2, elsewhere ? &imagined : NULL);
+    return 0;
+}
