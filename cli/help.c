@@ -22,10 +22,10 @@ static void print_exit_codes(struct page *page)
 /* name NULL: all variables. */
 static void print_variable(struct page *page, const char *name)
 {
-    const char *known, *meaning, *value;
-    for (int i = 0; environment_entry(i, &known, &meaning, &value); i++)
-        if (!name || !strcmp(name, known))
-            page_item(page, NAME_WIDTH, known, meaning);
+    struct environment_entry known;
+    for (int i = 0; environment_entry(i, &known); i++)
+        if (!name || !strcmp(name, known.name))
+            page_item(page, NAME_WIDTH, known.name, known.meaning);
 }
 
 static void print_option(struct page *page, enum option_id id, const char *meaning)

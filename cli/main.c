@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/nearest.h"
+#include "core/environment.h"
 
 static const struct command command_clear_cache = {
     .name = "clear-cache", .summary = "the same as cache clear", .alias_of = "cache clear"};
@@ -104,6 +105,15 @@ static int end(int code)
     return code;
 }
 
+/* A command that stumbled over the environment is easier to understand with what is wrong in it. */
+static void print_notes(const struct command *command)
+{
+    struct environment_entry entry;
+    for (int i = 0; command != &command_show_config && environment_entry(i, &entry); i++)
+        if (entry.wrong)
+            fprintf(stderr, "flashinfer: note: %s\n", entry.wrong);
+}
+
 int main(int argc, char **argv)
 {
     struct options options;
@@ -122,5 +132,8 @@ int main(int argc, char **argv)
     if (!command)
         return end(refuse(argc - 1, argv + 1));
     int code = options_parse(command, argc - used, argv + used, &options);
-    return end(code >= 0 ? code : command->run(&options));
+    if (code < 0)
+        code = command->run(&options);
+    print_notes(command);
+    return end(code);
 }

@@ -50,7 +50,8 @@ static int run(const struct options *options)
 {
     struct table *table = options->json ? table_open(true) : NULL;
     char text[1024];
-    const char *name, *meaning, *value, *why;
+    const char *why;
+    struct environment_entry entry;
     add(table, "version", flashinfer_version(), "of the library");
     add_devices(table);
     snprintf(text, sizeof text, "%d", threads_count(0));
@@ -60,8 +61,8 @@ static int run(const struct options *options)
     const char *folder = jit_cache_folder(&why);
     add(table, "cache", folder, why[0] ? why : "folder of compiled kernels");
     add(table, "pack", jit_pack(text, sizeof text), "prebuilt CPU kernels");
-    for (int i = 0; environment_entry(i, &name, &meaning, &value); i++)
-        add(table, name, value, meaning);
+    for (int i = 0; environment_entry(i, &entry); i++)
+        add(table, entry.name, entry.value, entry.wrong ? entry.wrong : entry.meaning);
     table_close(table);
     return EXIT_FINE;
 }
@@ -71,7 +72,7 @@ const struct command command_show_config = {
     .summary = "print what the library found on this machine",
     .description =
         "Prints the devices, compilers and cache that the library found, or why there are none, and every environment variable "
-        "that it reads, with the value in force.",
+        "that it reads, with the value in force and what is wrong with the one that was given.",
     .json = "what, value, meaning",
     .examples = "flashinfer show-config\n"
                 "flashinfer show-config --json | jq -r 'select(.what == \"cache\").value'\n",

@@ -48,7 +48,7 @@ static int run(const struct options *options)
     struct output out = {.table = table_open(options->json), .json = options->json};
     const struct specs_options specs = {.ops = options->op,
                                         .kernel = options->kernel,
-                                        .archs = options->archs[0] ? options->archs : device_archs,
+                                        .archs = options->archs[0] ? options->archs : environment_archs(),
                                         .all_dtypes = options->all,
                                         .threads = options->jobs};
     progress_watch_compiler();
@@ -76,12 +76,12 @@ const struct command command_specs = {
     .options =
         (const struct command_option[]){
             {OPTION_KERNEL, "this kernel only"},
-            {OPTION_ARCH, "these architectures only (90: sm_90)"},
+            {OPTION_ARCH, "these architectures only (90: sm_90); default: those of FLASHINFER_CUDA_ARCH_LIST, else all"},
             {OPTION_ALL, "with every dtype that the declarations allow, not only those of the named shapes"},
             {OPTION_JOBS, "compile so many at once; default: as many as there are processors"},
             {OPTION_END, NULL}},
     .json = "kernel, arch, seconds, registers, smem, stack, spills, bytes, constants, op, row, shape, wrong",
-    .environment = (const char *const[]){"FLASHINFER_NVRTC", NULL},
+    .environment = (const char *const[]){"FLASHINFER_CUDA_ARCH_LIST", "FLASHINFER_NVRTC", NULL},
     .examples = "flashinfer specs --all --arch 90\n",
     .run = run,
 };

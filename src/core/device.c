@@ -77,7 +77,7 @@ const char *device_parse_archs(const char *text, int32_t *archs, int most)
         size_t length;
         int32_t arch = read_arch(text, &length);
         if (!product_of(arch))
-            return "must be of 80, 86, 89, 90, 100, 103, 110, 120 and 121, with commas between; 9.0 and sm_90a mean 90";
+            return "must be of 80, 86, 89, 90, 100, 103, 110, 120 and 121, with commas or spaces between; 9.0 and sm_90a mean 90";
         bool known = false;
         for (int i = 0; i < count; i++)
             known |= archs[i] == arch;
