@@ -51,7 +51,7 @@ command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests fuzz fuzzers bench pack setup setup-demo clean help
+.PHONY: all demo test test-gpu test-specs tests fuzz fuzzers build-fuzz bench pack setup setup-demo clean help
 .DELETE_ON_ERROR:
 
 all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
@@ -110,7 +110,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $$(call support_of,$$*) $$(call example_of,$$
 tests: $(tests) $(library)
 
 # Files of tests/fuzz that are no target are linked to each. clang alone has libFuzzer.
-CLANG ?= clang-14
+CLANG ?= clang
 FUZZ_SECONDS ?= 600
 $(fuzzers): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(call object,$(filter-out $(fuzz_sources),$(wildcard tests/fuzz/*.c))) \
             $(filter-out %/main.o,$(call object,$(generate_sources))) $(harness_objects) $(library_objects)
@@ -118,21 +118,21 @@ $(fuzzers): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(call object,$(filter-out $(fuz
 
 fuzzers: $(fuzzers)
 
-fuzz:
+build-fuzz:
 	@$(MAKE) --no-print-directory -s -j$(shell nproc) BUILD=$(BUILD)/fuzz CC=$(CLANG) OPTIMISE=-O1 \
 	    SANITIZE=address,undefined,fuzzer-no-link fuzzers
+
+fuzz: build-fuzz
 	@tests/fuzz/run.sh $(BUILD) $(FUZZ_SECONDS)
 
 demo: setup-demo
 	@$(MAKE) --no-print-directory -s -j$(shell nproc) all
 	@tools/demo.sh $(BUILD) $(DEMO)
 
-test: setup
-	@$(MAKE) --no-print-directory -s -j$(shell nproc) all tests
+test:
 	@tests/run.sh $(BUILD)
 
-test-gpu: setup
-	@$(MAKE) --no-print-directory -s -j$(shell nproc) all tests
+test-gpu:
 	@tests/run.sh $(BUILD) --gpu
 
 test-specs: setup

@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs every test and counts. Each step prints its own account; the last line is "N passed, N failed".
+# Sets up, builds, runs every test and counts. Each step prints its own account; the last line is "N passed, N failed".
 #   usage: tests/run.sh BUILD [--gpu]
-# Unit tests (cmocka), plain and under sanitizers, checks of headers, symbols and declarations, the command as a shell sees it,
-# every op against its reference (flashinfer check), every CUDA kernel compiled for every architecture (flashinfer specs), the
-# example against an independent model.
+# Unit tests (cmocka), checks of headers, symbols and declarations, every op against its reference (flashinfer check), both also
+# under sanitizers, fuzzing, the command as a shell sees it, every CUDA kernel compiled for every architecture (flashinfer specs),
+# packaging, the example against an independent model. Each stage has minutes allotted, 60 in all on two cores; one that takes
+# longer is a failure.
 set -u
 build=$1
 device=cpu require=
@@ -16,6 +17,32 @@ FLASHINFER_CACHE_DIR=${FLASHINFER_CACHE_DIR:-$(realpath "$build")/test-cache}
 export FLASHINFER_CACHE_DIR
 
 seconds() { date +%s; }
+
+stage_name= allotted=0 began=$(date +%s) times=
+
+stage() { # NAME MINUTES: ends the stage before, and begins one
+    end_stage
+    stage_name=$1 stage_minutes=$2 stage_started=$(seconds)
+    allotted=$((allotted + $2))
+    echo "$1"
+}
+
+print_time() { # SECONDS MINUTES NAME
+    printf '  %2d:%02d of %2d:00   %s\n' $(($1 / 60)) $(($1 % 60)) "$2" "$3"
+}
+
+end_stage() {
+    [ -n "$stage_name" ] || return 0
+    taken=$(($(seconds) - stage_started))
+    times="$times$(print_time "$taken" "$stage_minutes" "$stage_name")
+"
+    [ "$taken" -le $((60 * stage_minutes)) ] || step "time of: $stage_name" over_time "$taken" "$stage_minutes"
+}
+
+over_time() { # SECONDS MINUTES
+    echo "it took $1 s, and $2 minutes are allotted in tests/run.sh"
+    return 1
+}
 
 step() { # NAME COMMAND...: one check, passed if the command succeeds
     name=$1
@@ -51,12 +78,15 @@ unit() { # FOLDER PROGRAM: counts the cases of a test
     fi
 }
 
-echo 'Headers, symbols, sources'
+stage 'Setting up and building' 10
+tools/setup.sh "$build" test && make --no-print-directory -s -j"$(nproc)" BUILD="$build" all tests || exit 2
+
+stage 'Headers, symbols, sources' 2
 for script in tests/abi/*.sh tests/tree/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build"
 done
 
-echo 'The command'
+stage 'The command' 3
 for script in tests/cli/*.sh; do
     step "cli_$(basename "$script" .sh)" "$script" "$build"
 done
@@ -71,14 +101,25 @@ units() { # FOLDER
     done
 }
 
-echo 'Unit tests'
+stage 'Unit tests' 5
 units "$build"
 
-echo 'Unit tests under address and undefined-behaviour sanitizers'
-step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests
-units "$build/sanitized"
+stage 'Every kernel against its reference' 6
+ops=$("$build/flashinfer" list | cut -d' ' -f1)
+for op in $ops; do
+    step "check_$op" tools/with_nvrtc.sh "$build" "$build/flashinfer" check "$op" --device "$device" $require
+done
 
-echo 'Threads under the thread sanitizer'
+# The search for leaks takes the thread-local storage of oneDNN's threads for other than it is, and dies of it.
+stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 11
+step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests \
+    "$build/sanitized/flashinfer"
+units "$build/sanitized"
+for op in $ops; do
+    step "sanitized_check_$op" env ASAN_OPTIONS=intercept_tls_get_addr=0 "$build/sanitized/flashinfer" check "$op" --device cpu
+done
+
+stage 'Threads under the thread sanitizer' 4
 threaded='tests/core/test_threads tests/jit/test_cache tests/torture/test_cold_cache tests/torture/test_processes'
 step build_tsan make -s -j"$(nproc)" BUILD="$build/tsan" SANITIZE=thread OPTIMISE=-O1 $(printf "$build/tsan/%s " $threaded)
 setarch -R true 2>/dev/null && fixed_addresses='setarch -R' # where addresses are too random for the sanitizer
@@ -87,23 +128,31 @@ for program in $threaded; do
 done
 fixed_addresses=
 
-echo 'Every kernel against its reference'
-for op in $("$build/flashinfer" list | cut -d' ' -f1); do
-    step "check_$op" tools/with_nvrtc.sh "$build" "$build/flashinfer" check "$op" --device "$device" $require
+stage 'Fuzzing, all targets together for a minute' 4
+step build_fuzz make --no-print-directory BUILD="$build" build-fuzz
+targets=$(cd tests/fuzz && ls fuzz_*.c | sed 's/\.c$//')
+for target in $targets; do
+    step "$target" tests/fuzz/run.sh "$build" $((60 / $(echo "$targets" | wc -l))) "$target"
 done
 
-echo 'Every CUDA kernel, compiled for every architecture'
+stage 'Every CUDA kernel, compiled for every architecture' 6
 step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
 
-echo 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources'
+stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 5
 for script in tests/packaging/*.sh; do
     step "packaging_$(basename "$script" .sh)" "$script" "$build"
 done
 
-echo 'The language model'
+stage 'The language model' 4
 for script in tests/generate/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build" "$device"
 done
+
+end_stage
+echo 'Time, of that allotted'
+printf '%s' "$times"
+print_time $(($(seconds) - began)) "$allotted" 'in all'
+[ "$allotted" -le 60 ] || { echo "$allotted minutes are allotted, and 60 are there"; failed=$((failed + 1)); }
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

@@ -18,6 +18,7 @@ need() { # PACKAGE WHY TEST...
 }
 
 has_header() { echo "#include <$1>" | gcc -E -o /dev/null - ; }
+has_fuzzer() { ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*.a ; }
 has_library() { ldconfig -p | grep -q "$1" ; }
 
 need gcc 'compiles the library, and the CPU kernels at run time' gcc --version
@@ -39,6 +40,8 @@ if [ "$purpose" = test ]; then
     need gdb 'tests that kernels can be debugged' gdb --version
     need valgrind 'tests that kernels can be debugged' valgrind --version
     need binutils 'checks the exported symbols' nm --version
+    need clang 'builds the fuzz targets' clang --version
+    need libclang-rt-dev 'libFuzzer and its sanitizers, which clang links to the fuzz targets' has_fuzzer
     need pkg-config 'builds programs against the installed library' pkg-config --version
     need cmake 'builds programs against the installed library' cmake --version
     need rustc 'builds a program in Rust against the installed library' test -x /usr/bin/rustc

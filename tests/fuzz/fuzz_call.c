@@ -15,13 +15,6 @@ static struct placement *placements[MAX_OPS][PROBLEMS];
 static int num_ops;
 static const struct device *cpu;
 
-/* clang 14's search for leaks dies of the thread-local storage of the library's own threads. */
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-    return 1;
-}
-
 static size_t memory_of(const struct problem *problem)
 {
     size_t bytes = 0;
