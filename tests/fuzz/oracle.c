@@ -133,31 +133,34 @@ static bool same_dtype(DLDataType a, DLDataType b)
     return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
 }
 
-/* Follows absent arguments to the one whose dtype decides. */
+static bool is_among(uint32_t set, DLDataType type)
+{
+    enum dtype dtype = dtype_of(type);
+    return dtype != DTYPE_NONE && set >> dtype & 1;
+}
+
+/* The set of the argument itself, or what the argument that it is like has; an absent one is asked in turn. */
 static const char *judge_dtype(const struct oracle *o, const void *args, const struct op_arg *arg, DLDataType type)
 {
-    const struct op_arg *deciding = arg;
-    uint32_t set = arg->dtype.set;
-    while (!set && deciding->dtype.like) {
-        const struct op_arg *like = find(o->call->op, deciding->dtype.like);
-        int64_t dtype;
-        bool known;
-        if (!like || like->kind == OP_DTYPE) {
-            const char *name = deciding->dtype.like;
+    const uint32_t unnamed = arg->kind == OP_NUMBER ? F32 : op_is_tensor(arg) ? 0 : I32 | I64 | U32 | U64;
+    for (const struct op_arg *deciding = arg; deciding;) {
+        const char *name = deciding->dtype.like;
+        const struct op_arg *like = name ? find(o->call->op, name) : NULL;
+        if (is_among(deciding->dtype.set ? deciding->dtype.set : name ? 0 : unnamed, type))
+            return NULL;
+        if (name && (!like || like->kind == OP_DTYPE)) {
+            int64_t dtype;
+            bool known;
             evaluate(o->call, name, (int)strlen(name), &dtype, &known);
             bool right = known ? same_dtype(type, dtype_dlpack((enum dtype)dtype)) : dtype_of(type) != DTYPE_NONE;
             return right ? NULL : wrong("%s has not the dtype %s", arg->name, name);
         }
-        const DLTensor *other = op_tensor(args, like);
-        if (other)
-            return same_dtype(type, other->dtype) ? NULL : wrong("%s has another dtype than %s", arg->name, like->name);
-        deciding = like;
-        set = like->dtype.set;
+        const DLTensor *other = like ? op_tensor(args, like) : NULL;
+        if (other && same_dtype(type, other->dtype))
+            return NULL;
+        deciding = other ? NULL : like;
     }
-    if (!set)
-        set = arg->kind == OP_NUMBER ? F32 : I32 | I64 | U32 | U64;
-    enum dtype dtype = dtype_of(type);
-    return dtype != DTYPE_NONE && set >> dtype & 1 ? NULL : wrong("%s has a dtype outside of its set", arg->name);
+    return wrong("%s has a dtype that it must not have", arg->name);
 }
 
 static const char *judge_tensor(const struct oracle *o, const void *args, const struct op_arg *arg, const DLTensor *t,
