@@ -45,7 +45,8 @@ void corrupt_begin(struct corrupt *c, const struct placement *right)
 /* Something near the number that stands there, an end of a range, or anything. */
 static int64_t other_number(struct fuzz_input *in, int64_t now)
 {
-    static const int64_t ends[] = {0, 1, -1, INT64_MAX, INT64_MIN, INT32_MAX, INT32_MIN, (int64_t)1 << 32, (int64_t)1 << 62, 65536};
+    static const int64_t ends[] = {0,    1, -1, INT64_MAX, INT64_MIN, INT32_MAX, INT32_MIN, (int64_t)1 << 32, (int64_t)1 << 62,
+                                   65536};
     int how = fuzz_below(in, 6);
     switch (how) {
     case 0:
@@ -269,8 +270,8 @@ static void change_struct(struct corrupt *c, struct fuzz_input *in)
     bool of_exec = fuzz_byte(in) & 1;
     unsigned char *bytes = of_exec ? c->exec_bytes : c->args;
     size_t size = of_exec ? sizeof(flashinfer_exec) : op_of(c)->args_bytes;
-    size_t given = fuzz_byte(in) & 1 ? size + fuzz_bytes(in, 2) % (CORRUPT_EXTRA_BYTES + 100)
-                                     : (size_t)other_number(in, (int64_t)size);
+    size_t given =
+        fuzz_byte(in) & 1 ? size + fuzz_bytes(in, 2) % (CORRUPT_EXTRA_BYTES + 100) : (size_t)other_number(in, (int64_t)size);
     memcpy(bytes, &given, sizeof given);
     if (fuzz_byte(in) & 1)
         bytes[size + fuzz_bytes(in, 2) % CORRUPT_EXTRA_BYTES] = fuzz_byte(in);

@@ -44,14 +44,14 @@ static inline const char *fuzz_until(struct fuzz_input *in, uint8_t separator, s
     return (const char *)start;
 }
 
-#define FUZZ_CHECK(condition, ...)                                         \
-    do {                                                                   \
-        if (!(condition)) {                                                \
+#define FUZZ_CHECK(condition, ...)                                          \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
             fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-            fprintf(stderr, __VA_ARGS__);                                  \
-            fputc('\n', stderr);                                           \
-            abort();                                                       \
-        }                                                                  \
+            fprintf(stderr, __VA_ARGS__);                                   \
+            fputc('\n', stderr);                                            \
+            abort();                                                        \
+        }                                                                   \
     } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

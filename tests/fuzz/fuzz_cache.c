@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files of the disk cache: any bytes, or a right file cut, lengthened and changed. The file that was written is read back as it is;
- * no other is ever a hit. */
+/* Files of the disk cache: any bytes, or a right file cut, lengthened and changed. The file that was written is read back as it
+ * is; no other is ever a hit. */
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>

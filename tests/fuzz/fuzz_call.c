@@ -90,7 +90,8 @@ static bool plan_is_intact(const struct corrupt *c)
     int arg = c->right->problem->program->plan_arg;
     if (arg < 0 || op_of(c)->args[arg].is_output)
         return true;
-    const struct plan_blob *right = (const struct plan_blob *)&c->right->planned->plan, *given = (const struct plan_blob *)c->plan;
+    const struct plan_blob *right = (const struct plan_blob *)&c->right->planned->plan,
+                           *given = (const struct plan_blob *)c->plan;
     return !memcmp(right, given, offsetof(struct plan_blob, op)) && /* the name is for sentences */
            right->checksum == given->checksum &&
            !memcmp(right->symbol, given->symbol, right->num_symbols * sizeof *right->symbol) &&
@@ -127,7 +128,7 @@ static bool is_loaded(const struct call *call, const struct way *way)
 
 struct written {
     const struct placement *p;
-    size_t bytes;                 /* of an element */
+    size_t bytes;                    /* of an element */
     unsigned char *now[OP_MAX_ARGS]; /* by memory: what may stand there */
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whole declarations: shapes with alternatives, leading axes, dtypes that follow others, defaults, conditions, rules, all from the
- * input. One that is wrong is refused in a sentence. Of one that compiles, shapes and rules give what a reader without memory
- * gets from the text. A line is one argument: its kind (I O B n N E D P), then fields with `;` between them: name, shape or names,
- * the ENUM that chooses, the argument whose dtype it has, a condition. `R` begins a rule, `d` the dimensions. */
+/* Whole declarations: shapes with alternatives, leading axes, dtypes that follow others, defaults, conditions, rules, all from
+ * the input. One that is wrong is refused in a sentence. Of one that compiles, shapes and rules give what a reader without memory
+ * gets from the text. A line is one argument: its kind (I O B n N E D P), then fields with `;` between them: name, shape or
+ * names, the ENUM that chooses, the argument whose dtype it has, a condition. `R` begins a rule, `d` the dimensions. */
 #include <string.h>
 
 #include "op/program_compile.h"
@@ -124,11 +124,13 @@ static void check_shape(struct values *values, int arg)
             continue;
         }
         expected = grammar_evaluate(axis, length, look_up, values, &size) == GRAMMAR_VALUE && size >= 0 && at < TENSOR_MAX_DIMS;
-        FUZZ_CHECK(!found || (expected && at < ndim && shape[at] == size), "axis %d of \"%s\" is %lld", at, declared->shape, (long long)size);
+        FUZZ_CHECK(!found || (expected && at < ndim && shape[at] == size), "axis %d of \"%s\" is %lld", at, declared->shape,
+                   (long long)size);
         at++;
     }
     expected = expected && at <= TENSOR_MAX_DIMS;
-    FUZZ_CHECK(found == expected && (!found || at == ndim), "%s \"%s\": %d", declared->name, declared->shape ? declared->shape : "", found);
+    FUZZ_CHECK(found == expected && (!found || at == ndim), "%s \"%s\": %d", declared->name,
+               declared->shape ? declared->shape : "", found);
 }
 
 static void check_rules(struct values *values)

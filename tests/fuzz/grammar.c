@@ -208,7 +208,10 @@ static struct number read_comparison(struct reader *r)
     if (!a.exists || !b.exists)
         return none;
     bool equal = a.value == b.value, less = a.value < b.value;
-    bool holds = how[0] == '=' ? equal : how[0] == '!' ? !equal : how[0] == '<' ? less || (how[1] && equal) : !less && (how[1] || !equal);
+    bool holds = how[0] == '='   ? equal
+                 : how[0] == '!' ? !equal
+                 : how[0] == '<' ? less || (how[1] && equal)
+                                 : !less && (how[1] || !equal);
     return number(holds);
 }
 

@@ -21,11 +21,11 @@ __attribute__((format(printf, 1, 2))) static const char *wrong(const char *forma
     return sentence;
 }
 
-#define JUDGE(call)              \
-    do {                         \
-        const char *why = call;  \
-        if (why)                 \
-            return why;          \
+#define JUDGE(call)             \
+    do {                        \
+        const char *why = call; \
+        if (why)                \
+            return why;         \
     } while (0)
 
 struct names {

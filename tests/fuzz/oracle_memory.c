@@ -191,7 +191,8 @@ static bool is_there(const DLTensor *t, const struct op_arg *arg, const DLDevice
         return on_cpu(t->device);
     if (device->device_type == kDLCPU)
         return on_cpu(t->device);
-    return (t->device.device_type == kDLCUDA || t->device.device_type == kDLCUDAManaged) && t->device.device_id == device->device_id;
+    return (t->device.device_type == kDLCUDA || t->device.device_type == kDLCUDAManaged) &&
+           t->device.device_id == device->device_id;
 }
 
 const char *oracle_places(const struct op *op, const void *args, const DLDevice *device)
