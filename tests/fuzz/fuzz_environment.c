@@ -33,33 +33,33 @@ static bool is_count(const char *text, int value)
     return *text && number >= 1 && number <= INT_MAX && value == number;
 }
 
-/* What was understood, written again, is what was given, but for letters, spaces, leading zeros and repetitions. */
+/* Each word is one of the architectures, and there is no other: "90", "9.0", "sm_90", each with or without a letter. */
 static bool are_archs(const char *text, const int32_t *archs)
 {
-    int count = 0;
-    for (const char *at = text; *at;) {
-        unsigned major, minor;
-        int used = 0, place = 0;
-        if (*at == ' ') {
-            at++;
-            continue;
-        }
-        if (!isdigit((unsigned char)*at) || sscanf(at, "%3u.%3u%n", &major, &minor, &used) != 2)
+    bool named[ENVIRONMENT_MAX_ARCHS] = {false};
+    int words = 0;
+    for (text += strspn(text, ",; "); *text; text += strspn(text, ",; "), words++) {
+        size_t length = strcspn(text, ",; ");
+        int found = -1;
+        for (int i = 0; i < ENVIRONMENT_MAX_ARCHS && archs[i]; i++)
+            for (int form = 0; form < 12; form++) {
+                char word[32];
+                snprintf(word, sizeof word, form & 1 ? "%s%d.%d%s" : "%s%d%d%s", form & 2 ? "sm_" : "", archs[i] / 10,
+                         archs[i] % 10,
+                         form >> 2 == 0   ? ""
+                         : form >> 2 == 1 ? "a"
+                                          : "f");
+                if (strlen(word) == length && !memcmp(word, text, length))
+                    found = i;
+            }
+        if (found < 0)
             return false;
-        at += used;
-        at += *at == 'a' || *at == 'f';
-        while (archs[place] && archs[place] != (int32_t)(10 * major + minor))
-            place++;
-        if ((*at && *at != ' ') || !archs[place] || minor > 9)
-            return false;
-        count++;
+        named[found] = true;
+        text += length;
     }
-    for (int i = 0; archs[i]; i++) {
-        FUZZ_CHECK(i < ENVIRONMENT_MAX_ARCHS && device_arch_name(archs[i]), "%d", archs[i]);
-        for (int k = 0; k < i; k++)
-            FUZZ_CHECK(archs[k] != archs[i], "%d twice", archs[i]);
-    }
-    return count > 0;
+    for (int i = 0; archs[i]; i++)
+        FUZZ_CHECK(i < ENVIRONMENT_MAX_ARCHS && device_arch_name(archs[i]) && named[i], "%d", archs[i]);
+    return words > 0;
 }
 
 static void check_accepted(const char *name, const char *text, const struct environment *env)
@@ -80,7 +80,8 @@ static void check_accepted(const char *name, const char *text, const struct envi
 static void check_sentence(const char *name, const char *sentence)
 {
     size_t length = strlen(name);
-    FUZZ_CHECK(!strncmp(sentence, name, length) && sentence[length] == ' ' && strstr(sentence, "\", must be "), "%s", sentence);
+    FUZZ_CHECK(!strncmp(sentence, name, length) && strstr(sentence, " is \"") == sentence + length, "%s", sentence);
+    FUZZ_CHECK(strstr(sentence, "\", must be ") || strstr(sentence, "\", names "), "%s", sentence);
     for (const char *c = sentence; *c; c++)
         FUZZ_CHECK(isprint((unsigned char)*c), "%s", sentence);
     FUZZ_CHECK(strstr(sentence, "; it is taken as unset"), "%s", sentence);

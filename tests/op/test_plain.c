@@ -38,6 +38,12 @@ static int draw_tensor(const struct problem *problem, struct random *random)
     return -1;
 }
 
+/* Around the ends of the range. */
+static int64_t plus(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+
 static void change_layout(struct changed *c, struct random *random)
 {
     static const int64_t sizes[] = {0,         1,        2, 3, 64, -1, INT64_C(1) << 27, INT64_C(1) << 28, INT64_C(1) << 40,
@@ -50,16 +56,16 @@ static void change_layout(struct changed *c, struct random *random)
         c->shape[axis] = any;
         break;
     case 1:
-        c->shape[axis] += random_between(random, -1, 1);
+        c->shape[axis] = plus(c->shape[axis], random_between(random, -1, 1));
         break;
     case 2:
         c->stride[axis] = any;
         break;
     case 3:
-        c->stride[axis] += random_between(random, -1, 1);
+        c->stride[axis] = plus(c->stride[axis], random_between(random, -1, 1));
         break;
     case 4:
-        c->stride[axis] *= 2;
+        c->stride[axis] = plus(c->stride[axis], c->stride[axis]);
         break;
     case 5:
         t->strides = NULL;
