@@ -61,17 +61,7 @@ static const struct row {
 
 enum { ROWS = sizeof rows / sizeof *rows };
 
-static struct environment values = {.cache_dir = "",
-                                    .workspace_base = "",
-                                    .record = "",
-                                    .source_dir = "",
-                                    .pack_dir = "",
-                                    .cc = "",
-                                    .build_cc = "",
-                                    .nvrtc = "",
-                                    .path = "",
-                                    .library_path = "",
-                                    .temporary_dir = "/tmp"};
+static struct environment values;
 static const char *given[ROWS]; /* NULL: unset, or not accepted */
 static const char *wrong[ROWS];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -181,6 +171,8 @@ static void read_all(void)
     char sentence[ENVIRONMENT_SENTENCE];
     for (int i = 0; i < ROWS; i++) {
         const char *text = secure_getenv(rows[i].name);
+        if (rows[i].kind <= EXISTING_FOLDER)
+            *(const char **)((char *)&values + rows[i].offset) = rows[i].kind == EXISTING_FOLDER ? "/tmp" : "";
         char *kept = text && *text ? strdup(text) : NULL;
         if (!kept)
             continue;

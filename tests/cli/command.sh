@@ -62,6 +62,13 @@ expect 0 ' 0 failures' check rmsnorm --device cpu --problems 4
 expect 0 'rmsnorm' list
 expect 0 'TMPDIR' show-config
 
+# An environment that makes no sense is told, once, and does not stand in the way.
+export FLASHINFER_NUM_THREADS=four
+expect 0 'FLASHINFER_NUM_THREADS is "four", must be an integer of at least 1' show-config
+expect 0 'flashinfer: note: FLASHINFER_NUM_THREADS is "four"' list
+[ "$(grep -c 'FLASHINFER_NUM_THREADS' "$work/out")" = 1 ] || complain 'a note is told more than once'
+unset FLASHINFER_NUM_THREADS
+
 gpu=0
 "$build/flashinfer" explain rmsnorm --device cuda >"$work/out" 2>&1 && gpu=1
 [ "$gpu" = 1 ] || expect 1 'rmsnorm' check rmsnorm --require cuda --problems 1
