@@ -59,7 +59,7 @@ static int32_t read_arch(const char *text, size_t *length)
 {
     size_t at = !strncmp(text, "sm_", 3) ? 3 : 0, digits = 0;
     int32_t arch = 0;
-    for (; digits < 4 && text[at] >= '0' && text[at] <= '9'; at++, digits++)
+    for (; digits < 4 && text[at] >= (digits ? '0' : '1') && text[at] <= '9'; at++, digits++)
         arch = 10 * arch + (text[at] - '0');
     if (digits && digits < 3 && text[at] == '.' && text[at + 1] >= '0' && text[at + 1] <= '9') {
         arch = 10 * arch + (text[at + 1] - '0');

@@ -20,7 +20,7 @@ static void test_archs(void **state)
         {"90,9.0,sm_90", {90}},
     };
     static const char *const wrong[] = {"",   " ",   ",",    "75",  "9",     "90x",        "90aa",       "9.0.0",
-                                        "9.", "sm_", "sm90", "-90", "90,75", "9000000000", "80,86,89,90"};
+                                        "9.", "sm_", "sm90", "-90", "90,75", "9000000000", "08.6", "090", "80,86,89,90"};
     int32_t archs[4];
     (void)state;
     for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
