@@ -16,10 +16,10 @@
 
 #include <cmocka.h> /* last: it defines a macro "fail" */
 
-static const struct jit_kernel on_cpu = {"append_paged_kv_cache_cpu", JIT_CPU, {NULL}};
-static const struct jit_kernel on_cuda = {"append_paged_kv_cache_sm80", JIT_CUDA, {"BYTES", NULL}};
+static const struct jit_kernel on_cpu = {"get_seq_lens_cpu", JIT_CPU, {NULL}};
+static const struct jit_kernel on_cuda = {"get_seq_lens_sm80", JIT_CUDA, {NULL}};
 static const struct jit_spec cpu_spec = {.kernel = &on_cpu};
-static const struct jit_spec cuda_spec = {.kernel = &on_cuda, .constant = {16}};
+static const struct jit_spec cuda_spec = {.kernel = &on_cuda};
 
 /* Whether one of the tables of lines of an ELF file, a shared object or a cubin, holds a text. */
 static bool lines_hold(const struct text *file, const char *text)
@@ -60,7 +60,7 @@ static void expect_lines(const struct jit_spec *spec, const struct device *devic
 
 static void expect_cpu_lines(bool wanted)
 {
-    expect_lines(&cpu_spec, cpu_device(), wanted, "ops/page", "append_paged_kv_cache_cpu.c");
+    expect_lines(&cpu_spec, cpu_device(), wanted, "ops/page", "get_seq_lens_cpu.c");
     expect_lines(&cpu_spec, cpu_device(), wanted, "device/cpu", "types.h");
 }
 
@@ -68,7 +68,7 @@ static void expect_cuda_lines(bool wanted)
 {
     struct device device;
     CHECK(device_imagine(90, &device) == FLASHINFER_OK);
-    expect_lines(&cuda_spec, &device, wanted, "ops/page", "append_paged_kv_cache_sm80.cu");
+    expect_lines(&cuda_spec, &device, wanted, "ops/page", "get_seq_lens_sm80.cu");
 }
 
 static void plain_cpu(void)
@@ -195,7 +195,7 @@ static void debug_differs(void)
 
 static const char edited_kernel[] = "#include \"no_such_before.h\"\n"
                                     "struct args;\n"
-                                    "void append_paged_kv_cache_cpu(const struct args *a, int part, int parts)\n"
+                                    "void get_seq_lens_cpu(const struct args *a, int part, int parts)\n"
                                     "{\n"
                                     "    *(int *)a = NEW_VALUE + part * parts;\n"
                                     "}\n";
@@ -203,7 +203,7 @@ static const char edited_kernel[] = "#include \"no_such_before.h\"\n"
 static void edited_tree(void)
 {
     setenv("FLASHINFER_SOURCE_DIR", folder, 1);
-    put("ops/page/append_paged_kv_cache_cpu.c", edited_kernel);
+    put("ops/page/get_seq_lens_cpu.c", edited_kernel);
     put("device/cpu/no_such_before.h", "#define NEW_VALUE 41\n");
     CHECK(!same_key());
     int32_t value = 0;
@@ -226,11 +226,11 @@ static void incomplete_tree(void)
     char path[4096];
     setenv("FLASHINFER_SOURCE_DIR", folder, 1);
     CHECK_FAILS(jit_cache_path(&cpu_spec, cpu_device(), path, sizeof path), FLASHINFER_IO,
-                "kernel append_paged_kv_cache_cpu has no source: append_paged_kv_cache_cpu.c is not in /tmp/flashinfer-test-");
-    put("ops/page/append_paged_kv_cache_cpu.c", "#include \"types.h\"\n");
+                "kernel get_seq_lens_cpu has no source: get_seq_lens_cpu.c is not in /tmp/flashinfer-test-");
+    put("ops/page/get_seq_lens_cpu.c", "#include \"types.h\"\n");
     CHECK_FAILS(
         jit_cache_path(&cpu_spec, cpu_device(), path, sizeof path), FLASHINFER_COMPILE,
-        "line 1 of ops/page/append_paged_kv_cache_cpu.c includes \"types.h\", which is not a source of /tmp/flashinfer-test-");
+        "line 1 of ops/page/get_seq_lens_cpu.c includes \"types.h\", which is not a source of /tmp/flashinfer-test-");
 }
 
 static void test_key_of_variants(void **state)

@@ -16,8 +16,8 @@
 
 #include <cmocka.h> /* last: it defines a macro "fail" */
 
-static const struct jit_kernel append_kernel = {"append_paged_kv_cache_cpu", JIT_CPU, {NULL}};
-static const struct jit_spec append_spec = {.kernel = &append_kernel};
+static const struct jit_kernel lens_kernel = {"get_seq_lens_cpu", JIT_CPU, {NULL}};
+static const struct jit_spec lens_spec = {.kernel = &lens_kernel};
 
 static const struct jit_kernel other_kernel = {"extends", JIT_CPU, {NULL}};
 static const struct jit_text other_text = {
@@ -60,8 +60,8 @@ static flashinfer_status load(const struct jit_spec *spec)
 
 static void build_level(const char *of)
 {
-    const struct jit_kernel *twin = jit_keep_kernel(&append_kernel);
-    struct jit_spec specs[] = {append_spec, other_spec, append_spec};
+    const struct jit_kernel *twin = jit_keep_kernel(&lens_kernel);
+    struct jit_spec specs[] = {lens_spec, other_spec, lens_spec};
     int count = 3;
     specs[2].kernel = twin;
     CHECK(jit_pack_build(specs, &count, of, 0, pack_path(of)) == FLASHINFER_OK && count == 2);
@@ -96,7 +96,7 @@ static bool above_v2(void)
 static void serves(void)
 {
     use_packs(false);
-    CHECK(load(&append_spec) == FLASHINFER_OK && load(&other_spec) == FLASHINFER_OK);
+    CHECK(load(&lens_spec) == FLASHINFER_OK && load(&other_spec) == FLASHINFER_OK);
     CHECK(packed() == 2 && compiled() == 0 && loaded() == 0);
 }
 
@@ -122,7 +122,7 @@ static void none(void)
 {
     unlink(pack_path(level));
     use_packs(false);
-    CHECK_FAILS(load(&append_spec), FLASHINFER_NO_COMPILER, "is in no pack: none for ");
+    CHECK_FAILS(load(&lens_spec), FLASHINFER_NO_COMPILER, "is in no pack: none for ");
 }
 
 static void test_serves(void **state)
@@ -142,7 +142,7 @@ static const char *expected;
 static void refused(void)
 {
     use_packs(false);
-    CHECK_FAILS(load(&append_spec), FLASHINFER_NO_COMPILER, expected);
+    CHECK_FAILS(load(&lens_spec), FLASHINFER_NO_COMPILER, expected);
     CHECK(packed() == 0);
 }
 
@@ -224,9 +224,9 @@ static void stale(void)
         *slash = '/';
     }
     mkdir(path, 0700);
-    strcat(path, "/append_paged_kv_cache_cpu.c");
+    strcat(path, "/get_seq_lens_cpu.c");
     FILE *file = fopen(path, "w");
-    CHECK(file && fputs("void append_paged_kv_cache_cpu(const void *a, int part, int parts) { }\n", file) >= 0 && !fclose(file));
+    CHECK(file && fputs("void get_seq_lens_cpu(const void *a, int part, int parts) { }\n", file) >= 0 && !fclose(file));
     snprintf(path, sizeof path, "%s/tree", folder);
     setenv("FLASHINFER_SOURCE_DIR", path, 1);
     refused();
@@ -241,7 +241,7 @@ static void debug_variant(void)
 static void test_stale(void **state)
 {
     (void)state;
-    expected = "kernel append_paged_kv_cache_cpu is in no pack: /tmp/flashinfer-test-";
+    expected = "kernel get_seq_lens_cpu is in no pack: /tmp/flashinfer-test-";
     assert_int_equal(in_child(stale), 0);
     assert_int_equal(in_child(debug_variant), 0);
 }
@@ -251,7 +251,7 @@ static void test_stale(void **state)
 static void before_compiler(void)
 {
     use_packs(true);
-    CHECK(load(&append_spec) == FLASHINFER_OK && packed() == 1 && compiled() == 0);
+    CHECK(load(&lens_spec) == FLASHINFER_OK && packed() == 1 && compiled() == 0);
 }
 
 /* Only a compiler on this machine makes use of what this CPU has beyond its level. */
@@ -273,7 +273,7 @@ static void never_compiles(void)
 static void lower_level_with_compiler(void)
 {
     use_packs(true);
-    CHECK(load(&append_spec) == FLASHINFER_OK && packed() == 0 && compiled() == 1);
+    CHECK(load(&lens_spec) == FLASHINFER_OK && packed() == 0 && compiled() == 1);
 }
 
 static void test_order(void **state)
@@ -293,9 +293,9 @@ static void test_order(void **state)
 static void wrong_level(void)
 {
     int count = 1;
-    CHECK_FAILS(jit_pack_build(&append_spec, &count, "x86-64-v9", 0, "/nonexistent/x"), FLASHINFER_INVALID,
+    CHECK_FAILS(jit_pack_build(&lens_spec, &count, "x86-64-v9", 0, "/nonexistent/x"), FLASHINFER_INVALID,
                 "no packs for \"x86-64-v9\"");
-    CHECK_FAILS(jit_pack_build(&append_spec, &count, level, 0, "/nonexistent/x"), FLASHINFER_IO, "/nonexistent/x");
+    CHECK_FAILS(jit_pack_build(&lens_spec, &count, level, 0, "/nonexistent/x"), FLASHINFER_IO, "/nonexistent/x");
 }
 
 static void test_build_refuses(void **state)
