@@ -110,6 +110,8 @@ static flashinfer_status measure(const struct options *options, const struct dev
                                         .seed = options->seed,
                                         .values = options->values[0] ? options->values : NULL,
                                         .unchecked = options->no_refcheck,
+                                        .warm = options->warm,
+                                        .pdl = options->pdl,
                                         .trying = trying};
     flashinfer_status status = FLASHINFER_OK;
     for (int i = 0; options->op[i] && !status; i++)
@@ -141,6 +143,8 @@ static int run(const struct options *options)
     struct output out = {.table = table_open(options->json), .json = options->json};
     if (options->archs[0] && options->archs[1])
         return usage_error(&command_bench, "--arch: one architecture");
+    if ((options->warm || options->pdl) && (options->overhead || options->compile))
+        return usage_error(&command_bench, "--warm and --pdl go with neither --overhead nor --compile");
     progress_watch_compiler();
     crash_watch();
     flashinfer_status status = options->compile ? compile(options, &out, &failures) : measure_all(options, &out, &failures);
@@ -171,6 +175,10 @@ const struct command command_bench = {
             {OPTION_SEED, "the random problem of seed N instead"},
             {OPTION_NO_REFCHECK, "do not compare with the reference first"},
             {OPTION_REFCHECK, "compare first, which is the default"},
+            {OPTION_WARM,
+             "the same tensors every time, so that caches are warm; on a GPU the latency of a node: of 100 in a graph, one after "
+             "the other"},
+            {OPTION_PDL, "with programmatic dependent launch (FLASHINFER_PDL; GPUs from sm_90)"},
             {OPTION_OVERHEAD,
              "instead: a whole call (its checks, the choice of a kernel) beside the bare launch in its end, for the smallest "
              "named shape, host time per call; on a CPU with one thread"},
@@ -181,6 +189,7 @@ const struct command command_bench = {
     .environment = (const char *const[]){"FLASHINFER_CACHE_DIR", "FLASHINFER_NUM_THREADS", NULL},
     .examples = "flashinfer bench rmsnorm --device cpu\n"
                 "flashinfer bench mm m=16 n=4096 k=4096 dtype=bf16\n"
+                "flashinfer bench --warm --pdl rmsnorm rows=1 hidden=4096 dtype=bf16\n"
                 "flashinfer bench --overhead rmsnorm\n",
     .run = run,
 };

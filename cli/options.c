@@ -38,6 +38,8 @@ static const struct row {
     [OPTION_ALL] = {{"all", 0, NULL, NULL}, set_flag, OF(all), 0},
     [OPTION_NO_REFCHECK] = {{"no-refcheck", 0, NULL, NULL}, set_flag, OF(no_refcheck), 0},
     [OPTION_REFCHECK] = {{"refcheck", 0, NULL, NULL}, set_refcheck, 0, 0},
+    [OPTION_WARM] = {{"warm", 0, NULL, NULL}, set_flag, OF(warm), 0},
+    [OPTION_PDL] = {{"pdl", 0, NULL, NULL}, set_flag, OF(pdl), 0},
     [OPTION_OVERHEAD] = {{"overhead", 0, NULL, NULL}, set_flag, OF(overhead), 0},
     [OPTION_COMPILE] = {{"compile", 0, NULL, NULL}, set_flag, OF(compile), 0},
     [OPTION_FROM] = {{"from", 0, "FILE", NULL}, set_text, OF(from), 0},

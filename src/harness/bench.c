@@ -55,7 +55,7 @@ static flashinfer_status time_row(struct bench *b, struct placement *placement, 
     TRY(placement_workspace(placement, way->workspace));
     flashinfer_status status = op_call(b->op, placement->args, &placement->exec);
     if (!status)
-        status = bench_time(placement, result);
+        status = bench_time(placement, b->options->warm, result);
     placement->exec.kernel = NULL;
     return status;
 }
@@ -140,6 +140,7 @@ static flashinfer_status bench_problem(struct bench *b, const struct problem_req
     TRY(problem_create(request, &problem));
     flashinfer_status status = placement_create(problem, b->device, &placement);
     if (!status) {
+        placement->exec.flags = b->options->pdl ? FLASHINFER_PDL : 0;
         status = bench_rows(b, problem, placement);
         placement_destroy(placement);
     } else if (status == FLASHINFER_UNSUPPORTED) {

@@ -17,6 +17,8 @@ struct bench_options {
                            the only one; NULL */
     uint64_t seed;      /* not 0: the random problem of this seed only */
     bool unchecked;     /* time what was not compared with its reference */
+    bool warm;          /* the same tensors every time; on a GPU 100 nodes of a graph, one after the other */
+    bool pdl;           /* with FLASHINFER_PDL */
     /* Before each row is compiled and run, which could crash: the command that does it again. May be NULL. */
     void (*trying)(void *context, const char *command);
 };
@@ -24,7 +26,7 @@ struct bench_options {
 struct bench_result {
     const char *op, *row, *shape, *problem;
     const struct device *device;
-    double seconds;           /* median of one call, caches cold; 0: not timed */
+    double seconds;           /* median of one call; 0: not timed */
     double fastest, slowest;  /* 10th and 90th percentile */
     double bytes, operations; /* that the call must move and do */
     double ceiling;           /* bytes a second that a copy moves on this device */
@@ -47,7 +49,7 @@ flashinfer_status bench_op(const struct op *op, const struct device *device,
                            int *failures);
 
 /* Seconds of one call by the row that the placement's exec names, whose workspace and modules are there. */
-flashinfer_status bench_time(struct placement *placement, struct bench_result *result);
+flashinfer_status bench_time(struct placement *placement, bool warm, struct bench_result *result);
 
 /* Bytes a second, read and written, of a large copy on that device; measured once. */
 double bench_ceiling(const struct device *device);

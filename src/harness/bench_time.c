@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The clock. A call is timed on enough copies of its tensors, taken in turn, that none is in a cache when its
- * turn comes again. On a GPU the calls are nodes of a graph between two events, so that the host's launches
- * do not count. */
+ * turn comes again; warm, on the same tensors every time. On a GPU the calls are nodes of a graph between two
+ * events, so that the host's launches do not count. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,6 +13,7 @@
 enum {
     MAX_COPIES = 200,
     MIN_NODES = 24,
+    WARM_NODES = 100,
     LAUNCHES = 15,
     MIN_SAMPLES = 15,
     MAX_SAMPLES = 4000,
@@ -58,21 +59,19 @@ static void summarise(struct bench_result *result, double *samples, int count)
 }
 
 /* All share the first one's workspace: they run one after the other. */
-static flashinfer_status make_copies(struct placement *first, struct copies *copies)
+static flashinfer_status make_copies(struct placement *first, bool warm, struct copies *copies)
 {
     double bytes = problem_bytes(first->problem) + 1,
            most = device_is_cuda(first->device) ? MAX_COPIED_BYTES : MAX_HOST_BYTES;
     double wanted = CACHES * (double)first->device->l2_bytes / bytes + 1;
     wanted = wanted > MAX_COPIES ? MAX_COPIES : wanted;
-    wanted = wanted * bytes > most ? most / bytes : wanted;
+    wanted = warm ? 1 : wanted * bytes > most ? most / bytes : wanted;
     copies->placement[0] = first;
     for (copies->count = 1; copies->count < (int)wanted; copies->count++) {
         struct placement *copy;
         TRY(placement_create(first->problem, first->device, &copy));
         copies->placement[copies->count] = copy;
-        copy->exec.kernel = first->exec.kernel;
-        copy->exec.workspace = first->exec.workspace;
-        copy->exec.workspace_size = first->exec.workspace_size;
+        copy->exec = first->exec;
     }
     return FLASHINFER_OK;
 }
@@ -137,13 +136,12 @@ static flashinfer_status time_launches(const struct cuda *driver, cuda_graph_exe
     return FLASHINFER_OK;
 }
 
-static flashinfer_status time_on_gpu(const struct copies *copies, struct bench_result *result)
+static flashinfer_status time_on_gpu(const struct copies *copies, int nodes, struct bench_result *result)
 {
     const struct cuda *driver;
     cuda_stream stream = NULL;
     cuda_event begin = NULL, end = NULL;
     cuda_graph_exec graph = NULL;
-    int nodes = (MIN_NODES + copies->count - 1) / copies->count * copies->count;
     TRY(cuda_get(&driver));
     CUDA_TRY(driver->stream_create(&stream, CUDA_STREAM_NON_BLOCKING), "cuStreamCreate");
     CUDA_TRY(driver->event_create(&begin, CUDA_EVENT_DEFAULT), "cuEventCreate");
@@ -159,14 +157,14 @@ static flashinfer_status time_on_gpu(const struct copies *copies, struct bench_r
     return status;
 }
 
-flashinfer_status bench_time(struct placement *placement, struct bench_result *result)
+flashinfer_status bench_time(struct placement *placement, bool warm, struct bench_result *result)
 {
     struct copies copies;
-    flashinfer_status status = make_copies(placement, &copies);
+    flashinfer_status status = make_copies(placement, warm, &copies);
     result->copies = copies.count;
+    int nodes = warm ? WARM_NODES : (MIN_NODES + copies.count - 1) / copies.count * copies.count;
     if (!status)
-        status =
-            device_is_cuda(placement->device) ? time_on_gpu(&copies, result) : time_on_cpu(&copies, result);
+        status = device_is_cuda(placement->device) ? time_on_gpu(&copies, nodes, result) : time_on_cpu(&copies, result);
     for (int i = 1; i < copies.count; i++)
         placement_destroy(copies.placement[i]);
     return status;
