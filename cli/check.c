@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flashinfer check */
 #include "harness/check.h"
+#include "harness/huge.h"
 #include "harness/reproduce.h"
 
 #include <stdio.h>
@@ -132,8 +133,57 @@ static flashinfer_status check_ops(const struct options *options, struct output 
     return status;
 }
 
+static void report_huge(void *context, const struct huge_result *r)
+{
+    static const char *const outcomes[] = {
+        [HUGE_RIGHT] = "right", [HUGE_WRONG] = "wrong", [HUGE_NOT_SERVED] = "not checked"};
+    const struct output *out = context;
+    progress_clear();
+    if (r->outcome == HUGE_WRONG && !out->json)
+        printf("FAIL %s %s\n     %s\n     %s\n", r->op, r->row, r->problem, r->why);
+    table_text(out->table, "op", r->op);
+    table_text(out->table, "kernel", r->row ? r->row : "-");
+    table_text(out->table, "huge", r->dimension);
+    table_number(out->table, "elements", r->elements > 0 ? r->elements : -1, 0);
+    table_integer(out->table, "rows compared", r->compared);
+    table_number(out->table, "s", r->seconds > 0 ? r->seconds : -1, 1);
+    table_text(out->table, "outcome", outcomes[r->outcome]);
+    table_text(out->table, "because", r->why ? r->why : "");
+    table_json_only(out->table);
+    table_text(out->table, "problem", r->problem);
+    table_end_row(out->table);
+}
+
+/* The reference sees a block of rows only; yet the tensors want tens of gigabytes, and the CPU hours. */
+static int run_huge(const struct options *options)
+{
+    const struct huge_options huge = {.kernel = options->kernel,
+                                      .shape = options->shape,
+                                      .values = options->values[0] ? options->values : NULL,
+                                      .min_elements = HUGE_ELEMENTS,
+                                      .trying = trying};
+    const struct device *device;
+    struct output out = {.json = options->json};
+    int failures = 0;
+    if (options->cpu && !options->cuda)
+        return usage_error(&command_check, "--huge is for a GPU");
+    if (device_get((DLDevice){kDLCUDA, 0}, &device))
+        return exit_with(FLASHINFER_UNSUPPORTED);
+    out.table = table_open(options->json);
+    progress_watch_compiler();
+    crash_watch();
+    flashinfer_status status = FLASHINFER_OK;
+    for (int i = 0; options->op[i] && !status; i++)
+        status = huge_op(options->op[i], device, &huge, report_huge, &out, &failures);
+    progress_clear();
+    table_close(out.table);
+    return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
+}
+
 static int run(const struct options *options)
 {
+    if (options->huge)
+        return run_huge(options);
     struct check_counts counts = {0};
     struct output out = {.table = table_open(options->json), .json = options->json};
     progress_watch_compiler();
@@ -187,10 +237,14 @@ const struct command command_check = {
                                         {OPTION_SEED, "only the random problem of seed N (with --problems M: of N to N+M-1)"},
                                         {OPTION_PROBLEMS, "random problems for each op; default 40"},
                                         {OPTION_ALL, "named shapes of more than 20 million elements too"},
+                                        {OPTION_HUGE,
+                                         "instead, on a GPU: one problem with tensors of more than 2^32 elements for each "
+                                         "kernel; compares up to 1009 of its rows, the last among them"},
                                         {OPTION_END, NULL}},
     .json = "type (failure, coverage or total) and what belongs to it",
     .environment = (const char *const[]){"FLASHINFER_CACHE_DIR", "FLASHINFER_NUM_THREADS", NULL},
     .examples = "flashinfer check rmsnorm --device cpu\n"
-                "flashinfer check mm --seed 17 --problems 100 dtype=bf16\n",
+                "flashinfer check mm --seed 17 --problems 100 dtype=bf16\n"
+                "flashinfer check --huge rmsnorm append_paged_kv_cache\n",
     .run = run,
 };

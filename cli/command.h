@@ -29,6 +29,7 @@ enum option_id {
     OPTION_ARCH,
     OPTION_JOBS,
     OPTION_ALL,
+    OPTION_HUGE,
     OPTION_NO_REFCHECK,
     OPTION_REFCHECK,
     OPTION_WARM,

@@ -36,6 +36,7 @@ static const struct row {
     [OPTION_ARCH] = {{"arch", 0, "N[,N...]", "80 86 89 90 100 103 110 120 121"}, set_archs, 0, 0},
     [OPTION_JOBS] = {{"jobs", 'j', "N", NULL}, set_integer, OF(jobs), 4096},
     [OPTION_ALL] = {{"all", 0, NULL, NULL}, set_flag, OF(all), 0},
+    [OPTION_HUGE] = {{"huge", 0, NULL, NULL}, set_flag, OF(huge), 0},
     [OPTION_NO_REFCHECK] = {{"no-refcheck", 0, NULL, NULL}, set_flag, OF(no_refcheck), 0},
     [OPTION_REFCHECK] = {{"refcheck", 0, NULL, NULL}, set_refcheck, 0, 0},
     [OPTION_WARM] = {{"warm", 0, NULL, NULL}, set_flag, OF(warm), 0},

@@ -21,7 +21,7 @@ struct options {
     int32_t archs[MAX_ARCHS + 1]; /* ended by 0 */
     int64_t unused_for;           /* seconds */
     int64_t max_size;             /* bytes; -1: not given */
-    bool all, no_refcheck, warm, pdl, overhead, compile, other_versions, dry_run, detailed, man;
+    bool all, huge, no_refcheck, warm, pdl, overhead, compile, other_versions, dry_run, detailed, man;
     const struct op *op[MAX_OPS + 1]; /* NULL-terminated; every op if none was named */
     int num_named;                    /* how many were named */
     char values[MAX_VALUES];          /* "rows=4 -bias" */

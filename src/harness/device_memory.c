@@ -57,6 +57,16 @@ flashinfer_status device_download(const struct device *device, void *to, const v
     return FLASHINFER_OK;
 }
 
+flashinfer_status device_copy(const struct device *device, void *to, const void *from, size_t bytes)
+{
+    if (!device_is_cuda(device)) {
+        memcpy(to, from, bytes);
+        return FLASHINFER_OK;
+    }
+    CUDA_TRY(cuda()->copy_async((cuda_pointer)(uintptr_t)to, (cuda_pointer)(uintptr_t)from, bytes, NULL), "cuMemcpyAsync");
+    return device_wait(device);
+}
+
 flashinfer_status device_wait(const struct device *device)
 {
     if (device_is_cuda(device))

@@ -17,6 +17,9 @@ void device_free(const struct device *device, void *memory);
 flashinfer_status device_upload(const struct device *device, void *to, const void *from, size_t bytes);
 flashinfer_status device_download(const struct device *device, void *to, const void *from, size_t bytes);
 
+/* Within the device; the memories do not overlap. */
+flashinfer_status device_copy(const struct device *device, void *to, const void *from, size_t bytes);
+
 /* Waits for all work on the device. */
 flashinfer_status device_wait(const struct device *device);
 

@@ -166,6 +166,29 @@ static flashinfer_status run_failing(const struct call *call, const struct way *
     return fail(FLASHINFER_INTERNAL, "fake: it fails on purpose");
 }
 
+/* Counts elements in 16 bits. */
+static flashinfer_status run_wrapping(const struct call *call, const struct way *way)
+{
+    const struct flashinfer_fake *a = call_args(call);
+    const struct dims *d = call_dims(call);
+    flashinfer_status status = run(call, way);
+    enum dtype dtype = tensor_dtype(a->out);
+    for (int64_t i = 65536; i < d->rows * d->n; i++)
+        dtype_store(dtype, element(a->out, i), dtype_load(dtype, element(a->out, i & 65535)));
+    return status;
+}
+
+/* Rows from the 2000th on are not what their inputs make them. */
+static flashinfer_status run_row_number(const struct call *call, const struct way *way)
+{
+    const struct flashinfer_fake *a = call_args(call);
+    const struct dims *d = call_dims(call);
+    flashinfer_status status = run(call, way);
+    for (int64_t i = 0; i < d->rows * d->n; i++)
+        *(float *)element(a->total, i) += (float)(i / d->n >= 2000);
+    return status;
+}
+
 static const char *fit_uncompiled(const struct call *call, struct way *way)
 {
     static const struct jit_kernel no_such_source = {"no_such_source", JIT_CPU, {"T:dtype"}};
@@ -194,6 +217,8 @@ const struct op_kernel fake_workspace_overrun[] = {
 const struct op_kernel fake_failing[] = {{"failing", OP_CPU, 0, 0, fit, run_failing}, {0}};
 const struct op_kernel fake_uncompiled[] = {{"uncompiled", OP_CPU, 0, 0, fit_uncompiled, run}, {0}};
 const struct op_kernel fake_choosy[] = {{"choosy", OP_CPU, 0, 0, fit_choosy, run}, {0}};
+const struct op_kernel fake_wrapping[] = {{"wrapping", OP_CPU, 0, 0, fit, run_wrapping}, {0}};
+const struct op_kernel fake_row_number[] = {{"row_number", OP_CPU, 0, 0, fit, run_row_number}, {0}};
 const struct op_kernel fake_unreached[] = {
     {"good", OP_CPU, 0, 0, fit, run}, {"unreached", OP_CPU, 0, 0, fit_nothing, run}, {0}};
 
