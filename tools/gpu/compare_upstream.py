@@ -1,0 +1,379 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Times ops against upstream FlashInfer, torch.compile and torch's copy_ on the same GPU, in turn in the same run.
+
+Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--rounds 3] [--no-pdl] [--csv FILE] [--dry] [FAMILY...]
+       families: copy norm activation rope page decode prefill; default: all
+       --dry prints our commands and needs neither a GPU nor Python packages
+
+Both sides are timed as `flashinfer bench` does it: nodes of a CUDA graph between two events, over copies of the tensors that are
+together larger than three times the L2, 15 launches, median. Both launch with programmatic dependent launch where they can;
+--no-pdl: neither does. A round times each side once; the median of the rounds counts. ratio is upstream's time over ours: above 1
+ours is faster. GB/s and TFLOP/s are ours; "of copy" is GB/s over the better of torch's copy_ and cuMemcpyDtoD of 1 GiB.
+"""
+
+import argparse
+import csv
+import gc
+import importlib
+import inspect
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+
+CACHES, MAX_COPIES, MAX_BYTES, MIN_NODES, LAUNCHES = 3, 200, 6e9, 24, 15  # those of src/harness/bench_time.c
+COLUMNS = ["op", "shape", "peer", "ours us", "upstream us", "ratio", "GB/s", "of copy", "TFLOP/s", "upstream GB/s",
+           "upstream TFLOP/s", "kernel", "error"]
+NORM_SHAPES = [(1, 4096), (128, 8192), (2048, 4096), (8192, 8192), (16384, 4096)]
+HEADS = [(16, 16, 128), (32, 8, 128), (32, 32, 64), (8, 8, 256)]
+DECODE = [(1, 1024, 32, 8, 128, 16), (1, 131072, 32, 8, 128, 16), (8, 4096, 32, 8, 128, 16), (32, 4096, 32, 8, 128, 1),
+          (32, 4096, 32, 8, 128, 16), (32, 4096, 32, 8, 128, 64), (32, 4096, 64, 8, 128, 16), (128, 1024, 32, 8, 128, 16),
+          (32, 4096, 32, 32, 128, 16), (32, 4096, 32, 8, 64, 16), (32, 4096, 16, 8, 256, 16)]
+
+
+class Case:
+    """One line of the table: our command, and `make`, which returns a function that calls the peer once on tensors of its own."""
+
+    def __init__(self, op, shape, peer, ours, make, size):
+        self.op, self.shape, self.peer, self.ours, self.make, self.size = op, shape, peer, ours, make, size
+
+
+class Upstream:
+    """What calls of the peers need: torch, flashinfer and tensors. Made only where they are called."""
+
+    def __init__(self, pdl):
+        self.torch = importlib.import_module("torch")
+        self.flashinfer = importlib.import_module("flashinfer")
+        self.bf16, self.pdl = self.torch.bfloat16, pdl
+        self.torch.manual_seed(0)
+        self.l2 = self.torch.cuda.get_device_properties(0).L2_cache_size
+        self.wrappers = {}
+
+    def call(self, function, *arguments, **named):
+        """The function with its arguments bound, and enable_pdl if it knows that."""
+        if "enable_pdl" in inspect.signature(function).parameters:
+            named["enable_pdl"] = self.pdl
+        return lambda: function(*arguments, **named)
+
+    def normal(self, *shape):
+        return self.torch.randn(*shape, device="cuda", dtype=self.bf16)
+
+    def integers(self, values):
+        return self.torch.tensor(values, device="cuda", dtype=self.torch.int32)
+
+    def workspace(self):
+        return self.torch.empty(512 << 20, dtype=self.torch.uint8, device="cuda")
+
+    def time(self, graph, nodes):
+        """Seconds of a node."""
+        samples = []
+        for i in range(-2, LAUNCHES):
+            begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            if i >= 0:
+                samples.append(begin.elapsed_time(end) * 1e-3 / nodes)
+        return statistics.median(samples)
+
+    def capture(self, case):
+        """A graph that calls the peer on copies of its tensors in turn, and its number of nodes."""
+        count = max(1, int(min(CACHES * self.l2 / case.size + 1, MAX_COPIES, MAX_BYTES / case.size)))
+        calls = [case.make(self) for _ in range(count)]
+        nodes = (MIN_NODES + count - 1) // count * count
+        stream = self.torch.cuda.Stream()
+        stream.wait_stream(self.torch.cuda.current_stream())
+        begun = time.perf_counter()
+        with self.torch.cuda.stream(stream):
+            for call in calls[:3]:
+                call()
+        self.torch.cuda.synchronize()
+        if time.perf_counter() - begun > 1:
+            say(f"  {case.peer}: first call took {time.perf_counter() - begun:.1f} s")
+        graph = self.torch.cuda.CUDAGraph()
+        with self.torch.cuda.graph(graph, stream=stream):
+            for i in range(nodes):
+                calls[i % count]()
+        self.torch.cuda.synchronize()
+        return graph, nodes, calls  # the graph reads the tensors that the calls hold
+
+    def paged(self, batch, length, heads, dim, page_size):
+        """A cache of both K and V, and on the host its indptr, page numbers in random order and last page lengths."""
+        pages = -(-length // page_size)
+        cache = self.normal(batch * pages, 2, page_size, heads, dim)
+        indptr = self.torch.arange(0, batch * pages + 1, pages, dtype=self.torch.int32)
+        last = self.torch.full((batch,), (length - 1) % page_size + 1, dtype=self.torch.int32)
+        return cache, indptr, self.torch.randperm(batch * pages).int(), last
+
+    def planned(self, key, make_wrapper, **plan):
+        """The wrapper of that shape, planned once: its copies differ in their tensors only."""
+        if key not in self.wrappers:
+            self.wrappers.clear()
+            self.wrappers[key] = make_wrapper()
+            self.wrappers[key].plan(**plan)
+        return self.wrappers[key]
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def copy_cases():
+    def make(rows, hidden):
+        def one(up):
+            x = up.normal(rows, hidden)
+            out = up.torch.empty_like(x)
+            return lambda: out.copy_(x)
+        return one
+    for rows, hidden in NORM_SHAPES:
+        yield Case("copy", f"{rows}x{hidden}", "torch copy_", None, make(rows, hidden), 4 * rows * hidden)
+
+
+def norm_cases():
+    def rmsnorm(hidden, *leading):
+        def one(up):
+            x, weight = up.normal(*leading, hidden), up.normal(hidden)
+            return up.call(up.flashinfer.rmsnorm, x, weight, out=up.torch.empty_like(x))
+        return one
+
+    def fused(rows, hidden):
+        def one(up):
+            x, residual, weight = up.normal(rows, hidden), up.normal(rows, hidden), up.normal(hidden)
+            return up.call(up.flashinfer.fused_add_rmsnorm, x, residual, weight)
+        return one
+
+    def compiled(rows, hidden):
+        def one(up):
+            if ("rms_norm", hidden) not in up.wrappers:
+                functional = up.torch.nn.functional
+                up.wrappers["rms_norm", hidden] = up.torch.compile(
+                    lambda x, weight: functional.rms_norm(x, (hidden,), weight), dynamic=False)
+            x, weight = up.normal(rows, hidden), up.normal(hidden)
+            return lambda: up.wrappers["rms_norm", hidden](x, weight)
+        return one
+
+    for rows, hidden in NORM_SHAPES:
+        ours, size, shape = [f"rows={rows}", f"hidden={hidden}", "dtype=bf16"], rows * hidden, f"{rows}x{hidden}"
+        yield Case("rmsnorm", shape, "flashinfer", ["rmsnorm", *ours], rmsnorm(hidden, rows), 4 * size)
+        yield Case("rmsnorm", shape, "torch.compile", ["rmsnorm", *ours], compiled(rows, hidden), 4 * size)
+        yield Case("fused_add_rmsnorm", shape, "flashinfer", ["fused_add_rmsnorm", *ours, "residual:dtype=bf16"],
+                   fused(rows, hidden), 4 * size)
+    yield Case("rmsnorm", "8192x32x128", "flashinfer", ["rmsnorm", f"rows={8192 * 32}", "hidden=128", "dtype=bf16"],
+               rmsnorm(128, 8192, 32), 4 * 8192 * 32 * 128)
+
+
+def activation_cases():
+    def make(rows, hidden):
+        def one(up):
+            x = up.normal(rows, 2 * hidden)
+            return up.call(up.flashinfer.silu_and_mul, x, out=up.torch.empty(rows, hidden, device="cuda", dtype=up.bf16))
+        return one
+    for rows, hidden in [(1, 14336), (4096, 14336), (16384, 4096)]:
+        yield Case("silu_and_mul", f"{rows}x{hidden}", "flashinfer",
+                   ["silu_and_mul", f"rows={rows}", f"intermediate={hidden}", "dtype=bf16"], make(rows, hidden), 6 * rows * hidden)
+
+
+def rope_cases():
+    def make(tokens):
+        def one(up):
+            q, k = up.normal(tokens, 32, 128), up.normal(tokens, 8, 128)
+            return up.call(up.flashinfer.apply_rope_pos_ids_inplace, q, k, up.integers(range(tokens)))
+        return one
+    for tokens in (1, 4096, 16384):
+        yield Case("apply_rope_pos_ids_inplace", f"{tokens} tokens 32/8x128", "flashinfer",
+                   ["apply_rope_pos_ids_inplace", f"nnz={tokens}", "num_qo_heads=32", "num_kv_heads=8", "head_dim=128",
+                    "rope_theta=10000", "dtype=bf16", "pos_ids:dtype=i32"], make(tokens), 2 * tokens * 40 * 128)
+
+
+def page_cases():
+    def make(tokens, page_size):
+        def one(up):
+            pages = -(-tokens // page_size)
+            k, v = up.normal(tokens, 8, 128), up.normal(tokens, 8, 128)
+            cache = up.torch.zeros(pages, 2, page_size, 8, 128, device="cuda", dtype=up.bf16)
+            numbers = up.torch.randperm(pages, device="cuda").int()
+            last = up.integers([(tokens - 1) % page_size + 1])
+            return up.call(up.flashinfer.append_paged_kv_cache, k, v, up.integers([0] * tokens), up.integers(range(tokens)), cache,
+                           numbers, up.integers([0, pages]), last)
+        return one
+    for tokens in (128, 16384):
+        pages = tokens // 16
+        yield Case("append_paged_kv_cache", f"{tokens} tokens 8x128 page 16", "flashinfer",
+                   ["append_paged_kv_cache", f"pages={pages}", "page_size=16", "num_kv_heads=8", "head_dim=128", f"nnz={tokens}",
+                    f"num_indices={pages}", "batch=1", "dtype=bf16"], make(tokens, 16), 8 * tokens * 8 * 128)
+
+
+def attention_values(batch, length, qo_heads, kv_heads, page_size):
+    pages = batch * (-(-length // page_size))
+    return [f"batch={batch}", f"max_batch_size={batch}", f"num_qo_heads={qo_heads}", f"num_kv_heads={kv_heads}",
+            f"page_size={page_size}", f"num_pages={pages}", f"num_indices={pages}", "q_data_type=bf16"]
+
+
+def decode_cases():
+    def make(tensor_cores, kv_type, batch, length, qo_heads, kv_heads, dim, page_size):
+        def one(up):
+            cache, indptr, numbers, last = up.paged(batch, length, kv_heads, dim, page_size)
+            cache = cache.to(getattr(up.torch, kv_type))
+            wrapper = up.planned(
+                ("decode", tensor_cores, kv_type, batch, length, qo_heads, kv_heads, dim, page_size),
+                lambda: up.flashinfer.BatchDecodeWithPagedKVCacheWrapper(up.workspace(), "NHD", use_tensor_cores=tensor_cores),
+                indptr=indptr, indices=numbers, last_page_len=last, num_qo_heads=qo_heads, num_kv_heads=kv_heads, head_dim=dim,
+                page_size=page_size, q_data_type=up.bf16, kv_data_type=getattr(up.torch, kv_type))
+            q = up.normal(batch, qo_heads, dim)
+            return up.call(wrapper.run, q, cache, out=up.torch.empty_like(q))
+        return one
+
+    def case(tensor_cores, kv_type, ours_type, *shape):
+        batch, length, qo_heads, kv_heads, dim, page_size = shape
+        text = f"batch {batch} kv {length} {qo_heads}/{kv_heads}x{dim} page {page_size} {ours_type}"
+        ours = ["batch_decode", *attention_values(batch, length, qo_heads, kv_heads, page_size), f"head_dim={dim}",
+                f"kv_data_type={ours_type}"]
+        size = 2 * batch * length * kv_heads * dim * (2 if ours_type == "bf16" else 1) + 4 * batch * qo_heads * dim
+        return Case("batch_decode", text, f"flashinfer, {'tensor' if tensor_cores else 'CUDA'} cores", ours,
+                    make(tensor_cores, kv_type, *shape), size)
+
+    for tensor_cores in (False, True):
+        for shape in DECODE:
+            yield case(tensor_cores, "bfloat16", "bf16", *shape)
+    yield case(True, "float8_e4m3fn", "e4m3", 32, 4096, 32, 8, 128, 16)
+
+
+def prefill_cases():
+    def make(batch, length, qo_heads, kv_heads, dim, causal):
+        def one(up):
+            cache, indptr, numbers, last = up.paged(batch, length, kv_heads, dim, 16)
+            wrapper = up.planned(
+                ("prefill", batch, length, qo_heads, kv_heads, dim, causal),
+                lambda: up.flashinfer.BatchPrefillWithPagedKVCacheWrapper(up.workspace(), "NHD", backend="fa3"),
+                qo_indptr=up.torch.arange(0, batch * length + 1, length, dtype=up.torch.int32), paged_kv_indptr=indptr,
+                paged_kv_indices=numbers, paged_kv_last_page_len=last, num_qo_heads=qo_heads, num_kv_heads=kv_heads,
+                head_dim_qk=dim, page_size=16, causal=causal, q_data_type=up.bf16, kv_data_type=up.bf16)
+            q = up.normal(batch * length, qo_heads, dim)
+            return up.call(wrapper.run, q, cache, out=up.torch.empty_like(q))
+        return one
+
+    for qo_heads, kv_heads, dim in HEADS:
+        for batch, length in [(8, 2048), (2, 8192), (1, 16384)]:
+            for causal in (True, False):
+                tokens = batch * length
+                ours = ["batch_prefill", *attention_values(batch, length, qo_heads, kv_heads, 16), f"total_q={tokens}",
+                        f"max_total_qo={tokens}", f"head_dim_qk={dim}", f"causal={int(causal)}"]
+                yield Case("batch_prefill", f"{batch}x{length} {qo_heads}/{kv_heads}x{dim} {'causal' if causal else 'full'}",
+                           "flashinfer, fa3 paged", ours, make(batch, length, qo_heads, kv_heads, dim, causal),
+                           4 * tokens * (qo_heads + kv_heads) * dim)
+
+
+FAMILIES = {"copy": copy_cases, "norm": norm_cases, "activation": activation_cases, "rope": rope_cases, "page": page_cases,
+            "decode": decode_cases, "prefill": prefill_cases}
+
+
+def our_command(arguments, case, kernel=None):
+    options = ([] if arguments.no_pdl else ["--pdl"]) + (["--kernel", kernel] if kernel else [])
+    return [arguments.flashinfer, "bench", "--json", "--device", "cuda", "--require", "cuda", "--no-refcheck", *options, *case.ours]
+
+
+def ours(arguments, case, kernel):
+    """What our command says of that kernel, or, if it is None, of the one that a call takes: the first that serves the shape."""
+    done = subprocess.run(our_command(arguments, case, kernel), capture_output=True, text=True, timeout=300)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not rows or not rows[0]["us"]:
+        raise RuntimeError(rows[0]["wrong"] if rows else done.stderr.strip() or "no kernel serves it")
+    return rows[0]
+
+
+def compare(arguments, up, case, copy_rate):
+    """The row of the table. One side may fail: the other's figure stands, and what failed is named."""
+    row = {"op": case.op, "shape": case.shape, "peer": case.peer}
+    errors, times, results, captured = [], [], [], None
+    try:
+        captured = up.capture(case)
+    except Exception as error:  # whatever upstream raises, the next case may work
+        errors.append(f"upstream: {type(error).__name__}: {error}")
+    for _ in range(arguments.rounds):
+        if captured:
+            times.append(up.time(*captured[:2]) * 1e6)
+        if case.ours and not any(e.startswith("ours") for e in errors):
+            try:
+                results.append(ours(arguments, case, results[0]["kernel"] if results else None))
+            except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+                errors.append(f"ours: {error}")
+    theirs = statistics.median(times) if times else None
+    size, operations = (results[0]["bytes"], results[0]["operations"]) if results else (case.size, 0)
+    if theirs:
+        row |= {"upstream us": theirs, "upstream GB/s": size / theirs * 1e-3, "upstream TFLOP/s": operations / theirs * 1e-6}
+    if results:
+        mine = statistics.median(r["us"] for r in results)
+        best = max(copy_rate, max(r["copy_GB/s"] or 0 for r in results))
+        row |= {"ours us": mine, "GB/s": size / mine * 1e-3, "of copy": size / mine * 1e-3 / best, "kernel": results[0]["kernel"],
+                "TFLOP/s": operations / mine * 1e-6}
+        if theirs:
+            row["ratio"] = theirs / mine
+    row["error"] = "; ".join(" ".join(e.split())[-300:] for e in errors)
+    return row
+
+
+def copy_rate_of(up):
+    """GB/s, read and written, of torch's copy_ of 1 GiB."""
+    x = up.torch.empty(1 << 30, dtype=up.torch.int8, device="cuda")
+    case = Case("copy", "1 GiB", "torch copy_", None, lambda up: lambda: out.copy_(x), 1 << 31)
+    out = up.torch.empty_like(x)
+    captured = up.capture(case)
+    return (1 << 31) / up.time(*captured[:2]) * 1e-9
+
+
+def run(arguments, writer, file):
+    failed = 0
+    up = Upstream(not arguments.no_pdl)
+    copy_rate = copy_rate_of(up)
+    say(f"torch copy_ of 1 GiB: {copy_rate:.0f} GB/s")
+    for family in arguments.family:
+        begun = time.perf_counter()
+        for case in FAMILIES[family]():
+            try:
+                row = compare(arguments, up, case, copy_rate)
+            except Exception as error:  # the GPU may have failed; what is measured so far is in the file
+                row = {"op": case.op, "shape": case.shape, "peer": case.peer, "error": f"{type(error).__name__}: {error}"}
+            failed += bool(row["error"])
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+            file.flush()
+            say(" ".join([f"{case.op} {case.shape} ({case.peer}):"] +
+                         [f"{k} {row[k]:.4g}" for k in ("ours us", "upstream us", "ratio", "of copy") if k in row] + [row["error"]]))
+            gc.collect()
+            up.torch.cuda.empty_cache()
+        say(f"{family}: {time.perf_counter() - begun:.0f} s")
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description="ours against upstream FlashInfer and torch on this GPU")
+    parser.add_argument("family", nargs="*", help="of " + " ".join(FAMILIES) + "; default: all")
+    parser.add_argument("--flashinfer", default="build/flashinfer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-pdl", action="store_true")
+    parser.add_argument("--csv", help="default: standard output")
+    parser.add_argument("--dry", action="store_true")
+    arguments = parser.parse_args()
+    arguments.family = arguments.family or list(FAMILIES)
+    unknown = [f for f in arguments.family if f not in FAMILIES]
+    if unknown or arguments.rounds < 1:
+        parser.error(f"there is no family {unknown[0]}" if unknown else "--rounds: at least 1")
+    if arguments.dry:
+        for family in arguments.family:
+            for case in FAMILIES[family]():
+                print(shlex.join(our_command(arguments, case)) if case.ours else f"# {case.op} {case.shape} ({case.peer})")
+        return 0
+    with open(arguments.csv or os.dup(1), "w", encoding="utf-8") as file:
+        print("# " + shlex.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]), file=file)
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        failed = run(arguments, writer, file)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
