@@ -45,23 +45,20 @@ DEVICE float lanes_max(float x, int lanes)
  * threads share them. scratch: 32 N floats that nobody uses before. */
 template <int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, float *scratch)
 {
-    int used = pieces <= blockDim.x ? 1 : N;
-    if (used == 1) {
-        x[0] = warp_sum(x[0]);
-    } else {
 #pragma unroll
-        for (int step = 16; step > 0; step /= 2) {
+    for (int step = 16; step > 0; step /= 2) {
 #pragma unroll
-            for (int i = 0; i < N; i++)
-                x[i] += __shfl_xor_sync(0xffffffffu, x[i], step);
-        }
+        for (int i = 0; i < N; i++)
+            x[i] += __shfl_xor_sync(0xffffffffu, x[i], step);
     }
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        if (i < used && threadIdx.x % 32 == 0)
+        if (threadIdx.x % 32 == 0)
             scratch[(i * blockDim.x + threadIdx.x) / 32] = x[i];
     }
     __syncthreads();
+    if (N == 1)
+        return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? scratch[threadIdx.x % 32] : 0.0f);
     float sum = 0.0f;
     for (int i = threadIdx.x % 32; i < (pieces + 31) / 32; i += 32)
         sum += scratch[i];

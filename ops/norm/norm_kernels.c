@@ -170,6 +170,8 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
     int64_t per_thread = ceil_div(c.pieces, WARP), lanes = 1;
     if (per_thread > c.per_thread)
         return "hidden is more than a warp holds in registers";
+    if (!call->exec.kernel && per_thread > 1 && pieces_per_thread(call, c.rows * per_thread * WARP, c.per_thread) == 1)
+        return "rows are so few that blocks answer sooner";
     while (lanes < WARP && lanes < c.pieces)
         lanes *= 2;
     int32_t *constant = fill_piece_spec(t, &c, way, &short_sm80);

@@ -1,25 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A norm of rows that a block holds in registers, so that each is read once: block x has row x. A thread holds up to PER_THREAD
  * pieces of VEC elements; piece i starts at element (i * blockDim.x + threadIdx.x) * VEC. Many threads with one piece each answer
- * soonest, few with PER_THREAD pieces keep most bytes in flight; the bits are the same.
+ * soonest and have code of their own (but for e2m1, whose code is long); few with PER_THREAD pieces keep most bytes in flight. The
+ * bits are the same.
  *
  *   PER_THREAD 1, 2, 4; blockDim.x * VEC * PER_THREAD >= hidden
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
 #include "norm.cuh"
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __grid_constant__ struct norm_args a)
+/* With N pieces a thread. */
+template <int N> DEVICE void norm_block(const struct norm_args &a, float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
 {
-    __shared__ float scratch[1 + LAYERNORM][32 * PER_THREAD];
     struct norm_row row = norm_row(a, blockIdx.x);
-    struct piece p[PER_THREAD];
-    struct weights w[PER_THREAD];
-    float x[VEC], sum[PER_THREAD], mean = 0.0f;
+    struct piece p[N];
+    struct weights w[N];
+    float x[VEC], sum[N], mean = 0.0f;
     int hidden = (int)a.hidden, pieces = hidden / VEC, first = threadIdx.x * VEC, step = blockDim.x * VEC;
 
     pdl_launch();
 #pragma unroll
-    for (int i = 0; WEIGHTS_FIRST && i < PER_THREAD; i++) {
+    for (int i = 0; WEIGHTS_FIRST && i < N; i++) {
         if (first + i * step < hidden)
             load_weights(w[i], a, first + i * step);
     }
@@ -30,12 +31,12 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __g
         return;
 #endif
 #pragma unroll
-    for (int i = 0; i < PER_THREAD; i++) {
+    for (int i = 0; i < N; i++) {
         if (first + i * step < hidden)
             load_piece(p[i], row, first + i * step);
     }
 #pragma unroll
-    for (int i = 0; i < PER_THREAD; i++) {
+    for (int i = 0; i < N; i++) {
         sum[i] = 0.0f;
         if (first + i * step < hidden) {
             widen_piece(x, p[i]);
@@ -46,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __g
 #if LAYERNORM
     mean = pieces_sum_first(sum, pieces, scratch[1]) * a.inverse_hidden;
 #pragma unroll
-    for (int i = 0; i < PER_THREAD; i++) {
+    for (int i = 0; i < N; i++) {
         sum[i] = 0.0f;
         if (first + i * step < hidden) {
             widen_piece(x, p[i]);
@@ -58,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __g
     float deviation = rsqrtf(pieces_sum_first(sum, pieces, scratch[0]) * a.inverse_hidden + a.eps);
     float multiplier = output_multiplier(a);
 #pragma unroll
-    for (int i = 0; i < PER_THREAD; i++) {
+    for (int i = 0; i < N; i++) {
         if (first + i * step < hidden) {
             if (!WEIGHTS_FIRST)
                 load_weights(w[i], a, first + i * step);
@@ -66,4 +67,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __g
             finish_piece(x, a, row, first + i * step, w[i], mean, deviation, multiplier);
         }
     }
+}
+
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __grid_constant__ struct norm_args a)
+{
+    __shared__ float scratch[1 + LAYERNORM][32 * PER_THREAD];
+    if (PER_THREAD == 1 || (!BLOCK_SIZE && a.hidden <= (int64_t)blockDim.x * VEC))
+        norm_block<1>(a, scratch);
+    else
+        norm_block<PER_THREAD>(a, scratch);
 }
