@@ -2,6 +2,7 @@
 /* Folders, compilers and what they leave, for the torture tests. */
 #include "tests/torture/torture.h"
 
+#include <signal.h>
 #include <dirent.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -120,6 +121,7 @@ pid_t torture_start(void (*run)(void))
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* what a child leaves running becomes a child of this process */
     pid_t child = fork();
     if (child == 0) {
+        signal(SIGHUP, SIG_DFL); /* which nohup ignores */
         torture_folders();
         run();
         fflush(NULL);
