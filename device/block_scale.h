@@ -9,17 +9,15 @@
 /* Values as FLASHINFER_SCALES_*. */
 enum { SCALES_128X4 = 0, SCALES_8X4 = 1, SCALES_LINEAR = 2 };
 
-ANYWHERE int64_t block_scale_padded(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 /* Rows and blocks with the padding that the layout stores. */
 ANYWHERE int64_t block_scale_rows(int layout, int64_t rows)
 {
-    return layout == SCALES_LINEAR ? rows : block_scale_padded(rows, layout == SCALES_128X4 ? 128 : 8);
+    return layout == SCALES_LINEAR ? rows : layout == SCALES_128X4 ? (rows + 127) & ~127 : (rows + 7) & ~7;
 }
 
 ANYWHERE int64_t block_scale_blocks(int layout, int64_t blocks)
 {
-    return layout == SCALES_LINEAR ? blocks : block_scale_padded(blocks, 4);
+    return layout == SCALES_LINEAR ? blocks : (blocks + 3) & ~3;
 }
 
 ANYWHERE int64_t block_scale_bytes(int layout, int64_t rows, int64_t blocks)
@@ -28,15 +26,23 @@ ANYWHERE int64_t block_scale_bytes(int layout, int64_t rows, int64_t blocks)
 }
 
 /* Where the scale of a row and block lies, in a matrix of `blocks` blocks a row. The swizzled layouts are tiles of 128 (8) rows by
- * 4 blocks, row after row of tiles; in a tile of 128 rows, rows 32 apart are neighbours. */
-ANYWHERE int64_t block_scale_offset(int layout, int64_t row, int64_t block, int64_t blocks)
+ * 4 blocks, row after row of tiles; in a tile of 128 rows, rows 32 apart are neighbours. In all layouts four blocks are neighbours:
+ * a row has a first byte, and each further four blocks are a step on. */
+ANYWHERE int64_t block_scale_row(int layout, uint64_t row, uint64_t blocks)
 {
-    int64_t tiles = (blocks + 3) / 4, in_tile = block % 4;
+    uint64_t tiles = (blocks + 3) / 4;
     if (layout == SCALES_LINEAR)
-        return row * blocks + block;
+        return (int64_t)(row * blocks);
     if (layout == SCALES_8X4)
-        return (row / 8 * tiles + block / 4) * 32 + row % 8 * 4 + in_tile;
-    return (row / 128 * tiles + block / 4) * 512 + row % 32 * 16 + row % 128 / 32 * 4 + in_tile;
+        return (int64_t)(row / 8 * tiles * 32 + row % 8 * 4);
+    return (int64_t)(row / 128 * tiles * 512 + row % 32 * 16 + row % 128 / 32 * 4);
+}
+
+ANYWHERE uint32_t block_scale_step(int layout) { return layout == SCALES_LINEAR ? 4 : layout == SCALES_8X4 ? 32 : 512; }
+
+ANYWHERE int64_t block_scale_offset(int layout, uint64_t row, uint64_t block, uint64_t blocks)
+{
+    return block_scale_row(layout, row, blocks) + (int64_t)(block / 4 * block_scale_step(layout) + block % 4);
 }
 
 /* A scale byte, and what the elements are multiplied with before they are rounded. */
@@ -47,7 +53,11 @@ struct block_scale {
 
 ANYWHERE float e4m3_scale_value(uint32_t code) /* not for negative codes and NaN */
 {
+#ifdef __CUDACC_RTC__
+    return __fmul_rn(bits_float(code << 20), bits_float(247u << 23)); /* 2^120; never are subnormals flushed */
+#else
     return code < 8 ? (float)code * 0.001953125f : bits_float((code + (120 << 3)) << 20);
+#endif
 }
 
 ANYWHERE float e8m0_scale_value(uint32_t code) /* 2^(code - 127); not for 255, NaN */
@@ -60,6 +70,22 @@ ANYWHERE float e8m0_scale_value(uint32_t code) /* 2^(code - 127); not for 255, N
 ANYWHERE struct block_scale block_scale_e4m3(float amax, float global_scale)
 {
     struct block_scale s;
+#ifdef __CUDACC_RTC__
+    /* A quotient from the rounded reciprocal, corrected by its remainder, is the rounded one: tried for all mantissas. */
+    if (float_bits(amax) - (27u << 23) < 228u << 23 && float_bits(global_scale) - (67u << 23) < 120u << 23) {
+        const float sixth = 1.0f / 6.0f;
+        float quotient = __fmul_rn(amax, sixth);
+        quotient = __fmaf_rn(__fmaf_rn(-6.0f, quotient, amax), sixth, quotient);
+        s.code = e4m3_bits(__fmul_rn(global_scale, quotient));
+        float value = e4m3_scale_value(s.code), reciprocal;
+        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(value));
+        reciprocal = __fmaf_rn(reciprocal, __fmaf_rn(-value, reciprocal, 1.0f), reciprocal);
+        quotient = __fmul_rn(global_scale, reciprocal);
+        quotient = __fmaf_rn(__fmaf_rn(-value, quotient, global_scale), reciprocal, quotient);
+        s.multiplier = s.code ? quotient : 0.0f;
+        return s;
+    }
+#endif
     s.code = e4m3_bits(product(global_scale, amax / 6.0f));
     s.multiplier = s.code ? global_scale / e4m3_scale_value(s.code) : 0.0f;
     return s;

@@ -11,25 +11,35 @@ struct e2m1x2 { uint8_t bits; };
 template <class Element> DEVICE constexpr int elements_of(Element) { return 1; }
 DEVICE constexpr int elements_of(e2m1x2) { return 2; }
 
-/* The code of y * multiplier, a float32 product, rounded to nearest, ties to even; 6 beyond it and for NaN. Codes are a concave
- * function of values, min(2 x, x + 2, x / 2 + 4), rounded, which needs no integers: they run at half the rate. */
-DEVICE uint32_t e2m1_code(float y, float multiplier)
+/* The magnitude of x rounded to nearest, ties to even, to the values of e2m1 and, beyond 6, to two digits. The unit in the last
+ * place of 2^22 times the larger of |x| and 1.5 is the distance of those values; taking x off rounds to it. From 2^106 on, and for
+ * infinity, it is negative infinity or NaN. */
+DEVICE float e2m1_magnitude(float x)
 {
-    const float unit = 8388608.0f; /* 2^23: the float whose unit is one */
-    float sign = __fmul_rn(y, multiplier), x = __fmul_rn(fabsf(y), multiplier);
-    float code = fminf(fminf(__fmaf_rn(x, 2.0f, unit), unit + 7.0f),
-                       fminf(__fadd_rn(x, unit + 2.0f), __fmaf_rn(x, 0.5f, unit + 4.0f)));
-    return (__float_as_uint(code) & 7) | (__float_as_uint(sign) >> 28 & ~7u);
+    const float unit = 4194304.0f;
+    float size = fmaxf(fabsf(x), 1.5f);
+    return __fmaf_rn(size, unit, -__fmaf_rn(size, unit, -fabsf(x)));
 }
 
-/* The codes of N values, at most 8, element i in bits 4 i to 4 i + 3. */
-template <int N> DEVICE uint32_t e2m1_pack(const float (&y)[N], float multiplier)
+/* The codes of y * multiplier, float32 products, rounded to nearest, ties to even; 6 beyond it and for NaN. Element i comes in bits
+ * 4 i to 4 i + 3. Divided by 2^14, the magnitudes are f16 numbers whose first digits are the codes. */
+DEVICE uint32_t e2m1_pack(const float (&y)[8], float multiplier)
 {
-    uint32_t codes = 0;
+    float x[8];
+    uint32_t codes[4];
 #pragma unroll
-    for (int i = N - 1; i >= 0; i--)
-        codes = codes << 4 | e2m1_code(y[i], multiplier);
-    return codes;
+    for (int i = 0; i < 8; i++)
+        x[i] = __fmul_rn(y[i], multiplier);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t pair = pack2(f16(), e2m1_magnitude(x[i]), e2m1_magnitude(x[i + 4]));
+        codes[i] = mul2(f16(), min2(f16(), abs2(f16(), pair), 0x46004600u), 0x04000400u); /* 6, 2^-14 */
+    }
+    uint32_t even = byte_permute(byte_permute(__float_as_uint(x[0]), __float_as_uint(x[2]), 0x73),
+                                 byte_permute(__float_as_uint(x[4]), __float_as_uint(x[6]), 0x73), 0xdc98); /* their signs spread */
+    uint32_t odd = byte_permute(byte_permute(__float_as_uint(x[1]), __float_as_uint(x[3]), 0x73),
+                                byte_permute(__float_as_uint(x[5]), __float_as_uint(x[7]), 0x73), 0x5410);
+    return ((codes[0] + codes[1] * 16) >> 9) + ((codes[2] + codes[3] * 16) >> 1) | (even & 0x08080808u) | (odd & 0x80808080u);
 }
 
 /* The value of the low four bits. */

@@ -109,4 +109,55 @@ DEVICE float2 unpack2(e4m3, uint32_t x)
 
 DEVICE float2 unpack2(e5m2, uint32_t x) { return unpack2(f16(), (x & 0xff) << 8 | (x & 0xff00) << 16); }
 
+/* Two at a time. max2 and min2 leave a NaN out, if the other is none. */
+DEVICE uint32_t abs2(f16, uint32_t x)
+{
+    uint32_t y;
+    asm("abs.f16x2 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
+DEVICE uint32_t abs2(bf16, uint32_t x)
+{
+    uint32_t y;
+    asm("abs.bf16x2 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
+DEVICE uint32_t max2(f16, uint32_t a, uint32_t b)
+{
+    uint32_t y;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+    return y;
+}
+
+DEVICE uint32_t max2(bf16, uint32_t a, uint32_t b)
+{
+    uint32_t y;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+    return y;
+}
+
+DEVICE uint32_t min2(f16, uint32_t a, uint32_t b)
+{
+    uint32_t y;
+    asm("min.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+    return y;
+}
+
+DEVICE uint32_t mul2(f16, uint32_t a, uint32_t b)
+{
+    uint32_t y;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+    return y;
+}
+
+/* Byte i is the one of `low` (0 to 3) or `high` (4 to 7) that digit i of `which` names; from 8 on, its sign eight times. */
+DEVICE uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t which)
+{
+    uint32_t y;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(low), "r"(high), "r"(which));
+    return y;
+}
+
 #endif

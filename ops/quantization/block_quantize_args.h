@@ -20,6 +20,7 @@ struct block_quantize_args {
     int64_t groups, rows, columns;
     int64_t out_columns; /* at least columns: what is added is taken for 0 */
     int64_t blocks;      /* out_columns / BLOCK */
+    int64_t scale_rows, scale_blocks; /* rows and blocks, with the padding that is written */
     int64_t out_stride[2], input_stride[2]; /* between groups and rows; out's in bytes, input's in elements */
     int64_t scale_stride[2]; /* bytes: between groups; f32: between rows and blocks, in elements */
     int64_t global_stride[2]; /* between groups and rows; 0: the same */

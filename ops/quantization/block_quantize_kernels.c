@@ -11,7 +11,7 @@ enum {
 };
 
 static const struct jit_kernel sm80 = {
-    "block_quantize_sm80", JIT_CUDA, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "ALIGNED"}};
+    "block_quantize_sm80", JIT_CUDA, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "ALIGNED", "RUNS"}};
 static const struct jit_kernel cpu = {
     "block_quantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "CHUNK"}};
 
@@ -66,6 +66,8 @@ static bool fill_args(const struct block_quantize_view *t, struct block_quantize
     a->blocks = a->out_columns / t->block;
     if (!walk(t, t->input, &a->rows, a->input_stride) || !walk(t, t->out, &a->rows, a->out_stride))
         return false;
+    a->scale_rows = block_scale_rows(t->layout, a->rows);
+    a->scale_blocks = block_scale_blocks(t->layout, a->blocks);
     if (t->scale_kind == SCALE_E4M3 || t->scale_kind == SCALE_E8M0) {
         a->scale_stride[0] = block_scale_bytes(t->layout, a->rows, a->blocks);
         return true;
@@ -90,16 +92,24 @@ static const char strides[] = "the leading axes of a tensor cannot be walked wit
 /* Columns that threads go over, in runs of 16, and threads for them in a block. */
 static int64_t runs_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    return block_scale_blocks(t->layout, a->blocks) * t->block / RUN;
+    return a->scale_blocks * t->block / RUN;
 }
 
-/* Threads along a row; a block is whole warps of them, for lanes that shuffle must all be there. */
+/* How many of them a thread does; twice the registers of f32 would be too many. */
+static int runs_of_thread(const struct block_quantize_view *t)
+{
+    return tensor_dtype(t->input) == DTYPE_F32 ? 1 : 2;
+}
+
+/* Threads along a row; a block is whole warps of them, for lanes that shuffle must all be there, and those of a block of scales
+ * side by side. */
 static int64_t threads_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    int64_t runs = runs_of(t, a), chunks = ceil_div(runs, THREADS), threads = ceil_div(runs, chunks ? chunks : 1), whole = 1;
+    int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t)), chunks = ceil_div(each, THREADS), threads = ceil_div(each, chunks ? chunks : 1);
+    int64_t whole = t->block / RUN;
     while (whole < 32 && whole < threads)
         whole *= 2;
-    return ceil_div(threads, whole) * whole;
+    return ceil_div(threads ? threads : 1, whole) * whole;
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
@@ -108,10 +118,11 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     struct block_quantize_args a;
     if (!fill_args(t, &a))
         return strides;
-    if (block_scale_rows(t->layout, a.rows) > INT32_MAX || ceil_div(runs_of(t, &a), RUN) > MAX_GRID_YZ || a.groups > MAX_GRID_YZ)
+    if (a.scale_rows > INT32_MAX || ceil_div(runs_of(t, &a), RUN) > MAX_GRID_YZ || a.groups > MAX_GRID_YZ)
         return "there are more groups, rows or columns than a grid has blocks for";
     int32_t *constant = way_spec(way, &sm80);
     set_constants(t, constant);
+    constant[7] = runs_of_thread(t);
     constant[6] = a.columns % RUN == 0 && tensor_is_aligned(t->input, 16) && tensor_is_aligned(t->out, RUN / code_elements(t));
     return NULL;
 }
@@ -134,16 +145,15 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct block_quantize_args a;
     fill_args(t, &a);
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
-    int64_t rows = block_scale_rows(t->layout, a.rows);
     if (way->spec[0].kernel->target == JIT_CUDA) {
         int64_t threads = threads_of(t, &a);
         launch.block[0] = (uint32_t)threads;
         launch.block[1] = (uint32_t)(THREADS / threads);
-        launch.grid[0] = (uint32_t)ceil_div(rows, launch.block[1]);
-        launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads);
+        launch.grid[0] = (uint32_t)ceil_div(a.scale_rows, launch.block[1]);
+        launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads * runs_of_thread(t));
         launch.grid[2] = (uint32_t)a.groups;
     } else {
-        int64_t width = block_scale_blocks(t->layout, a.blocks) * t->block, chunks = ceil_div(width, CPU_CHUNK);
+        int64_t width = a.scale_blocks * t->block, chunks = ceil_div(width, CPU_CHUNK);
         int64_t parts = ceil_div(a.groups * a.rows * width, CPU_ELEMENTS_PER_PART), most = a.groups * a.rows * chunks;
         launch.grid[0] = (uint32_t)(parts < most ? parts : most);
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks of a row are rounded to CODE under a scale each.
  *
- * A thread has 16 columns of a row, BLOCK / 16 neighbouring lanes have a block. Block (x, y, z) has rows x * blockDim.y on of group
- * z, and the y-th run of blockDim.x * 16 columns, padding included. Columns past the last are 0, and so is their scale.
+ * A thread has RUNS runs of 16 columns of a row, blockDim.x runs apart; BLOCK / 16 neighbouring lanes have a block. Block (x, y, z)
+ * has rows x * blockDim.y on of group z, and the y-th stretch of RUNS * blockDim.x runs, padding included. Columns past the last
+ * are 0, and so is their scale.
  *
  *   T       f16, bf16, f32, e4m3
  *   CODE    e2m1x2, e4m3, i8
@@ -10,6 +11,7 @@
  *   BLOCK   16, 32, 64, 128, 256, 512
  *   LARGEST value of CODE
  *   GATED   1: a column is silu(gate) * up, rounded to T
+ *   RUNS    1, 2
  *   ALIGNED 1: 16-byte accesses, columns a multiple of 16; 0: element by element */
 #include "pdl.cuh"
 #include "vec.cuh"
@@ -20,41 +22,55 @@
 
 enum { RUN = 16, VEC = ALIGNED ? 16 / sizeof(T) : 1, CODE_ELEMENTS = elements_of(CODE()) };
 
-DEVICE void load_run(float (&x)[RUN], const T *from, int64_t columns)
+/* Of out and scales, and how much of them is there. */
+struct row {
+    CODE *out;
+    void *scales;
+    uint32_t out_columns, blocks;
+    float global_scale;
+};
+
+DEVICE vec<T, RUN> load_run(const T *from, int columns)
 {
+    vec_elements<T, RUN> run = {};
+#if ALIGNED
+    if (columns > 0)
+        run.all = load_vec_by<RUN, VEC>(from);
+#else
 #pragma unroll
-    for (int i = 0; i < RUN / VEC; i++) {
-        float part[VEC] = {};
-        if (i * VEC < columns)
-            load(part, from + i * VEC);
-#pragma unroll
-        for (int j = 0; j < VEC; j++)
-            x[i * VEC + j] = part[j];
-    }
+    for (int i = 0; i < RUN; i++)
+        if (i < columns)
+            run.at[i] = from[i];
+#endif
+    return run.all;
 }
 
 /* T(silu(x) * up) */
-DEVICE void gate_run(float (&x)[RUN], const float (&up)[RUN])
+DEVICE vec<T, RUN> gate_run(vec<T, RUN> gate, vec<T, RUN> up)
 {
+    float x[RUN], factor[RUN];
+    vec<T, RUN> y;
+    widen(x, gate);
+    widen(factor, up);
 #pragma unroll
-    for (int i = 0; i < RUN; i++) {
-        T rounded;
-        from_float(&rounded, silu(x[i]) * up[i]);
-        x[i] = to_float(rounded);
-    }
+    for (int i = 0; i < RUN; i++)
+        x[i] = silu(x[i]) * factor[i];
+    narrow(y, x);
+    return y;
 }
 
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
-template <class Element> DEVICE void scale_input(Element, float (&)[RUN], float) {}
-DEVICE void scale_input(e4m3, float (&x)[RUN], float global_scale)
+template <class Element> DEVICE vec<Element, RUN> scale_input(vec<Element, RUN> run, float) { return run; }
+DEVICE vec<f16, RUN> scale_input(vec<e4m3, RUN> run, float global_scale)
 {
-    float factor = 6.0f / global_scale;
+    float x[RUN], factor = 6.0f / global_scale;
+    vec<f16, RUN> y;
+    widen(x, run);
 #pragma unroll
-    for (int i = 0; i < RUN; i++) {
-        f16 half;
-        from_float(&half, __fmul_rn(x[i], factor));
-        x[i] = to_float(half);
-    }
+    for (int i = 0; i < RUN; i++)
+        x[i] = __fmul_rn(x[i], factor);
+    narrow(y, x);
+    return y;
 }
 
 template <class Code> DEVICE void store_run(Code *to, float (&x)[RUN], float multiplier)
@@ -89,58 +105,98 @@ DEVICE void store_run(e2m1x2 *to, float (&x)[RUN], float multiplier)
 #endif
 }
 
-DEVICE float block_amax(const float (&x)[RUN])
+/* The largest magnitude, two elements at a time; NaN is none. */
+template <class Half> DEVICE float run_amax(vec<Half, RUN> run)
 {
-    float amax = 0.0f;
+    vec_elements<uint32_t, RUN / 2> pairs;
+    uint32_t most = 0;
+    pairs.all.bits = run.bits;
+#pragma unroll
+    for (int i = 0; i < RUN / 2; i++)
+        most = max2(Half(), most, abs2(Half(), pairs.at[i]));
+    float2 two = unpack2(Half(), most);
+    return fmaxf(two.x, two.y);
+}
+
+DEVICE float run_amax(vec<float, RUN> run)
+{
+    float x[RUN], amax = 0.0f;
+    widen(x, run);
 #pragma unroll
     for (int i = 0; i < RUN; i++)
         amax = fmaxf(amax, fabsf(x[i]));
-#pragma unroll
-    for (int step = BLOCK / RUN / 2; step > 0; step /= 2)
-        amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
     return amax;
 }
 
-extern "C" __global__ void __launch_bounds__(256) block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
+/* Codes and scale of a run that begins at a column of a row. Lanes that share a block come together, those past the end too. */
+template <class Element>
+DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &row, vec<Element, RUN> run, uint32_t column)
 {
-    int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, group = blockIdx.z;
-    int64_t column = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * RUN, block = column / BLOCK;
-    float x[RUN] = {}, global_scale = a.global_value;
-
-    pdl_launch();
-    pdl_wait();
-    if (row < a.rows) {
-        const T *input = (const T *)a.input + group * a.input_stride[0] + row * a.input_stride[1] + column;
-        load_run(x, input, a.columns - column);
-#if GATED
-        float up[RUN];
-        load_run(up, input + a.columns, a.columns - column);
-        gate_run(x, up);
-#endif
-        if (a.global_scale)
-            global_scale = a.global_scale[group * a.global_stride[0] + row * a.global_stride[1]];
-    }
-    if (a.inverse)
-        global_scale = 1.0f / global_scale;
-    scale_input(T(), x, global_scale);
-    float amax = block_amax(x);
-    if (a.mask && (row >= a.rows || row >= a.mask[group]))
-        return;
-    bool first = column % BLOCK == 0;
+    uint32_t block = column / BLOCK;
+    float x[RUN], amax = run_amax(run);
+#pragma unroll
+    for (int step = BLOCK / RUN / 2; step > 0; step /= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
+    bool stores_scale = column % BLOCK == 0 && block < row.blocks;
 #if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
-    struct block_scale scale = SCALE == SCALE_E4M3 ? block_scale_e4m3(amax, global_scale) : block_scale_e8m0(amax, LARGEST);
+    struct block_scale scale =
+        SCALE == SCALE_E4M3 ? block_scale_e4m3(amax, row.global_scale) : block_scale_e8m0(amax, LARGEST);
     float multiplier = scale.multiplier;
-    if (first && row < block_scale_rows(a.layout, a.rows) && block < block_scale_blocks(a.layout, a.blocks))
-        ((uint8_t *)a.scales)[group * a.scale_stride[0] + block_scale_offset(a.layout, row, block, a.blocks)] = (uint8_t)scale.code;
+    if (stores_scale)
+        ((uint8_t *)row.scales)[block / 4 * block_scale_step(a.layout) + block % 4] = (uint8_t)scale.code;
 #else
     float scale = fmaxf(amax, a.least_amax) / LARGEST;
     if (SCALE == SCALE_POWER)
         scale = e8m0_scale_value(block_scale_e8m0(fmaxf(amax, a.least_amax), LARGEST).code);
     float multiplier = 1.0f / scale;
-    if (first && row < a.rows && column < a.out_columns)
-        ((float *)a.scales)[row * a.scale_stride[0] + block * a.scale_stride[1]] = scale;
+    if (stores_scale)
+        ((float *)row.scales)[block * a.scale_stride[1]] = scale;
 #endif
-    if (row < a.rows && column < a.out_columns)
-        store_run((CODE *)a.out + group * a.out_stride[0] + row * a.out_stride[1] + column / CODE_ELEMENTS,
-                  x, multiplier);
+    if (column < row.out_columns) {
+        widen(x, run);
+        store_run(row.out + column / CODE_ELEMENTS, x, multiplier);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
+{
+    uint32_t index = blockIdx.x * blockDim.y + threadIdx.y, group = blockIdx.z, step = blockDim.x * RUN;
+    uint32_t first = (blockIdx.y * RUNS * blockDim.x + threadIdx.x) * RUN;
+    const T *input = (const T *)a.input + group * a.input_stride[0] + index * a.input_stride[1];
+
+    pdl_launch();
+    pdl_wait();
+    bool is_row = index < (uint32_t)a.rows, counts = !a.mask || (is_row && index < a.mask[group]);
+    int columns = is_row && counts ? (int)a.columns : 0;
+    vec<T, RUN> run[RUNS];
+#pragma unroll
+    for (int i = 0; i < RUNS; i++)
+        run[i] = load_run(input + first + i * step, columns - (int)(first + i * step));
+#if GATED
+    vec<T, RUN> up[RUNS];
+#pragma unroll
+    for (int i = 0; i < RUNS; i++)
+        up[i] = load_run(input + a.columns + first + i * step, columns - (int)(first + i * step));
+#endif
+    struct row row;
+    row.out = (CODE *)a.out + group * a.out_stride[0] + index * a.out_stride[1];
+    row.out_columns = is_row && counts ? (uint32_t)a.out_columns : 0;
+    row.blocks = counts && index < (uint32_t)a.scale_rows ? (uint32_t)a.scale_blocks : 0;
+#if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
+    row.scales = (uint8_t *)a.scales + group * a.scale_stride[0] + block_scale_row(a.layout, index, a.blocks);
+#else
+    row.scales = (float *)a.scales + index * a.scale_stride[0];
+#endif
+    row.global_scale = a.global_value;
+    if (a.global_scale && is_row)
+        row.global_scale = a.global_scale[group * a.global_stride[0] + index * a.global_stride[1]];
+    if (a.inverse)
+        row.global_scale = 1.0f / row.global_scale;
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+#if GATED
+        run[i] = gate_run(run[i], up[i]);
+#endif
+        quantize_run(a, row, scale_input(run[i], row.global_scale), first + i * step);
+    }
 }
