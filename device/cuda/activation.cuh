@@ -3,14 +3,14 @@
 #ifndef ACTIVATION_CUH
 #define ACTIVATION_CUH
 
-#include "types.cuh"
+#include "math.cuh"
 #include "erfc.h"
 
 /* x / (1 + e^-y) */
 DEVICE float times_sigmoid(float x, float y)
 {
     float t = expf(-fabsf(y));
-    return __fdividef(y < 0.0f ? x * t : x, 1.0f + t);
+    return (y < 0.0f ? x * t : x) * reciprocal_approx(1.0f + t);
 }
 
 DEVICE float silu(float x) { return times_sigmoid(x, x); }
@@ -21,7 +21,7 @@ DEVICE float gelu_tanh(float x) { return times_sigmoid(x, 1.5957691216f * (x + 0
 /* x / 2 * (1 + erf(x / sqrt(2))) */
 DEVICE float gelu(float x)
 {
-    float z = 0.70710678f * fabsf(x), t = __fdividef(1.0f, 1.0f + 0.5f * z);
+    float z = 0.70710678f * fabsf(x), t = reciprocal_approx(1.0f + 0.5f * z);
     float tail = 0.5f * t * expf(ERFC_LOG(t) - z * z);
     return x * (x < 0.0f ? tail : 1.0f - tail);
 }

@@ -48,4 +48,17 @@ DEVICE float e2m1_value(uint32_t code)
     return __uint_as_float(0x7e800000u) * __uint_as_float((code & 7) << 22 | (code & 8) << 28); /* 2^126 */
 }
 
+/* The values of eight codes, in pairs: three bits are the first digits of an f16 number 2^14 times smaller. */
+DEVICE void e2m1_values(float (&x)[8], uint32_t codes)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t magnitude = i < 3 ? codes << (9 - 4 * i) : codes >> 3;
+        uint32_t pair = (magnitude & 0x0e000e00u) | (codes << (12 - 4 * i) & 0x80008000u);
+        float2 two = unpack2(f16(), mul2(f16(), pair, 0x74007400u)); /* 2^14 */
+        x[i] = two.x;
+        x[i + 4] = two.y;
+    }
+}
+
 #endif

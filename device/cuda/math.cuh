@@ -13,6 +13,14 @@ DEVICE float exp2_approx(float x)
     return y;
 }
 
+/* 1 / x within 2^-23 of itself; subnormal arguments are 0, subnormal results too. */
+DEVICE float reciprocal_approx(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* tanh(x) within 2^-21 of the truth, absolutely. */
 DEVICE float tanh_exp2(float x) { return 1.0f - __fdividef(2.0f, 1.0f + exp2_approx(2.0f * LOG2E * x)); }
 

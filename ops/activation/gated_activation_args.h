@@ -8,10 +8,10 @@
 struct gated_activation_args {
     void *out;                        /* [rows, intermediate] O */
     const void *input;                /* [rows, 2 * intermediate] T */
-    const float *scale;               /* [1]; NULL: scale_value */
+    const float *scale;               /* [1]; NULL: 1 / factor */
     int64_t rows, intermediate;
     int64_t out_stride, input_stride; /* between rows, in elements */
-    float scale_value;
+    float factor;
 };
 
 #endif

@@ -16,7 +16,7 @@ INLINE vec activation(vec x)
 
 void gated_activation_cpu(const struct gated_activation_args *a, int part, int parts)
 {
-    float factor = 1.0f / (a->scale ? *a->scale : a->scale_value);
+    float factor = a->scale ? 1.0f / *a->scale : a->factor;
     int64_t n = a->intermediate, chunks = (n + CHUNK - 1) / CHUNK;
     int64_t last = part_begin(a->rows * chunks, part + 1, parts);
     for (int64_t chunk = part_begin(a->rows * chunks, part, parts); chunk < last; chunk++) {

@@ -7,7 +7,7 @@
 
 #include "ops/activation/gated_activation_args.h"
 
-enum { MAX_THREADS = 256, MAX_GRID_Y = 65535 };
+enum { PIECES = 2, MAX_THREADS = 256, MAX_GRID_Y = 65535 };
 enum { CPU_CHUNK = 4096 }; /* columns; some 2 us */
 enum { WAY_THREADS, WAY_BLOCKS };
 
@@ -20,7 +20,7 @@ static bool fill_args(const struct gated_activation_view *t, struct gated_activa
     *a = (struct gated_activation_args){.out = tensor_data(t->out),
                                         .input = tensor_data(t->input),
                                         .scale = is_tensor ? tensor_data(t->scale.value.tensor) : NULL,
-                                        .scale_value = is_tensor ? 1.0f : (float)number_value(&t->scale),
+                                        .factor = is_tensor ? 1.0f : 1.0f / (float)number_value(&t->scale),
                                         .intermediate = tensor_shape(t->out, -1)};
     return tensor_rows(t->out, 1, &a->rows, &a->out_stride) && tensor_rows(t->input, 1, &a->rows, &a->input_stride);
 }
@@ -50,7 +50,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     while (vec > 1 && (a.intermediate % vec || !tensor_is_aligned(t->out, vec * dtype_bytes(tensor_dtype(t->out))) ||
                        !tensor_is_aligned(t->input, vec * 2)))
         vec /= 2;
-    int64_t pieces = a.intermediate / vec, blocks = ceil_div(pieces, MAX_THREADS);
+    int64_t pieces = ceil_div(a.intermediate, vec * PIECES), blocks = ceil_div(pieces, MAX_THREADS);
     if (a.rows > INT32_MAX || blocks > MAX_GRID_Y)
         return "there are more rows or columns than a grid has blocks for";
     way->value[WAY_BLOCKS] = blocks;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* out[i] = ACTIVATION(input[i]) * input[intermediate + i] / scale in each row.
  *
- * Block (x, y) does the y-th run of blockDim.x * VEC columns of row x; a thread does VEC columns.
+ * Block (x, y) does the y-th stretch of PIECES * blockDim.x * VEC columns of row x; a thread does PIECES times VEC columns,
+ * blockDim.x times VEC apart.
  *
  *   T          f16, bf16
  *   O          f16, bf16, e4m3, e5m2
@@ -14,21 +15,35 @@
 
 DEVICE float activation(float x) { return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x); }
 
+enum { PIECES = 2 };
+
 extern "C" __global__ void __launch_bounds__(256) gated_activation_sm80(const __grid_constant__ struct gated_activation_args a)
 {
-    int64_t row = blockIdx.x, at = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * VEC;
-    const T *input = (const T *)a.input + row * a.input_stride + at;
+    int64_t row = blockIdx.x, at = ((int64_t)blockIdx.y * PIECES * blockDim.x + threadIdx.x) * VEC;
+    const T *input = (const T *)a.input + row * a.input_stride + at, *input_up = input + a.intermediate;
     O *out = (O *)a.out + row * a.out_stride + at;
+    int left = (int)min(a.intermediate - at, (int64_t)PIECES * 256 * VEC), step = blockDim.x * VEC;
+    vec<T, VEC> gates[PIECES], ups[PIECES];
 
     pdl_launch();
     pdl_wait();
-    if (at >= a.intermediate)
-        return;
-    float gate[VEC], up[VEC], factor = 1.0f / (a.scale ? *a.scale : a.scale_value);
-    load(gate, input);
-    load(up, input + a.intermediate);
+    float factor = a.scale ? 1.0f / *a.scale : a.factor;
 #pragma unroll
-    for (int i = 0; i < VEC; i++)
-        gate[i] = activation(gate[i]) * up[i] * factor;
-    store(out, gate);
+    for (int i = 0; i < PIECES; i++)
+        if (i * step < left) {
+            gates[i] = load_vec<VEC>(input + i * step);
+            ups[i] = load_vec<VEC>(input_up + i * step);
+        }
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        if (i * step >= left)
+            return;
+        float gate[VEC], up[VEC];
+        widen(gate, gates[i]);
+        widen(up, ups[i]);
+#pragma unroll
+        for (int j = 0; j < VEC; j++)
+            gate[j] = activation(gate[j]) * up[j] * factor;
+        store(out + i * step, gate);
+    }
 }

@@ -10,6 +10,7 @@ enum {
     PIECES = 4,
     THREADS = 256,
     MAX_GRID_Y = 65535,
+    MERGED_COLUMNS = 8192,
     CPU_CHUNK = 8192 /* columns */,
     CPU_ELEMENTS_PER_PART = 8192 /* some 2 us */
 };
@@ -20,6 +21,20 @@ static const struct jit_kernel cpu = {"block_dequantize_cpu", JIT_CPU, {"T:dtype
 static int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
+}
+
+/* Short rows that lie one after the other are taken for fewer long ones. */
+static void merge_rows(const struct block_dequantize_view *t, struct block_dequantize_args *a)
+{
+    int64_t code_columns = tensor_shape(t->codes, -1);
+    if (t->layout != SCALES_LINEAR || a->out_stride != a->columns || a->code_stride != code_columns)
+        return;
+    while (a->rows > 0 && a->rows % 2 == 0 && a->columns < MERGED_COLUMNS) {
+        a->rows /= 2;
+        a->columns *= 2;
+        a->out_stride *= 2;
+        a->code_stride *= 2;
+    }
 }
 
 static bool fill_args(const struct block_dequantize_view *t, struct block_dequantize_args *a)
@@ -35,8 +50,11 @@ static bool fill_args(const struct block_dequantize_view *t, struct block_dequan
         .columns = tensor_shape(t->out, -1),
         .layout = t->layout,
     };
+    if (!tensor_rows(t->out, 1, &a->rows, &a->out_stride) || !tensor_rows(t->codes, 1, &a->rows, &a->code_stride))
+        return false;
+    merge_rows(t, a);
     a->blocks = a->columns / t->block;
-    return tensor_rows(t->out, 1, &a->rows, &a->out_stride) && tensor_rows(t->codes, 1, &a->rows, &a->code_stride);
+    return true;
 }
 
 static void set_constants(const struct block_dequantize_view *t, int32_t *constant)

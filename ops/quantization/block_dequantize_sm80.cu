@@ -14,18 +14,22 @@
 #include "fp4.cuh"
 #include "block_dequantize_args.h"
 
-enum { PIECES = 4 };
+enum { PIECES = 4, CODE_ELEMENTS = elements_of(CODE()), CODES = (VEC + CODE_ELEMENTS - 1) / CODE_ELEMENTS };
 
-DEVICE void load_codes(float (&x)[VEC], const e4m3 *codes, int64_t column) { load(x, codes + column); }
+template <int N> DEVICE void widen_codes(float (&x)[N], vec<e4m3, N> codes, uint32_t) { widen(x, codes); }
 
-DEVICE void load_codes(float (&x)[VEC], const e2m1x2 *codes, int64_t column)
+template <int N> DEVICE void widen_codes(float (&x)[VEC], vec<e2m1x2, N> codes, uint32_t column)
 {
-    uint32_t word = load_vec<(VEC + 1) / 2>((const uint8_t *)codes + column / 2).bits;
+#if VEC == 8
+    e2m1_values(x, codes.bits);
+#else
+    uint32_t word = codes.bits;
     if (VEC == 1)
         word >>= column % 2 * 4;
 #pragma unroll
     for (int i = 0; i < VEC; i++)
         x[i] = e2m1_value(word >> i * 4);
+#endif
 }
 
 DEVICE float scale_value(uint8_t code)
@@ -39,23 +43,38 @@ DEVICE float scale_value(uint8_t code)
 
 extern "C" __global__ void __launch_bounds__(256) block_dequantize_sm80(const __grid_constant__ struct block_dequantize_args a)
 {
-    int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
-    int64_t first = ((int64_t)blockIdx.y * PIECES * blockDim.x + threadIdx.x) * VEC;
+    uint32_t row = blockIdx.x * blockDim.y + threadIdx.y, step = blockDim.x * VEC;
+    uint32_t first = (blockIdx.y * PIECES * blockDim.x + threadIdx.x) * VEC;
+    const CODE *from = (const CODE *)a.codes + row * a.code_stride;
+    T *out = (T *)a.out + row * a.out_stride;
+    vec<CODE, CODES> codes[PIECES];
+    uint8_t scales[PIECES];
+
     if (row >= a.rows)
         return;
     pdl_launch();
     pdl_wait();
     float global_scale = a.global_scale ? *a.global_scale : a.global_value;
+    const uint8_t *row_scales = a.scales + block_scale_row(a.layout, row, a.blocks);
+    uint32_t scale_step = block_scale_step(a.layout);
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
-        int64_t column = first + (int64_t)i * blockDim.x * VEC;
-        if (column >= a.columns)
+        uint32_t column = first + i * step, block = column / BLOCK;
+        if (column < (uint32_t)a.columns) {
+            codes[i] = load_vec<CODES>(from + column / CODE_ELEMENTS);
+            scales[i] = row_scales[block / 4 * scale_step + block % 4];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        uint32_t column = first + i * step;
+        if (column >= (uint32_t)a.columns)
             return;
-        float x[VEC], scale = scale_value(a.scales[block_scale_offset(a.layout, row, column / BLOCK, a.blocks)]);
-        load_codes(x, (const CODE *)a.codes + row * a.code_stride, column);
+        float x[VEC], scale = scale_value(scales[i]);
+        widen_codes(x, codes[i], column);
 #pragma unroll
         for (int j = 0; j < VEC; j++)
             x[j] = x[j] * scale * global_scale;
-        store((T *)a.out + row * a.out_stride + column, x);
+        store(out + column, x);
     }
 }

@@ -15,9 +15,9 @@ static const struct op_arg args[] = {
     {0},
 };
 
-enum { TILES = 8, THREADS = 128, MAX_GRID_YZ = 65535, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
+enum { COLUMN_BYTES = 64, THREADS = 256, MAX_GRID_YZ = 65535, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
 
-static const struct jit_kernel sm80 = {"block_scale_interleave_sm80", JIT_CUDA, {"T:dtype", "ALIGNED"}};
+static const struct jit_kernel sm80 = {"block_scale_interleave_sm80", JIT_CUDA, {"T:dtype", "VEC", "ALIGNED"}};
 static const struct jit_kernel cpu = {"block_scale_interleave_cpu", JIT_CPU, {"T:dtype"}};
 
 static bool fill_args(const struct call *call, struct block_scale_interleave_args *a)
@@ -38,14 +38,19 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
     struct block_scale_interleave_args a;
     if (!fill_args(call, &a))
         return "the leading axes of input cannot be walked with one stride";
-    if (kernel->target == JIT_CUDA &&
-        ((a.rows + 127) / 128 > INT32_MAX || a.blocks / (4 * TILES) >= MAX_GRID_YZ || a.matrices > MAX_GRID_YZ))
-        return "there are more matrices, rows or columns than a grid has blocks for";
     int bytes = dtype_bytes(tensor_dtype(c->input));
+    if (kernel->target == JIT_CUDA && ((a.rows + 127) / 128 > INT32_MAX || a.blocks * bytes / COLUMN_BYTES >= MAX_GRID_YZ ||
+                                       a.matrices > MAX_GRID_YZ))
+        return "there are more matrices, rows or columns than a grid has blocks for";
     int32_t *constant = way_spec(way, kernel);
     constant[0] = bytes == 1 ? DTYPE_U8 : DTYPE_BF16;
-    if (kernel->target == JIT_CUDA)
-        constant[1] = tensor_is_aligned(c->out, 4 * bytes);
+    if (kernel->target == JIT_CUDA) {
+        int vec = 16 / bytes;
+        while (vec > 1 && (a.blocks % vec || !tensor_is_aligned(c->input, vec * bytes)))
+            vec /= 2;
+        constant[1] = vec;
+        constant[2] = ((uintptr_t)tensor_data(c->out) & 15) == 0; /* its rows are moved about, their stride says nothing */
+    }
     return NULL;
 }
 
@@ -65,7 +70,8 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     if (way->spec[0].kernel->target == JIT_CUDA) {
         launch.grid[0] = (uint32_t)((a.rows + 127) / 128);
-        launch.grid[1] = (uint32_t)((a.blocks + 4 * TILES - 1) / (4 * TILES));
+        int64_t columns = COLUMN_BYTES / (way->spec[0].constant[0] == DTYPE_U8 ? 1 : 2);
+        launch.grid[1] = (uint32_t)((a.blocks + columns - 1) / columns);
         launch.grid[2] = (uint32_t)a.matrices;
         launch.block[0] = THREADS;
     } else {

@@ -5,9 +5,9 @@
 #include "core/status.h"
 #include "ops/quantization/packbits_args.h"
 
-enum { THREADS = 256, MAX_BYTES = 4, SCAN_THREADS = 1024, CPU_BYTES_PER_PART = 4096 /* some 2 us */ };
+enum { THREADS = 256, BYTES_PER_THREAD = 8, SCAN_THREADS = 1024, CPU_BYTES_PER_PART = 4096 /* some 2 us */ };
 
-static const struct jit_kernel sm80 = {"packbits_sm80", JIT_CUDA, {"SEGMENTS", "ALIGNED", "BYTES"}};
+static const struct jit_kernel sm80 = {"packbits_sm80", JIT_CUDA, {"SEGMENTS", "ALIGNED"}};
 static const struct jit_kernel indptr_sm80 = {"segment_indptr_sm80", JIT_CUDA, {NULL}};
 static const struct jit_kernel cpu = {"packbits_cpu", JIT_CPU, {"SEGMENTS"}};
 
@@ -18,8 +18,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "there are more bytes than a grid has blocks for";
     int32_t *constant = way_spec(way, &sm80);
     constant[0] = t->indptr != NULL;
-    constant[1] = tensor_is_aligned(t->x, 8);
-    constant[2] = t->indptr ? 1 : MAX_BYTES; /* the search for a segment is long enough once */
+    constant[1] = tensor_is_aligned(t->x, 16) && tensor_is_aligned(t->packed, 4);
     if (t->indptr)
         way_spec(way, &indptr_sm80);
     return NULL;
@@ -54,7 +53,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     }
     if (a.bytes == 0)
         return FLASHINFER_OK;
-    int64_t bytes = (int64_t)THREADS * way->spec[0].constant[2];
+    int64_t bytes = THREADS * BYTES_PER_THREAD;
     launch.grid[0] = (uint32_t)((a.bytes + bytes - 1) / bytes);
     launch.block[0] = THREADS;
     return call_launch(call, way, 0, &launch);
