@@ -122,8 +122,21 @@ DEVICE void narrow(vec<bf16, 1> &v, const float (&x)[1])
     from_float(&y, x[0]);
     v.bits = y.bits;
 }
-template <int N> DEVICE void narrow(vec<e4m3, N> &v, const float (&x)[N]) { narrow_pairs(v, x); }
-template <int N> DEVICE void narrow(vec<e5m2, N> &v, const float (&x)[N]) { narrow_pairs(v, x); }
+/* Put together where the compiler does not see it: the halves it would store one by one. */
+template <int N, class Byte> DEVICE void narrow_fours(vec<Byte, N> &v, const float (&x)[N])
+{
+    vec_elements<uint32_t, N / 4> fours;
+#pragma unroll
+    for (int i = 0; i < N / 4; i++)
+        fours.at[i] =
+            byte_permute(pack2(Byte(), x[4 * i], x[4 * i + 1]), pack2(Byte(), x[4 * i + 2], x[4 * i + 3]), 0x5410);
+    v.bits = fours.all.bits;
+}
+
+template <int N> DEVICE void narrow(vec<e4m3, N> &v, const float (&x)[N]) { narrow_fours(v, x); }
+template <int N> DEVICE void narrow(vec<e5m2, N> &v, const float (&x)[N]) { narrow_fours(v, x); }
+DEVICE void narrow(vec<e4m3, 2> &v, const float (&x)[2]) { narrow_pairs(v, x); }
+DEVICE void narrow(vec<e5m2, 2> &v, const float (&x)[2]) { narrow_pairs(v, x); }
 DEVICE void narrow(vec<e4m3, 1> &v, const float (&x)[1]) { v.bits = e4m3_bits(x[0]); }
 DEVICE void narrow(vec<e5m2, 1> &v, const float (&x)[1]) { v.bits = e5m2_bits(x[0]); }
 

@@ -13,30 +13,35 @@
 #include "activation.cuh"
 #include "gated_activation_args.h"
 
-DEVICE float activation(float x) { return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x); }
+DEVICE float activation(float x)
+{
+    return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
+}
 
 enum { PIECES = 2 };
 
 extern "C" __global__ void __launch_bounds__(256) gated_activation_sm80(const __grid_constant__ struct gated_activation_args a)
 {
-    int64_t row = blockIdx.x, at = ((int64_t)blockIdx.y * PIECES * blockDim.x + threadIdx.x) * VEC;
-    const T *input = (const T *)a.input + row * a.input_stride + at, *input_up = input + a.intermediate;
-    O *out = (O *)a.out + row * a.out_stride + at;
-    int left = (int)min(a.intermediate - at, (int64_t)PIECES * 256 * VEC), step = blockDim.x * VEC;
+    uint32_t first = (blockIdx.y * PIECES * blockDim.x + threadIdx.x) * VEC, step = blockDim.x * VEC;
+    const T *input = (const T *)a.input + blockIdx.x * a.input_stride;
+    O *out = (O *)a.out + blockIdx.x * a.out_stride;
     vec<T, VEC> gates[PIECES], ups[PIECES];
 
     pdl_launch();
     pdl_wait();
     float factor = a.scale ? 1.0f / *a.scale : a.factor;
 #pragma unroll
-    for (int i = 0; i < PIECES; i++)
-        if (i * step < left) {
-            gates[i] = load_vec<VEC>(input + i * step);
-            ups[i] = load_vec<VEC>(input_up + i * step);
+    for (int i = 0; i < PIECES; i++) {
+        uint32_t at = first + i * step;
+        if (at < a.intermediate) {
+            gates[i] = load_vec<VEC>(input + at);
+            ups[i] = load_vec<VEC>(input + a.intermediate + at);
         }
+    }
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
-        if (i * step >= left)
+        uint32_t at = first + i * step;
+        if (at >= a.intermediate)
             return;
         float gate[VEC], up[VEC];
         widen(gate, gates[i]);
@@ -44,6 +49,6 @@ extern "C" __global__ void __launch_bounds__(256) gated_activation_sm80(const __
 #pragma unroll
         for (int j = 0; j < VEC; j++)
             gate[j] = activation(gate[j]) * up[j] * factor;
-        store(out + i * step, gate);
+        store(out + at, gate);
     }
 }

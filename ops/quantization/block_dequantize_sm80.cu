@@ -16,7 +16,10 @@
 
 enum { PIECES = 4, CODE_ELEMENTS = elements_of(CODE()), CODES = (VEC + CODE_ELEMENTS - 1) / CODE_ELEMENTS };
 
-template <int N> DEVICE void widen_codes(float (&x)[N], vec<e4m3, N> codes, uint32_t) { widen(x, codes); }
+template <int N> DEVICE void widen_codes(float (&x)[N], vec<e4m3, N> codes, uint32_t)
+{
+    widen(x, codes);
+}
 
 template <int N> DEVICE void widen_codes(float (&x)[VEC], vec<e2m1x2, N> codes, uint32_t column)
 {

@@ -105,7 +105,8 @@ static int runs_of_thread(const struct block_quantize_view *t)
  * side by side. */
 static int64_t threads_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t)), chunks = ceil_div(each, THREADS), threads = ceil_div(each, chunks ? chunks : 1);
+    int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t)), chunks = ceil_div(each, THREADS),
+            threads = ceil_div(each, chunks ? chunks : 1);
     int64_t whole = t->block / RUN;
     while (whole < 32 && whole < threads)
         whole *= 2;

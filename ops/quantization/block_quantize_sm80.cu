@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks of a row are rounded to CODE under a scale each.
  *
- * A thread has RUNS runs of 16 columns of a row, blockDim.x runs apart; BLOCK / 16 neighbouring lanes have a block. Block (x, y, z)
- * has rows x * blockDim.y on of group z, and the y-th stretch of RUNS * blockDim.x runs, padding included. Columns past the last
- * are 0, and so is their scale.
+ * A thread has RUNS runs of 16 columns of a row, blockDim.x runs apart; BLOCK / 16 neighbouring lanes have a block. Block (x, y,
+ * z) has rows x * blockDim.y on of group z, and the y-th stretch of RUNS * blockDim.x runs, padding included. Columns past the
+ * last are 0, and so is their scale.
  *
  *   T       f16, bf16, f32, e4m3
  *   CODE    e2m1x2, e4m3, i8
@@ -60,7 +60,10 @@ DEVICE vec<T, RUN> gate_run(vec<T, RUN> gate, vec<T, RUN> up)
 }
 
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
-template <class Element> DEVICE vec<Element, RUN> scale_input(vec<Element, RUN> run, float) { return run; }
+template <class Element> DEVICE vec<Element, RUN> scale_input(vec<Element, RUN> run, float)
+{
+    return run;
+}
 DEVICE vec<f16, RUN> scale_input(vec<e4m3, RUN> run, float global_scale)
 {
     float x[RUN], factor = 6.0f / global_scale;
@@ -139,8 +142,7 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
         amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
     bool stores_scale = column % BLOCK == 0 && block < row.blocks;
 #if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
-    struct block_scale scale =
-        SCALE == SCALE_E4M3 ? block_scale_e4m3(amax, row.global_scale) : block_scale_e8m0(amax, LARGEST);
+    struct block_scale scale = SCALE == SCALE_E4M3 ? block_scale_e4m3(amax, row.global_scale) : block_scale_e8m0(amax, LARGEST);
     float multiplier = scale.multiplier;
     if (stores_scale)
         ((uint8_t *)row.scales)[block / 4 * block_scale_step(a.layout) + block % 4] = (uint8_t)scale.code;

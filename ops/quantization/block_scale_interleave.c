@@ -39,8 +39,8 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
     if (!fill_args(call, &a))
         return "the leading axes of input cannot be walked with one stride";
     int bytes = dtype_bytes(tensor_dtype(c->input));
-    if (kernel->target == JIT_CUDA && ((a.rows + 127) / 128 > INT32_MAX || a.blocks * bytes / COLUMN_BYTES >= MAX_GRID_YZ ||
-                                       a.matrices > MAX_GRID_YZ))
+    if (kernel->target == JIT_CUDA &&
+        ((a.rows + 127) / 128 > INT32_MAX || a.blocks * bytes / COLUMN_BYTES >= MAX_GRID_YZ || a.matrices > MAX_GRID_YZ))
         return "there are more matrices, rows or columns than a grid has blocks for";
     int32_t *constant = way_spec(way, kernel);
     constant[0] = bytes == 1 ? DTYPE_U8 : DTYPE_BF16;

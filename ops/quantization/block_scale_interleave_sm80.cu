@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Elements of a matrix are moved to tiles of 128 rows by 4 columns; padding is 0.
  *
- * Block (x, y, z) has tile rows x and the y-th COLUMNS columns of matrix z. They are read along rows in pieces of VEC elements, and
- * pass through shared memory; then 32 lanes write a tile in order, each four rows that lie 32 apart.
+ * Block (x, y, z) has tile rows x and the y-th COLUMNS columns of matrix z. They are read along rows in pieces of VEC elements,
+ * and pass through shared memory; then 32 lanes write a tile in order, each four rows that lie 32 apart.
  *
  *   T       u8, or bf16 for any two bytes
  *   VEC     elements of a piece: a power of two; divides columns and strides

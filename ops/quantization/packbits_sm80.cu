@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* packed = eight elements of x in each byte, segments padded to whole bytes, bytes after the last one 0. A thread writes WORDS times
- * four bytes, blockDim.x of them apart.
+/* packed = eight elements of x in each byte, segments padded to whole bytes, bytes after the last one 0. A thread writes WORDS
+ * times four bytes, blockDim.x of them apart.
  *
  *   SEGMENTS 0: one; 1: as new_indptr says, which segment_indptr_sm80 wrote
  *   ALIGNED  1: x lies at a multiple of 16 bytes and packed at one of 4 */
@@ -55,7 +55,9 @@ DEVICE int64_t find_segment(const int32_t *new_indptr, int64_t low, int64_t high
 }
 
 /* The first element of a byte, and the end of its segment. */
-struct place { int64_t at, end; };
+struct place {
+    int64_t at, end;
+};
 
 DEVICE struct place place_of(const struct packbits_args &a, int64_t low, int64_t high, int64_t byte)
 {
