@@ -146,6 +146,40 @@ struct flashinfer_batch_decode {
 };
 FLASHINFER_DECLARE_OP(batch_decode);
 
+/* States: the v and s (the out and lse above) of attention over some of the keys. Merged, they are those of attention over all:
+ * s_merged = log2(sum of 2^s), v_merged = sum of 2^(s - s_merged) * v. A state whose s is -inf counts for nothing, whatever its v
+ * holds; if all are, v_merged is 0 and s_merged -inf. An s that is NaN or +inf makes its row NaN. */
+
+struct flashinfer_merge_state {
+    size_t size;
+    DLTensor *v_merged;  /* [tokens, num_heads, head_dim], dtype of v_a */
+    DLTensor *s_merged;  /* [tokens, num_heads] f32 */
+    const DLTensor *v_a; /* [tokens, num_heads, head_dim] f16, bf16 or f32 */
+    const DLTensor *s_a; /* [tokens, num_heads] f32, base 2 */
+    const DLTensor *v_b; /* like v_a */
+    const DLTensor *s_b; /* like s_a */
+};
+FLASHINFER_DECLARE_OP(merge_state);
+
+struct flashinfer_merge_state_in_place {
+    size_t size;
+    DLTensor *v;             /* [tokens, num_heads, head_dim] f16, bf16 or f32; v and s become those of both */
+    DLTensor *s;             /* [tokens, num_heads] f32, base 2 */
+    const DLTensor *v_other; /* like v */
+    const DLTensor *s_other; /* like s */
+    const DLTensor *mask;    /* optional: [tokens] bool or u8; tokens with 0 keep their v and s */
+};
+FLASHINFER_DECLARE_OP(merge_state_in_place);
+
+struct flashinfer_merge_states {
+    size_t size;
+    DLTensor *v_merged; /* [tokens, num_heads, head_dim], dtype of v */
+    DLTensor *s_merged; /* [tokens, num_heads] f32 */
+    const DLTensor *v;  /* [tokens, num_states, num_heads, head_dim] f16, bf16 or f32 */
+    const DLTensor *s;  /* [tokens, num_states, num_heads] f32, base 2 */
+};
+FLASHINFER_DECLARE_OP(merge_states);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Merges states: v_merged = sum of 2^s * v / sum of 2^s, s_merged = log2 of the sum of 2^s. LANES threads of a warp have a row, a
+ * token and a head; a thread has STATES pieces of VEC elements of it on their way.
+ *
+ *   T      f16, bf16, f32
+ *   VEC    1, 2, 4, 8: elements of an access, divides head_dim
+ *   LANES  1, 2, 4, ... 32
+ *   STATES 2, 8
+ * Grid: a block for each THREADS / LANES rows. */
+#include "math.cuh"
+#include "merge_states_args.h"
+#include "pdl.cuh"
+#include "vec.cuh"
+
+enum { THREADS = 256 };
+
+/* Some states' sum, relative to the largest s. */
+struct merged {
+    float top, sum, v[VEC];
+};
+
+DEVICE void add_states(struct merged &m, const float (&s)[STATES], const vec<T, VEC> (&v)[STATES])
+{
+    float top = m.top;
+#pragma unroll
+    for (int i = 0; i < STATES; i++)
+        top = fmaxf(top, s[i]);
+    float base = top == -INFINITY ? 0.0f : top, shrink = exp2_approx(m.top - base);
+    m.top = top;
+    m.sum *= shrink;
+#pragma unroll
+    for (int j = 0; j < VEC; j++)
+        m.v[j] *= shrink;
+#pragma unroll
+    for (int i = 0; i < STATES; i++) {
+        if (s[i] == -INFINITY) /* whatever its v holds */
+            continue;
+        float weight = exp2_approx(s[i] - base), x[VEC];
+        widen(x, v[i]);
+        m.sum += weight;
+#pragma unroll
+        for (int j = 0; j < VEC; j++)
+            m.v[j] += weight * x[j];
+    }
+}
+
+/* The elements of a row from `column` on, and its s. */
+DEVICE struct merged merge(const struct merge_states_args &a, int64_t token, int64_t head, int column)
+{
+    const T *first_v = (const T *)a.first.v + token * a.first.v_token + head * a.first.v_head + column;
+    const T *rest_v = (const T *)a.rest.v + token * a.rest.v_token + head * a.rest.v_head + column;
+    const float *first_s = a.first.s + token * a.first.s_token + head, *rest_s = a.rest.s + token * a.rest.s_token + head;
+    struct merged m = {-INFINITY, 0.0f};
+#pragma unroll 1
+    for (int state = 0; state < a.states; state += STATES) {
+        vec<T, VEC> v[STATES];
+        float s[STATES];
+#pragma unroll
+        for (int i = 0; i < STATES; i++) {
+            s[i] = -INFINITY;
+            if (state + i < a.states) {
+                bool is_first = i == 0 && state == 0;
+                v[i] = load_vec<VEC>(is_first ? first_v : rest_v + (state + i - 1) * a.v_state);
+                s[i] = *(is_first ? first_s : rest_s + (state + i - 1) * a.s_state);
+            }
+        }
+        add_states(m, s, v);
+    }
+    return m;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, STATES == 2 ? 6 : 2) merge_states_sm80(const __grid_constant__ struct merge_states_args a)
+{
+    uint32_t row = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, token = row / a.heads, head = row - token * a.heads;
+    pdl_launch();
+    pdl_wait();
+    bool writes = token < a.tokens && !(a.mask && !a.mask[token]);
+    struct merged m;
+    if (writes) {
+        T *to = (T *)a.v_merged + (int64_t)token * a.v_merged_token + head * a.v_merged_head;
+#pragma unroll 1
+        for (int column = threadIdx.x % LANES * VEC; column < a.head_dim; column += LANES * VEC) {
+            m = merge(a, token, head, column);
+            float factor = m.sum == 0.0f ? 0.0f : 1.0f / m.sum;
+#pragma unroll
+            for (int j = 0; j < VEC; j++)
+                m.v[j] *= factor;
+            store(to + column, m.v);
+        }
+    }
+    __syncwarp(); /* s_merged may be an input, of the row's other lanes too */
+    if (writes && threadIdx.x % LANES == 0)
+        a.s_merged[(int64_t)token * a.s_merged_token + head] = m.sum == 0.0f ? -INFINITY : m.top + log2f(m.sum);
+}
