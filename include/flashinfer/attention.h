@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention of a batch of requests over a paged KV cache. What holds for all of it:
+/* Attention over paged and ragged keys and values. What holds for all of it:
  *
  * - A cache is two tensors of pages, k_cache and v_cache; K and V of one fused 5-D cache are two views with strides. Request b
  *   owns the pages kv_indices[kv_indptr[b] .. kv_indptr[b + 1]); its kv_len is 0 without pages, else
- *   (pages - 1) * page_size + kv_last_page_len[b]. Slots at kv_len and beyond may hold anything: they are not read.
+ *   (pages - 1) * page_size + kv_last_page_len[b]. Slots at kv_len and beyond may hold anything: they do not matter.
+ *   Ragged keys and values are two tensors of tokens, of which request b owns kv_indptr[b] .. kv_indptr[b + 1] - 1.
  * - Query head h reads KV head h / (num_qo_heads / num_kv_heads).
  * - A row is a query token and a head. Of kv_len tokens, token i of qo_len sees token j if, causal, j + qo_len <= kv_len + i,
  *   and if window_left >= 0, j + qo_len + window_left >= kv_len + i.
@@ -34,7 +35,7 @@ enum {
     FLASHINFER_POS_ENCODING_ALIBI = 2
 };
 
-/* Plans batch_prefill: any number of query tokens per request. Upstream's plan takes the page table too; here run alone does. */
+/* Plans batch_prefill and batch_prefill_ragged: any number of query tokens per request. Upstream's plan takes the page table too; here run alone does. */
 struct flashinfer_batch_prefill_plan {
     size_t size;
     flashinfer_plan *plan;         /* written */
@@ -46,7 +47,7 @@ struct flashinfer_batch_prefill_plan {
     int32_t num_qo_heads;          /* a multiple of num_kv_heads */
     int32_t num_kv_heads;
     int32_t head_dim_qk;
-    int32_t page_size;             /* tokens, >= 1 */
+    int32_t page_size;             /* tokens, >= 1; of no effect in batch_prefill_ragged */
     int32_t head_dim_vo;           /* 0: head_dim_qk */
     int32_t custom_mask;           /* 1: runs take packed_custom_mask; causal is ignored */
     int32_t causal;                /* 0 or 1 */
@@ -97,6 +98,34 @@ struct flashinfer_batch_prefill {
 };
 FLASHINFER_DECLARE_OP(batch_prefill);
 
+struct flashinfer_batch_prefill_ragged {
+    size_t size;
+    DLTensor *out;                      /* [total_q, num_qo_heads, head_dim_vo], o_data_type */
+    DLTensor *lse;                      /* optional: [total_q, num_qo_heads] f32 */
+    const flashinfer_plan *plan;        /* of batch_prefill_plan */
+    const DLTensor *q;                  /* [total_q, num_qo_heads, head_dim_qk], q_data_type; total_q <= max_total_qo */
+    const DLTensor *k;                  /* NHD: [total_kv, num_kv_heads, head_dim_qk], kv_data_type; HND: heads before tokens */
+    const DLTensor *v;                  /* the same with head_dim_vo */
+    const DLTensor *qo_indptr;          /* [batch + 1] i32, as in batch_prefill */
+    const DLTensor *kv_indptr;          /* [batch + 1] i32, into the tokens of k and v; starts at 0, ends at most at total_kv */
+    const DLTensor *packed_custom_mask; /* these five as in batch_prefill */
+    const DLTensor *mask_indptr;
+    const DLTensor *prefix_len;
+    const DLTensor *token_pos_in_items;
+    const DLTensor *max_item_len;
+    const DLTensor *v_indptr;           /* optional: [batch + 1] i32, into the tokens of v alone */
+    const DLTensor *o_indptr;           /* optional: [batch + 1] i32, into the tokens of out */
+    flashinfer_number q_scale;          /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
+    flashinfer_number k_scale;          /* absent: 1 */
+    flashinfer_number v_scale;          /* absent: 1 */
+    double o_scale;                     /* out is divided by it; 0: 1 */
+    flashinfer_number window_left;      /* by value; absent: the plan's */
+    const DLTensor *sinks;              /* optional: [num_qo_heads] f32, natural logits */
+    const DLTensor *k_sf;               /* e4m3 scales of 16 elements each, like k with head_dim_qk / 16; of u8 keys */
+    const DLTensor *v_sf;               /* likewise */
+};
+FLASHINFER_DECLARE_OP(batch_prefill_ragged);
+
 /* Plans batch_decode: one query token, the newest, per request. Upstream's plan takes the page table too; here run alone does. */
 struct flashinfer_batch_decode_plan {
     size_t size;
@@ -145,6 +174,58 @@ struct flashinfer_batch_decode {
     double skip_softmax_threshold_scale_factor; /* >= 0; 0: off. Else tiles whose weights all stay small may be left out */
 };
 FLASHINFER_DECLARE_OP(batch_decode);
+
+/* One request, without a plan: every call takes all options. */
+struct flashinfer_single_prefill_with_kv_cache {
+    size_t size;
+    DLTensor *out;                      /* [qo_len, num_qo_heads, head_dim_vo] f16, bf16, f32, e4m3, e5m2 */
+    DLTensor *lse;                      /* optional: [qo_len, num_qo_heads] f32 */
+    const DLTensor *q;                  /* [qo_len, num_qo_heads, head_dim_qk] f16, bf16, e4m3, e5m2 */
+    const DLTensor *k;                  /* NHD: [kv_len, num_kv_heads, head_dim_qk] f16, bf16, e4m3, e5m2, u8 (two e2m1 a byte);
+                                           HND: heads before tokens */
+    const DLTensor *v;                  /* the same with head_dim_vo */
+    const DLTensor *scale_q;            /* optional: [num_qo_heads] f32, of 8-bit queries */
+    const DLTensor *scale_k;            /* optional: [num_kv_heads] f32, of 8-bit keys */
+    const DLTensor *scale_v;            /* optional: [num_kv_heads] f32, of 8-bit values */
+    const DLTensor *custom_mask;        /* optional: [qo_len, kv_len] bool: which tokens see which; causal is ignored */
+    const DLTensor *packed_custom_mask; /* optional: [(qo_len * kv_len + 7) / 8] u8, the same in bits, the lowest first */
+    int32_t causal;                     /* 0 or 1 */
+    int32_t kv_layout;                  /* FLASHINFER_NHD, FLASHINFER_HND */
+    int32_t pos_encoding_mode;          /* FLASHINFER_POS_ENCODING_ */
+    int32_t use_fp16_qk_reduction;      /* 1: q . k may be summed in f16 */
+    double sm_scale;                    /* >= 0; 0: 1 / sqrt(head_dim_qk) */
+    flashinfer_number window_left;      /* tokens to the left of its own that a row sees, or -1: all; absent: -1 */
+    double logits_soft_cap;             /* >= 0; 0: off */
+    double rope_scale;                  /* >= 0; 0: 1 */
+    double rope_theta;                  /* >= 0; 0: 10000 */
+    const DLTensor *k_sf;               /* e4m3 scales of 16 elements each, like k with head_dim_qk / 16; of u8 keys */
+    const DLTensor *v_sf;               /* likewise */
+    flashinfer_number k_scale;          /* absent: 1; may be a one-element f32 tensor */
+    flashinfer_number v_scale;          /* likewise */
+};
+FLASHINFER_DECLARE_OP(single_prefill_with_kv_cache);
+
+/* The one query token is the newest. */
+struct flashinfer_single_decode_with_kv_cache {
+    size_t size;
+    DLTensor *out;                 /* [num_qo_heads, head_dim], dtype of q */
+    DLTensor *lse;                 /* optional: [num_qo_heads] f32 */
+    const DLTensor *q;             /* [num_qo_heads, head_dim] f16, bf16, e4m3, e5m2 */
+    const DLTensor *k;             /* NHD: [kv_len, num_kv_heads, head_dim] f16, bf16, e4m3, e5m2; HND: heads before tokens */
+    const DLTensor *v;             /* the same */
+    int32_t kv_layout;             /* FLASHINFER_NHD, FLASHINFER_HND */
+    int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_ */
+    int32_t use_tensor_cores;      /* of no effect: kernels use them where they help */
+    flashinfer_number q_scale;     /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
+    flashinfer_number k_scale;     /* absent: 1 */
+    flashinfer_number v_scale;     /* absent: 1 */
+    flashinfer_number window_left; /* tokens to the left of its own that the row sees, or -1: all; absent: -1 */
+    double logits_soft_cap;        /* >= 0; 0: off */
+    double sm_scale;               /* >= 0; 0: 1 / sqrt(head_dim) */
+    double rope_scale;             /* >= 0; 0: 1 */
+    double rope_theta;             /* >= 0; 0: 10000 */
+};
+FLASHINFER_DECLARE_OP(single_decode_with_kv_cache);
 
 /* States: the v and s (the out and lse above) of attention over some of the keys. Merged, they are those of attention over all:
  * s_merged = log2(sum of 2^s), v_merged = sum of 2^(s - s_merged) * v. A state whose s is -inf counts for nothing, whatever its v

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Launch argument of the kernels of batch_prefill and batch_decode. Strides are in elements. A packed row is a query token and
+/* Launch argument of the kernels of prefill and decode. Strides are in elements. A packed row is a query token and
  * one of the query heads that read the same KV head: row = token * group + head. */
 #ifndef ATTENTION_ARGS_H
 #define ATTENTION_ARGS_H
@@ -43,8 +43,9 @@ struct attention_args {
     float *lse;        /* [total_q, num_kv_heads * group], or NULL */
     const void *q;     /* [total_q, num_kv_heads * group, head_dim] T */
     const void *k, *v; /* pages of T */
-    const int32_t *qo_indptr;                                /* [batch + 1]; decode: NULL */
-    const int32_t *kv_indptr, *kv_indices, *kv_last_page_len; /* [batch + 1], [any], [batch] */
+    const int32_t *qo_indptr; /* [batch + 1]; NULL: one request of qo_len, or decode */
+    const int32_t *kv_indptr; /* [batch + 1]; NULL: one request of kv_len */
+    const int32_t *kv_indices, *kv_last_page_len; /* [any], [batch]; NULL: ragged, kv_indptr counts slots of the only page */
     const float *sinks;                                      /* [num_kv_heads * group], or NULL */
     const float *q_scale, *k_scale, *v_scale;                /* one element, or NULL: 1 */
     void *workspace;                                         /* batch_decode_sm80: partial results; any bytes before */
@@ -53,7 +54,9 @@ struct attention_args {
     float logit_factor, out_factor; /* the scales that are given by value */
     float soft_cap;                 /* 0: none */
     struct attention_divisor by_page_size, by_group;
-    int32_t batch, num_kv_heads, group, page_size;
+    int32_t batch, num_kv_heads, group;
+    int32_t page_size; /* ragged: more than any token's number */
+    int32_t qo_len, kv_len;
     int32_t window_left; /* -1: none */
     int32_t causal;      /* decode: 0 */
     int32_t whole;       /* decode: a request's keys and values are never divided */

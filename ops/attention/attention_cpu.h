@@ -47,9 +47,22 @@ struct state {
     float factor, cap;                        /* logit = cap * tanh(factor * q . k), or factor * q . k if cap is 0 */
 };
 
+/* Where a request's query tokens start; its place in kv_indices, or if ragged its first slot. */
+static inline int64_t first_query(const struct attention_args *a, int request)
+{
+    return a->qo_indptr ? a->qo_indptr[request] : (int64_t)request * a->qo_len;
+}
+
+static inline int64_t first_page(const struct attention_args *a, int request)
+{
+    return a->kv_indptr ? a->kv_indptr[request] : (int64_t)request * a->kv_len;
+}
+
 static inline int64_t kv_length(const struct attention_args *a, int request)
 {
-    int64_t pages = (int64_t)a->kv_indptr[request + 1] - a->kv_indptr[request];
+    int64_t pages = first_page(a, request + 1) - first_page(a, request);
+    if (!a->kv_last_page_len)
+        return pages;
     return pages > 0 ? (pages - 1) * a->page_size + a->kv_last_page_len[request] : 0;
 }
 
@@ -85,9 +98,12 @@ static inline void begin_rows(const struct attention_args *a, const struct task 
 /* Finds keys and values of the tokens [first, first + count), up to two tiles of them. */
 static inline void find_tokens(const struct attention_args *a, const struct task *t, int64_t first, int count, struct state *s)
 {
-    const int32_t *page = a->kv_indices + a->kv_indptr[t->request] + first / a->page_size;
+    static const int32_t only_page;
+    bool is_ragged = !a->kv_last_page_len;
+    const int32_t *page = is_ragged ? &only_page : a->kv_indices + first_page(a, t->request) + first / a->page_size;
+    int64_t slot = is_ragged ? first_page(a, t->request) + first : first % a->page_size;
     const T *keys = (const T *)a->k + t->kv_head * a->k_head, *values = (const T *)a->v + t->kv_head * a->v_head;
-    for (int64_t i = 0, slot = first % a->page_size; i < count; i++, slot++) {
+    for (int64_t i = 0; i < count; i++, slot++) {
         if (slot == a->page_size) {
             slot = 0;
             page++;

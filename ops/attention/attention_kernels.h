@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host side that batch_prefill, batch_decode and their plans share. */
+/* Host side that the ops of attention and their plans share. */
 #ifndef ATTENTION_KERNELS_H
 #define ATTENTION_KERNELS_H
 
@@ -20,13 +20,13 @@ struct attention_plan {
     double sm_scale, logits_soft_cap;
 };
 
-/* The bytes of workspace that runs need at most. */
-size_t attention_workspace(const struct attention_plan *plan);
+/* The bytes of workspace that batch_decode_sm80 needs at most. */
+size_t attention_decode_workspace(const struct attention_plan *plan, int32_t workers);
 
 /* Tokens to the left that a kernel is told; -1: all. */
 int32_t attention_window(int64_t window_left);
 
-/* What the two plan ops take, as far as it matters here; what an op does not have is 0. */
+/* What the plan ops, and the ops without a plan, take, as far as it matters here; what an op does not have is 0. */
 struct attention_options {
     flashinfer_plan *plan;
     bool is_decode;
@@ -42,11 +42,49 @@ struct attention_options {
 const char *attention_plan_fit(const struct attention_options *options);
 flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *options);
 
-/* What the two run ops are seen as. */
+/* Of ops without a plan: what it would hold, with tile_q and workers 0, and why no kernel serves the call. */
+struct attention_plan attention_single_plan(const struct attention_options *options);
+const char *attention_single_fit(const struct attention_options *options, int64_t kv_len);
+
+/* What the run ops are seen as. */
 struct attention_view {
-    const DLTensor *out, *lse, *q, *k_cache, *v_cache, *qo_indptr, *kv_indptr, *kv_indices, *kv_last_page_len, *sinks;
-    const flashinfer_number *q_scale, *k_scale, *v_scale, *window_left;
+    const DLTensor *out, *lse, *q; /* a single decode's have no axis of tokens */
+    const DLTensor *k_cache, *v_cache; /* of three axes if ragged, and then there are no pages */
+    const DLTensor *qo_indptr, *kv_indptr, *kv_indices, *kv_last_page_len, *sinks; /* a single request: no indptr */
+    const flashinfer_number *q_scale, *k_scale, *v_scale, *window_left; /* window_left NULL: the plan's */
+    double o_scale;             /* out is divided by it; 0: 1 */
+    const char *unserved;       /* why no kernel serves the call, or NULL */
+    struct attention_plan plan; /* of ops without a plan */
 };
+
+static inline const struct attention_plan *attention_plan_of(const struct call *call)
+{
+    const struct attention_view *t = call_view(call);
+    return call->plan ? call->plan : &t->plan;
+}
+
+/* Packed rows of a block of batch_prefill_sm80. */
+int32_t attention_tile_q(const struct call *call);
+
+/* As many blocks of batch_decode_sm80 as run at a time. */
+int32_t attention_count_workers(const struct device *device);
+
+/* A cache with its strides in elements. Ragged keys and values are one page. */
+struct attention_cache {
+    int64_t pages, slots;
+    int64_t page, slot, head;
+};
+struct attention_cache attention_see_cache(const struct attention_plan *plan, const DLTensor *cache);
+
+static inline int64_t attention_batch(const struct attention_view *t)
+{
+    return t->kv_indptr ? tensor_shape(t->kv_indptr, 0) - 1 : 1;
+}
+
+static inline int64_t attention_total_q(const struct attention_view *t) { return t->q->ndim == 3 ? tensor_shape(t->q, 0) : 1; }
+
+/* The window of the view, or of the plan. */
+int32_t attention_window_of(const struct call *call);
 
 static inline int64_t attention_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -70,8 +70,8 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
         int token = tile * KEYS + half * ROWS + i * 32 + lane;
         at[i] = -1;
         if (token < t.kv_len) {
-            int page = divide(token, a.by_page_size);
-            at[i] = a.kv_indices[t.first_page + page] * page_stride + (token - page * a.page_size) * slot_stride;
+            struct slot s = find_slot(a, t.first_page, token);
+            at[i] = s.page * page_stride + s.at * slot_stride;
         }
     }
     mbarrier_wait(empty, phase ^ 1);
@@ -94,13 +94,11 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
                       uint32_t full, uint32_t empty, int phase)
 {
     const struct tensor_map *map = values ? &p.v : &p.k;
-    int box = 2 * lane_id() + half, token = tile * KEYS + box * p.box_tokens, slot = 0, page = 0;
+    int box = 2 * lane_id() + half, token = tile * KEYS + box * p.box_tokens;
+    struct slot s = {0, 0};
     int boxes = (min(KEYS, max(t.kv_len - tile * KEYS, 0)) + p.box_tokens - 1) / p.box_tokens;
-    if (box < boxes) {
-        page = divide(token, p.a.by_page_size);
-        slot = token - page * p.a.page_size;
-        page = p.a.kv_indices[t.first_page + page];
-    }
+    if (box < boxes)
+        s = find_slot(p.a, t.first_page, token);
     mbarrier_wait(empty, phase ^ 1);
     if (lane_id() == 0)
         mbarrier_arrive_expect(full, (boxes + 1 - half) / 2 * p.box_tokens * (128 * SLABS));
@@ -108,7 +106,7 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
     if (box < boxes) {
 #pragma unroll
         for (int i = 0; i < SLABS; i++)
-            tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, slot, t.kv_head, page);
+            tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, s.at, t.kv_head, s.page);
     }
 }
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What batch_prefill_plan and batch_decode_plan do: refuse what no kernel serves, and write down what runs need. */
+/* What plan ops do: refuse what no kernel serves, and write down what runs need. Ops without a plan do so in each call. */
 #include <math.h>
 
 #include "core/status.h"
@@ -37,23 +37,33 @@ const char *attention_plan_fit(const struct attention_options *o)
 }
 
 /* The largest tile that a typical request fills and that leaves no multiprocessor idle. */
-static int32_t choose_tile_q(const struct call *call, const struct attention_options *o)
+static int32_t choose_tile_q(const struct device *device, int64_t group, int64_t num_kv_heads, int64_t total, int64_t batch)
 {
-    int64_t group = o->num_qo_heads / o->num_kv_heads, batch = o->max_batch_size;
-    int64_t total = o->max_total_qo < INT32_MAX ? o->max_total_qo : INT32_MAX;
+    for (int32_t tile = 128; tile > 16; tile = tile == 128 ? 64 : 16)
+        if (total * group / batch > tile / 2 && total * group / tile * num_kv_heads >= device->sms)
+            return tile;
+    return 16;
+}
+
+int32_t attention_tile_q(const struct call *call)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    return plan->tile_q ? plan->tile_q
+                        : choose_tile_q(call->device, plan->group, plan->num_kv_heads, attention_total_q(call_view(call)), 1);
+}
+
+static int32_t plan_tile_q(const struct call *call, const struct attention_options *o)
+{
+    int64_t batch = o->max_batch_size, total = o->max_total_qo < INT32_MAX ? o->max_total_qo : INT32_MAX;
     if (o->qo_indptr && tensor_data(o->qo_indptr) && tensor_shape(o->qo_indptr, 0) > 1) {
         const int32_t *indptr = tensor_data(o->qo_indptr);
         batch = tensor_shape(o->qo_indptr, 0) - 1;
         total = indptr[batch];
     }
-    for (int32_t tile = 128; tile > 16; tile = tile == 128 ? 64 : 16)
-        if (total * group / batch > tile / 2 && total * group / tile * o->num_kv_heads >= call->device->sms)
-            return tile;
-    return 16;
+    return choose_tile_q(call->device, o->num_qo_heads / o->num_kv_heads, o->num_kv_heads, total, batch);
 }
 
-/* As many blocks of batch_decode_sm80 as run at a time. */
-static int32_t count_workers(const struct device *device)
+int32_t attention_count_workers(const struct device *device)
 {
     int32_t blocks = device->smem_sm / (ATTENTION_DECODE_SMEM + STATIC_DECODE_SMEM);
     return device->sms * (blocks < 1 ? 1 : blocks < MAX_DECODE_BLOCKS ? blocks : MAX_DECODE_BLOCKS);
@@ -67,11 +77,17 @@ static struct attention_divisor divisor(uint32_t by)
     return (struct attention_divisor){(uint32_t)(((UINT64_C(1) << shift) + by - 1) / by), shift};
 }
 
-flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *o)
+const char *attention_single_fit(const struct attention_options *o, int64_t kv_len)
+{
+    if (o->max_total_qo > INT32_MAX || kv_len > INT32_MAX)
+        return "there are more tokens than a kernel counts";
+    return attention_plan_fit(o);
+}
+
+struct attention_plan attention_single_plan(const struct attention_options *o)
 {
     const int32_t group = o->num_qo_heads / o->num_kv_heads;
-    bool cuda_decode = o->is_decode && call->device->id.device_type == kDLCUDA;
-    struct attention_plan plan = {
+    return (struct attention_plan){
         .num_qo_heads = o->num_qo_heads,
         .num_kv_heads = o->num_kv_heads,
         .group = group,
@@ -84,11 +100,21 @@ flashinfer_status attention_plan_run(const struct call *call, const struct atten
         .window_left = attention_window(o->window_left.value.i),
         .whole = o->disable_split_kv,
         .dtype = (int32_t)dtype_of(o->q_data_type),
-        .tile_q = o->is_decode ? 0 : choose_tile_q(call, o),
-        .workers = cuda_decode ? count_workers(call->device) : 0,
         .max_batch_size = (int32_t)(o->max_batch_size < INT32_MAX ? o->max_batch_size : INT32_MAX),
         .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt(o->head_dim_qk),
         .logits_soft_cap = o->logits_soft_cap,
     };
-    return call_write_plan(call, o->plan, &plan, sizeof plan, attention_workspace(&plan));
+}
+
+flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *o)
+{
+    struct attention_plan plan = attention_single_plan(o);
+    size_t workspace = attention_schedule_bytes(plan.max_batch_size);
+    if (o->is_decode) {
+        plan.workers = call->device->id.device_type == kDLCUDA ? attention_count_workers(call->device) : 0;
+        workspace = attention_decode_workspace(&plan, plan.workers);
+    } else {
+        plan.tile_q = plan_tile_q(call, o);
+    }
+    return call_write_plan(call, o->plan, &plan, sizeof plan, workspace);
 }

@@ -16,7 +16,7 @@ enum { MAX_HEAD_DIM = 256 };
 struct row {
     const struct attention_plan *plan;
     const struct attention_view *t;
-    int64_t request, first_page, kv_len;
+    int64_t request, first_page, kv_len; /* first_page: in kv_indices; ragged: the first slot */
     int64_t token, head; /* in q and out */
     int64_t begin, end;  /* tokens it sees */
     double scale, v_scale;
@@ -32,11 +32,16 @@ static double number_of(const flashinfer_number *number)
 static const double *find(const struct row *row, const DLTensor *cache, int64_t token)
 {
     const struct attention_plan *p = row->plan;
-    const double *kv_indices = row->t->kv_indices->data, *data = cache->data;
-    int64_t page = (int64_t)kv_indices[row->first_page + token / p->page_size], slot = token % p->page_size;
+    const double *data = cache->data;
+    int64_t page = 0, slot = row->first_page + token, slots = tensor_shape(cache, -3 + (p->kv_layout != FLASHINFER_NHD));
     int64_t kv_head = row->head / p->group;
-    int64_t at = p->kv_layout == FLASHINFER_NHD ? (page * p->page_size + slot) * p->num_kv_heads + kv_head
-                                                : (page * p->num_kv_heads + kv_head) * p->page_size + slot;
+    if (row->t->kv_indices) {
+        const double *kv_indices = row->t->kv_indices->data;
+        page = (int64_t)kv_indices[row->first_page + token / slots];
+        slot = token % slots;
+    }
+    int64_t at = p->kv_layout == FLASHINFER_NHD ? (page * slots + slot) * p->num_kv_heads + kv_head
+                                                : (page * p->num_kv_heads + kv_head) * slots + slot;
     return data + at * p->head_dim;
 }
 
@@ -121,19 +126,26 @@ static void compute_row(const struct reference *r, const struct row *row)
                lse ? lse_bound + at : NULL);
 }
 
+static int64_t entry(const DLTensor *indptr, int64_t request, int64_t total)
+{
+    return indptr ? (int64_t)((const double *)indptr->data)[request] : request * total;
+}
+
 static void compute_request(const struct reference *r, struct row *row)
 {
     const struct attention_plan *p = row->plan;
     const struct attention_view *t = row->t;
-    const double *qo_indptr = t->qo_indptr ? t->qo_indptr->data : NULL, *kv_indptr = t->kv_indptr->data;
-    const double *last_page_len = t->kv_last_page_len->data;
-    int64_t first_q = qo_indptr ? (int64_t)qo_indptr[row->request] : row->request;
-    int64_t qo_len = qo_indptr ? (int64_t)qo_indptr[row->request + 1] - first_q : 1;
-    int64_t pages = (int64_t)(kv_indptr[row->request + 1] - kv_indptr[row->request]);
-    int64_t window_left = t->window_left->kind == FLASHINFER_NUMBER_ABSENT ? p->window_left : t->window_left->value.i;
+    int64_t total_kv = tensor_shape(t->k_cache, -3 + (p->kv_layout != FLASHINFER_NHD));
+    int64_t total_q = t->kv_indptr && !t->qo_indptr ? 1 : attention_total_q(t); /* decode: one of each request */
+    int64_t first_q = entry(t->qo_indptr, row->request, total_q), qo_len = entry(t->qo_indptr, row->request + 1, total_q) - first_q;
+    int64_t pages = entry(t->kv_indptr, row->request + 1, total_kv) - entry(t->kv_indptr, row->request, total_kv);
+    bool own_window = t->window_left && t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
+    int64_t window_left = own_window ? t->window_left->value.i : p->window_left;
 
-    row->first_page = (int64_t)kv_indptr[row->request];
-    row->kv_len = pages ? (pages - 1) * p->page_size + (int64_t)last_page_len[row->request] : 0;
+    row->first_page = entry(t->kv_indptr, row->request, total_kv);
+    row->kv_len = pages;
+    if (t->kv_last_page_len && pages)
+        row->kv_len = (pages - 1) * p->page_size + (int64_t)((const double *)t->kv_last_page_len->data)[row->request];
     row->logit = calloc((size_t)row->kv_len + 1, sizeof *row->logit);
     row->logit_error = calloc((size_t)row->kv_len + 1, sizeof *row->logit_error);
     for (int64_t i = 0; row->logit && row->logit_error && i < qo_len; i++)
@@ -151,34 +163,51 @@ static void compute_request(const struct reference *r, struct row *row)
 void attention_reference(const struct reference *r)
 {
     const struct attention_view *t = r->view;
-    const struct attention_plan *plan = r->call->plan;
+    const struct attention_plan *plan = r->call->plan ? r->call->plan : &t->plan;
     struct row row = {.plan = plan,
                       .t = t,
                       .scale = plan->sm_scale * number_of(t->q_scale) * number_of(t->k_scale),
-                      .v_scale = number_of(t->v_scale)};
-    for (; row.request < tensor_shape(t->kv_last_page_len, 0); row.request++)
+                      .v_scale = number_of(t->v_scale) / (t->o_scale != 0 ? t->o_scale : 1)};
+    for (; row.request < attention_batch(t); row.request++)
         compute_request(r, &row);
+}
+
+/* Marks the slots that requests have; slots is the size of a page. */
+static void mark_used(struct problem *problem, bool *used, int64_t slots)
+{
+    struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr");
+    const struct problem_tensor *kv_indices = problem_tensor(problem, "kv_indices");
+    const struct problem_tensor *last_page_len = problem_tensor(problem, "kv_last_page_len");
+    if (!last_page_len) {
+        /* The last requests end before the keys do. */
+        int64_t end = (int64_t)problem_random(problem, (uint64_t)slots + 1);
+        for (int64_t b = 0; b < kv_indptr->elements; b++)
+            if (problem_get(kv_indptr, b) > (double)end)
+                problem_set(kv_indptr, b, (double)end);
+        for (int64_t slot = 0; slot < (int64_t)problem_get(kv_indptr, kv_indptr->elements - 1); slot++)
+            used[slot] = true;
+        return;
+    }
+    for (int64_t b = 0; b < last_page_len->elements; b++)
+        for (int64_t page = (int64_t)problem_get(kv_indptr, b), end = (int64_t)problem_get(kv_indptr, b + 1); page < end; page++)
+            for (int64_t slot = 0; slot < (page + 1 < end ? slots : (int64_t)problem_get(last_page_len, b)); slot++)
+                used[(int64_t)problem_get(kv_indices, page) * slots + slot] = true;
 }
 
 void attention_spoil(struct problem *problem)
 {
-    const struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr");
-    const struct problem_tensor *kv_indices = problem_tensor(problem, "kv_indices");
-    const struct problem_tensor *last_page_len = problem_tensor(problem, "kv_last_page_len");
-    struct problem_tensor *caches[] = {problem_tensor(problem, "k_cache"), problem_tensor(problem, "v_cache")};
-    int64_t page_size = problem_dim(problem, "page_size"), num_pages = problem_dim(problem, "num_pages");
-    bool nhd = problem_dim(problem, "kv_layout") == FLASHINFER_NHD;
-    bool *used = calloc((size_t)(num_pages * page_size) + 1, 1);
-
-    for (int64_t b = 0; used && b < last_page_len->elements; b++)
-        for (int64_t page = (int64_t)problem_get(kv_indptr, b), end = (int64_t)problem_get(kv_indptr, b + 1); page < end; page++)
-            for (int64_t slot = 0; slot < (page + 1 < end ? page_size : (int64_t)problem_get(last_page_len, b)); slot++)
-                used[(int64_t)problem_get(kv_indices, page) * page_size + slot] = true;
+    bool paged = problem_tensor(problem, "k_cache"), nhd = problem_dim(problem, "kv_layout") == FLASHINFER_NHD;
+    struct problem_tensor *caches[] = {problem_tensor(problem, paged ? "k_cache" : "k"),
+                                       problem_tensor(problem, paged ? "v_cache" : "v")};
+    int64_t slots = caches[0]->shape[paged + !nhd], pages = paged ? caches[0]->shape[0] : 1;
+    bool *used = calloc((size_t)(pages * slots) + 1, 1);
+    if (used && problem->seed)
+        mark_used(problem, used, slots);
     for (int c = 0; used && problem->seed && c < 2; c++) {
-        int64_t width = caches[c]->shape[3], outer = caches[c]->shape[1], inner = caches[c]->shape[2];
+        int64_t width = caches[c]->shape[paged + 2], outer = caches[c]->shape[paged], inner = caches[c]->shape[paged + 1];
         for (int64_t i = 0; dtype_is_float(caches[c]->dtype) && i < caches[c]->elements; i++) {
             int64_t slot = nhd ? i / width / inner % outer : i / width % inner, page = i / width / inner / outer;
-            if (!used[page * page_size + slot])
+            if (!used[page * slots + slot])
                 problem_set(caches[c], i, i % 3 ? NAN : INFINITY);
         }
     }
@@ -187,10 +216,11 @@ void attention_spoil(struct problem *problem)
 
 void attention_cost(const struct call *call, double *bytes, double *operations)
 {
-    const struct attention_plan *plan = call->plan;
+    const struct attention_plan *plan = attention_plan_of(call);
     const struct attention_view *t = call_view(call);
-    double batch = (double)tensor_shape(t->kv_last_page_len, 0), queries = (double)tensor_shape(t->q, 0);
-    double tokens = (double)tensor_shape(t->kv_indices, 0) * plan->page_size;
+    double batch = (double)attention_batch(t), queries = (double)attention_total_q(t);
+    double slots = (double)attention_see_cache(plan, t->k_cache).slots;
+    double tokens = t->kv_indices ? (double)tensor_shape(t->kv_indices, 0) * slots : slots;
     double width = (double)plan->head_dim * dtype_bytes((enum dtype)plan->dtype);
     double kv_len = batch > 0 ? tokens / batch : 0, qo_len = batch > 0 ? queries / batch : 0;
     /* Causal attention leaves out a triangle of qo_len by qo_len. */

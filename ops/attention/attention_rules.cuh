@@ -13,10 +13,30 @@ struct logit_rule {
 
 DEVICE int divide(int n, struct attention_divisor by) { return (uint64_t)(uint32_t)n * by.factor >> by.shift; }
 
+/* Where a request's query tokens start; its place in kv_indices, or if ragged its first slot. */
+DEVICE int first_query(const struct attention_args &a, int request) { return a.qo_indptr ? a.qo_indptr[request] : request * a.qo_len; }
+DEVICE int first_page(const struct attention_args &a, int request) { return a.kv_indptr ? a.kv_indptr[request] : request * a.kv_len; }
+
 DEVICE int kv_length(const struct attention_args &a, int request)
 {
-    int pages = a.kv_indptr[request + 1] - a.kv_indptr[request];
+    int pages = first_page(a, request + 1) - first_page(a, request);
+    if (!a.kv_last_page_len)
+        return pages;
     return pages > 0 ? (pages - 1) * a.page_size + a.kv_last_page_len[request] : 0;
+}
+
+/* A slot of the cache. */
+struct slot {
+    int page, at;
+};
+
+/* Where a token of the request with that first page lies. */
+DEVICE struct slot find_slot(const struct attention_args &a, int first_page, int token)
+{
+    if (!a.kv_last_page_len)
+        return {0, first_page + token};
+    int page = divide(token, a.by_page_size);
+    return {a.kv_indices[first_page + page], token - page * a.page_size};
 }
 
 DEVICE struct logit_rule make_logit_rule(const struct attention_args &a)

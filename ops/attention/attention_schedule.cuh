@@ -15,7 +15,7 @@ struct task {
     int first_q;      /* the request's first query token */
     int token;        /* the tile's first one, counted from there */
     int qo_len, kv_len;
-    int first_page;   /* in kv_indices */
+    int first_page;   /* in kv_indices; ragged: the first slot */
 };
 
 /* By a whole warp. `first` has batch + 1 ascending numbers, first[0] <= wanted < first[batch]: the last one not above it. */

@@ -39,11 +39,11 @@ static void see_queries(const struct attention_plan *plan, const DLTensor *q, st
 
 static void see_cache(const struct attention_plan *plan, const DLTensor *cache, int64_t box_tokens, struct tensor_map_axis axis[4])
 {
-    int slot_axis = plan->kv_layout == FLASHINFER_NHD ? 1 : 2;
+    struct attention_cache c = attention_see_cache(plan, cache);
     axis[0] = (struct tensor_map_axis){plan->head_dim, 1, SLAB_ELEMENTS};
-    axis[1] = (struct tensor_map_axis){plan->page_size, tensor_stride(cache, slot_axis), (uint32_t)box_tokens};
-    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, tensor_stride(cache, 3 - slot_axis), 1};
-    axis[3] = (struct tensor_map_axis){tensor_shape(cache, 0), tensor_stride(cache, 0), 1};
+    axis[1] = (struct tensor_map_axis){c.slots, c.slot, (uint32_t)box_tokens};
+    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, c.head, 1};
+    axis[3] = (struct tensor_map_axis){c.pages, c.page, 1};
 }
 
 /* The longest run of slots, whole groups of 8 rows, of which pages and tiles of keys both consist. 0: none. */
@@ -55,21 +55,16 @@ static int64_t choose_box(int64_t page_size, int64_t keys)
     return box < MIN_BOX_TOKENS ? 0 : box;
 }
 
-/* Those of the view, or of the plan. */
-static int32_t window_of(const struct call *call)
-{
-    const struct attention_plan *plan = call->plan;
-    const struct attention_view *t = call_view(call);
-    return t->window_left->kind != FLASHINFER_NUMBER_ABSENT ? attention_window(t->window_left->value.i) : plan->window_left;
-}
-
 const char *attention_fit_sm90(const struct call *call, struct way *way)
 {
-    const struct attention_plan *plan = call->plan;
+    const struct attention_plan *plan = attention_plan_of(call);
     const struct attention_view *t = call_view(call);
-    int64_t group = plan->group, box = choose_box(plan->page_size, ATTENTION_PREFILL_KEYS(plan->head_dim, 0));
+    int64_t group = plan->group, keys = ATTENTION_PREFILL_KEYS(plan->head_dim, 0);
+    int64_t box = choose_box(t->kv_last_page_len ? plan->page_size : keys, keys);
     struct tensor_map_axis axis[4];
-    if (!call->exec.kernel && plan->tile_q < MIN_TILE_Q)
+    if (t->unserved)
+        return t->unserved;
+    if (!call->exec.kernel && attention_tile_q(call) < MIN_TILE_Q)
         return "requests have too few query tokens to fill its tiles";
     if (group > MAX_GROUP)
         return "more than 64 query heads have the same KV head";
@@ -88,19 +83,19 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     constant[0] = plan->dtype;
     constant[1] = plan->head_dim;
     constant[2] = plan->causal;
-    constant[3] = window_of(call) >= 0;
+    constant[3] = attention_window_of(call) >= 0;
     constant[4] = plan->logits_soft_cap > 0;
     constant[5] = !boxes;
     way->value[WAY_BLOCKS] = call->device->sms;
     way->value[WAY_WARPGROUPS] = ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[3] || constant[4] || constant[5]);
     way->value[WAY_BOX_TOKENS] = boxes ? box : 0;
-    way->workspace = attention_workspace(plan);
+    way->workspace = attention_schedule_bytes(plan->max_batch_size);
     return NULL;
 }
 
 static flashinfer_status encode_maps(const struct call *call, const struct way *way, struct attention_sm90_args *p)
 {
-    const struct attention_plan *plan = call->plan;
+    const struct attention_plan *plan = attention_plan_of(call);
     const struct attention_view *t = call_view(call);
     const DLTensor *cache[2] = {t->k_cache, t->v_cache};
     struct tensor_map *map[2] = {&p->k, &p->v};
@@ -110,15 +105,15 @@ static flashinfer_status encode_maps(const struct call *call, const struct way *
     TRY(tensor_map_encode(&p->q, (enum dtype)plan->dtype, queries, axis));
     for (int i = 0; way->value[WAY_BOX_TOKENS] && i < 2; i++) {
         see_cache(plan, cache[i], way->value[WAY_BOX_TOKENS], axis);
-        /* A cache without pages may have no address. Nothing of it is read. */
-        TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_shape(cache[i], 0) ? tensor_data(cache[i]) : queries, axis));
+        /* A cache without tokens may have no address. Nothing of it is read. */
+        TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_elements(cache[i]) ? tensor_data(cache[i]) : queries, axis));
     }
     return FLASHINFER_OK;
 }
 
 flashinfer_status attention_run_sm90(const struct call *call, const struct way *way)
 {
-    const struct attention_plan *plan = call->plan;
+    const struct attention_plan *plan = attention_plan_of(call);
     struct attention_sm90_args p = {.a = attention_args(call)};
     int32_t warpgroups = (int32_t)way->value[WAY_WARPGROUPS];
     uint32_t blocks = (uint32_t)way->value[WAY_BLOCKS];

@@ -17,6 +17,8 @@ static flashinfer_status fetch_all(const struct call *call, const struct attenti
     if (t->qo_indptr)
         TRY(validate_fetch(call, t->qo_indptr, &i->qo_indptr));
     TRY(validate_fetch(call, t->kv_indptr, &i->kv_indptr));
+    if (!t->kv_indices)
+        return FLASHINFER_OK;
     TRY(validate_fetch(call, t->kv_indices, &i->kv_indices));
     return validate_fetch(call, t->kv_last_page_len, &i->kv_last_page_len);
 }
@@ -24,9 +26,12 @@ static flashinfer_status fetch_all(const struct call *call, const struct attenti
 static flashinfer_status check_all(const struct call *call, const struct attention_view *t, const struct integers *i)
 {
     const struct attention_plan *plan = call->plan;
-    int64_t batch = tensor_shape(t->kv_last_page_len, 0), num_pages = tensor_shape(t->k_cache, 0);
+    int64_t batch = attention_batch(t), num_pages = tensor_shape(t->k_cache, 0);
     if (i->qo_indptr)
         TRY(validate_indptr(call, "qo_indptr", i->qo_indptr, batch, tensor_shape(t->q, 0), "the number of query tokens"));
+    if (!t->kv_indices)
+        return validate_indptr(call, "kv_indptr", i->kv_indptr, batch, attention_see_cache(plan, t->k_cache).slots,
+                               "the number of keys");
     TRY(validate_indptr(call, "kv_indptr", i->kv_indptr, batch, tensor_shape(t->kv_indices, 0), "the length of kv_indices"));
     TRY(validate_indices(call, "kv_indices", i->kv_indices, i->kv_indptr[batch], num_pages, "the pages of k_cache"));
     for (int64_t b = 0; b < batch; b++)

@@ -39,11 +39,6 @@ struct task {
     int begin, end;
 };
 
-/* A slot of the cache. */
-struct slot {
-    int page, at;
-};
-
 /* Where a token lies, in elements from the start of the caches. */
 struct __align__(16) place {
     int64_t key, value;
@@ -70,13 +65,8 @@ DEVICE int units_of(const struct attention_args &a, int request, bool whole)
 
 DEVICE struct slot find_slot(const struct attention_args &a, const struct task &t, int token)
 {
-    struct slot s = {0, 0};
-    if (token < t.end) {
-        int page = divide(token, a.by_page_size);
-        s.page = a.kv_indices[a.kv_indptr[t.request] + page];
-        s.at = token - page * a.page_size;
-    }
-    return s;
+    struct slot none = {0, 0};
+    return token < t.end ? find_slot(a, first_page(a, t.request), token) : none;
 }
 
 /* Starts copying a tile of keys and values; lanes i and i + 16 have the slot of token i. */

@@ -10,8 +10,8 @@ void batch_prefill_cpu(const struct attention_args *a, int part, int parts)
     struct task t = {.kv_head = part % a->num_kv_heads, .kv_heads = 1};
     int64_t tile = (parts - 1 - part) / a->num_kv_heads;
     for (; t.request < a->batch; t.request++) {
-        t.first_q = a->qo_indptr[t.request];
-        t.qo_len = a->qo_indptr[t.request + 1] - t.first_q;
+        t.first_q = first_query(a, t.request);
+        t.qo_len = first_query(a, t.request + 1) - t.first_q;
         int64_t rows = t.qo_len * a->group, tiles = (rows + ROWS - 1) / ROWS;
         if (tile < tiles) {
             t.kv_len = kv_length(a, t.request);

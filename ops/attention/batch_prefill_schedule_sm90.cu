@@ -24,8 +24,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) batch_prefill_schedule_sm9
                 place += length[i] > kv_len || (length[i] == kv_len && others + i < request);
         }
         if (request < a.batch) {
-            int first_q = a.qo_indptr[request];
-            p.schedule.request[place] = {first_q, a.qo_indptr[request + 1] - first_q, kv_len, a.kv_indptr[request]};
+            int first_q = first_query(a, request);
+            p.schedule.request[place] = {first_q, first_query(a, request + 1) - first_q, kv_len, first_page(a, request)};
         }
     }
     __syncthreads();

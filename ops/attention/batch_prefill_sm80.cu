@@ -40,7 +40,7 @@ struct range {
 
 DEVICE int tiles_of(const struct attention_args &a, int request)
 {
-    int64_t rows = (int64_t)(a.qo_indptr[request + 1] - a.qo_indptr[request]) * a.group;
+    int64_t rows = (int64_t)(first_query(a, request + 1) - first_query(a, request)) * a.group;
     return (rows + TILE_Q - 1) / TILE_Q;
 }
 
@@ -82,8 +82,8 @@ DEVICE struct task make_task(const struct attention_args &a, const struct smem *
     struct task t;
     t.request = sm->request;
     t.kv_head = blockIdx.y;
-    t.first_q = a.qo_indptr[t.request];
-    t.qo_len = a.qo_indptr[t.request + 1] - t.first_q;
+    t.first_q = first_query(a, t.request);
+    t.qo_len = first_query(a, t.request + 1) - t.first_q;
     t.kv_len = kv_length(a, t.request);
     t.first_row = sm->tile * TILE_Q;
     int last_row = min((int64_t)t.first_row + TILE_Q, (int64_t)t.qo_len * a.group) - 1;
@@ -106,10 +106,9 @@ DEVICE void find_tokens(const struct attention_args &a, const struct task &t, in
     for (int i = threadIdx.x; i < TILE; i += THREADS) {
         int64_t key = 0, value = 0;
         if (first + i < t.end) {
-            int page = divide(first + i, a.by_page_size), slot = first + i - page * a.page_size;
-            int64_t id = a.kv_indices[a.kv_indptr[t.request] + page];
-            key = id * a.k_page + slot * a.k_slot;
-            value = id * a.v_page + slot * a.v_slot;
+            struct slot s = find_slot(a, first_page(a, t.request), first + i);
+            key = s.page * a.k_page + s.at * a.k_slot;
+            value = s.page * a.v_page + s.at * a.v_slot;
         }
         sm->key_at[first / TILE % 2][i] = key;
         sm->value_at[first / TILE % 2][i] = value;

@@ -23,6 +23,13 @@ static struct attention_batch batch;
 
 static flashinfer_status run_attention(void) { return attention_batch_run(&batch); }
 
+/* Over the new tokens, of which kv_indptr gives 2, 0 and 4 to the requests. */
+static flashinfer_status run_ragged(void)
+{
+    return FLASHINFER(batch_prefill_ragged, &batch.exec, .out = T(OUT), .lse = T(LSE), .plan = &batch.plan, .q = T(Q), .k = T(K),
+                      .v = T(V), .qo_indptr = T(QO_INDPTR), .kv_indptr = T(KV_INDPTR));
+}
+
 static flashinfer_status run_positions(void)
 {
     return FLASHINFER(get_batch_indices_positions, &batch.exec, .batch_indices = T(INDICES), .positions = T(POSITIONS),
@@ -43,6 +50,7 @@ static const struct tested {
     enum batch_tensor first_output;
     flashinfer_status (*run)(void);
 } prefill = {"batch_prefill", TOKENS, BATCH_OUT, run_attention}, decode = {"batch_decode", 0, BATCH_OUT, run_attention},
+  ragged = {"batch_prefill_ragged", TOKENS, BATCH_OUT, run_ragged},
   positions = {"get_batch_indices_positions", TOKENS, BATCH_INDICES, run_positions},
   append = {"append_paged_kv_cache", TOKENS, BATCH_K_CACHE, run_append};
 
@@ -137,6 +145,8 @@ static void test_good_tables(void **state)
         set(BATCH_KV_INDICES, 6, 1 << 30);
         accepted(attention[i]);
     }
+    make_batch(&ragged);
+    accepted(&ragged);
 }
 
 static void test_good_appends(void **state)
@@ -191,6 +201,9 @@ static void test_bad_tables(void **state)
         refused(with_pages[i], BATCH_KV_LAST_PAGE_LEN, 0, 0, "kv_last_page_len[0] is 0, must be 1 to page_size, which is 4");
         refused(with_pages[i], BATCH_KV_LAST_PAGE_LEN, 2, 5, "kv_last_page_len[2] is 5, must be 1 to page_size, which is 4");
     }
+    refused(&ragged, BATCH_KV_INDPTR, 2, 1, "kv_indptr[2] is 1, must be at least kv_indptr[1], which is 2");
+    refused(&ragged, BATCH_KV_INDPTR, 3, 9, "kv_indptr[3] is 9, must be at most the number of keys, which is 8");
+    refused(&ragged, BATCH_QO_INDPTR, 3, 9, "qo_indptr[3] is 9, must be at most the number of query tokens, which is 8");
     refused(&prefill, BATCH_QO_INDPTR, 0, 2, "qo_indptr[0] is 2, must be 0");
     refused(&prefill, BATCH_QO_INDPTR, 2, 2, "qo_indptr[2] is 2, must be at least qo_indptr[1], which is 3");
     refused(&prefill, BATCH_QO_INDPTR, 3, 9, "qo_indptr[3] is 9, must be at most the number of query tokens, which is 8");
