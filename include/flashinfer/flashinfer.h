@@ -6,6 +6,7 @@
 #include "flashinfer/activation.h"
 #include "flashinfer/attention.h"
 #include "flashinfer/core.h"
+#include "flashinfer/gated_delta.h"
 #include "flashinfer/gemm.h"
 #include "flashinfer/jit.h"
 #include "flashinfer/norm.h"

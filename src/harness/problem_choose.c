@@ -346,7 +346,7 @@ static void choose_aliases(struct problem *problem)
     for (int i = 0; i < problem->program->num_args; i++) {
         struct problem_tensor *t = &problem->tensor[i];
         uint64_t may = problem->program->arg[i].may_alias;
-        if (!may || !t->present || problem->op->args[i].kind != OP_OUT ||
+        if (!may || !t->present || !t->written ||
             !random_chance(&problem->random, 0.3))
             continue;
         int other = __builtin_ctzll(may);

@@ -183,6 +183,8 @@ flashinfer_status problem_lay_out(struct problem *problem)
         t->use_byte_offset = source->use_byte_offset;
         t->omit_strides = source->omit_strides;
         memcpy(t->stride, source->stride, sizeof t->stride);
+        if (t->values)
+            memcpy(t->values, source->values, (size_t)t->elements * (size_t)dtype_bytes(t->dtype));
     }
     return problem->without_values ? FLASHINFER_OK : make_images(problem);
 }

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Launch argument of the kernels of the gated delta rule. Strides are in elements; the last axis of tensors is contiguous. */
+#ifndef GATED_DELTA_ARGS_H
+#define GATED_DELTA_ARGS_H
+
+#include "tensor_map.h"
+
+enum { GATED_DELTA_CHUNK = 64 };
+
+/* Values of the constant GATES: alpha and beta themselves, or A_log, a, dt_bias and b. */
+#define GATES_GIVEN 0
+#define GATES_FROM_LOGITS 1
+
+/* i32, or i64 if wide. data may be NULL. */
+struct index_list {
+    const void *data;
+    int32_t wide;
+};
+
+ANYWHERE int64_t index_at(const struct index_list *list, int64_t i)
+{
+    return list->wide ? ((const int64_t *)list->data)[i] : ((const int32_t *)list->data)[i];
+}
+
+/* [tokens, heads, head_dim]. Tokens are counted over all sequences; `sequence` is added to the stride of one where sequences have
+ * one of their own. */
+struct head_rows {
+    const void *data;
+    int64_t token, head, sequence; /* strides */
+};
+
+/* For kernels that are not compiled for one. */
+enum state_dtype { STATE_F32, STATE_F16, STATE_BF16, STATE_E4M3, STATE_E5M2 };
+
+/* [rows, num_heads, head_dim, head_dim]. data may be NULL. */
+struct state_pool {
+    void *data;
+    int64_t row, head, line; /* strides */
+    int32_t dtype;           /* enum state_dtype */
+};
+
+struct gated_delta_args {
+    struct head_rows q, k, v, output;
+    /* [tokens, num_heads] f32 and linear, may be NULL; or a and b, T, before exp and sigmoid */
+    const void *alpha, *beta;
+    int64_t alpha_token, alpha_sequence, beta_token, beta_sequence; /* strides */
+    const float *A_log;              /* [num_heads] */
+    const void *dt_bias;             /* [num_heads] T, or f32 if dt_bias_wide */
+    struct state_pool initial, final, kept;
+    /* Rows of a sequence in `initial`, in `final`, and of each of its tokens in `kept`. NULL: row i, and the i-th of all */
+    const int32_t *initial_rows, *final_rows, *kept_rows;
+    struct index_list cu_seqlens;  /* NULL: num_tokens each */
+    struct index_list kept_starts; /* kept: of each sequence, every kept_every tokens */
+    int64_t num_sequences, num_tokens; /* all tokens, or those of each sequence */
+    int64_t kept_every;            /* 0: none */
+    int32_t num_heads, q_group, k_group, v_group; /* heads of the state for each head of q, k and v */
+    int32_t l2norm, dt_bias_wide;
+    int32_t pads; /* sequences without a row have outputs of 0 */
+    float scale;
+};
+
+/* Row of a sequence in a pool; below 0: none. */
+ANYWHERE int64_t state_row(const int32_t *rows, int64_t sequence) { return rows ? rows[sequence] : sequence; }
+
+ANYWHERE int64_t sequence_begin(const struct gated_delta_args *a, int64_t sequence)
+{
+    return a->cu_seqlens.data ? index_at(&a->cu_seqlens, sequence) : sequence * a->num_tokens;
+}
+
+#endif

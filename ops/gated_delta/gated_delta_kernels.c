@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side of the kernels of the gated delta rule: arguments, the kernels that go token by token, and the look at indices that
+ * lie on the device. */
+#include "ops/gated_delta/gated_delta_kernels.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/status.h"
+#include "harness/problem.h"
+#include "op/validate.h"
+
+/* Between sequences, beyond their tokens, where a tensor has an axis of sequences: axis 0. */
+static int64_t sequence_stride(const DLTensor *t, int64_t token, bool has)
+{
+    return has ? tensor_stride(t, 0) - tensor_shape(t, 1) * token : 0;
+}
+
+static struct head_rows see_heads(const DLTensor *t)
+{
+    int64_t token = tensor_stride(t, -3);
+    return (struct head_rows){tensor_data(t), token, tensor_stride(t, -2), sequence_stride(t, token, t->ndim == 4)};
+}
+
+static struct state_pool see_states(const DLTensor *t)
+{
+    if (!t)
+        return (struct state_pool){0};
+    enum dtype dtype = tensor_dtype(t);
+    return (struct state_pool){tensor_data(t), tensor_stride(t, -4), tensor_stride(t, -3), tensor_stride(t, -2),
+                               dtype == DTYPE_F16    ? STATE_F16
+                               : dtype == DTYPE_BF16 ? STATE_BF16
+                               : dtype == DTYPE_E4M3 ? STATE_E4M3
+                               : dtype == DTYPE_E5M2 ? STATE_E5M2
+                                                     : STATE_F32};
+}
+
+static struct index_list see_indices(const DLTensor *t)
+{
+    return t ? (struct index_list){tensor_data(t), tensor_dtype(t) == DTYPE_I64} : (struct index_list){0};
+}
+
+static const void *data_of(const DLTensor *t) { return t ? tensor_data(t) : NULL; }
+
+struct gated_delta_args gated_delta_args(const struct call *call)
+{
+    const struct gated_delta_view *t = call_view(call);
+    int64_t num_heads = tensor_shape(t->output, -2);
+    struct gated_delta_args a = {
+        .q = see_heads(t->q),
+        .k = see_heads(t->k),
+        .v = see_heads(t->v),
+        .output = see_heads(t->output),
+        .alpha = data_of(t->alpha),
+        .beta = data_of(t->beta),
+        .alpha_token = t->alpha ? tensor_stride(t->alpha, -2) : 0,
+        .alpha_sequence = t->alpha ? sequence_stride(t->alpha, tensor_stride(t->alpha, -2), t->alpha->ndim == 3) : 0,
+        .beta_token = t->beta ? tensor_stride(t->beta, -2) : 0,
+        .beta_sequence = t->beta ? sequence_stride(t->beta, tensor_stride(t->beta, -2), t->beta->ndim == 3) : 0,
+        .A_log = data_of(t->A_log),
+        .dt_bias = data_of(t->dt_bias),
+        .dt_bias_wide = t->dt_bias && tensor_dtype(t->dt_bias) == DTYPE_F32,
+        .initial = see_states(t->initial),
+        .final = see_states(t->final),
+        .kept = see_states(t->kept),
+        .initial_rows = data_of(t->initial_rows),
+        .final_rows = data_of(t->final_rows),
+        .kept_rows = data_of(t->kept_rows),
+        .cu_seqlens = see_indices(t->cu_seqlens),
+        .kept_starts = see_indices(t->kept_starts),
+        .num_sequences = t->cu_seqlens ? tensor_shape(t->cu_seqlens, 0) - 1 : tensor_shape(t->output, 0),
+        .num_tokens = tensor_shape(t->output, -3),
+        .kept_every = t->kept_every,
+        .num_heads = (int32_t)num_heads,
+        .q_group = (int32_t)(num_heads / tensor_shape(t->q, -2)),
+        .k_group = (int32_t)(num_heads / tensor_shape(t->k, -2)),
+        .v_group = (int32_t)(num_heads / tensor_shape(t->v, -2)),
+        .l2norm = t->l2norm,
+        .pads = t->pads,
+        .scale = (float)(t->scale > 0 ? t->scale : 1 / sqrt((double)tensor_shape(t->q, -1))),
+    };
+    return a;
+}
+
+enum { BLOCK_VALUES = 32, PIECE = 4, MAX_GRID_YZ = 65535 };
+
+static const struct jit_kernel recurrent_cpu = {"gated_delta_recurrent_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
+static const struct jit_kernel recurrent_sm80 = {
+    "gated_delta_recurrent_sm80",
+    JIT_CUDA,
+    {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS"}};
+
+static enum dtype state_dtype(const DLTensor *t, const DLTensor *other)
+{
+    return t ? tensor_dtype(t) : other ? tensor_dtype(other) : DTYPE_F32;
+}
+
+static int32_t *fill_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)
+{
+    const struct gated_delta_view *t = call_view(call);
+    int32_t *constant = way_spec(way, kernel);
+    constant[0] = tensor_dtype(t->q);
+    constant[1] = (int32_t)tensor_shape(t->q, -1);
+    constant[2] = t->values_last;
+    constant[3] = t->A_log ? GATES_FROM_LOGITS : GATES_GIVEN;
+    return constant;
+}
+
+const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *way)
+{
+    struct gated_delta_args a = gated_delta_args(call);
+    fill_spec(call, way, &recurrent_cpu);
+    return a.num_sequences > INT32_MAX / (a.num_heads ? a.num_heads : 1) ? "there are more states than parts can be counted" : NULL;
+}
+
+const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *way)
+{
+    const struct gated_delta_view *t = call_view(call);
+    const DLTensor *pieces[] = {t->q, t->k, t->initial, t->final, t->kept};
+    struct gated_delta_args a = gated_delta_args(call);
+    if (a.num_sequences > MAX_GRID_YZ || a.num_heads > MAX_GRID_YZ)
+        return "there are more sequences or heads than a grid has blocks for";
+    int32_t *constant = fill_spec(call, way, &recurrent_sm80);
+    constant[4] = state_dtype(t->initial, NULL);
+    constant[5] = state_dtype(t->final, t->kept);
+    constant[6] = PIECE;
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        if (pieces[i] && !tensor_is_aligned(pieces[i], PIECE * dtype_bytes(tensor_dtype(pieces[i]))))
+            constant[6] = 1;
+    return NULL;
+}
+
+const struct op_kernel gated_delta_decode_kernels[] = {
+    {"gated_delta_recurrent_sm80", OP_CUDA, 80, 0, gated_delta_fit_recurrent_sm80, gated_delta_run_recurrent},
+    {"gated_delta_recurrent_cpu", OP_CPU, 0, 0, gated_delta_fit_recurrent_cpu, gated_delta_run_recurrent},
+    {0},
+};
+
+flashinfer_status gated_delta_run_recurrent(const struct call *call, const struct way *way)
+{
+    struct gated_delta_args a = gated_delta_args(call);
+    const struct gated_delta_view *t = call_view(call);
+    struct jit_launch launch = {.args = &a, .args_size = sizeof a};
+    if (!a.num_sequences || !a.num_heads)
+        return FLASHINFER_OK;
+    if (way->spec[0].kernel->target == JIT_CUDA) {
+        launch.grid[0] = (uint32_t)(tensor_shape(t->q, -1) / BLOCK_VALUES);
+        launch.grid[1] = (uint32_t)a.num_heads;
+        launch.grid[2] = (uint32_t)a.num_sequences;
+        launch.block[0] = 128;
+    } else {
+        launch.grid[0] = (uint32_t)(a.num_sequences * a.num_heads);
+    }
+    return call_launch(call, way, 0, &launch);
+}
+
+/* ---- what lies on the device */
+
+static flashinfer_status check_rows(const struct call *call, const char *name, const DLTensor *rows, const DLTensor *pool)
+{
+    int32_t *row = NULL;
+    if (!rows || !pool)
+        return FLASHINFER_OK;
+    flashinfer_status status = validate_fetch(call, rows, &row);
+    for (int64_t i = 0; !status && i < tensor_elements(rows); i++)
+        if (row[i] >= tensor_shape(pool, 0))
+            status = fail(FLASHINFER_INVALID, "%s: %s[%" PRId64 "] is %d, must be below %" PRId64 ", the number of states",
+                          call->op->name, name, i, row[i], tensor_shape(pool, 0));
+    free(row);
+    return status;
+}
+
+/* Of 32 or 64 bits; what 32 bits do not hold exceeds every limit, or is negative. */
+static flashinfer_status check_starts(const struct call *call, const char *name, const DLTensor *starts, int64_t limit,
+                                      const char *limit_name)
+{
+    int64_t *wide = NULL;
+    if (!starts)
+        return FLASHINFER_OK;
+    flashinfer_status status = validate_fetch_wide(call, starts, &wide);
+    int32_t *start = status ? NULL : malloc((size_t)tensor_elements(starts) * sizeof *start + 1);
+    if (!status && !start)
+        status = fail(FLASHINFER_MEMORY, "%s: no memory to validate the inputs", call->op->name);
+    for (int64_t i = 0; !status && i < tensor_elements(starts); i++)
+        start[i] = (int32_t)(wide[i] > INT32_MAX ? INT32_MAX : wide[i] < INT32_MIN ? INT32_MIN : wide[i]);
+    if (!status)
+        status = validate_indptr(call, name, start, tensor_shape(starts, 0) - 1, limit, limit_name);
+    free(start);
+    free(wide);
+    return status;
+}
+
+flashinfer_status gated_delta_validate(const struct call *call)
+{
+    const struct gated_delta_view *t = call_view(call);
+    bool whole = t->cu_seqlens;
+    TRY(check_starts(call, "cu_seqlens", t->cu_seqlens, tensor_shape(t->output, 0), "the number of tokens"));
+    if (t->kept)
+        TRY(check_starts(call, "checkpoint_cu_starts", t->kept_starts, tensor_shape(t->kept, 0), "the rows of state_checkpoints"));
+    TRY(check_rows(call, whole ? "state_indices" : "initial_state_indices", t->initial_rows, whole && !t->initial ? t->final : t->initial));
+    if (!whole)
+        TRY(check_rows(call, "output_state_indices", t->final_rows, t->final));
+    return check_rows(call, "ssm_state_indices", t->kept_rows, t->kept);
+}
+
+void gated_delta_cost(const struct call *call, double *bytes, double *operations)
+{
+    const struct gated_delta_view *t = call_view(call);
+    double dim = (double)tensor_shape(t->q, -1), tokens = (double)tensor_elements(t->output) / dim;
+    const DLTensor *all[] = {t->output, t->q, t->k, t->v, t->alpha, t->beta};
+    *bytes = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        *bytes += all[i] ? (double)tensor_elements(all[i]) * dtype_bytes(tensor_dtype(all[i])) : 0;
+    struct gated_delta_args a = gated_delta_args(call);
+    double state = (double)a.num_sequences * a.num_heads * dim * dim;
+    *bytes += t->initial ? state * dtype_bytes(tensor_dtype(t->initial)) : 0;
+    *bytes += t->final ? state * dtype_bytes(tensor_dtype(t->final)) : 0;
+    *bytes += t->kept && t->kept_every == 1 ? tokens * dim * dim * dtype_bytes(tensor_dtype(t->kept)) : 0;
+    *operations = 6 * tokens * dim * dim;
+}

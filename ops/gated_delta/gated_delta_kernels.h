@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side of the gated delta rule: what its ops are seen as, and the kernels they share. */
+#ifndef GATED_DELTA_KERNELS_H
+#define GATED_DELTA_KERNELS_H
+
+#include "harness/reference.h"
+#include "op/op.h"
+#include "ops/gated_delta/gated_delta_args.h"
+
+struct problem;
+
+/* What the ops are seen as. NULL: the op has no such tensor, or the call none. */
+struct gated_delta_view {
+    const DLTensor *output, *q, *k, *v;
+    const DLTensor *alpha, *beta, *A_log, *dt_bias; /* with A_log, alpha and beta are a and b */
+    const DLTensor *initial, *final, *kept;
+    const DLTensor *initial_rows, *final_rows, *kept_rows, *cu_seqlens, *kept_starts;
+    double scale;
+    int64_t kept_every; /* tokens */
+    int32_t l2norm;
+    int32_t values_last; /* states are keys by values */
+    int32_t pads;        /* sequences without a row have outputs of 0, instead of a state that starts with 0 */
+};
+
+/* Everything but what depends on a kernel. */
+struct gated_delta_args gated_delta_args(const struct call *call);
+
+/* Constants of the sequential kernels, which serve all ops. */
+const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *way);
+const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *way);
+flashinfer_status gated_delta_run_recurrent(const struct call *call, const struct way *way);
+
+
+/* The table of the ops that take a few tokens. */
+extern const struct op_kernel gated_delta_decode_kernels[];
+
+/* For cu_seqlens, checkpoint_cu_starts and the rows of states. */
+flashinfer_status gated_delta_validate(const struct call *call);
+
+/* Each head of each sequence, states included, within 5e-3 of the recurrence in float64: by the Frobenius norm, relative. */
+const char *gated_delta_verify(const struct reference *r);
+
+/* Keys and queries of norm 1, gates near and far from 1, some correlated keys, some sequences of another with NaN. */
+void gated_delta_make(struct problem *problem);
+
+void gated_delta_cost(const struct call *call, double *bytes, double *operations);
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gated delta rule on a CPU, token by token. A part has one state.
+ *
+ *   T              f16, bf16
+ *   HEAD_DIM       a multiple of 16, at most 256
+ *   VALUES_LAST    1: states are keys by values
+ *   GATES          GATES_GIVEN, GATES_FROM_LOGITS */
+#include "gated_delta_cpu.h"
+
+enum { D = HEAD_DIM };
+
+struct token {
+    float q[D], k[D], v[D], u[D];
+    float alpha, beta;
+};
+
+static void load_row(float *to, const struct head_rows *from, int64_t sequence, int64_t token, int64_t head, int l2norm)
+{
+    const T *row = (const T *)from->data + sequence * from->sequence + token * from->token + head * from->head;
+    vec sum = {0};
+    for (int i = 0; i < D; i += LANES) {
+        vec x = vec_load(row + i);
+        sum += x * x;
+        vec_store(to + i, x);
+    }
+    float factor = l2norm ? 1.0f / sqrtf(vec_sum(sum) + 1e-6f) : 1.0f;
+    for (int i = 0; i < D; i += LANES)
+        vec_store(to + i, vec_load(to + i) * factor);
+}
+
+static void load_token(struct token *x, const struct gated_delta_args *a, int64_t sequence, int64_t token, int64_t head)
+{
+    load_row(x->q, &a->q, sequence, token, head / a->q_group, a->l2norm);
+    load_row(x->k, &a->k, sequence, token, head / a->k_group, a->l2norm);
+    load_row(x->v, &a->v, sequence, token, head / a->v_group, 0);
+#if GATES == GATES_FROM_LOGITS
+    float bias = a->dt_bias_wide ? ((const float *)a->dt_bias)[head] : to_float(((const T *)a->dt_bias)[head]);
+    float gate = to_float(((const T *)a->alpha)[sequence * a->alpha_sequence + token * a->alpha_token + head]) + bias;
+    float softplus = gate > 20.0f ? gate : log1pf(expf(gate));
+    x->alpha = expf(-expf(a->A_log[head]) * softplus);
+    x->beta = 1.0f / (1.0f + expf(-to_float(((const T *)a->beta)[sequence * a->beta_sequence + token * a->beta_token + head])));
+#else
+    x->alpha = a->alpha ? ((const float *)a->alpha)[sequence * a->alpha_sequence + token * a->alpha_token + head] : 1.0f;
+    x->beta = a->beta ? ((const float *)a->beta)[sequence * a->beta_sequence + token * a->beta_token + head] : 1.0f;
+#endif
+}
+
+/* Lines of the state are values by keys: each stands alone. */
+static void step_lines(float (*s)[D], struct token *x, float scale, T *output)
+{
+    for (int v = 0; v < D; v++) {
+        vec known = {0}, sum = {0};
+        for (int i = 0; i < D; i += LANES) {
+            vec y = vec_load(&s[v][i]) * x->alpha;
+            known += y * vec_load(x->k + i);
+            vec_store(&s[v][i], y);
+        }
+        float u = x->beta * (x->v[v] - vec_sum(known));
+        for (int i = 0; i < D; i += LANES) {
+            vec y = vec_load(&s[v][i]) + u * vec_load(x->k + i);
+            sum += y * vec_load(x->q + i);
+            vec_store(&s[v][i], y);
+        }
+        output[v] = FROM_FLOAT(T, scale * vec_sum(sum));
+    }
+}
+
+/* Lines are keys by values: all of them make a value. */
+static void step_columns(float (*s)[D], struct token *x, float scale, T *output)
+{
+    for (int i = 0; i < D; i += LANES) {
+        vec known = {0}, sum = {0};
+        for (int k = 0; k < D; k++) {
+            vec y = vec_load(&s[k][i]) * x->alpha;
+            known += y * x->k[k];
+            vec_store(&s[k][i], y);
+        }
+        vec u = x->beta * (vec_load(x->v + i) - known);
+        for (int k = 0; k < D; k++) {
+            vec y = vec_load(&s[k][i]) + u * x->k[k];
+            sum += y * x->q[k];
+            vec_store(&s[k][i], y);
+        }
+        vec_store(output + i, scale * sum);
+    }
+}
+
+static void load_state(float (*s)[D], const struct state_pool *pool, int64_t row, int64_t head)
+{
+    int64_t from = row * pool->row + head * pool->head;
+    for (int line = 0; line < D; line++, from += pool->line)
+        for (int i = 0; i < D; i += LANES)
+            vec_store(&s[line][i], state_load(pool, from + i));
+}
+
+static void store_state(float (*s)[D], const struct state_pool *pool, int64_t row, int64_t head)
+{
+    int64_t to = row * pool->row + head * pool->head;
+    for (int line = 0; line < D; line++, to += pool->line)
+        for (int i = 0; i < D; i += LANES)
+            state_store(pool, to + i, vec_load(&s[line][i]));
+}
+
+/* Row that keeps the state after a token, the n-th of its sequence from 1 on; below 0: none. */
+static int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, int64_t token, int64_t n)
+{
+    if (!a->kept.data || n % a->kept_every)
+        return -1;
+    if (!a->kept_starts.data)
+        return state_row(a->kept_rows, token);
+    int64_t row = index_at(&a->kept_starts, sequence) + n / a->kept_every - 1;
+    return row < index_at(&a->kept_starts, sequence + 1) ? row : -1;
+}
+
+void gated_delta_recurrent_cpu(const struct gated_delta_args *a, int part, int parts)
+{
+    int64_t head = part % a->num_heads, sequence = part / a->num_heads, row = state_row(a->initial_rows, sequence);
+    int64_t begin = sequence_begin(a, sequence), end = sequence_begin(a, sequence + 1);
+    float s[D][D];
+    (void)parts;
+    memset(s, 0, sizeof s);
+    if (a->initial.data && row >= 0)
+        load_state(s, &a->initial, row, head);
+    for (int64_t token = begin; token < end; token++) {
+        T *output = (T *)a->output.data + sequence * a->output.sequence + token * a->output.token + head * a->output.head;
+        struct token x;
+        if (a->pads && row < 0) {
+            memset(output, 0, D * sizeof *output);
+            continue;
+        }
+        load_token(&x, a, sequence, token, head);
+        if (VALUES_LAST)
+            step_columns(s, &x, a->scale, output);
+        else
+            step_lines(s, &x, a->scale, output);
+        int64_t kept = kept_row(a, sequence, token, token - begin + 1);
+        if (kept >= 0)
+            store_state(s, &a->kept, kept, head);
+    }
+    if (a->pads && row < 0)
+        return;
+    row = state_row(a->final_rows, sequence);
+    if (a->final.data && row >= 0)
+        store_state(s, &a->final, row, head);
+}

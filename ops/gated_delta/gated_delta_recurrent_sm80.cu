@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gated delta rule token by token, for decoding, where the state's bytes are what costs, and for what no other kernel takes. A
+ * block has VALUES values of one state in registers.
+ *
+ *   T              f16, bf16
+ *   INITIAL, FINAL dtypes of states
+ *   HEAD_DIM       64, 128, 256
+ *   VALUES_LAST    0: states are values by keys; 8 lanes share a value. 1: keys by values; 16 pieces of 8 lanes share them
+ *   GATES          GATES_GIVEN, GATES_FROM_LOGITS
+ *   ACCESS         elements of an access: 4, or 1 where addresses are odd
+ * Grid: HEAD_DIM / 32, num_heads, num_sequences; 128 threads. */
+#include "math.cuh"
+#include "pdl.cuh"
+#include "reduce.cuh"
+#include "vec.cuh"
+#include "gated_delta_args.h"
+
+enum { D = HEAD_DIM, VALUES = 32, PIECE = 4, PIECE_LANES = 8 };
+/* Elements of the state that a thread has: OWN_VALUES x OWN_KEYS, in pieces of 4 along the contiguous axis. */
+#if VALUES_LAST
+enum { OWN_VALUES = PIECE, OWN_KEYS = D / 16 };
+#else
+enum { OWN_VALUES = 2, OWN_KEYS = D / PIECE_LANES };
+#endif
+
+struct token {
+    float q[OWN_KEYS], k[OWN_KEYS], v[OWN_VALUES];
+    float alpha, beta;
+};
+
+/* Of a thread: its i-th value and key. Lines 4 w + lane / 8 and 16 more with keys last; the line of keys 16 i + 4 w + lane / 8 else. */
+DEVICE int group() { return threadIdx.x / PIECE_LANES; }
+DEVICE int lane8() { return threadIdx.x % PIECE_LANES; }
+DEVICE int value_of(int i) { return blockIdx.x * VALUES + (VALUES_LAST ? PIECE * lane8() + i : 16 * i + group()); }
+DEVICE int key_of(int i) { return VALUES_LAST ? 16 * i + group() : i / PIECE * (PIECE * PIECE_LANES) + PIECE * lane8() + i % PIECE; }
+
+/* The thread's keys of a row of q or k. */
+DEVICE void load_keys(float (&x)[OWN_KEYS], const struct head_rows &rows, int64_t token, int head)
+{
+    const T *row = (const T *)rows.data + blockIdx.z * rows.sequence + token * rows.token + head * rows.head;
+#if VALUES_LAST
+#pragma unroll
+    for (int i = 0; i < OWN_KEYS; i++)
+        x[i] = to_float(row[key_of(i)]);
+#else
+#pragma unroll
+    for (int i = 0; i < OWN_KEYS; i += PIECE) {
+        float piece[PIECE];
+        widen(piece, load_vec_by<PIECE, ACCESS>(row + key_of(i)));
+#pragma unroll
+        for (int j = 0; j < PIECE; j++)
+            x[i + j] = piece[j];
+    }
+#endif
+}
+
+DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
+{
+    load_keys(x.q, a.q, token, head / a.q_group);
+    load_keys(x.k, a.k, token, head / a.k_group);
+    const T *v = (const T *)a.v.data + blockIdx.z * a.v.sequence + token * a.v.token + head / a.v_group * a.v.head;
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++)
+        x.v[i] = to_float(v[value_of(i)]);
+#if GATES == GATES_FROM_LOGITS
+    float bias = a.dt_bias_wide ? ((const float *)a.dt_bias)[head] : to_float(((const T *)a.dt_bias)[head]);
+    float gate = to_float(((const T *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head]) + bias;
+    float softplus = gate > 20.0f ? gate : log1pf(expf(gate));
+    x.alpha = expf(-expf(a.A_log[head]) * softplus);
+    x.beta = 1.0f / (1.0f + expf(-to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head])));
+#else
+    x.alpha = a.alpha ? ((const float *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head] : 1.0f;
+    x.beta = a.beta ? ((const float *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head] : 1.0f;
+#endif
+}
+
+/* Sums over the threads that share the values. */
+DEVICE void sum_over_keys(float (&x)[OWN_VALUES], float (*scratch)[VALUES])
+{
+#if VALUES_LAST
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++) {
+        x[i] += __shfl_xor_sync(0xffffffffu, x[i], 8);
+        x[i] += __shfl_xor_sync(0xffffffffu, x[i], 16);
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 < PIECE_LANES)
+#pragma unroll
+        for (int i = 0; i < OWN_VALUES; i++)
+            scratch[threadIdx.x / 32][PIECE * lane8() + i] = x[i];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++) {
+        int at = PIECE * lane8() + i;
+        x[i] = (scratch[0][at] + scratch[1][at]) + (scratch[2][at] + scratch[3][at]);
+    }
+#else
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++)
+        x[i] = lanes_sum(x[i], PIECE_LANES);
+#endif
+}
+
+/* 1 / sqrt(sum of squares + 1e-6). */
+DEVICE float inverse_norm(const float (&x)[OWN_KEYS], float (*scratch)[VALUES])
+{
+    float sum[OWN_VALUES] = {};
+#pragma unroll
+    for (int i = 0; i < OWN_KEYS; i++)
+        sum[0] += x[i] * x[i];
+    sum_over_keys(sum, scratch);
+    return rsqrtf(sum[0] + 1e-6f);
+}
+
+/* The thread's elements of a state: pieces of 4 in memory. */
+DEVICE int64_t place(const struct state_pool &pool, int64_t row, int head, int value, int key)
+{
+    return row * pool.row + head * pool.head + (VALUES_LAST ? key * pool.line + value : value * pool.line + key);
+}
+
+#define AT(s, i, j) (VALUES_LAST ? s[j][i] : s[i][j])
+DEVICE void load_state(float (&s)[OWN_VALUES][OWN_KEYS], const struct state_pool &pool, int64_t row, int head)
+{
+    enum { LINES = VALUES_LAST ? OWN_KEYS : OWN_VALUES, PIECES = OWN_VALUES * OWN_KEYS / PIECE / LINES };
+    vec<INITIAL, PIECE> raw[LINES][PIECES];
+#pragma unroll
+    for (int i = 0; i < LINES; i++)
+#pragma unroll
+        for (int j = 0; j < PIECES; j++)
+            raw[i][j] = load_vec_by<PIECE, ACCESS>((const INITIAL *)pool.data + place(pool, row, head, value_of(VALUES_LAST ? 0 : i),
+                                                                                key_of(VALUES_LAST ? i : PIECE * j)));
+#pragma unroll
+    for (int i = 0; i < LINES; i++)
+#pragma unroll
+        for (int j = 0; j < PIECES; j++) {
+            float piece[PIECE];
+            widen(piece, raw[i][j]);
+#pragma unroll
+            for (int n = 0; n < PIECE; n++)
+                AT(s, i, PIECE * j + n) = piece[n];
+        }
+}
+
+DEVICE void store_state(const float (&s)[OWN_VALUES][OWN_KEYS], const struct state_pool &pool, int64_t row, int head)
+{
+    enum { LINES = VALUES_LAST ? OWN_KEYS : OWN_VALUES, PIECES = OWN_VALUES * OWN_KEYS / PIECE / LINES };
+#pragma unroll
+    for (int i = 0; i < LINES; i++)
+#pragma unroll
+        for (int j = 0; j < PIECES; j++) {
+            float piece[PIECE];
+#pragma unroll
+            for (int n = 0; n < PIECE; n++)
+                piece[n] = AT(s, i, PIECE * j + n);
+            store_by<ACCESS>((FINAL *)pool.data + place(pool, row, head, value_of(VALUES_LAST ? 0 : i), key_of(VALUES_LAST ? i : PIECE * j)), piece);
+        }
+}
+
+/* Row that keeps the state after a token, the n-th of its sequence from 1 on; below 0: none. */
+DEVICE int64_t kept_row(const struct gated_delta_args &a, int64_t sequence, int64_t token, int64_t n)
+{
+    if (!a.kept.data || n % a.kept_every)
+        return -1;
+    if (!a.kept_starts.data)
+        return state_row(a.kept_rows, token);
+    int64_t row = index_at(&a.kept_starts, sequence) + n / a.kept_every - 1;
+    return row < index_at(&a.kept_starts, sequence + 1) ? row : -1;
+}
+
+/* Those threads write that are the first of the ones that share a value. */
+DEVICE void write_output(const struct gated_delta_args &a, int64_t token, int head, const float (&x)[OWN_VALUES])
+{
+    T *to = (T *)a.output.data + blockIdx.z * a.output.sequence + token * a.output.token + head * a.output.head;
+    if (VALUES_LAST ? threadIdx.x < PIECE_LANES : lane8() == 0)
+#pragma unroll
+        for (int i = 0; i < OWN_VALUES; i++)
+            from_float(&to[value_of(i)], x[i]);
+}
+
+DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct gated_delta_args &a, int64_t token, int head,
+                 float (*scratch)[VALUES])
+{
+    float k_norm = a.l2norm ? inverse_norm(x.k, scratch) : 1.0f, scale = a.l2norm ? a.scale * inverse_norm(x.q, scratch) : a.scale;
+    float known[OWN_VALUES] = {}, out[OWN_VALUES] = {};
+#pragma unroll
+    for (int j = 0; j < OWN_KEYS; j++) {
+        x.k[j] *= k_norm;
+#pragma unroll
+        for (int i = 0; i < OWN_VALUES; i++) {
+            s[i][j] *= x.alpha;
+            known[i] += s[i][j] * x.k[j];
+        }
+    }
+    sum_over_keys(known, scratch);
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++) {
+        float u = x.beta * (x.v[i] - known[i]);
+#pragma unroll
+        for (int j = 0; j < OWN_KEYS; j++) {
+            s[i][j] += u * x.k[j];
+            out[i] += s[i][j] * x.q[j];
+        }
+    }
+    sum_over_keys(out, scratch);
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++)
+        out[i] *= scale;
+    write_output(a, token, head, out);
+}
+
+extern "C" __global__ void __launch_bounds__(128, HEAD_DIM == 64 ? 4 : 3) gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)
+{
+    __shared__ float scratch[4][VALUES];
+    int head = blockIdx.y;
+    int64_t sequence = blockIdx.z;
+    pdl_wait();
+    pdl_launch();
+    int64_t row = state_row(a.initial_rows, sequence), begin = sequence_begin(&a, sequence), end = sequence_begin(&a, sequence + 1);
+    float s[OWN_VALUES][OWN_KEYS] = {};
+    if (a.pads && row < 0) {
+        float zero[OWN_VALUES] = {};
+        for (int64_t token = begin; token < end; token++)
+            write_output(a, token, head, zero);
+        return;
+    }
+    struct token x, next;
+    if (begin < end)
+        load_token(x, a, begin, head);
+    if (a.initial.data && row >= 0)
+        load_state(s, a.initial, row, head);
+#pragma unroll 1
+    for (int64_t token = begin; token < end; token++) {
+        load_token(next, a, token + 1 < end ? token + 1 : token, head);
+        step(s, x, a, token, head, scratch);
+        int64_t kept = kept_row(a, sequence, token, token - begin + 1);
+        if (kept >= 0)
+            store_state(s, a.kept, kept, head);
+        x = next;
+    }
+    row = state_row(a.final_rows, sequence);
+    if (a.final.data && row >= 0)
+        store_state(s, a.final, row, head);
+}

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The recurrence of the gated delta rule in float64, which judges kernels, and what tests put into their inputs.
+ *
+ * A kernel that takes 64 tokens at once rounds operands of several chained matrix products to the dtype of q; how far these errors
+ * go depends on the data, so that no bound of an element follows from its own terms. What is asked is an error of at most
+ * TOLERANCE of the outputs of a sequence and head, and of each of its states, by the Frobenius norm, beside the rounding of a
+ * state to its dtype. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "harness/problem.h"
+#include "ops/gated_delta/gated_delta_kernels.h"
+
+#define TOLERANCE 5e-3
+#define MAX_WORK 1e9 /* products, for one problem; beyond that some heads are left out */
+enum { MAX_DIM = 128 };
+
+/* A sequence and head; where NaN or infinities are in it, nothing is asked. state is values by keys. */
+struct pair {
+    const struct reference *r;
+    const struct gated_delta_view *t;
+    int64_t sequence, head, begin, end, num_heads, dim, every;
+    double *state, *outputs;
+    bool *touched_final, *touched_kept; /* rows */
+};
+
+static double value_at(const DLTensor *t, int64_t i) { return ((const double *)t->data)[i]; }
+
+static double softplus(double x) { return x > 20 ? x : log1p(exp(x)); }
+
+/* alpha and beta. */
+static void gates_of(const struct pair *p, int64_t token, double *alpha, double *beta)
+{
+    const struct gated_delta_view *t = p->t;
+    int64_t at = token * p->num_heads + p->head;
+    *alpha = t->alpha ? value_at(t->alpha, at) : 1;
+    *beta = t->beta ? value_at(t->beta, at) : 1;
+    if (t->A_log) {
+        *alpha = exp(-exp(value_at(t->A_log, p->head)) * softplus(*alpha + value_at(t->dt_bias, p->head)));
+        *beta = 1 / (1 + exp(-*beta));
+    }
+}
+
+/* A token's head of q or k, normalised if asked for. */
+static void row_of(const struct pair *p, const DLTensor *t, int64_t token, double *row)
+{
+    int64_t heads = tensor_shape(t, -2), head = p->head / (p->num_heads / heads);
+    double sum = 1e-6;
+    for (int64_t i = 0; i < p->dim; i++) {
+        row[i] = value_at(t, (token * heads + head) * p->dim + i);
+        sum += row[i] * row[i];
+    }
+    for (int64_t i = 0; p->t->l2norm && i < p->dim; i++)
+        row[i] /= sqrt(sum);
+}
+
+static void step(const struct pair *p, int64_t token, double scale)
+{
+    double q[MAX_DIM], k[MAX_DIM], alpha, beta;
+    int64_t v_heads = tensor_shape(p->t->v, -2), v_head = p->head / (p->num_heads / v_heads);
+    row_of(p, p->t->q, token, q);
+    row_of(p, p->t->k, token, k);
+    gates_of(p, token, &alpha, &beta);
+    for (int64_t i = 0; i < p->dim; i++) {
+        double *s = p->state + i * p->dim, known = 0, output = 0;
+        for (int64_t j = 0; j < p->dim; j++) {
+            s[j] *= alpha;
+            known += s[j] * k[j];
+        }
+        double u = beta * (value_at(p->t->v, (token * v_heads + v_head) * p->dim + i) - known);
+        for (int64_t j = 0; j < p->dim; j++) {
+            s[j] += u * k[j];
+            output += s[j] * q[j];
+        }
+        p->outputs[(token - p->begin) * p->dim + i] = scale * output;
+    }
+}
+
+/* Element (value i, key j) of a state, in its pool. */
+static int64_t place(const struct pair *p, int64_t row, int64_t i, int64_t j)
+{
+    int64_t inner = p->t->values_last ? j * p->dim + i : i * p->dim + j;
+    return (row * p->num_heads + p->head) * p->dim * p->dim + inner;
+}
+
+static const char *judge(const struct pair *p, const char *what, double error, double norm)
+{
+    if (error <= TOLERANCE * TOLERANCE * norm + DBL_MIN || !isfinite(norm))
+        return NULL;
+    return reference_complain("%s of sequence %lld (tokens %lld to %lld), head %lld: relative error %.3g, allowed %.3g (norm %.3g)", what,
+                              (long long)p->sequence, (long long)p->begin, (long long)p->end, (long long)p->head,
+                              sqrt(error / norm), TOLERANCE, sqrt(norm));
+}
+
+/* The largest number of a dtype that saturates. */
+static double largest(enum dtype dtype) { return dtype == DTYPE_E4M3 ? 448 : dtype == DTYPE_E5M2 ? 57344 : INFINITY; }
+
+/* By how much rounding to a dtype may be off: half a unit in the last place. f32 is not worth mentioning. */
+static double half_unit(enum dtype dtype, double x)
+{
+    switch (dtype) {
+    case DTYPE_F16:
+        return fmax(fabs(x) * 0x1p-11, 0x1p-25);
+    case DTYPE_BF16:
+        return fabs(x) * 0x1p-8;
+    case DTYPE_E4M3:
+        return fmax(fabs(x) * 0x1p-4, 0x1p-10);
+    case DTYPE_E5M2:
+        return fmax(fabs(x) * 0x1p-3, 0x1p-17);
+    default:
+        return 0;
+    }
+}
+
+static const char *judge_state(const struct pair *p, const char *what, const DLTensor *pool, int64_t row)
+{
+    const double *got = reference_got(p->r, pool);
+    enum dtype dtype = reference_dtype(p->r, pool);
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < p->dim; i++)
+        for (int64_t j = 0; j < p->dim; j++) {
+            double value = fmin(fmax(p->state[i * p->dim + j], -largest(dtype)), largest(dtype));
+            double off = fabs(got[place(p, row, i, j)] - value), rounding = half_unit(dtype, value);
+            off = off <= rounding ? 0 : off - rounding; /* NaN stays */
+            error += off * off;
+            norm += value * value;
+        }
+    return judge(p, what, error, norm);
+}
+
+static const char *judge_outputs(const struct pair *p, bool padding)
+{
+    const double *got = reference_got(p->r, p->t->output);
+    double error = 0, norm = 0;
+    for (int64_t token = p->begin; token < p->end; token++)
+        for (int64_t i = 0; i < p->dim; i++) {
+            double expected = padding ? 0 : p->outputs[(token - p->begin) * p->dim + i];
+            double off = got[(token * p->num_heads + p->head) * p->dim + i] - expected;
+            error += off * off;
+            norm += expected * expected;
+        }
+    return judge(p, "the outputs", error, norm);
+}
+
+static int64_t row_at(const DLTensor *rows, int64_t i) { return rows ? (int64_t)value_at(rows, i) : i; }
+
+/* The state after a token, where it is kept. */
+static const char *judge_kept(const struct pair *p, int64_t token)
+{
+    const struct gated_delta_view *t = p->t;
+    int64_t row, done = token - p->begin + 1;
+    if (!t->kept || done % t->kept_every)
+        return NULL;
+    if (t->kept_starts) {
+        row = row_at(t->kept_starts, p->sequence) + done / t->kept_every - 1;
+        if (row >= row_at(t->kept_starts, p->sequence + 1))
+            return NULL;
+    } else {
+        row = row_at(t->kept_rows, token);
+        if (row < 0)
+            return NULL;
+    }
+    p->touched_kept[row] = true;
+    return judge_state(p, "a kept state", t->kept, row);
+}
+
+static const char *judge_pair(const struct pair *p)
+{
+    const struct gated_delta_view *t = p->t;
+    int64_t from = row_at(t->initial_rows, p->sequence);
+    int64_t to = t->final_rows ? row_at(t->final_rows, p->sequence) : from;
+    bool padding = t->pads && from < 0;
+    const char *wrong = NULL;
+    double scale = t->scale > 0 ? t->scale : 1 / sqrt((double)p->dim);
+    for (int64_t i = 0; i < p->dim; i++)
+        for (int64_t j = 0; j < p->dim; j++)
+            p->state[i * p->dim + j] = t->initial && from >= 0 ? value_at(t->initial, place(p, from, i, j)) : 0;
+    for (int64_t token = p->begin; !padding && !wrong && token < p->end; token++) {
+        step(p, token, scale);
+        wrong = judge_kept(p, token);
+    }
+    if (!wrong)
+        wrong = judge_outputs(p, padding);
+    if (wrong || !t->final || to < 0 || padding)
+        return wrong;
+    p->touched_final[to] = true;
+    return judge_state(p, "the state", t->final, to);
+}
+
+/* Rows that nothing was to be written to, of all heads. */
+static const char *judge_rest(const struct reference *r, const DLTensor *pool, const bool *touched, const bool *too)
+{
+    int64_t rows = pool ? tensor_shape(pool, 0) : 0, size = rows ? tensor_elements(pool) / rows : 0;
+    const double *got = rows ? reference_got(r, pool) : NULL;
+    for (int64_t i = 0; i < rows * size; i++) {
+        double before = value_at(pool, i);
+        if (!touched[i / size] && !(too && too[i / size]) && got[i] != before && !(isnan(got[i]) && isnan(before)))
+            return reference_complain("element %lld of state %lld was %g and became %g, but belongs to no sequence", (long long)(i % size),
+                                      (long long)(i / size), before, got[i]);
+    }
+    return NULL;
+}
+
+static const char *judge_all(struct pair *p)
+{
+    const struct gated_delta_view *t = p->t;
+    struct gated_delta_args a = gated_delta_args(p->r->call);
+    double work = 3.0 * (double)tensor_elements(t->output) * (double)p->dim;
+    int64_t pairs = a.num_sequences * p->num_heads;
+    p->every = work > MAX_WORK ? (int64_t)(work / MAX_WORK) | 1 : 1;
+    const char *wrong = NULL;
+    for (int64_t i = 0; !wrong && i < pairs; i++) {
+        p->sequence = i / p->num_heads;
+        p->head = i % p->num_heads;
+        p->begin = t->cu_seqlens ? (int64_t)value_at(t->cu_seqlens, p->sequence) : p->sequence * a.num_tokens;
+        p->end = t->cu_seqlens ? (int64_t)value_at(t->cu_seqlens, p->sequence + 1) : p->begin + a.num_tokens;
+        wrong = i % p->every == 0 ? judge_pair(p) : NULL;
+    }
+    if (wrong || p->every > 1)
+        return wrong;
+    bool same = t->final == t->kept;
+    wrong = judge_rest(p->r, t->final, p->touched_final, same ? p->touched_kept : NULL);
+    if (!wrong && !same && t->kept && (t->kept_rows || t->kept_starts))
+        wrong = judge_rest(p->r, t->kept, p->touched_kept, NULL);
+    return wrong;
+}
+
+const char *gated_delta_verify(const struct reference *r)
+{
+    const struct gated_delta_view *t = r->view;
+    struct pair p = {.r = r, .t = t, .num_heads = tensor_shape(t->output, -2), .dim = tensor_shape(t->output, -1)};
+    int64_t final = t->final ? tensor_shape(t->final, 0) : 0, kept = t->kept ? tensor_elements(t->kept) / (p.dim * p.dim) : 0;
+    p.state = calloc((size_t)(p.dim * p.dim), sizeof *p.state);
+    p.outputs = calloc((size_t)(tensor_elements(t->output) / (p.num_heads ? p.num_heads : 1)) + 1, sizeof *p.outputs);
+    p.touched_final = calloc((size_t)final + 1, sizeof *p.touched_final);
+    p.touched_kept = calloc((size_t)kept + 1, sizeof *p.touched_kept);
+    const char *wrong = p.state && p.outputs && p.touched_final && p.touched_kept ? judge_all(&p) : "no memory for the reference";
+    free(p.state);
+    free(p.outputs);
+    free(p.touched_final);
+    free(p.touched_kept);
+    return wrong;
+}
+
+/* ---- inputs of tests */
+
+static void normalise(struct problem_tensor *t, int64_t dim, double common, const double *direction)
+{
+    for (int64_t row = 0; row < t->elements / dim; row++) {
+        double sum = 0;
+        for (int64_t i = 0; i < dim; i++) {
+            double x = problem_get(t, row * dim + i) + common * direction[i];
+            problem_set(t, row * dim + i, x);
+            sum += x * x;
+        }
+        for (int64_t i = 0; i < dim; i++)
+            problem_set(t, row * dim + i, problem_get(t, row * dim + i) / sqrt(sum));
+    }
+}
+
+/* Uniform in (lowest, 1), and now and then 0 or 1. */
+static void fill_gate(struct problem *problem, struct problem_tensor *t, double lowest, bool edges)
+{
+    for (int64_t i = 0; t && t->present && i < t->elements; i++) {
+        double x = lowest + (1 - lowest) * (double)problem_random(problem, 1 << 20) / (1 << 20);
+        if (edges && problem_random(problem, 16) == 0)
+            x = (double)problem_random(problem, 2);
+        problem_set(t, i, x);
+    }
+}
+
+static void pad(struct problem *problem, const char *name)
+{
+    struct problem_tensor *rows = problem_tensor(problem, name);
+    for (int64_t i = 0; problem->seed && rows && rows->present && i < rows->elements; i++)
+        if (problem_random(problem, 5) == 0)
+            problem_set(rows, i, -1);
+}
+
+/* NaN and infinities at the beginning of every second sequence, which the one before must not see. */
+static void spoil(struct problem *problem, const struct problem_tensor *cu_seqlens)
+{
+    static const char *const names[] = {"q", "k", "v", "g", "beta"};
+    for (int64_t i = 1; i + 1 < cu_seqlens->elements; i += 2) {
+        int64_t begin = (int64_t)problem_get(cu_seqlens, i), end = (int64_t)problem_get(cu_seqlens, i + 1);
+        for (int n = 0; n < 5; n++) {
+            struct problem_tensor *t = problem_tensor(problem, names[n]);
+            int64_t width = t->present && t->shape[0] ? t->elements / t->shape[0] : 0;
+            for (int64_t at = begin * width; at < end * width && at < (begin + 2) * width; at++)
+                problem_set(t, at, at % 2 ? NAN : INFINITY);
+        }
+    }
+}
+
+/* The next row of a pool that nobody has yet; below 0: none. */
+static double take_row(bool *used, int64_t *next, int64_t rows)
+{
+    while (*next < rows && used[*next])
+        ++*next;
+    if (*next >= rows)
+        return -1;
+    used[*next] = true;
+    return (double)*next;
+}
+
+/* Rows that are written must be nobody else's. */
+static void choose_written_rows(struct problem *problem)
+{
+    struct problem_tensor *from = problem_tensor(problem, "initial_state_indices"), *to = problem_tensor(problem, "output_state_indices");
+    struct problem_tensor *kept = problem_tensor(problem, "ssm_state_indices");
+    int64_t rows = problem_dim(problem, "num_states"), batch = problem_dim(problem, "batch"), next = 0;
+    bool *used = calloc((size_t)(rows > 0 ? rows : 0) + 1, sizeof *used);
+    for (int64_t i = 0; used && from && i < batch; i++) {
+        int64_t row = from->present ? (int64_t)problem_get(from, i) : i;
+        if (row >= 0)
+            used[row] = true;
+    }
+    for (int64_t i = 0; used && to && to->present && i < batch; i++) {
+        double own = from->present ? problem_get(from, i) : (double)i;
+        problem_set(to, i, problem_random(problem, 3) == 0 ? own : take_row(used, &next, rows));
+    }
+    for (int64_t i = 0; used && kept && kept->present && i < kept->elements; i++)
+        problem_set(kept, i, take_row(used, &next, rows));
+    free(used);
+}
+
+void gated_delta_make(struct problem *problem)
+{
+    static const double lowest[] = {0.999, 0.9, 0.5, 1e-4};
+    struct problem_tensor *q = problem_tensor(problem, "q"), *k = problem_tensor(problem, "k");
+    struct problem_tensor *cu_seqlens = problem_tensor(problem, "cu_seqlens");
+    double direction[MAX_DIM], common = problem->seed % 3 == 1 ? (double)(problem->seed % 2) + 0.5 : 0;
+    int64_t dim = problem_dim(problem, "head_dim");
+    if (q->elements && k->elements) {
+        for (int64_t i = 0; i < dim; i++)
+            direction[i] = problem_get(k, i);
+        normalise(q, dim, 0, direction);
+        normalise(k, dim, common, direction);
+    }
+    if (cu_seqlens && problem->seed)
+        fill_gate(problem, problem_tensor(problem, "g"), lowest[problem->seed % 4], problem->seed % 5 == 0);
+    if (cu_seqlens && problem->seed)
+        fill_gate(problem, problem_tensor(problem, "beta"), 0, problem->seed % 5 == 0);
+    if (cu_seqlens && problem->seed % 4 == 3)
+        spoil(problem, cu_seqlens);
+    pad(problem, "state_indices");
+    pad(problem, "initial_state_indices");
+    choose_written_rows(problem);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op gated_delta_rule_decode_pretranspose. Kernels: see gated_delta_kernels.h. */
+#include "flashinfer/gated_delta.h"
+#include "ops/gated_delta/gated_delta_kernels.h"
+
+#define OP gated_delta_rule_decode_pretranspose
+DIMS(batch, tokens, num_q_heads, num_k_heads, num_v_heads, head_dim, num_states);
+
+#define HEADS "max(num_q_heads, num_v_heads)"
+
+static const struct op_arg args[] = {
+    OUT(output, LIKE(q), "batch tokens " HEADS " head_dim"),
+    INOUT(state, F32 | F16 | BF16, "num_states " HEADS " head_dim head_dim", .fill = NORMAL),
+    IN(q, F16 | BF16, "batch tokens num_q_heads head_dim", .fill = NORMAL),
+    IN(k, LIKE(q), "batch tokens num_k_heads head_dim", .fill = NORMAL),
+    IN(v, LIKE(q), "batch tokens num_v_heads head_dim", .fill = NORMAL),
+    IN(A_log, F32, HEADS, .fill = UNIFORM(-4, 1)),
+    IN(a, LIKE(q), "batch tokens " HEADS, .fill = NORMAL),
+    IN(dt_bias, LIKE_OR(q, F32), HEADS, .fill = NORMAL),
+    IN(b, LIKE(q), "batch tokens " HEADS, .fill = NORMAL),
+    NUMBER(scale, .min = 0),
+    FLAG(skip_qk_l2norm),
+    IN(initial_state_indices, I32, "batch", .flags = OPTIONAL, .fill = PERMUTED("num_states")),
+    IN(output_state_indices, I32, "batch", .flags = OPTIONAL, .fill = PERMUTED("num_states")),
+    {0},
+};
+
+static const char *const rules[] = {"num_k_heads == min(num_q_heads, num_v_heads)",
+                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0",
+                                    "head_dim == 64 or head_dim == 128",
+                                    "num_states >= batch",
+                                    NULL};
+
+static void view(const void *from, void *to)
+{
+    const struct flashinfer_gated_delta_rule_decode_pretranspose *c = from;
+    struct gated_delta_view *t = to;
+    *t = (struct gated_delta_view){.output = c->output,
+                                   .q = c->q,
+                                   .k = c->k,
+                                   .v = c->v,
+                                   .alpha = c->a,
+                                   .beta = c->b,
+                                   .A_log = c->A_log,
+                                   .dt_bias = c->dt_bias,
+                                   .initial = c->state,
+                                   .final = c->state,
+                                   .initial_rows = c->initial_state_indices,
+                                   .final_rows = c->output_state_indices ? c->output_state_indices : c->initial_state_indices,
+                                   .pads = 1,
+                                   .scale = c->scale,
+                                   .l2norm = !c->skip_qk_l2norm};
+}
+
+static const struct op_range ranges[] = {{"batch", 0, 5, 0},       {"tokens", 1, 4, 0},         {"num_q_heads", 1, 4, 0}, {"num_k_heads", 1, 4, 0},
+                                         {"num_v_heads", 1, 4, 0}, {"head_dim", 64, 128, 64}, {"num_states", 0, 12, 0}, {0}};
+
+#define QWEN3_NEXT " num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128"
+static const struct op_shape shapes[] = {
+    {"qwen3_next_1", "batch=1 tokens=1 num_states=4 dtype=bf16 state:dtype=f32" QWEN3_NEXT},
+    {"qwen3_next_8", "batch=8 tokens=1 num_states=8 dtype=f16 state:dtype=bf16" QWEN3_NEXT},
+    {"qwen3_next_64", "batch=64 tokens=1 num_states=80 dtype=bf16 state:dtype=f32" QWEN3_NEXT},
+    {"qwen3_next_256", "batch=256 tokens=1 num_states=256 dtype=bf16 state:dtype=f32" QWEN3_NEXT},
+    {"head_64", "batch=3 tokens=3 num_states=5 num_q_heads=6 num_k_heads=2 num_v_heads=2 head_dim=64 dtype=f16 state:dtype=f16"},
+    {0},
+};
+
+DEFINE_OP("gated_delta", "a few tokens of each sequence by the gated delta rule, states values by keys", .rules = rules,
+          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges, .shapes = shapes,
+          .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);
