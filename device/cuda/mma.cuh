@@ -29,6 +29,16 @@ DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* d += a * b for 8 steps of k, of whose operands tf32 takes the upper bits, accumulated in float32: a[0] = A[g][t],
+ * a[1] = A[g + 8][t], a[2] = A[g][t + 4], a[3] = A[g + 8][t + 4]; b[0] = B[t][g], b[1] = B[t + 4][g]. */
+DEVICE void mma_m16n8k8(float (&d)[4], const float (&a)[4], const float (&b)[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+                   "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+}
+
 /* Four 8x8 matrices of 16-bit elements. Lane 8i + j gives the 16-byte aligned address of row j of matrix i;
  * r[i] receives elements [g][2t..] of matrix i, or [2t..][g] with _trans. */
 DEVICE void ldmatrix_x4(uint32_t (&r)[4], uint32_t address)

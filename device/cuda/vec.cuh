@@ -151,6 +151,9 @@ template <class Element, int N> DEVICE void forget(vec<Element, N> &v)
     v.bits = words.all.bits;
 }
 
+/* The same value, of which the compiler knows nothing: so it does not work out ahead what follows from it. */
+DEVICE void forget(int &x) { asm volatile("" : "+r"(x)); }
+
 /* To a dtype and back. */
 template <class Element, int N> DEVICE void round_to(float (&x)[N])
 {

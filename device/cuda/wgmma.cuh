@@ -34,6 +34,12 @@ DEVICE uint64_t wgmma_describe(uint32_t address, uint32_t leading, uint32_t stri
            (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)1 << 62;
 }
 
+/* Rows of 64 bytes instead, whose 16-byte chunk c lies at place c ^ (row / 2 % 4), k-contiguous, at a 512-byte aligned address. */
+DEVICE uint64_t wgmma_describe_narrow(uint32_t address, uint32_t stride)
+{
+    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)2 << 62;
+}
+
 #define WGMMA_10(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
 #define WGMMA_TEXT_32 WGMMA_10() WGMMA_10(1) WGMMA_10(2) "%30,%31"
 #define WGMMA_TEXT_40 WGMMA_10() WGMMA_10(1) WGMMA_10(2) "%30,%31,%32,%33,%34,%35,%36,%37,%38,%39"
@@ -59,6 +65,15 @@ DEVICE uint64_t wgmma_describe(uint32_t address, uint32_t leading, uint32_t stri
                      ", %" #i1 ", more, 1, 1, 0, 0;\n}"                                                                         \
                      : WGMMA_D_##HALF                                                                                          \
                      : "l"(a), "l"(b), "r"((int)add));                                                                         \
+    }                                                                                                                          \
+    /* d = a * b, + d if `add`; a in registers, the rows of b k-contiguous. */                                                 \
+    DEVICE void wgmma_rows(float(&d)[HALF], const uint32_t *a, uint64_t b, bool add, type)                                     \
+    {                                                                                                                          \
+        asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %" #i5 ", 0;\n"                                                     \
+                     "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type " {" WGMMA_TEXT_##HALF "}, {%" #i0      \
+                     ",%" #i1 ",%" #i2 ",%" #i3 "}, %" #i4 ", more, 1, 1, 0;\n}"                                               \
+                     : WGMMA_D_##HALF                                                                                          \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));                                     \
     }                                                                                                                          \
     /* d += a * b; a in registers, the columns of b contiguous. */                                                             \
     DEVICE void wgmma_columns(float(&d)[HALF], const uint32_t *a, uint64_t b, type)                                            \

@@ -67,4 +67,40 @@ ANYWHERE int64_t sequence_begin(const struct gated_delta_args *a, int64_t sequen
     return a->cu_seqlens.data ? index_at(&a->cu_seqlens, sequence) : sequence * a->num_tokens;
 }
 
+/* ---- the two kernels of sm_90a */
+
+/* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 32 x 32 block
+ * above the diagonal, as shared memory holds them: columns 0 to 31 of 64 rows, then columns 32 to 63 of rows 32 to 63; rows of 64
+ * bytes whose 16-byte piece c lies at c ^ (row / 2 % 4). */
+struct gated_delta_gates {
+    float known[GATED_DELTA_CHUNK];  /* factor of a column of S K */
+    float update[GATED_DELTA_CHUNK]; /* of a column of U, for the state */
+    float output[GATED_DELTA_CHUNK]; /* of a column of S Q */
+    float end[4];                    /* of S; the other three are padding */
+};
+
+enum { GATED_DELTA_MATRIX_BYTES = 6144 };
+
+struct gated_delta_tile {
+    struct gated_delta_gates gates;
+    unsigned char t[GATED_DELTA_MATRIX_BYTES], p[GATED_DELTA_MATRIX_BYTES];
+};
+
+#define GATED_DELTA_TILES_SMEM (32768 + 112 * 144 + 64 * 80 + 2 * 1024 + 2 * 256 + 8)
+
+/* The second one: stages of K, Q, V, T and P; then output; gates; barriers. `halves` of the values of a state make a block. */
+enum { GATED_DELTA_STAGES = 3 };
+#define GATED_DELTA_CHUNK_SMEM(halves)                                                                        \
+    (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_gates)) + 8192 * (halves) + \
+     8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves)))
+
+struct gated_delta_sm90_args {
+    struct gated_delta_args a;
+    struct tensor_map q, k, v, output;
+    struct gated_delta_tile *tiles; /* [num_heads, max_chunks] */
+    int32_t max_chunks;             /* of all sequences, at most */
+    int32_t heads;                  /* of a block of the first kernel; they share q and k */
+    int32_t items;                  /* of the second one */
+};
+
 #endif

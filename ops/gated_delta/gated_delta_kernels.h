@@ -31,6 +31,10 @@ const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *
 flashinfer_status gated_delta_run_recurrent(const struct call *call, const struct way *way);
 
 
+/* The kernels that take 64 tokens at a time. */
+const char *gated_delta_fit_sm90(const struct call *call, struct way *way);
+flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way *way);
+
 /* The table of the ops that take a few tokens. */
 extern const struct op_kernel gated_delta_decode_kernels[];
 
@@ -40,7 +44,8 @@ flashinfer_status gated_delta_validate(const struct call *call);
 /* Each head of each sequence, states included, within 5e-3 of the recurrence in float64: by the Frobenius norm, relative. */
 const char *gated_delta_verify(const struct reference *r);
 
-/* Keys and queries of norm 1, gates near and far from 1, some correlated keys, some sequences of another with NaN. */
+/* Keys and queries of norm 1 where the kernel does not see to it, gates near and far from 1, now and then correlated keys, and NaN
+ * in every second sequence. */
 void gated_delta_make(struct problem *problem);
 
 void gated_delta_cost(const struct call *call, double *bytes, double *operations);

@@ -208,7 +208,8 @@ DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct
     write_output(a, token, head, out);
 }
 
-extern "C" __global__ void __launch_bounds__(128, HEAD_DIM == 64 ? 4 : 3) gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)
+extern "C" __global__ void __launch_bounds__(128, HEAD_DIM == 64 ? 4 : 3)
+    gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)
 {
     __shared__ float scratch[4][VALUES];
     int head = blockIdx.y;

@@ -332,7 +332,8 @@ void gated_delta_make(struct problem *problem)
     struct problem_tensor *cu_seqlens = problem_tensor(problem, "cu_seqlens");
     double direction[MAX_DIM], common = problem->seed % 3 == 1 ? (double)(problem->seed % 2) + 0.5 : 0;
     int64_t dim = problem_dim(problem, "head_dim");
-    if (q->elements && k->elements) {
+    bool raw = problem_dim(problem, "use_qk_l2norm_in_kernel") > 0 || problem_dim(problem, "skip_qk_l2norm") == 0;
+    if (q->elements && k->elements && !raw) {
         for (int64_t i = 0; i < dim; i++)
             direction[i] = problem_get(k, i);
         normalise(q, dim, 0, direction);

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kernels of the gated delta rule on sm_90a share: where chunks of 64 tokens lie. */
+#ifndef GATED_DELTA_SM90_CUH
+#define GATED_DELTA_SM90_CUH
+
+#include "gated_delta_args.h"
+#include "hopper.cuh"
+#include "math.cuh"
+#include "mma.cuh"
+#include "pdl.cuh"
+#include "vec.cuh"
+#include "wgmma.cuh"
+
+enum { CHUNK = GATED_DELTA_CHUNK, HEAD_DIM = 128, SLAB_BYTES = CHUNK * 128 };
+
+DEVICE int lane_id() { return threadIdx.x % 32; }
+DEVICE int warp_id() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0); }
+
+DEVICE int chunks_of(const struct gated_delta_args &a, int sequence)
+{
+    return sequence < a.num_sequences
+               ? (int)((sequence_begin(&a, sequence + 1) - sequence_begin(&a, sequence) + CHUNK - 1) / CHUNK)
+               : 0;
+}
+
+/* By a whole warp: the chunks of all sequences before one. */
+DEVICE int chunks_before(const struct gated_delta_args &a, int sequence)
+{
+    int sum = 0;
+    for (int i = lane_id(); i < sequence; i += 32)
+        sum += chunks_of(a, i);
+    return __reduce_add_sync(0xffffffffu, sum);
+}
+
+/* By a whole warp: the sequence that has a chunk, counted over all of them, and the number of its chunks before that one. Past the
+ * last chunk: num_sequences. */
+DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &index)
+{
+    int before = 0;
+    for (int first = 0; first < a.num_sequences; first += 32) {
+        int own = chunks_of(a, first + lane_id()), end = own;
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+            int lower = __shfl_up_sync(0xffffffffu, end, step);
+            end += lane_id() >= step ? lower : 0;
+        }
+        uint32_t beyond = __ballot_sync(0xffffffffu, chunk < before + end);
+        if (beyond) {
+            int lane = __ffs(beyond) - 1;
+            index = chunk - before - __shfl_sync(0xffffffffu, end - own, lane);
+            return first + lane;
+        }
+        before += __shfl_sync(0xffffffffu, end, 31);
+    }
+    return (int)a.num_sequences;
+}
+
+/* 16-byte pieces of a tile's rows from `length` on, in slabs of 64 rows of 128 bytes, become 0: by `threads` threads. */
+DEVICE void clear_rows(unsigned char *slabs, int num_slabs, int length, int thread, int threads)
+{
+    int pieces = (CHUNK - length) * 8;
+    for (int i = thread; i < pieces * num_slabs; i += threads)
+        *(uint4 *)(slabs + i / pieces * SLAB_BYTES + length * 128 + i % pieces * 16) = make_uint4(0, 0, 0, 0);
+}
+
+#endif
