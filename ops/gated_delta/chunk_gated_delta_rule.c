@@ -115,8 +115,10 @@ static const struct op_range ranges[] = {{"tokens", 0, 400, 0},
 
 #define QWEN3_NEXT "head_dim=128 checkpoint_every_n_tokens=0 output_state:dtype=f32 initial_state:dtype=f32"
 static const struct op_shape shapes[] = {
-    {"qwen3_next_tp8", "tokens=2048 num_q_heads=2 num_k_heads=2 num_v_heads=4 num_sequences=1 num_states=1 dtype=bf16 " QWEN3_NEXT},
-    {"qwen3_next", "tokens=8192 num_q_heads=16 num_k_heads=16 num_v_heads=32 num_sequences=4 num_states=64 dtype=bf16 " QWEN3_NEXT},
+    {"qwen3_next_tp8",
+     "tokens=2048 num_q_heads=2 num_k_heads=2 num_v_heads=4 num_sequences=1 num_states=1 dtype=bf16 " QWEN3_NEXT},
+    {"qwen3_next",
+     "tokens=8192 num_q_heads=16 num_k_heads=16 num_v_heads=32 num_sequences=4 num_states=64 dtype=bf16 " QWEN3_NEXT},
     {"qwen3_next_long",
      "tokens=32768 num_q_heads=16 num_k_heads=16 num_v_heads=32 num_sequences=1 num_states=1 dtype=bf16 " QWEN3_NEXT},
     {"qwen3_next_short",

@@ -22,7 +22,8 @@ struct chunk {
     float log2[CHUNK], beta[CHUNK], from_start[CHUNK], to_end[CHUNK];
 };
 
-/* c[i][.] += a[i][j] b[j][.] for TILE_ROWS rows and `vecs` times 16 columns; a's strides are given, rows of b and c are ldb and ldc long. */
+/* c[i][.] += a[i][j] b[j][.] for TILE_ROWS rows and `vecs` times 16 columns; a's strides are given, rows of b and c are ldb and
+ * ldc long. */
 INLINE void tile(float *c, int64_t ldc, const float *a, int64_t row, int64_t column, const float *b, int64_t ldb, int inner,
                  const int vecs)
 {
@@ -44,18 +45,26 @@ INLINE void tile(float *c, int64_t ldc, const float *a, int64_t row, int64_t col
 }
 
 /* c += a b; rows is a multiple of 4, columns of 16. */
-static void multiply(float *c, int64_t ldc, const float *a, int64_t row, int64_t column, const float *b, int64_t ldb, int rows, int inner,
-                     int columns)
+static void multiply(float *c, int64_t ldc, const float *a, int64_t row, int64_t column, const float *b, int64_t ldb, int rows,
+                     int inner, int columns)
 {
     for (int n = 0; n < columns; n += MAX_VECS * LANES)
         for (int i = 0; i < rows; i += TILE_ROWS) {
             float *to = c + i * ldc + n;
             const float *from = a + i * row;
             switch ((columns - n) / LANES) {
-            case 1: tile(to, ldc, from, row, column, b + n, ldb, inner, 1); break;
-            case 2: tile(to, ldc, from, row, column, b + n, ldb, inner, 2); break;
-            case 3: tile(to, ldc, from, row, column, b + n, ldb, inner, 3); break;
-            default: tile(to, ldc, from, row, column, b + n, ldb, inner, 4); break;
+            case 1:
+                tile(to, ldc, from, row, column, b + n, ldb, inner, 1);
+                break;
+            case 2:
+                tile(to, ldc, from, row, column, b + n, ldb, inner, 2);
+                break;
+            case 3:
+                tile(to, ldc, from, row, column, b + n, ldb, inner, 3);
+                break;
+            default:
+                tile(to, ldc, from, row, column, b + n, ldb, inner, 4);
+                break;
             }
         }
 }
@@ -131,7 +140,8 @@ static void store_state(float (*s)[D], const struct state_pool *pool, int64_t ro
 }
 
 /* u = beta (V - c K S), then (I + A)^-1 of that, 16 rows after 16 rows. */
-static void solve(struct chunk *c, const struct gated_delta_args *a, int64_t token, int64_t head, int length, int first, int columns)
+static void solve(struct chunk *c, const struct gated_delta_args *a, int64_t token, int64_t head, int length, int first,
+                  int columns)
 {
     const T *v = (const T *)a->v.data + token * a->v.token + head / a->v_group * a->v.head + first;
     memset(c->u, 0, sizeof c->u);
@@ -139,7 +149,8 @@ static void solve(struct chunk *c, const struct gated_delta_args *a, int64_t tok
     for (int t = 0; t < CHUNK; t++)
         for (int i = 0; i < columns; i += LANES) {
             vec known = vec_load(&c->u[t][i]);
-            vec_store(&c->u[t][i], t < length ? c->beta[t] * (vec_load(v + t * a->v.token + i) - c->from_start[t] * known) : (vec){0});
+            vec_store(&c->u[t][i],
+                      t < length ? c->beta[t] * (vec_load(v + t * a->v.token + i) - c->from_start[t] * known) : (vec){0});
         }
     for (int t = 0; t < CHUNK; t++)
         for (int s = 0; s < CHUNK; s++)
@@ -157,7 +168,8 @@ static void solve(struct chunk *c, const struct gated_delta_args *a, int64_t tok
 }
 
 /* scale (c Q S + P U) */
-static void write_output(struct chunk *c, const struct gated_delta_args *a, int64_t token, int64_t head, int length, int first, int columns)
+static void write_output(struct chunk *c, const struct gated_delta_args *a, int64_t token, int64_t head, int length, int first,
+                         int columns)
 {
     T *to = (T *)a->output.data + token * a->output.token + head * a->output.head + first;
     memset(c->o, 0, sizeof c->o);
@@ -183,7 +195,8 @@ static void update_state(struct chunk *c, int columns)
     multiply(c->s[0], D, c->k_columns[0], CHUNK, 1, c->u[0], D, D, CHUNK, columns);
 }
 
-static void take_chunk(struct chunk *c, const struct gated_delta_args *a, int64_t token, int64_t head, int length, int first, int columns)
+static void take_chunk(struct chunk *c, const struct gated_delta_args *a, int64_t token, int64_t head, int length, int first,
+                       int columns)
 {
     load_rows(c->k, &a->k, token, head / a->k_group, length, a->l2norm);
     load_rows(c->q, &a->q, token, head / a->q_group, length, a->l2norm);
@@ -205,7 +218,8 @@ void chunk_gated_delta_rule_cpu(const struct gated_delta_args *a, int part, int 
 {
     int slices = (int)(parts / (a->num_sequences * a->num_heads)), columns = D / slices, first = part % slices * columns;
     int64_t head = part / slices % a->num_heads, sequence = part / slices / a->num_heads;
-    int64_t begin = sequence_begin(a, sequence), end = sequence_begin(a, sequence + 1), row = state_row(a->initial_rows, sequence);
+    int64_t begin = sequence_begin(a, sequence), end = sequence_begin(a, sequence + 1),
+            row = state_row(a->initial_rows, sequence);
     struct chunk c;
     memset(c.s, 0, sizeof c.s);
     if (a->initial.data && row >= 0)

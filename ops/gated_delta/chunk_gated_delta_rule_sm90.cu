@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The second kernel of chunk_gated_delta_rule on sm_90a: walks the chunks of a sequence with a head's state in registers. With the
- * tiles of gated_delta_tiles_sm90.cu, all of it transposed, values by tokens or keys:
+/* The second kernel of chunk_gated_delta_rule on sm_90a: walks the chunks of a sequence with a head's state in registers. With
+ * the tiles of gated_delta_tiles_sm90.cu, all of it transposed, values by tokens or keys:
+ *
  *     U = (V - known S K^T) T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
  *
- * A warpgroup has 64 values of a state; a warp loads, another one stores output, so that the fence between the two ways into memory
- * costs the warpgroups nothing. The operands a of all products come from registers: S, V - known S K^T and U go from accumulators
- * to fragments in place. What the next chunk needs beside operands in shared memory is fetched while the state is updated.
+ * A warpgroup has 64 values of a state; a warp loads, another one stores output, so that the fence between the two ways into
+ * memory costs the warpgroups nothing. The operands a of all products come from registers: S, V - known S K^T and U go from
+ * accumulators to fragments in place. What the next chunk needs beside operands in shared memory is fetched while the state is
+ * updated.
  *
- * Two rules of ptxas: once a round trip all wgmmas are waited for, or it orders every one; and where an accumulator is read that is
- * done, while others are under way, a wait that costs nothing tells so.
+ * Two rules of ptxas: once a round trip all wgmmas are waited for, or it orders every one; and where an accumulator is read that
+ * is done, while others are under way, a wait that costs nothing tells so.
  *
  *   T              f16, bf16
  *   INITIAL, FINAL dtypes of states
@@ -20,18 +22,25 @@
 enum { EARLY = 6 }; /* of the 8 steps of S Q^T, those before U */
 enum { LOADER_REGISTERS = 72, WORKER_REGISTERS = 216 };
 
-/* Of a thread. row and pair: of its fragments; offset: of its lane's row and 16-byte piece in a tile of 64 tokens by 64 values. */
+/* Of a thread. row and pair: of its fragments; offset: of its lane's row and 16-byte piece in a tile of 64 tokens by 64 values.
+ */
 struct worker {
     struct ring ring;
     int warpgroup, row, pair, offset, output_phase, last_stage;
-    bool leads; /* lane 0 of its warp */
-    uint32_t v[16];   /* V^T of a chunk, as fragments */
-    float2 known[8];  /* factors of the columns that the thread has */
+    bool leads;      /* lane 0 of its warp */
+    uint32_t v[16];  /* V^T of a chunk, as fragments */
+    float2 known[8]; /* factors of the columns that the thread has */
     float end;
 };
 
-DEVICE int step_128(int k) { return (k / 4 * SLAB_BYTES + k % 4 * 32) / 16; }  /* 16 steps of k in a tile of two slabs */
-DEVICE int step_64(int k) { return (k / 2 * NARROW_BYTES + k % 2 * 32) / 16; } /* in T and P */
+DEVICE int step_128(int k)
+{
+    return (k / 4 * SLAB_BYTES + k % 4 * 32) / 16;
+} /* 16 steps of k in a tile of two slabs */
+DEVICE int step_64(int k)
+{
+    return (k / 2 * NARROW_BYTES + k % 2 * 32) / 16;
+} /* in T and P */
 
 template <int N> DEVICE void pack(uint32_t *to, const float (&from)[N])
 {
@@ -40,7 +49,10 @@ template <int N> DEVICE void pack(uint32_t *to, const float (&from)[N])
         to[i] = pack2(T(), from[2 * i], from[2 * i + 1]);
 }
 
-DEVICE float2 pair_at(const float *factors, int block, int pair) { return *(const float2 *)(factors + 8 * block + 2 * pair); }
+DEVICE float2 pair_at(const float *factors, int block, int pair)
+{
+    return *(const float2 *)(factors + 8 * block + 2 * pair);
+}
 
 DEVICE void load_state(float (&s)[64], const struct state_pool &pool, int64_t row, int head, int value, int pair)
 {
@@ -112,7 +124,8 @@ DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
 }
 
 /* One chunk: s, the fragments a of it, and y, the output of the chunk before, which it hands on, become those of this chunk. */
-DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], float (&y)[32], bool first, bool last)
+DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], float (&y)[32], bool first,
+                       bool last)
 {
     const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
     uint32_t stage = AT(stage[w.ring.stage]);
@@ -194,7 +207,8 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
 
 #if KEPT
 /* The state after `done` chunks, if it is one that is kept. */
-DEVICE void keep_state(const struct gated_delta_args &a, const float (&s)[64], const struct item &i, int done, int value, int pair)
+DEVICE void keep_state(const struct gated_delta_args &a, const float (&s)[64], const struct item &i, int done, int value,
+                       int pair)
 {
     int64_t tokens = (int64_t)done * CHUNK;
     if (tokens > i.length || tokens % a.kept_every)

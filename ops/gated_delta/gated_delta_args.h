@@ -44,15 +44,15 @@ struct gated_delta_args {
     /* [tokens, num_heads] f32 and linear, may be NULL; or a and b, T, before exp and sigmoid */
     const void *alpha, *beta;
     int64_t alpha_token, alpha_sequence, beta_token, beta_sequence; /* strides */
-    const float *A_log;              /* [num_heads] */
-    const void *dt_bias;             /* [num_heads] T, or f32 if dt_bias_wide */
+    const float *A_log;                                             /* [num_heads] */
+    const void *dt_bias;                                            /* [num_heads] T, or f32 if dt_bias_wide */
     struct state_pool initial, final, kept;
     /* Rows of a sequence in `initial`, in `final`, and of each of its tokens in `kept`. NULL: row i, and the i-th of all */
     const int32_t *initial_rows, *final_rows, *kept_rows;
-    struct index_list cu_seqlens;  /* NULL: num_tokens each */
-    struct index_list kept_starts; /* kept: of each sequence, every kept_every tokens */
-    int64_t num_sequences, num_tokens; /* all tokens, or those of each sequence */
-    int64_t kept_every;            /* 0: none */
+    struct index_list cu_seqlens;                 /* NULL: num_tokens each */
+    struct index_list kept_starts;                /* kept: of each sequence, every kept_every tokens */
+    int64_t num_sequences, num_tokens;            /* all tokens, or those of each sequence */
+    int64_t kept_every;                           /* 0: none */
     int32_t num_heads, q_group, k_group, v_group; /* heads of the state for each head of q, k and v */
     int32_t l2norm, dt_bias_wide;
     int32_t pads; /* sequences without a row have outputs of 0 */
@@ -60,7 +60,10 @@ struct gated_delta_args {
 };
 
 /* Row of a sequence in a pool; below 0: none. */
-ANYWHERE int64_t state_row(const int32_t *rows, int64_t sequence) { return rows ? rows[sequence] : sequence; }
+ANYWHERE int64_t state_row(const int32_t *rows, int64_t sequence)
+{
+    return rows ? rows[sequence] : sequence;
+}
 
 ANYWHERE int64_t sequence_begin(const struct gated_delta_args *a, int64_t sequence)
 {
@@ -69,9 +72,9 @@ ANYWHERE int64_t sequence_begin(const struct gated_delta_args *a, int64_t sequen
 
 /* ---- the two kernels of sm_90a */
 
-/* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 32 x 32 block
- * above the diagonal, as shared memory holds them: columns 0 to 31 of 64 rows, then columns 32 to 63 of rows 32 to 63; rows of 64
- * bytes whose 16-byte piece c lies at c ^ (row / 2 % 4). */
+/* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 32 x 32
+ * block above the diagonal, as shared memory holds them: columns 0 to 31 of 64 rows, then columns 32 to 63 of rows 32 to 63; rows
+ * of 64 bytes whose 16-byte piece c lies at c ^ (row / 2 % 4). */
 struct gated_delta_gates {
     float known[GATED_DELTA_CHUNK];  /* factor of a column of S K */
     float update[GATED_DELTA_CHUNK]; /* of a column of U, for the state */
@@ -90,7 +93,7 @@ struct gated_delta_tile {
 
 /* The second one: stages of K, Q, V, T and P; then output; gates; barriers. `halves` of the values of a state make a block. */
 enum { GATED_DELTA_STAGES = 3 };
-#define GATED_DELTA_CHUNK_SMEM(halves)                                                                        \
+#define GATED_DELTA_CHUNK_SMEM(halves)                                                                          \
     (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_gates)) + 8192 * (halves) + \
      8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves)))
 

@@ -8,7 +8,8 @@
 enum { STAGES = GATED_DELTA_STAGES, WARPS = 4 * HALVES, NARROW_BYTES = 4096 };
 
 struct stage {
-    unsigned char keys[2 * SLAB_BYTES], queries[2 * SLAB_BYTES], t[2 * NARROW_BYTES], p[2 * NARROW_BYTES], values[HALVES * SLAB_BYTES];
+    unsigned char keys[2 * SLAB_BYTES], queries[2 * SLAB_BYTES], t[2 * NARROW_BYTES], p[2 * NARROW_BYTES],
+        values[HALVES * SLAB_BYTES];
 };
 
 struct smem {
@@ -54,8 +55,8 @@ DEVICE struct item make_item(const struct gated_delta_args &a, int number)
 
 /* ---- the warp that loads */
 
-DEVICE void load_chunk(const struct gated_delta_sm90_args &p, struct smem *sm, const struct item &i, const struct gated_delta_tile *tile,
-                       int c, int s, uint32_t full)
+DEVICE void load_chunk(const struct gated_delta_sm90_args &p, struct smem *sm, const struct item &i,
+                       const struct gated_delta_tile *tile, int c, int s, uint32_t full)
 {
     const struct gated_delta_args &a = p.a;
     struct stage *stage = &sm->stage[s];
@@ -98,7 +99,8 @@ DEVICE void load_item(const struct gated_delta_sm90_args &p, struct smem *sm, co
 
 /* ---- the warp that stores output */
 
-DEVICE void store_rows(const struct gated_delta_args &a, const unsigned char *from, const struct item &i, int half, int token, int rows)
+DEVICE void store_rows(const struct gated_delta_args &a, const unsigned char *from, const struct item &i, int half, int token,
+                       int rows)
 {
     T *to = (T *)a.output.data + (i.begin + token) * a.output.token + i.head * a.output.head + half * 64;
     for (int n = lane_id(); n < rows * 8; n += 32) {

@@ -41,7 +41,10 @@ static struct index_list see_indices(const DLTensor *t)
     return t ? (struct index_list){tensor_data(t), tensor_dtype(t) == DTYPE_I64} : (struct index_list){0};
 }
 
-static const void *data_of(const DLTensor *t) { return t ? tensor_data(t) : NULL; }
+static const void *data_of(const DLTensor *t)
+{
+    return t ? tensor_data(t) : NULL;
+}
 
 struct gated_delta_args gated_delta_args(const struct call *call)
 {
@@ -85,7 +88,8 @@ struct gated_delta_args gated_delta_args(const struct call *call)
 
 enum { BLOCK_VALUES = 32, PIECE = 4, MAX_GRID_YZ = 65535 };
 
-static const struct jit_kernel recurrent_cpu = {"gated_delta_recurrent_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
+static const struct jit_kernel recurrent_cpu = {
+    "gated_delta_recurrent_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
 static const struct jit_kernel recurrent_sm80 = {
     "gated_delta_recurrent_sm80",
     JIT_CUDA,
@@ -111,7 +115,8 @@ const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *w
 {
     struct gated_delta_args a = gated_delta_args(call);
     fill_spec(call, way, &recurrent_cpu);
-    return a.num_sequences > INT32_MAX / (a.num_heads ? a.num_heads : 1) ? "there are more states than parts can be counted" : NULL;
+    return a.num_sequences > INT32_MAX / (a.num_heads ? a.num_heads : 1) ? "there are more states than parts can be counted"
+                                                                         : NULL;
 }
 
 const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *way)
@@ -197,8 +202,10 @@ flashinfer_status gated_delta_validate(const struct call *call)
     bool whole = t->cu_seqlens;
     TRY(check_starts(call, "cu_seqlens", t->cu_seqlens, tensor_shape(t->output, 0), "the number of tokens"));
     if (t->kept)
-        TRY(check_starts(call, "checkpoint_cu_starts", t->kept_starts, tensor_shape(t->kept, 0), "the rows of state_checkpoints"));
-    TRY(check_rows(call, whole ? "state_indices" : "initial_state_indices", t->initial_rows, whole && !t->initial ? t->final : t->initial));
+        TRY(check_starts(call, "checkpoint_cu_starts", t->kept_starts, tensor_shape(t->kept, 0),
+                         "the rows of state_checkpoints"));
+    TRY(check_rows(call, whole ? "state_indices" : "initial_state_indices", t->initial_rows,
+                   whole && !t->initial ? t->final : t->initial));
     if (!whole)
         TRY(check_rows(call, "output_state_indices", t->final_rows, t->final));
     return check_rows(call, "ssm_state_indices", t->kept_rows, t->kept);

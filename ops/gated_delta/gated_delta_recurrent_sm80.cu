@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gated delta rule token by token, for decoding, where the state's bytes are what costs, and for what no other kernel takes. A
- * block has VALUES values of one state in registers.
+/* The gated delta rule token by token, for decoding, where the state's bytes are what costs, and for what no other kernel takes.
+ * A block has VALUES values of one state in registers.
  *
  *   T              f16, bf16
  *   INITIAL, FINAL dtypes of states
@@ -28,11 +28,24 @@ struct token {
     float alpha, beta;
 };
 
-/* Of a thread: its i-th value and key. Lines 4 w + lane / 8 and 16 more with keys last; the line of keys 16 i + 4 w + lane / 8 else. */
-DEVICE int group() { return threadIdx.x / PIECE_LANES; }
-DEVICE int lane8() { return threadIdx.x % PIECE_LANES; }
-DEVICE int value_of(int i) { return blockIdx.x * VALUES + (VALUES_LAST ? PIECE * lane8() + i : 16 * i + group()); }
-DEVICE int key_of(int i) { return VALUES_LAST ? 16 * i + group() : i / PIECE * (PIECE * PIECE_LANES) + PIECE * lane8() + i % PIECE; }
+/* Of a thread: its i-th value and key. Lines 4 w + lane / 8 and 16 more with keys last; the line of keys 16 i + 4 w + lane / 8
+ * else. */
+DEVICE int group()
+{
+    return threadIdx.x / PIECE_LANES;
+}
+DEVICE int lane8()
+{
+    return threadIdx.x % PIECE_LANES;
+}
+DEVICE int value_of(int i)
+{
+    return blockIdx.x * VALUES + (VALUES_LAST ? PIECE * lane8() + i : 16 * i + group());
+}
+DEVICE int key_of(int i)
+{
+    return VALUES_LAST ? 16 * i + group() : i / PIECE * (PIECE * PIECE_LANES) + PIECE * lane8() + i % PIECE;
+}
 
 /* The thread's keys of a row of q or k. */
 DEVICE void load_keys(float (&x)[OWN_KEYS], const struct head_rows &rows, int64_t token, int head)
@@ -127,8 +140,9 @@ DEVICE void load_state(float (&s)[OWN_VALUES][OWN_KEYS], const struct state_pool
     for (int i = 0; i < LINES; i++)
 #pragma unroll
         for (int j = 0; j < PIECES; j++)
-            raw[i][j] = load_vec_by<PIECE, ACCESS>((const INITIAL *)pool.data + place(pool, row, head, value_of(VALUES_LAST ? 0 : i),
-                                                                                key_of(VALUES_LAST ? i : PIECE * j)));
+            raw[i][j] =
+                load_vec_by<PIECE, ACCESS>((const INITIAL *)pool.data + place(pool, row, head, value_of(VALUES_LAST ? 0 : i),
+                                                                              key_of(VALUES_LAST ? i : PIECE * j)));
 #pragma unroll
     for (int i = 0; i < LINES; i++)
 #pragma unroll
@@ -152,7 +166,9 @@ DEVICE void store_state(const float (&s)[OWN_VALUES][OWN_KEYS], const struct sta
 #pragma unroll
             for (int n = 0; n < PIECE; n++)
                 piece[n] = AT(s, i, PIECE * j + n);
-            store_by<ACCESS>((FINAL *)pool.data + place(pool, row, head, value_of(VALUES_LAST ? 0 : i), key_of(VALUES_LAST ? i : PIECE * j)), piece);
+            store_by<ACCESS>((FINAL *)pool.data +
+                                 place(pool, row, head, value_of(VALUES_LAST ? 0 : i), key_of(VALUES_LAST ? i : PIECE * j)),
+                             piece);
         }
 }
 
@@ -180,7 +196,8 @@ DEVICE void write_output(const struct gated_delta_args &a, int64_t token, int he
 DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct gated_delta_args &a, int64_t token, int head,
                  float (*scratch)[VALUES])
 {
-    float k_norm = a.l2norm ? inverse_norm(x.k, scratch) : 1.0f, scale = a.l2norm ? a.scale * inverse_norm(x.q, scratch) : a.scale;
+    float k_norm = a.l2norm ? inverse_norm(x.k, scratch) : 1.0f,
+          scale = a.l2norm ? a.scale * inverse_norm(x.q, scratch) : a.scale;
     float known[OWN_VALUES] = {}, out[OWN_VALUES] = {};
 #pragma unroll
     for (int j = 0; j < OWN_KEYS; j++) {
@@ -216,7 +233,8 @@ extern "C" __global__ void __launch_bounds__(128, HEAD_DIM == 64 ? 4 : 3)
     int64_t sequence = blockIdx.z;
     pdl_wait();
     pdl_launch();
-    int64_t row = state_row(a.initial_rows, sequence), begin = sequence_begin(&a, sequence), end = sequence_begin(&a, sequence + 1);
+    int64_t row = state_row(a.initial_rows, sequence), begin = sequence_begin(&a, sequence),
+            end = sequence_begin(&a, sequence + 1);
     float s[OWN_VALUES][OWN_KEYS] = {};
     if (a.pads && row < 0) {
         float zero[OWN_VALUES] = {};

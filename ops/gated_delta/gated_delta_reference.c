@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The recurrence of the gated delta rule in float64, which judges kernels, and what tests put into their inputs.
  *
- * A kernel that takes 64 tokens at once rounds operands of several chained matrix products to the dtype of q; how far these errors
- * go depends on the data, so that no bound of an element follows from its own terms. What is asked is an error of at most
+ * A kernel that takes 64 tokens at once rounds operands of several chained matrix products to the dtype of q; how far these
+ * errors go depends on the data, so that no bound of an element follows from its own terms. What is asked is an error of at most
  * TOLERANCE of the outputs of a sequence and head, and of each of its states, by the Frobenius norm, beside the rounding of a
  * state to its dtype. */
 #include <float.h>
@@ -25,9 +25,15 @@ struct pair {
     bool *touched_final, *touched_kept; /* rows */
 };
 
-static double value_at(const DLTensor *t, int64_t i) { return ((const double *)t->data)[i]; }
+static double value_at(const DLTensor *t, int64_t i)
+{
+    return ((const double *)t->data)[i];
+}
 
-static double softplus(double x) { return x > 20 ? x : log1p(exp(x)); }
+static double softplus(double x)
+{
+    return x > 20 ? x : log1p(exp(x));
+}
 
 /* alpha and beta. */
 static void gates_of(const struct pair *p, int64_t token, double *alpha, double *beta)
@@ -88,13 +94,17 @@ static const char *judge(const struct pair *p, const char *what, double error, d
 {
     if (error <= TOLERANCE * TOLERANCE * norm + DBL_MIN || !isfinite(norm))
         return NULL;
-    return reference_complain("%s of sequence %lld (tokens %lld to %lld), head %lld: relative error %.3g, allowed %.3g (norm %.3g)", what,
-                              (long long)p->sequence, (long long)p->begin, (long long)p->end, (long long)p->head,
-                              sqrt(error / norm), TOLERANCE, sqrt(norm));
+    return reference_complain(
+        "%s of sequence %lld (tokens %lld to %lld), head %lld: relative error %.3g, allowed %.3g (norm %.3g)", what,
+        (long long)p->sequence, (long long)p->begin, (long long)p->end, (long long)p->head, sqrt(error / norm), TOLERANCE,
+        sqrt(norm));
 }
 
 /* The largest number of a dtype that saturates. */
-static double largest(enum dtype dtype) { return dtype == DTYPE_E4M3 ? 448 : dtype == DTYPE_E5M2 ? 57344 : INFINITY; }
+static double largest(enum dtype dtype)
+{
+    return dtype == DTYPE_E4M3 ? 448 : dtype == DTYPE_E5M2 ? 57344 : INFINITY;
+}
 
 /* By how much rounding to a dtype may be off: half a unit in the last place. f32 is not worth mentioning. */
 static double half_unit(enum dtype dtype, double x)
@@ -143,7 +153,10 @@ static const char *judge_outputs(const struct pair *p, bool padding)
     return judge(p, "the outputs", error, norm);
 }
 
-static int64_t row_at(const DLTensor *rows, int64_t i) { return rows ? (int64_t)value_at(rows, i) : i; }
+static int64_t row_at(const DLTensor *rows, int64_t i)
+{
+    return rows ? (int64_t)value_at(rows, i) : i;
+}
 
 /* The state after a token, where it is kept. */
 static const char *judge_kept(const struct pair *p, int64_t token)
@@ -196,8 +209,8 @@ static const char *judge_rest(const struct reference *r, const DLTensor *pool, c
     for (int64_t i = 0; i < rows * size; i++) {
         double before = value_at(pool, i);
         if (!touched[i / size] && !(too && too[i / size]) && got[i] != before && !(isnan(got[i]) && isnan(before)))
-            return reference_complain("element %lld of state %lld was %g and became %g, but belongs to no sequence", (long long)(i % size),
-                                      (long long)(i / size), before, got[i]);
+            return reference_complain("element %lld of state %lld was %g and became %g, but belongs to no sequence",
+                                      (long long)(i % size), (long long)(i / size), before, got[i]);
     }
     return NULL;
 }
@@ -233,7 +246,7 @@ const char *gated_delta_verify(const struct reference *r)
     int64_t final = t->final ? tensor_shape(t->final, 0) : 0, kept = t->kept ? tensor_elements(t->kept) / (p.dim * p.dim) : 0;
     p.state = calloc((size_t)(p.dim * p.dim), sizeof *p.state);
     p.outputs = calloc((size_t)(tensor_elements(t->output) / (p.num_heads ? p.num_heads : 1)) + 1, sizeof *p.outputs);
-    p.touched_final = calloc((size_t)final + 1, sizeof *p.touched_final);
+    p.touched_final = calloc((size_t) final + 1, sizeof *p.touched_final);
     p.touched_kept = calloc((size_t)kept + 1, sizeof *p.touched_kept);
     const char *wrong = p.state && p.outputs && p.touched_final && p.touched_kept ? judge_all(&p) : "no memory for the reference";
     free(p.state);
@@ -307,7 +320,8 @@ static double take_row(bool *used, int64_t *next, int64_t rows)
 /* Rows that are written must be nobody else's. */
 static void choose_written_rows(struct problem *problem)
 {
-    struct problem_tensor *from = problem_tensor(problem, "initial_state_indices"), *to = problem_tensor(problem, "output_state_indices");
+    struct problem_tensor *from = problem_tensor(problem, "initial_state_indices"),
+                          *to = problem_tensor(problem, "output_state_indices");
     struct problem_tensor *kept = problem_tensor(problem, "ssm_state_indices");
     int64_t rows = problem_dim(problem, "num_states"), batch = problem_dim(problem, "batch"), next = 0;
     bool *used = calloc((size_t)(rows > 0 ? rows : 0) + 1, sizeof *used);

@@ -24,8 +24,7 @@ static const struct op_arg args[] = {
 };
 
 static const char *const rules[] = {"num_k_heads == min(num_q_heads, num_v_heads)",
-                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0",
-                                    "head_dim == 64 or head_dim == 128",
+                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0", "head_dim == 64 or head_dim == 128",
                                     NULL};
 
 static void view(const void *from, void *to)
@@ -47,7 +46,7 @@ static void view(const void *from, void *to)
                                    .l2norm = !c->skip_qk_l2norm};
 }
 
-static const struct op_range ranges[] = {{"batch", 0, 5, 0},       {"num_q_heads", 1, 4, 0}, {"num_k_heads", 1, 4, 0},
+static const struct op_range ranges[] = {{"batch", 0, 5, 0},       {"num_q_heads", 1, 4, 0},  {"num_k_heads", 1, 4, 0},
                                          {"num_v_heads", 1, 4, 0}, {"head_dim", 64, 128, 64}, {0}};
 
 static const struct op_shape shapes[] = {
@@ -60,5 +59,5 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("gated_delta", "one token of each sequence by the gated delta rule, states keys by values", .rules = rules,
-          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges, .shapes = shapes,
-          .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);
+          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
+          .shapes = shapes, .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);

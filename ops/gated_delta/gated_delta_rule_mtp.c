@@ -29,10 +29,8 @@ static const struct op_arg args[] = {
 };
 
 static const char *const rules[] = {"num_k_heads == min(num_q_heads, num_v_heads)",
-                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0",
-                                    "head_dim == 64 or head_dim == 128",
-                                    "num_states >= batch",
-                                    NULL};
+                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0", "head_dim == 64 or head_dim == 128",
+                                    "num_states >= batch", NULL};
 
 static void view(const void *from, void *to)
 {
@@ -60,18 +58,20 @@ static void view(const void *from, void *to)
     }
 }
 
-static const struct op_range ranges[] = {{"batch", 0, 5, 0},       {"tokens", 1, 6, 0},         {"num_q_heads", 1, 4, 0}, {"num_k_heads", 1, 4, 0},
-                                         {"num_v_heads", 1, 4, 0}, {"head_dim", 64, 128, 64}, {"num_states", 0, 20, 0}, {0}};
+static const struct op_range ranges[] = {
+    {"batch", 0, 5, 0},       {"tokens", 1, 6, 0},       {"num_q_heads", 1, 4, 0}, {"num_k_heads", 1, 4, 0},
+    {"num_v_heads", 1, 4, 0}, {"head_dim", 64, 128, 64}, {"num_states", 0, 20, 0}, {0}};
 
 #define QWEN3_NEXT " num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128"
 static const struct op_shape shapes[] = {
     {"qwen3_next_1", "batch=1 tokens=4 num_states=8 dtype=bf16 initial_state:dtype=f32" QWEN3_NEXT},
     {"qwen3_next_16", "batch=16 tokens=4 num_states=128 dtype=f16 initial_state:dtype=bf16" QWEN3_NEXT},
     {"qwen3_next_64", "batch=64 tokens=3 num_states=64 dtype=bf16 initial_state:dtype=f32 -ssm_state_indices" QWEN3_NEXT},
-    {"head_64", "batch=3 tokens=3 num_states=15 num_q_heads=6 num_k_heads=2 num_v_heads=2 head_dim=64 dtype=f16 initial_state:dtype=f16"},
+    {"head_64",
+     "batch=3 tokens=3 num_states=15 num_q_heads=6 num_k_heads=2 num_v_heads=2 head_dim=64 dtype=f16 initial_state:dtype=f16"},
     {0},
 };
 
 DEFINE_OP("gated_delta", "draft tokens by the gated delta rule, keeping the state after each", .rules = rules,
-          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges, .shapes = shapes,
-          .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);
+          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
+          .shapes = shapes, .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);

@@ -21,7 +21,10 @@ static void see(const DLTensor *t, uint32_t halves, struct tensor_map_axis axis[
     axis[3] = (struct tensor_map_axis){tensor_shape(t, 1), tensor_stride(t, 1), 1};
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* Heads that a block of the first kernel takes, which share q and k: more of them share its products, fewer fill the machine. */
 static int64_t choose_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks)
@@ -96,15 +99,15 @@ flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way
     TRY(encode(call_view(call), &p, halves));
     TRY(call_launch(call, way, SPEC_TILES,
                     &(struct jit_launch){.grid = {(uint32_t)p.max_chunks, (uint32_t)(p.a.num_heads / p.heads)},
-                                        .block = {128},
-                                        .smem = GATED_DELTA_TILES_SMEM,
-                                        .args = &p,
-                                        .args_size = sizeof p}));
+                                         .block = {128},
+                                         .smem = GATED_DELTA_TILES_SMEM,
+                                         .args = &p,
+                                         .args_size = sizeof p}));
     return call_launch(call, way, SPEC_CHUNKS,
                        &(struct jit_launch){.grid = {(uint32_t)way->value[WAY_BLOCKS]},
-                                           .block = {halves == 1 ? 192 : 384},
-                                           .smem = (uint32_t)GATED_DELTA_CHUNK_SMEM((int)halves),
-                                           .follows = true,
-                                           .args = &p,
-                                           .args_size = sizeof p});
+                                            .block = {halves == 1 ? 192 : 384},
+                                            .smem = (uint32_t)GATED_DELTA_CHUNK_SMEM((int)halves),
+                                            .follows = true,
+                                            .args = &p,
+                                            .args_size = sizeof p});
 }

@@ -13,8 +13,14 @@
 
 enum { CHUNK = GATED_DELTA_CHUNK, HEAD_DIM = 128, SLAB_BYTES = CHUNK * 128 };
 
-DEVICE int lane_id() { return threadIdx.x % 32; }
-DEVICE int warp_id() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0); }
+DEVICE int lane_id()
+{
+    return threadIdx.x % 32;
+}
+DEVICE int warp_id()
+{
+    return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
+}
 
 DEVICE int chunks_of(const struct gated_delta_args &a, int sequence)
 {
@@ -32,8 +38,8 @@ DEVICE int chunks_before(const struct gated_delta_args &a, int sequence)
     return __reduce_add_sync(0xffffffffu, sum);
 }
 
-/* By a whole warp: the sequence that has a chunk, counted over all of them, and the number of its chunks before that one. Past the
- * last chunk: num_sequences. */
+/* By a whole warp: the sequence that has a chunk, counted over all of them, and the number of its chunks before that one. Past
+ * the last chunk: num_sequences. */
 DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &index)
 {
     int before = 0;

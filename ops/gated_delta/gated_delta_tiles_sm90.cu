@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The first kernel of chunk_gated_delta_rule on sm_90a, parallel over chunks of 64 tokens: what a chunk needs beside the state. With
- * c the product of alpha from the chunk's beginning on:
+/* The first kernel of chunk_gated_delta_rule on sm_90a, parallel over chunks of 64 tokens: what a chunk needs beside the state.
+ * With c the product of alpha from the chunk's beginning on:
+ *
  *     A[t][s] = beta_t c_t/c_s k_t.k_s, s < t;   T = (I + A)^-1 diag(beta);   P[t][s] = scale c_t/c_s q_t.k_s, s <= t
  *
  * K K^T and Q K^T are made once for `heads` heads that share q and k. The inverse: 8x8 diagonal blocks by substitution in float32
- * (lane = column), then [D0 0; A10 D1]^-1 = [D0' 0; -D1' A10 D0' D1'] at 8 -> 16 in tf32, 16 -> 32 and 32 -> 64 in f16. Ratios of c
- * are powers of two of differences of logarithms, so that none of them overflows.
+ * (lane = column), then [D0 0; A10 D1]^-1 = [D0' 0; -D1' A10 D0' D1'] at 8 -> 16 in tf32, 16 -> 32 and 32 -> 64 in f16. Ratios of
+ * c are powers of two of differences of logarithms, so that none of them overflows.
  *
  *   T  f16, bf16
  * Grid: max_chunks, num_heads / heads; 128 threads. Dynamic shared memory: struct smem. */
@@ -20,7 +21,7 @@ struct smem {
     unsigned char x[64 * F16_ROW];         /* the inverse, f16 */
     float block[4][16][BLOCK_ROW];         /* of each warp: a diagonal block of A, then of the inverse */
     float log2[HEADS][CHUNK], beta[HEADS][CHUNK];
-    float k_norm[CHUNK], q_norm[CHUNK];    /* their reciprocals */
+    float k_norm[CHUNK], q_norm[CHUNK]; /* their reciprocals */
     uint64_t full;
 };
 static_assert(sizeof(struct smem) == GATED_DELTA_TILES_SMEM, "the host counts on it");
@@ -78,7 +79,8 @@ DEVICE void pack_f16(uint32_t (&a)[4], const float (&d)[2][4])
 }
 
 /* One warp per head: logarithms of alpha, summed; lane l has tokens l and l + 32. */
-DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, int64_t token, int length, int head, int h, float (&c)[2])
+DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, int64_t token, int length, int head, int h,
+                           float (&c)[2])
 {
     int lane = lane_id();
     const float *alpha = (const float *)a.alpha + head, *beta = (const float *)a.beta + head;
@@ -160,9 +162,10 @@ DEVICE void multiply_keys(const struct smem *sm, float (&kk)[32], float (&qk)[32
     }
 }
 
-/* A to shared memory, its diagonal block in float32, and P to the image. Left of the diagonal block the decay is split at its edge:
- * 2^(c_t - m) 2^(m - c_s), both at most 1; inside the block it is taken directly. */
-DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32], const struct place &p, int h, uint32_t image, float scale)
+/* A to shared memory, its diagonal block in float32, and P to the image. Left of the diagonal block the decay is split at its
+ * edge: 2^(c_t - m) 2^(m - c_s), both at most 1; inside the block it is taken directly. */
+DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32], const struct place &p, int h, uint32_t image,
+                  float scale)
 {
     const float *c = sm->log2[h], *beta = sm->beta[h];
     int row = 16 * p.warp + p.row;
@@ -196,7 +199,8 @@ DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32],
                     int own = p.row + 8 * r;
                     float e0 = column <= own ? exp2_approx((r ? c1 : c0) - cc.x) : 0.0f;
                     float e1 = column + 1 <= own ? exp2_approx((r ? c1 : c0) - cc.y) : 0.0f, b = r ? b1 : b0;
-                    *(float2 *)&sm->block[p.warp][own][column] = make_float2(kk[4 * j + 2 * r] * e0 * b, kk[4 * j + 2 * r + 1] * e1 * b);
+                    *(float2 *)&sm->block[p.warp][own][column] =
+                        make_float2(kk[4 * j + 2 * r] * e0 * b, kk[4 * j + 2 * r + 1] * e1 * b);
                     u[2 * k + r] = pack2(T(), qk[4 * j + 2 * r] * e0 * scale, qk[4 * j + 2 * r + 1] * e1 * scale);
                 }
             }
@@ -304,12 +308,19 @@ DEVICE void make_head(const struct gated_delta_sm90_args &args, struct smem *sm,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4) gated_delta_tiles_sm90(const __grid_constant__ struct gated_delta_sm90_args args)
+extern "C" __global__ void __launch_bounds__(128, 4)
+    gated_delta_tiles_sm90(const __grid_constant__ struct gated_delta_sm90_args args)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
     struct smem *sm = (struct smem *)shared;
     const struct gated_delta_args &a = args.a;
-    struct place p = {warp_id(), lane_id(), lane_id() / 4, lane_id() % 4, shared_address(sm->tile), shared_address(sm->a), shared_address(sm->x)};
+    struct place p = {warp_id(),
+                      lane_id(),
+                      lane_id() / 4,
+                      lane_id() % 4,
+                      shared_address(sm->tile),
+                      shared_address(sm->a),
+                      shared_address(sm->x)};
     uint32_t full = shared_address(&sm->full);
     if (threadIdx.x == 0) {
         mbarrier_init(full, 1);
