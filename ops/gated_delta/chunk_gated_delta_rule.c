@@ -44,16 +44,16 @@ static const char *const rules[] = {"num_k_heads == min(num_q_heads, num_v_heads
 static const struct jit_kernel chunk_cpu = {"chunk_gated_delta_rule_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM"}};
 
 enum { WAY_SLICES };
-enum { MIN_PARTS = 16 };
+enum { MIN_PARTS = 8 };
 
-/* Some columns of values of a state make a part, fewer where there are few states, as long as a part has whole vectors. */
+/* A part has a state, or where there are few of them half of its values: each half makes A and P for itself. */
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
     const struct dims *d = call_dims(call);
     int64_t states = d->num_sequences * tensor_shape(t->output, 1), slices = 1;
-    while (slices < 4 && states * slices < MIN_PARTS)
-        slices *= 2;
+    if (states < MIN_PARTS)
+        slices = 2;
     if (states > INT32_MAX / slices)
         return "there are more states than parts can be counted";
     int32_t *constant = way_spec(way, &chunk_cpu);
