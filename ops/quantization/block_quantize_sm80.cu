@@ -168,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(256) block_quantize_sm80(const __gr
 
     pdl_launch();
     pdl_wait();
-    bool is_row = index < (uint32_t)a.rows, counts = !a.mask || (is_row && index < a.mask[group]);
+    bool is_row = index < (uint32_t)a.rows, counts = !a.mask || (is_row && (int64_t)index < a.mask[group]);
     int columns = is_row && counts ? (int)a.columns : 0;
     vec<T, RUN> run[RUNS];
 #pragma unroll
