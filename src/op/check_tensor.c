@@ -352,12 +352,26 @@ static void bind_quotients(struct check *c, int arg, const DLTensor *t)
     }
 }
 
+/* Dimensions that only absent arguments have are 0, also where they are part of a present one's sum. */
+static void bind_absent(struct check *c)
+{
+    for (uint64_t left = c->absent; left; left &= left - 1) {
+        int arg = __builtin_ctzll(left);
+        const struct program_alternative *shape = check_shape_of(c, arg);
+        const struct expression *axis = shape ? &c->program->axes[shape->first] : NULL;
+        for (int i = 0; axis && i < shape->count; i++, axis++)
+            if (axis->symbol >= 0 && !(c->call->bound >> axis->symbol & 1))
+                check_bind(c, arg, axis->symbol, 0);
+    }
+}
+
 flashinfer_status check_deferred(struct check *c)
 {
     for (uint64_t left = c->deferred; left; left &= left - 1) {
         int arg = __builtin_ctzll(left);
         bind_quotients(c, arg, op_tensor(c->args, &c->op->args[arg]));
     }
+    bind_absent(c);
     for (uint64_t left = c->deferred; left; left &= left - 1) {
         int arg = __builtin_ctzll(left);
         const DLTensor *t = op_tensor(c->args, &c->op->args[arg]);
