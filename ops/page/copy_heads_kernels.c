@@ -49,7 +49,7 @@ static struct copy_segment segment(const struct copy_heads_view *v, const struct
     bool repeats = from->ndim == 3 && tensor_shape(from, 1) == 1, hnd = is_hnd(v, to);
     struct copy_segment s = {
         .from = tensor_data(from),
-        .to = (char *)tensor_data(to) + p->first * bytes,
+        .to = tensor_at(to, p->first),
         .from_stride = {stride_bytes(from, 0), from->ndim == 3 && !repeats ? stride_bytes(from, 1) : 0},
         .to_stride = {stride_bytes(to, 0)},
         .heads = num_heads(v, to),

@@ -110,8 +110,8 @@ static struct rope_segment segment(const struct rope_view *v, const struct part 
 {
     bool hnd = p->to->ndim == 4 && v->kv_layout == FLASHINFER_HND, pairs_side_by_side = p->rotates && v->interleave && vec == 1;
     struct rope_segment s = {
-        .from = (char *)tensor_data(p->from) + p->from_first * dtype_bytes(tensor_dtype(p->from)),
-        .to = (char *)tensor_data(p->to) + p->to_first * dtype_bytes(tensor_dtype(p->to)),
+        .from = tensor_at(p->from, p->from_first),
+        .to = tensor_at(p->to, p->to_first),
         .from_stride = {tensor_stride(p->from, 0), p->from->ndim == 3 ? tensor_stride(p->from, 1) : head_dim(v, p->from)},
         .heads = (int32_t)p->heads,
         .width = (int32_t)p->width,

@@ -20,6 +20,12 @@ static inline int64_t tensor_shape(const DLTensor *t, int axis) { return t->shap
 
 int64_t tensor_packed_stride(const DLTensor *t, int axis); /* as if it had no strides */
 
+/* That many elements behind the first; of a tensor without memory nothing that may be read. */
+static inline void *tensor_at(const DLTensor *t, int64_t element)
+{
+    return (void *)((uintptr_t)tensor_data(t) + (uintptr_t)element * (uintptr_t)dtype_bytes(tensor_dtype(t)));
+}
+
 /* Stride of an axis in elements; of a tensor without elements, and of an axis of one, any number. */
 static inline int64_t tensor_stride(const DLTensor *t, int axis)
 {
