@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a program used, one kernel a line, so that another machine can compile it before the program starts:
  *
- *     rmsnorm_sm80 sm_90a T:dtype=bf16 VEC=8
+ *     norm_sm80 sm_90a T:dtype=bf16 VEC=8
  *     scale cpu FACTOR=3 text="void scale(...)\n{\n..."
  *
  * kernel, architecture, constants; a user's source is the last word, `text` if it is the kernel, `variant` if it is hooks. A line
