@@ -51,7 +51,7 @@ command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests fuzz fuzzers build-fuzz bench pack setup setup-demo clean help
+.PHONY: all demo test test-gpu test-specs tests fuzz fuzzers build-fuzz bench pack setup setup-demo clean help FORCE
 .DELETE_ON_ERROR:
 
 all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
@@ -63,8 +63,13 @@ setup:
 setup-demo:
 	@tools/setup.sh $(BUILD) demo
 
-$(BUILD)/embedded_sources.S: $(kernel_sources) tools/embed_sources.sh
-	@mkdir -p $(@D)
+# Written when it changes, so that a kernel that is gone does not stay embedded.
+$(BUILD)/kernel_sources: FORCE
+	@mkdir -p $(@D); echo $(kernel_sources) | cmp -s - $@ || echo $(kernel_sources) >$@
+
+FORCE:
+
+$(BUILD)/embedded_sources.S: $(BUILD)/kernel_sources $(kernel_sources) tools/embed_sources.sh
 	$(call say,EMBED)tools/embed_sources.sh $@ $(kernel_sources)
 
 $(BUILD)/embedded_sources.o: $(BUILD)/embedded_sources.S
