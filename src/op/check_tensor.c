@@ -352,16 +352,24 @@ static void bind_quotients(struct check *c, int arg, const DLTensor *t)
     }
 }
 
-/* Dimensions that only absent arguments have are 0, also where they are part of a present one's sum. */
+/* A dimension that is an axis of absent arguments alone is 0 where it is part of a present one's sum. */
 static void bind_absent(struct check *c)
 {
+    const struct expression *axes = c->program->axes;
+    uint64_t needed = 0;
+    for (uint64_t left = c->deferred; left; left &= left - 1) {
+        const struct program_alternative *shape = check_shape_of(c, __builtin_ctzll(left));
+        for (int i = 0; shape && i < shape->count; i++)
+            needed |= axes[shape->first + i].symbols;
+    }
     for (uint64_t left = c->absent; left; left &= left - 1) {
         int arg = __builtin_ctzll(left);
         const struct program_alternative *shape = check_shape_of(c, arg);
-        const struct expression *axis = shape ? &c->program->axes[shape->first] : NULL;
-        for (int i = 0; axis && i < shape->count; i++, axis++)
-            if (axis->symbol >= 0 && !(c->call->bound >> axis->symbol & 1))
-                check_bind(c, arg, axis->symbol, 0);
+        for (int i = 0; shape && i < shape->count; i++) {
+            int symbol = axes[shape->first + i].symbol;
+            if (symbol >= 0 && (needed & ~c->call->bound) >> symbol & 1)
+                check_bind(c, arg, symbol, 0);
+        }
     }
 }
 
