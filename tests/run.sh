@@ -78,7 +78,7 @@ unit() { # FOLDER PROGRAM: counts the cases of a test
     fi
 }
 
-stage 'Setting up and building' 10
+stage 'Setting up and building' 9
 tools/setup.sh "$build" test && make --no-print-directory -s -j"$(nproc)" BUILD="$build" all tests || exit 2
 
 stage 'Headers, symbols, sources' 2
@@ -128,7 +128,7 @@ for program in $threaded; do
 done
 fixed_addresses=
 
-stage 'Fuzzing, all targets together for a minute' 4
+stage 'Fuzzing, all targets together for a minute' 5
 step build_fuzz make --no-print-directory BUILD="$build" build-fuzz
 targets=$(cd tests/fuzz && ls fuzz_*.c | sed 's/\.c$//')
 for target in $targets; do

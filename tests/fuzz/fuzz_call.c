@@ -98,12 +98,12 @@ static bool plan_is_intact(const struct corrupt *c)
            !memcmp(right->constants, given->constants, right->constants_bytes);
 }
 
-/* Whether all tensors lie in memory of the problem. */
-static bool lies_inside(const struct corrupt *c)
+/* Whether all tensors lie in memory of the problem. `args` is what the checker saw: a struct may say that it ends earlier. */
+static bool lies_inside(const struct corrupt *c, const void *args)
 {
     const struct problem *problem = c->right->problem;
     for (int i = 0; i < problem->program->num_args; i++) {
-        const DLTensor *t = op_tensor(c->args, &op_of(c)->args[i]);
+        const DLTensor *t = op_tensor(args, &op_of(c)->args[i]);
         uintptr_t low = 0, high = 0;
         if (t)
             oracle_extent(t, &low, &high);
@@ -143,7 +143,7 @@ static void allow(void *context, uintptr_t address)
 }
 
 /* Compares all memory with what the problem put there, but for the elements of outputs if it ran; puts it back. */
-static void check_memory(const struct corrupt *c, bool ran)
+static void check_memory(const struct corrupt *c, const void *args, bool ran)
 {
     const struct problem *problem = c->right->problem;
     struct written written = {.p = c->right};
@@ -154,7 +154,7 @@ static void check_memory(const struct corrupt *c, bool ran)
     }
     for (int i = 0; ran && i < problem->program->num_args; i++) {
         const struct op_arg *arg = &op_of(c)->args[i];
-        const DLTensor *t = op_tensor(c->args, arg);
+        const DLTensor *t = op_tensor(args, arg);
         written.bytes = t ? t->dtype.bits * t->dtype.lanes / 8u : 0;
         if (t && (arg->kind == OP_OUT || arg->kind == OP_INOUT))
             oracle_elements(t, INT32_MAX, allow, &written);
@@ -179,12 +179,12 @@ static void check_workspace(const struct corrupt *c)
         memset(c->right->workspace, PROBLEM_GUARD_BYTE, bytes);
 }
 
-static void run(struct corrupt *c)
+static void run(const struct corrupt *c, const void *args)
 {
     flashinfer_status status = op_call(op_of(c), c->args, &c->exec);
     if (status)
         check_refusal(op_of(c), status);
-    check_memory(c, !status);
+    check_memory(c, args, !status);
     check_workspace(c);
 }
 
@@ -205,8 +205,8 @@ static void call(struct corrupt *c, bool loosely, const struct device *imagined)
     status = call_pick(&call, &row, &way);
     if (status)
         check_refusal(op_of(c), status);
-    else if (!loosely && !imagined && is_loaded(&call, &way) && lies_inside(c))
-        run(c);
+    else if (!loosely && !imagined && is_loaded(&call, &way) && lies_inside(c, call.args))
+        run(c, call.args);
 }
 
 /* The op whose name's hash is nearest to the number: an op that is added takes few inputs from the others. */
