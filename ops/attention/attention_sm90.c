@@ -27,13 +27,14 @@ static struct attention_schedule place_schedule(void *workspace, int64_t batch)
         .next = (int32_t *)at, .first = (int32_t *)(at + ALIGNMENT), .request = (struct attention_scheduled *)requests};
 }
 
-/* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. */
+/* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. Unsigned: the
+ * stride of one head may be any number. */
 static void see_queries(const struct attention_plan *plan, const DLTensor *q, struct tensor_map_axis axis[4])
 {
     int64_t group = plan->group, head = tensor_stride(q, 1);
     axis[0] = (struct tensor_map_axis){plan->head_dim, 1, SLAB_ELEMENTS};
     axis[1] = (struct tensor_map_axis){group, head, (uint32_t)group};
-    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, head * group, 1};
+    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, (int64_t)((uint64_t)head * (uint64_t)group), 1};
     axis[3] = (struct tensor_map_axis){tensor_shape(q, 0), tensor_stride(q, 0), (uint32_t)(64 / group)};
 }
 

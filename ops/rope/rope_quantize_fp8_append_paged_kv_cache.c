@@ -69,14 +69,15 @@ static const struct op_range ranges[] = {{"pages", 20, 30, 0},      {"page_size"
 static const struct op_shape shapes[] = {
     {"odd", "pages=9 page_size=5 nnz=19 num_qo_heads=3 num_kv_heads=1 rotary_dim=22 nope_dim=33 v_dim=7 max_positions=99 batch=3 "
             "num_indices=7 interleave=1 q_rope:dtype=f16 q_rope_out:dtype=e5m2 pos_ids:dtype=i32"},
-    {"smollm2_135m",
-     "pages=64 page_size=16 nnz=1 num_qo_heads=9 num_kv_heads=3 rotary_dim=64 v_dim=64 max_positions=8192 batch=1 num_indices=16 "
-     "q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i32 -q_nope -k_nope -q_nope_out"},
-    {"llama_8b_decode",
-     "pages=512 page_size=16 nnz=128 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 v_dim=128 max_positions=8192 batch=128 "
-     "num_indices=512 q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i64 -q_nope -k_nope -q_nope_out"},
+    {"smollm2_135m", "pages=64 page_size=16 nnz=1 num_qo_heads=9 num_kv_heads=3 rotary_dim=64 nope_dim=0 v_dim=64 "
+                     "max_positions=8192 batch=1 num_indices=16 "
+                     "q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i32 -q_nope -k_nope -q_nope_out"},
+    {"llama_8b_decode", "pages=512 page_size=16 nnz=128 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 nope_dim=0 v_dim=128 "
+                        "max_positions=8192 batch=128 "
+                        "num_indices=512 q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i64 -q_nope -k_nope -q_nope_out"},
     {"llama_8b_prefill",
-     "pages=300 page_size=16 nnz=4096 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 v_dim=128 max_positions=8192 batch=4 "
+     "pages=300 page_size=16 nnz=4096 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 nope_dim=0 v_dim=128 max_positions=8192 "
+     "batch=4 "
      "num_indices=300 kv_layout=HND q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i64 -q_nope -k_nope -q_nope_out"},
     {"partial",
      "pages=40 page_size=32 nnz=99 num_qo_heads=16 num_kv_heads=4 rotary_dim=32 nope_dim=48 v_dim=80 max_positions=2048 batch=3 "

@@ -6,7 +6,7 @@
 
 enum { AXES = 4, ALIGNMENT = 16, ELEMENT_BYTES = 2 };
 enum { TYPE_F16 = 6, TYPE_BF16 = 9, INTERLEAVE_NONE = 0, SWIZZLE_128B = 3, L2_PROMOTION_128B = 2, FILL_ZERO = 0 }; /* of cuda.h */
-#define MAX_STRIDE (INT64_C(1) << 40) /* bytes */
+#define MAX_STRIDE ((INT64_C(1) << 40) / ELEMENT_BYTES)
 
 /* The stride of an axis with one element has no say. */
 static bool counts(const struct tensor_map_axis *axis) { return axis->size > 1; }
@@ -16,10 +16,10 @@ const char *tensor_map_fit(const void *data, const struct tensor_map_axis axis[4
     if ((uintptr_t)data % ALIGNMENT)
         return "a tensor does not begin at a multiple of 16 bytes";
     for (int i = 0; i < AXES; i++) {
-        int64_t stride = axis[i].stride * ELEMENT_BYTES;
+        const int64_t stride = axis[i].stride;
         if (axis[i].size > UINT32_MAX)
             return "an axis has more elements than bulk copies count";
-        if (i > 0 && counts(&axis[i]) && (stride < 0 || stride % ALIGNMENT || stride >= MAX_STRIDE))
+        if (i > 0 && counts(&axis[i]) && (stride < 0 || stride % (ALIGNMENT / ELEMENT_BYTES) || stride >= MAX_STRIDE))
             return "a stride is no multiple of 16 bytes that bulk copies can take";
     }
     return NULL;
