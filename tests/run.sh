@@ -104,14 +104,14 @@ units() { # FOLDER
 stage 'Unit tests' 5
 units "$build"
 
-stage 'Every kernel against its reference' 6
+stage 'Every kernel against its reference' 5
 ops=$("$build/flashinfer" list | cut -d' ' -f1)
 for op in $ops; do
     step "check_$op" tools/with_nvrtc.sh "$build" "$build/flashinfer" check "$op" --device "$device" $require
 done
 
 # The search for leaks takes the thread-local storage of oneDNN's threads for other than it is, and dies of it.
-stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 11
+stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 10
 step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests \
     "$build/sanitized/flashinfer"
 units "$build/sanitized"
@@ -135,7 +135,7 @@ for target in $targets; do
     step "$target" tests/fuzz/run.sh "$build" $((60 / $(echo "$targets" | wc -l))) "$target"
 done
 
-stage 'Every CUDA kernel, compiled for every architecture' 6
+stage 'Every CUDA kernel, compiled for every architecture' 8
 step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
 
 stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 5
