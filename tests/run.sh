@@ -78,7 +78,7 @@ unit() { # FOLDER PROGRAM: counts the cases of a test
     fi
 }
 
-stage 'Setting up and building' 9
+stage 'Setting up and building' 8
 tools/setup.sh "$build" test && make --no-print-directory -s -j"$(nproc)" BUILD="$build" all tests || exit 2
 
 stage 'Headers, symbols, sources' 2
@@ -138,12 +138,12 @@ done
 stage 'Every CUDA kernel, compiled for every architecture' 8
 step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
 
-stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 5
+stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 3
 for script in tests/packaging/*.sh; do
     step "packaging_$(basename "$script" .sh)" "$script" "$build"
 done
 
-stage 'The language model' 4
+stage 'The language model' 7
 for script in tests/generate/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build" "$device"
 done
