@@ -35,11 +35,6 @@ static int32_t *set_constants(const struct gated_activation_view *t, struct way 
     return constant;
 }
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct gated_activation_view *t = call_view(call);

@@ -50,7 +50,7 @@ static const float *pointer_of(const flashinfer_number *number)
 /* Tiles of `rows` packed rows that hold every request's rows, whatever their lengths. */
 static int64_t count_tiles(const struct call *call, const struct attention_view *t, int64_t rows)
 {
-    return attention_ceil_div(attention_total_q(t) * attention_plan_of(call)->group, rows) + attention_batch(t);
+    return ceil_div(attention_total_q(t) * attention_plan_of(call)->group, rows) + attention_batch(t);
 }
 
 static int32_t *add_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)
@@ -131,10 +131,10 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
     const struct attention_plan *plan = attention_plan_of(call);
     int64_t group = plan->group, batch = attention_batch(t);
     int64_t parts_of_request = group > ATTENTION_CPU_ROWS
-                                   ? plan->num_kv_heads * attention_ceil_div(group, ATTENTION_CPU_ROWS)
-                                   : attention_ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
+                                   ? plan->num_kv_heads * ceil_div(group, ATTENTION_CPU_ROWS)
+                                   : ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
     if (parts_of_request * batch < MIN_PARTS && parts_of_request < plan->num_kv_heads)
-        parts_of_request = attention_ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? attention_ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
+        parts_of_request = ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
     return fit_cpu(call, way, &decode_cpu, batch * parts_of_request);
 }
 
@@ -150,16 +150,16 @@ struct attention_args attention_args(const struct call *call)
         .q = tensor_data(t->q),
         .k = tensor_data(t->k_cache),
         .v = tensor_data(t->v_cache),
-        .qo_indptr = t->qo_indptr ? tensor_data(t->qo_indptr) : NULL,
-        .kv_indptr = t->kv_indptr ? tensor_data(t->kv_indptr) : NULL,
+        .qo_indptr = tensor_data_or_null(t->qo_indptr),
+        .kv_indptr = tensor_data_or_null(t->kv_indptr),
         .kv_indices = is_ragged ? NULL : tensor_data(t->kv_indices),
         .kv_last_page_len = is_ragged ? NULL : tensor_data(t->kv_last_page_len),
-        .sinks = t->sinks ? tensor_data(t->sinks) : NULL,
+        .sinks = tensor_data_or_null(t->sinks),
         .q_scale = pointer_of(t->q_scale),
         .k_scale = pointer_of(t->k_scale),
         .v_scale = pointer_of(t->v_scale),
         .workspace = call->exec.workspace,
-        .lse = t->lse ? tensor_data(t->lse) : NULL,
+        .lse = tensor_data_or_null(t->lse),
         .lse_token = t->lse && has_tokens ? tensor_stride(t->lse, 0) : 0,
         .lse_head = t->lse ? tensor_stride(t->lse, -1) : 0,
         .out_token = has_tokens ? tensor_stride(t->out, 0) : 0,

@@ -86,8 +86,6 @@ static inline int64_t attention_total_q(const struct attention_view *t) { return
 /* The window of the view, or of the plan. */
 int32_t attention_window_of(const struct call *call);
 
-static inline int64_t attention_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /* Launch argument of the kernels. */
 struct attention_args attention_args(const struct call *call);
 

@@ -14,11 +14,6 @@ enum { WAY_GRID };
 static const struct jit_kernel sm80 = {"merge_states_sm80", JIT_CUDA, {"T:dtype", "VEC", "LANES", "STATES"}};
 static const struct jit_kernel cpu = {"merge_states_cpu", JIT_CPU, {"T:dtype"}};
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static int64_t count_states(const struct merge_states_view *t)
 {
     return t->v[1] ? 2 : tensor_shape(t->v[0], 1);
@@ -43,7 +38,7 @@ static struct merge_states_args fill_args(const struct merge_states_view *t)
     struct merge_states_args a = {.v_merged = tensor_data(t->v_merged),
                                   .s_merged = tensor_data(t->s_merged),
                                   .first = see_input(t->v[0], t->s[0]),
-                                  .mask = t->mask ? tensor_data(t->mask) : NULL,
+                                  .mask = tensor_data_or_null(t->mask),
                                   .v_merged_token = tensor_stride(t->v_merged, 0),
                                   .v_merged_head = tensor_stride(t->v_merged, 1),
                                   .s_merged_token = tensor_stride(t->s_merged, 0),

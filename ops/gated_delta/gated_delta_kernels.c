@@ -41,11 +41,6 @@ static struct index_list see_indices(const DLTensor *t)
     return t ? (struct index_list){tensor_data(t), tensor_dtype(t) == DTYPE_I64} : (struct index_list){0};
 }
 
-static const void *data_of(const DLTensor *t)
-{
-    return t ? tensor_data(t) : NULL;
-}
-
 struct gated_delta_args gated_delta_args(const struct call *call)
 {
     const struct gated_delta_view *t = call_view(call);
@@ -55,21 +50,21 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .k = see_heads(t->k),
         .v = see_heads(t->v),
         .output = see_heads(t->output),
-        .alpha = data_of(t->alpha),
-        .beta = data_of(t->beta),
+        .alpha = tensor_data_or_null(t->alpha),
+        .beta = tensor_data_or_null(t->beta),
         .alpha_token = t->alpha ? tensor_stride(t->alpha, -2) : 0,
         .alpha_sequence = t->alpha ? sequence_stride(t->alpha, tensor_stride(t->alpha, -2), t->alpha->ndim == 3) : 0,
         .beta_token = t->beta ? tensor_stride(t->beta, -2) : 0,
         .beta_sequence = t->beta ? sequence_stride(t->beta, tensor_stride(t->beta, -2), t->beta->ndim == 3) : 0,
-        .A_log = data_of(t->A_log),
-        .dt_bias = data_of(t->dt_bias),
+        .A_log = tensor_data_or_null(t->A_log),
+        .dt_bias = tensor_data_or_null(t->dt_bias),
         .dt_bias_wide = t->dt_bias && tensor_dtype(t->dt_bias) == DTYPE_F32,
         .initial = see_states(t->initial),
         .final = see_states(t->final),
         .kept = see_states(t->kept),
-        .initial_rows = data_of(t->initial_rows),
-        .final_rows = data_of(t->final_rows),
-        .kept_rows = data_of(t->kept_rows),
+        .initial_rows = tensor_data_or_null(t->initial_rows),
+        .final_rows = tensor_data_or_null(t->final_rows),
+        .kept_rows = tensor_data_or_null(t->kept_rows),
         .cu_seqlens = see_indices(t->cu_seqlens),
         .kept_starts = see_indices(t->kept_starts),
         .num_sequences = t->cu_seqlens ? tensor_shape(t->cu_seqlens, 0) - 1 : tensor_shape(t->output, 0),

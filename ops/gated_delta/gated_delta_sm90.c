@@ -21,11 +21,6 @@ static void see(const DLTensor *t, uint32_t halves, struct tensor_map_axis axis[
     axis[3] = (struct tensor_map_axis){tensor_shape(t, 1), tensor_stride(t, 1), 1};
 }
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Heads that a block of the first kernel takes, which share q and k: more of them share its products, fewer fill the machine. */
 static int64_t choose_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks)
 {

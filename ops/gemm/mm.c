@@ -37,10 +37,6 @@ static const char columns_not_contiguous[] = "the columns of b are not contiguou
 static const char not_invariant[] = "its bits depend on m, which FLASHINFER_BATCH_INVARIANT forbids";
 static const char too_large[] = "a dimension is more than 2^31 - 1";
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* The launch argument. Strides of axes of size 1, which may be anything, become those of a dense tensor. */
 static struct mm_args kernel_args(const struct call *call)
 {
@@ -49,7 +45,7 @@ static struct mm_args kernel_args(const struct call *call)
     struct mm_args a = {.out = tensor_data(t->out),
                         .a = tensor_data(t->a),
                         .b = tensor_data(t->b),
-                        .bias = t->bias ? tensor_data(t->bias) : NULL,
+                        .bias = tensor_data_or_null(t->bias),
                         .m = d->m,
                         .n = d->n,
                         .k = d->k};

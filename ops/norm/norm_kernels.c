@@ -37,18 +37,16 @@ static bool split_rows(const DLTensor *t, int split, int64_t *rows, int64_t *gro
     return tensor_rows(t, t->ndim - split, rows, &stride[0]) && tensor_rows(&rest, 1, groups, &stride[1]);
 }
 
-static void *data_of(const DLTensor *t) { return t ? tensor_data(t) : NULL; }
-
 static bool fill_args(const struct norm_view *t, struct norm_args *a)
 {
-    *a = (struct norm_args){.out = data_of(t->out),
-                            .input = data_of(t->input),
-                            .residual = data_of(t->residual),
-                            .weight = data_of(t->weight),
-                            .beta = data_of(t->beta),
-                            .y = data_of(t->y),
-                            .linear_scales = data_of(t->linear_scales),
-                            .swizzled_scales = data_of(t->swizzled_scales),
+    *a = (struct norm_args){.out = tensor_data_or_null(t->out),
+                            .input = tensor_data_or_null(t->input),
+                            .residual = tensor_data_or_null(t->residual),
+                            .weight = tensor_data_or_null(t->weight),
+                            .beta = tensor_data_or_null(t->beta),
+                            .y = tensor_data_or_null(t->y),
+                            .linear_scales = tensor_data_or_null(t->linear_scales),
+                            .swizzled_scales = tensor_data_or_null(t->swizzled_scales),
                             .hidden = tensor_shape(t->input, -1),
                             .eps = (float)t->eps,
                             .weight_bias = (float)t->weight_bias};
@@ -86,9 +84,6 @@ static int64_t padded_rows(const struct norm_view *t, const struct norm_args *a)
     int64_t rows = a->rows * a->groups;
     return t->swizzled_scales ? block_scale_rows(SCALES_128X4, rows) : rows;
 }
-
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static bool aligned(const DLTensor *t, int elements)
 {
@@ -195,7 +190,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "hidden is more than a block holds in registers";
     int64_t warps = ceil_div(c.pieces, WARP);
     int64_t per_thread = pieces_per_thread(call, c.rows * warps * WARP, c.per_thread);
-    way->value[WAY_THREADS] = min(ceil_div(warps, per_thread) * WARP, c.max_threads);
+    way->value[WAY_THREADS] = least(ceil_div(warps, per_thread) * WARP, c.max_threads);
     way->value[WAY_GRID] = c.rows;
     fill_piece_spec(t, &c, way, &sm80)[0] = (int32_t)c.per_thread;
     return NULL;

@@ -16,15 +16,6 @@ enum {
 static const struct jit_kernel sm80 = {"copy_heads_sm80", JIT_CUDA, {"BYTES", "PAGED"}};
 static const struct jit_kernel cpu = {"copy_heads_cpu", JIT_CPU, {"PAGED"}};
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-static int64_t at_most(int64_t a, int64_t limit)
-{
-    return a < limit ? a : limit;
-}
-
 static bool is_hnd(const struct copy_heads_view *v, const DLTensor *to)
 {
     return to->ndim == 4 && v->kv_layout == FLASHINFER_HND;
@@ -128,9 +119,9 @@ static const char *fit_cpu(const struct call *call, struct way *way)
 static void launch_cuda(const struct device *device, struct copy_heads_args *a, struct jit_launch *launch)
 {
     int64_t chunks = ceil_div(a->pieces, THREADS), threads = ceil_div(a->pieces, chunks);
-    int64_t tokens_per_block = at_most(a->nnz, THREADS / threads), resident = (int64_t)device->sms * BLOCKS_PER_SM;
+    int64_t tokens_per_block = least(a->nnz, THREADS / threads), resident = (int64_t)device->sms * BLOCKS_PER_SM;
     int64_t blocks = ceil_div(a->nnz, tokens_per_block) * chunks;
-    a->tokens_per_thread = (uint32_t)at_most(ceil_div(blocks, resident), MAX_TOKENS_PER_THREAD);
+    a->tokens_per_thread = (uint32_t)least(ceil_div(blocks, resident), MAX_TOKENS_PER_THREAD);
     launch->grid[0] = (uint32_t)ceil_div(a->nnz, tokens_per_block * a->tokens_per_thread);
     launch->grid[1] = (uint32_t)chunks;
     launch->block[0] = (uint32_t)threads;

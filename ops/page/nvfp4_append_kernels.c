@@ -12,11 +12,6 @@ enum { THREADS = 256, MAX_GRID_Y = 65535, CPU_ELEMENTS_PER_PART = 16384 /* some 
 static const struct jit_kernel sm80 = {"nvfp4_append_sm80", JIT_CUDA, {"T:dtype", "MAPPED", "SLOT:dtype", "ALIGNED"}};
 static const struct jit_kernel cpu = {"nvfp4_append_cpu", JIT_CPU, {"T:dtype", "MAPPED", "SLOT:dtype"}};
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static int slot_axis(const struct nvfp4_append_view *v)
 {
     return v->kv_layout == FLASHINFER_HND ? 2 : 1;

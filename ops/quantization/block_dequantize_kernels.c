@@ -18,11 +18,6 @@ enum {
 static const struct jit_kernel sm80 = {"block_dequantize_sm80", JIT_CUDA, {"T:dtype", "CODE:dtype", "E8M0", "BLOCK", "VEC"}};
 static const struct jit_kernel cpu = {"block_dequantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "E8M0", "BLOCK", "CHUNK"}};
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* Short rows that lie one after the other are taken for fewer long ones. */
 static void merge_rows(const struct block_dequantize_view *t, struct block_dequantize_args *a)
 {

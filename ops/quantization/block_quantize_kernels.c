@@ -15,11 +15,6 @@ static const struct jit_kernel sm80 = {
 static const struct jit_kernel cpu = {
     "block_quantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "CHUNK"}};
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static enum dtype code_dtype(const struct block_quantize_view *t)
 {
     enum dtype dtype = tensor_dtype(t->out);
@@ -52,7 +47,7 @@ static bool fill_args(const struct block_quantize_view *t, struct block_quantize
         .out = tensor_data(t->out),
         .scales = tensor_data(t->scales),
         .input = tensor_data(t->input),
-        .mask = t->mask ? tensor_data(t->mask) : NULL,
+        .mask = tensor_data_or_null(t->mask),
         .global_scale = is_tensor ? tensor_data(g->value.tensor) : NULL,
         .global_value = g->kind == FLASHINFER_NUMBER_ABSENT || is_tensor ? 1.0f : (float)number_value(g),
         .groups = t->grouped ? tensor_shape(t->input, 0) : 1,

@@ -37,7 +37,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct packbits_args a = {.packed = tensor_data(t->packed),
                               .new_indptr = t->indptr ? tensor_data(t->new_indptr) : NULL,
                               .x = tensor_data(t->x),
-                              .indptr = t->indptr ? tensor_data(t->indptr) : NULL,
+                              .indptr = tensor_data_or_null(t->indptr),
                               .bytes = tensor_elements(t->packed),
                               .size = tensor_elements(t->x),
                               .batch = t->indptr ? tensor_elements(t->indptr) - 1 : 0,

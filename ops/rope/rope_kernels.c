@@ -25,15 +25,6 @@ static const struct jit_kernel sm80 = {
 static const struct jit_kernel cpu = {
     "rope_cpu", JIT_CPU, {"T:dtype", "OUT:dtype", "POS:dtype", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"}};
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-static int64_t at_most(int64_t a, int64_t limit)
-{
-    return a < limit ? a : limit;
-}
-
 /* Heads of a tensor that are rotated or copied to another one, from some element of a head on. */
 struct part {
     const DLTensor *from, *to;
@@ -250,8 +241,8 @@ static const char *fit_cpu(const struct call *call, struct way *way)
 static void launch_cuda(const struct device *device, struct rope_args *a, struct jit_launch *launch)
 {
     int64_t chunks = ceil_div(a->pieces, MAX_THREADS), threads = ceil_div(a->pieces, chunks);
-    if (a->rotating_pieces && threads < at_most(a->num_pairs, SINE_THREADS))
-        threads = at_most(a->num_pairs, SINE_THREADS);
+    if (a->rotating_pieces && threads < least(a->num_pairs, SINE_THREADS))
+        threads = least(a->num_pairs, SINE_THREADS);
     threads = ceil_div(threads, 32) * 32;
     /* All blocks at once, or several times as many, of equal size. */
     int64_t resident = ceil_div(device->sms * (RESIDENT_THREADS / threads), chunks);
@@ -273,7 +264,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (way->spec[0].kernel->target == JIT_CUDA)
         launch_cuda(call->device, &a, &launch);
     else
-        launch.grid[0] = (uint32_t)at_most(ceil_div(a.nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a.pieces * 16)), INT32_MAX);
+        launch.grid[0] = (uint32_t)least(ceil_div(a.nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a.pieces * 16)), INT32_MAX);
     return call_launch(call, way, 0, &launch);
 }
 

@@ -72,7 +72,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 {
     const struct sampling_view *t = call_view(call);
     struct sampling_args a = {.samples = tensor_data(t->samples),
-                              .valid = t->valid ? tensor_data(t->valid) : NULL,
+                              .valid = tensor_data_or_null(t->valid),
                               .probs = tensor_data(t->probs),
                               .batch = tensor_shape(t->samples, 0),
                               .num_rows = tensor_shape(t->probs, 0),

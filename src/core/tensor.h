@@ -13,6 +13,9 @@
 /* By way of an integer: NULL may have an offset, of 0 or as a caller got it wrong. */
 static inline void *tensor_data(const DLTensor *t) { return (void *)((uintptr_t)t->data + t->byte_offset); }
 
+/* Of an optional tensor: NULL where none is given. */
+static inline void *tensor_data_or_null(const DLTensor *t) { return t ? tensor_data(t) : NULL; }
+
 static inline enum dtype tensor_dtype(const DLTensor *t) { return dtype_of(t->dtype); }
 
 /* Negative axes count from the end. */

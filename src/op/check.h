@@ -12,6 +12,8 @@
 #ifndef OP_CHECK_H
 #define OP_CHECK_H
 
+#include <string.h>
+
 #include "op/program.h"
 
 /* The addresses of a tensor's elements. */
@@ -63,7 +65,16 @@ static inline const struct program_alternative *check_shape_of(const struct chec
 
 /* kDLCPU or kDLCUDA for what is reached like them: pinned and managed memory. */
 DLDevice check_canonical_device(DLDevice device);
-bool check_same_device(DLDevice a, DLDevice b);
+
+static inline bool check_same_device(DLDevice a, DLDevice b)
+{
+    return !memcmp(&a, &b, sizeof a);
+}
+
+static inline bool check_same_type(DLDataType a, DLDataType b)
+{
+    return !memcmp(&a, &b, sizeof a);
+}
 
 flashinfer_status check_value(struct check *c, int arg);
 

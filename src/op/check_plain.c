@@ -10,16 +10,6 @@
 /* Sizes and strides of fewer bits give addresses of less than 63, whatever the rank and the dtype. */
 enum { PLAIN_BITS = 28 };
 
-static inline bool same_type(DLDataType a, DLDataType b)
-{
-    return !memcmp(&a, &b, sizeof a);
-}
-
-static inline bool same_device(DLDevice a, DLDevice b)
-{
-    return !memcmp(&a, &b, sizeof a);
-}
-
 static inline const DLTensor *tensor_of(const struct check *c, const struct program_arg *a)
 {
     return *(const DLTensor *const *)(c->args + a->offset);
@@ -29,12 +19,13 @@ static inline bool dtype_is_plain(const struct check *c, const struct program_ar
 {
     if (a->like >= 0) {
         const DLTensor *like = tensor_of(c, &c->program->arg[a->like]);
-        return like && same_type(type, like->dtype);
+        return like && check_same_type(type, like->dtype);
     }
     if (a->like_symbol >= 0)
-        return c->call->bound >> a->like_symbol & 1 && same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
+        return c->call->bound >> a->like_symbol & 1 &&
+               check_same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
     for (int i = 0; i < a->num_types; i++)
-        if (same_type(type, a->types[i]))
+        if (check_same_type(type, a->types[i]))
             return true;
     return false;
 }
@@ -226,8 +217,8 @@ static inline bool shape_and_memory_are_plain(struct check *c, int arg, const st
 static inline bool tensor_is_plain(struct check *c, int arg, const struct program_arg *a, const DLTensor *t)
 {
     const struct program_alternative *shape = a->plain;
-    if (!shape || (uint32_t)t->ndim - 1 >= TENSOR_MAX_DIMS || !t->shape || !same_device(t->device, c->given) ||
-        !(same_type(t->dtype, a->only_type) || dtype_is_plain(c, a, t->dtype)))
+    if (!shape || (uint32_t)t->ndim - 1 >= TENSOR_MAX_DIMS || !t->shape || !check_same_device(t->device, c->given) ||
+        !(check_same_type(t->dtype, a->only_type) || dtype_is_plain(c, a, t->dtype)))
         return false;
     if (a->by >= 0) {
         const uint64_t choice = (uint64_t)c->call->dim[a->by];

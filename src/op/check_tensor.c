@@ -66,11 +66,6 @@ DLDevice check_canonical_device(DLDevice device)
     }
 }
 
-bool check_same_device(DLDevice a, DLDevice b)
-{
-    return !memcmp(&a, &b, sizeof a);
-}
-
 static inline flashinfer_status check_device(struct check *c, int arg, DLDevice given)
 {
     const struct program_arg *a = &c->program->arg[arg];
@@ -90,11 +85,6 @@ static inline flashinfer_status check_device(struct check *c, int arg, DLDevice 
     return check_same_device(device, c->device) ? FLASHINFER_OK : complain_device(c, arg, given);
 }
 
-static inline bool same_type(DLDataType a, DLDataType b)
-{
-    return !memcmp(&a, &b, sizeof a);
-}
-
 static const DLTensor *given(const struct check *c, int arg)
 {
     return *(const DLTensor *const *)op_field_const(c->args, &c->op->args[arg]);
@@ -103,7 +93,7 @@ static const DLTensor *given(const struct check *c, int arg)
 static inline bool is_among(const struct program_arg *a, DLDataType type)
 {
     for (int i = 0; i < a->num_types; i++)
-        if (same_type(type, a->types[i]))
+        if (check_same_type(type, a->types[i]))
             return true;
     return false;
 }
@@ -115,7 +105,7 @@ static inline bool dtype_is_right(const struct check *c, int arg, DLDataType typ
     for (; a->like >= 0; a = &c->program->arg[a->like]) {
         const DLTensor *like = given(c, a->like);
         if (like)
-            return same_type(type, like->dtype) || is_among(a, type);
+            return check_same_type(type, like->dtype) || is_among(a, type);
         if (is_among(a, type))
             return true;
     }
@@ -125,7 +115,7 @@ static inline bool dtype_is_right(const struct check *c, int arg, DLDataType typ
         return false;
     if (!(c->call->bound >> a->like_symbol & 1))
         return dtype_of(type) != DTYPE_NONE;
-    return same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
+    return check_same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
 }
 
 /* An input may be like an output, which is looked at later: if that one is wrong, it is the one to name. */

@@ -30,6 +30,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "core/integer.h"
 #include "core/tensor.h"
 #include "jit/jit.h"
 
