@@ -121,6 +121,14 @@ FLASHINFER_API flashinfer_status flashinfer_workspace_size(const char *name, con
 /* The bytes of workspace that any run with this plan needs at most. */
 FLASHINFER_API flashinfer_status flashinfer_plan_workspace_size(const flashinfer_plan *plan, size_t *bytes);
 
+/* The name of the index-th op, in the order of `flashinfer list`; NULL past the last. */
+FLASHINFER_API const char *flashinfer_op_name(size_t index);
+
+/* The declaration of an op as a JSON object, for bindings: name, family, summary, arguments in the order of the op's TVM-FFI entry
+ * (kind, dtypes, shape, default, range), rules, kernels. Writes it and a NUL to `text` if its `size` bytes hold them, and the bytes
+ * that this takes to `needed`. */
+FLASHINFER_API flashinfer_status flashinfer_describe(const char *name, char *text, size_t size, size_t *needed);
+
 /* This process' figures of just-in-time compilation since the library was loaded. */
 struct flashinfer_jit_statistics {
     size_t size;
