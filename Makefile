@@ -22,7 +22,7 @@ LIBS = -lm -ldl
 kernel_sources := $(sort $(wildcard device/*.h device/*/*.h device/*/*.cuh ops/*/*.cuh ops/*/*.cu ops/*/*_cpu.c ops/*/*_cpu.h \
                             ops/*/*_args.h) src/jit/arguments.h)
 library_sources := $(filter-out src/harness/%,$(wildcard src/*/*.c)) src/harness/reference.c \
-                   $(filter-out %_cpu.c,$(wildcard ops/*/*.c))
+                   $(filter-out %_cpu.c,$(wildcard ops/*/*.c)) $(wildcard bindings/*.c)
 harness_sources := $(filter-out src/harness/reference.c,$(wildcard src/harness/*.c))
 cli_sources := $(wildcard cli/*.c)
 generate_sources := $(wildcard examples/generate/*.c)
@@ -51,7 +51,7 @@ command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests fuzz fuzzers build-fuzz bench pack setup setup-demo clean help FORCE
+.PHONY: all demo test test-gpu test-specs tests python fuzz fuzzers build-fuzz bench pack setup setup-demo clean help FORCE
 .DELETE_ON_ERROR:
 
 all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
@@ -144,6 +144,14 @@ test-specs: setup
 	@$(MAKE) --no-print-directory -s -j$(shell nproc) all
 	@tools/with_nvrtc.sh $(BUILD) $(command) specs --all
 
+# The Python package as it stands in this tree, for PYTHONPATH=$(BUILD)/python.
+python_sources := $(wildcard bindings/python/flashinfer_c/*.py bindings/python/flashinfer_c/*/*.py)
+
+python: $(library)
+	@mkdir -p $(sort $(dir $(patsubst bindings/%,$(BUILD)/%,$(python_sources))))
+	@$(foreach f,$(python_sources),ln -sf $(abspath $(f)) $(patsubst bindings/%,$(BUILD)/%,$(f));)
+	@ln -sf $(abspath $(library)) $(BUILD)/python/flashinfer_c/libflashinfer.so
+
 bench: all
 	$(command) bench
 
@@ -172,6 +180,7 @@ help:
 	@echo 'make fuzz       run each fuzz target for FUZZ_SECONDS=600; needs clang'
 	@echo 'make bench      time every kernel on this machine'
 	@echo 'make pack       prebuilt CPU kernels for machines without a compiler, which make install then installs (PACK_LEVELS)'
+	@echo 'make python     the Python package of this tree in $(BUILD)/python'
 	@echo 'make install    the library, headers, pkg-config and CMake files, the command (prefix=/usr/local, libdir, ..., DESTDIR)'
 	@echo 'make uninstall  removes what make install put there, given the same variables'
 	@echo 'make dist       the sources as $(BUILD)/flashinfer-c-$(version).tar.gz, byte for byte the same wherever it is made'

@@ -125,7 +125,8 @@ __attribute__((noinline)) static flashinfer_status validate(const struct call *c
     return call->op->validate(call);
 }
 
-flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec)
+flashinfer_status op_call_providing(const struct op *op, const void *args, const flashinfer_exec *exec,
+                                    call_provide_workspace *provide, void *context)
 {
     struct call call;
     struct way way;
@@ -136,7 +137,14 @@ flashinfer_status op_call(const struct op *op, const void *args, const flashinfe
     TRY(call_pick(&call, &row, &way));
     if (op->validate && environment()->validate_inputs)
         TRY(validate(&call));
+    if (provide && way.workspace && !call.exec.workspace)
+        TRY(provide(context, &call, way.workspace));
     return call_run(&call, row, &way);
+}
+
+flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec)
+{
+    return op_call_providing(op, args, exec, NULL, NULL);
 }
 
 flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec)

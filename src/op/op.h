@@ -280,6 +280,11 @@ flashinfer_status call_run(const struct call *call, const struct op_kernel *row,
 /* The whole path of a call: check, pick, run. */
 flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec);
 
+/* The same. A call that needs `bytes` of workspace and was given none has `provide` set call->exec.workspace and workspace_size. */
+typedef flashinfer_status call_provide_workspace(void *context, struct call *call, size_t bytes);
+flashinfer_status op_call_providing(const struct op *op, const void *args, const flashinfer_exec *exec,
+                                    call_provide_workspace *provide, void *context);
+
 /* What flashinfer_prepare and flashinfer_workspace_size do. */
 flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec);
 flashinfer_status op_workspace_size(const struct op *op, const void *args, const flashinfer_exec *exec, size_t *bytes);

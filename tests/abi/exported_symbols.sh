@@ -7,7 +7,7 @@ build=$1
 library=$build/libflashinfer.so
 expected=$({
     grep -v '^#' tests/abi/exported_symbols.txt
-    sed -n 's/^OP_ENTRY(\(.*\))$/flashinfer_\1/p' ops/ops.def
+    sed -n 's/^OP_ENTRY(\(.*\))$/flashinfer_\1\n__tvm_ffi_\1/p' ops/ops.def
 } | sort)
 same() { # FILE FOUND
     [ "$expected" != "$2" ] || return 0
