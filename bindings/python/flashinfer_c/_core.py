@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The library, its ops as it declares them, and how they are called.
+
+    call("rmsnorm", out=None, input=x, weight=w)       any op by the names of its arguments; absent outputs are allocated
+    launcher("rmsnorm")(out, x, w, 1e-6, True)         the shortest way: positional, outputs given, then flags
+"""
+
+import ast
+import ctypes
+import functools
+import json
+import math
+import os
+import re
+import sys
+
+import tvm_ffi
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libflashinfer.so")
+
+PDL = 1
+BATCH_INVARIANT = 2
+
+tvm_ffi.register_error("NotImplementedError", NotImplementedError)
+
+_module = tvm_ffi.load_module(LIBRARY)
+_c = ctypes.CDLL(LIBRARY)
+_c.flashinfer_version.restype = ctypes.c_char_p
+_c.flashinfer_last_error.restype = ctypes.c_char_p
+_c.flashinfer_op_name.restype = ctypes.c_char_p
+_c.flashinfer_op_name.argtypes = [ctypes.c_size_t]
+_c.flashinfer_describe.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)]
+_c.flashinfer_plan_workspace_size.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)]
+
+version = _c.flashinfer_version().decode()
+
+# ------------------------------------------------------------------------------------------------------------------ dtypes
+
+# The library's name, and that of torch, NumPy and JAX.
+_DTYPES = {
+    "f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64", "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2",
+    "e8m0": "float8_e8m0fnu", "e2m1x2": "float4_e2m1fn_x2", "u8": "uint8", "i8": "int8", "u32": "uint32", "i32": "int32",
+    "u64": "uint64", "i64": "int64", "boolean": "bool",
+}
+_SHORT = {long: short for short, long in _DTYPES.items()}
+_SHORT["half"] = "f16"
+
+
+def dtype_name(dtype):
+    """'float16' of torch.float16, numpy.float16, 'float16' and 'f16'."""
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    name = name.removeprefix("torch.")
+    name = _DTYPES.get(_SHORT.get(name, name), name)
+    if name not in _SHORT:
+        raise ValueError(f"{dtype!r} is no dtype that this library knows")
+    return name
+
+
+def short_dtype(dtype):
+    """'f16' of torch.float16, numpy.float16, 'float16' and 'f16': what DTYPE arguments take. None stays None."""
+    return None if dtype is None else _SHORT[dtype_name(dtype)]
+
+
+# ------------------------------------------------------------------------------------------------------------------ arrays
+
+
+def is_array(value):
+    """Whether a value is an array of any framework."""
+    return hasattr(value, "__dlpack__")
+
+
+def _numpy():
+    import numpy
+
+    return numpy
+
+
+def empty(shape, dtype, like):
+    """An uninitialised array of like's framework and device."""
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.empty(shape, dtype=dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype_name(dtype)),
+                           device=like.device)
+    framework = type(like).__module__.partition(".")[0]
+    if framework == "cupy":
+        return sys.modules["cupy"].empty(shape, dtype=dtype_name(dtype))
+    if framework in ("jax", "jaxlib"):
+        jax = sys.modules["jax"]
+        # A fresh buffer that nobody else has seen yet, which the op fills in place.
+        return jax.device_put(jax.numpy.empty(shape, dtype=dtype_name(dtype)), like.device).block_until_ready()
+    name = dtype_name(dtype)
+    return _numpy().empty(shape, dtype=name)
+
+
+def empty_like(like):
+    """An uninitialised array of like's framework, device, dtype and shape."""
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.empty_like(like)
+    return empty(like.shape, like.dtype, like)
+
+
+# ------------------------------------------------------------------------------------------------------------ declarations
+
+
+def _split(shape):
+    """The dimensions of one alternative: separated by spaces that no parentheses enclose."""
+    words, depth = [""], 0
+    for letter in shape:
+        depth += (letter == "(") - (letter == ")")
+        if letter == " " and not depth:
+            words.append("")
+        else:
+            words[-1] += letter
+    return [word for word in words if word]
+
+
+class _Dimension:
+    """An expression over dimensions: Python's grammar, with a / b inside ceil() meant exactly."""
+
+    __slots__ = ("text", "code", "solve")
+
+    def __init__(self, text):
+        self.text = text
+        tree = ast.parse(text, mode="eval").body
+        self.code = compile(ast.Expression(tree), text, "eval")
+        # How a known size tells the one name in it: name, 2*name, name+1, name//2.
+        self.solve = None
+        match tree:
+            case ast.Name(id=name):
+                self.solve = name, lambda size: size
+            case ast.BinOp(left=ast.Constant(value=factor), op=ast.Mult(), right=ast.Name(id=name)):
+                self.solve = name, lambda size: size // factor
+            case ast.BinOp(left=ast.Name(id=name), op=ast.Add(), right=ast.Constant(value=more)):
+                self.solve = name, lambda size: size - more
+            case ast.BinOp(left=ast.Name(id=name), op=ast.FloorDiv(), right=ast.Constant(value=divisor)):
+                self.solve = name, lambda size: size * divisor
+
+    def size(self, names):
+        return int(eval(self.code, {"ceil": math.ceil, "min": min, "max": max}, names))
+
+
+class Argument:
+    """One argument as the library declares it."""
+
+    def __init__(self, fields, index):
+        self.index = index
+        self.name = fields["name"]
+        self.kind = fields["kind"]
+        self.optional = fields["optional"]
+        self.host = fields.get("host", False)
+        self.shape = fields.get("shape")
+        self.by = fields.get("by")
+        self.dtypes = [_DTYPES[name] for name in fields.get("dtypes", ())]
+        self.dtype_of = fields.get("dtype_of")
+        self.names = fields.get("names", "").split()
+        self.default = fields.get("default", math.inf if self.kind == "number" else None)
+        self.default_of = fields.get("default_of")
+        self.min, self.max = fields.get("min", -math.inf), fields.get("max")
+        self.may_be_tensor = fields.get("may_be_tensor", False)
+        self.may_alias = fields.get("may_alias")
+        self.required_if = fields.get("required_if")
+        self.is_tensor = self.kind in ("in", "out", "inout")
+        self.is_written = self.kind in ("out", "inout") or fields.get("written", False)
+
+    @functools.cached_property
+    def alternatives(self):
+        """The dimensions of each alternative of the shape; the first may be '...'."""
+        shape = self.shape if self.by else f": {self.shape}"
+        return [["..." if d == "..." else _Dimension(d) for d in _split(text.partition(":")[2])] for text in shape.split("|")]
+
+    def dimensions(self, values):
+        """Those that hold with these arguments."""
+        return self.alternatives[values[self.by] if self.by else 0]
+
+    def describe(self):
+        """One line for people: '[..., hidden] float16, bfloat16 or float32'."""
+        words = []
+        if self.is_tensor:
+            shapes = [re.sub(r"\s+", " ", text).strip() for text in self.shape.split("|")]
+            words.append("; ".join(_bracketed(text, bool(self.by)) for text in shapes))
+            if self.dtype_of:
+                words.append(f"dtype of {self.dtype_of}" + (f", or {_or(self.dtypes)}" if self.dtypes else ""))
+            else:
+                words.append(_or(self.dtypes))
+        elif self.kind == "enum":
+            words.append(f"one of {', '.join(self.names)} (default {self.names[int(self.default)]})")
+        elif self.kind == "dtype":
+            default = f"that of {self.dtype_of}" if self.dtype_of else self.default and _DTYPES[self.default]
+            words.append(_or(self.dtypes) + (f" (default {default})" if default else ""))
+        elif self.kind in ("number", "int"):
+            words.append("an int" if self.kind == "int" else "a number")
+            if self.may_be_tensor:
+                words[-1] += " or a tensor" if self.shape else " or a tensor of one element"
+            if self.min > -math.inf:
+                words.append(f"at least {self.min:g}")
+            if self.max is not None:
+                words.append(f"at most {self.max:g}")
+            words.append(f"default {self.default_of or format(self.default, 'g')}")
+        else:
+            words.append({"plan": "a plan", "text": "a string", "comm": "a group of ranks"}[self.kind])
+        if self.optional:
+            words.append("optional")
+        if self.kind == "inout":
+            words.append("written")
+        if self.may_alias:
+            words.append(f"may be {self.may_alias} itself")
+        return ", ".join(words)
+
+
+def _or(words):
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def _bracketed(text, named):
+    label, _, dims = text.partition(":") if named else ("", "", text)
+    dims = "[" + ", ".join(_split(dims)) + "]"
+    return f"{label.strip()}: {dims}" if label else dims
+
+
+class Op:
+    """One op as the library declares it."""
+
+    def __init__(self, name):
+        needed = ctypes.c_size_t()
+        _c.flashinfer_describe(name.encode(), None, 0, ctypes.byref(needed))
+        text = ctypes.create_string_buffer(needed.value)
+        _c.flashinfer_describe(name.encode(), text, needed, ctypes.byref(needed))
+        fields = json.loads(text.value)
+        self.name, self.family, self.summary = fields["name"], fields["family"], fields["summary"]
+        self.arguments = [Argument(a, i) for i, a in enumerate(fields["arguments"])]
+        self.by_name = {a.name: a for a in self.arguments}
+        self.rules, self.kernels = fields["rules"], fields["kernels"]
+        self.plan = fields.get("plan")
+        self.function = _module.get_function(name)
+
+
+def _names():
+    names = []
+    while (name := _c.flashinfer_op_name(len(names))) is not None:
+        names.append(name.decode())
+    return names
+
+
+op_names = _names()
+
+
+@functools.cache
+def op(name):
+    """The declaration of an op."""
+    if name not in op_names:
+        raise AttributeError(f"no op is called {name!r}")
+    return Op(name)
+
+
+# ------------------------------------------------------------------------------------------------------------------ calls
+
+
+class Plan:
+    """A plan: 1024 plain bytes, written by a plan op; copying and pickling it copies them."""
+
+    def __init__(self, content=None):
+        self._bytes = (ctypes.c_uint64 * 128)()
+        if content is not None:
+            ctypes.memmove(self._bytes, content, 1024)
+        self.pointer = ctypes.c_void_p(ctypes.addressof(self._bytes))
+
+    def __reduce__(self):
+        return Plan, (bytes(self._bytes),)
+
+    @property
+    def workspace_size(self):
+        """The bytes of workspace that any run with this plan needs at most."""
+        size = ctypes.c_size_t()
+        if _c.flashinfer_plan_workspace_size(self.pointer, ctypes.byref(size)):
+            raise ValueError(_c.flashinfer_last_error().decode())
+        return size.value
+
+
+def _enum_index(argument, value):
+    if value is None:
+        return int(argument.default or 0)
+    if isinstance(value, str):
+        upper = value.upper()
+        if upper not in argument.names:
+            raise ValueError(f"{argument.name} is {value!r}, must be one of: {' '.join(argument.names)}")
+        return argument.names.index(upper)
+    return int(value)
+
+
+def _known(declared, values):
+    """The sizes and integers that the arguments tell, by name."""
+    names = {}
+    for argument, value in zip(declared.arguments, values):
+        if argument.kind == "enum":
+            names[argument.name] = _enum_index(argument, value)
+        elif argument.kind == "int" and not is_array(value):
+            names[argument.name] = (names.get(argument.default_of, 0) if argument.default_of else int(argument.default or 0)) \
+                if value is None else int(value)
+    leading = ()
+    order = sorted(zip(declared.arguments, values), key=lambda pair: pair[0].kind == "out")
+    for argument, value in order:
+        if not argument.is_tensor or not is_array(value):
+            continue
+        shape, dimensions = tuple(value.shape), argument.dimensions(names)
+        if dimensions and dimensions[0] == "...":
+            dimensions = dimensions[1:]
+            leading = shape[: len(shape) - len(dimensions)]
+            names["rows"] = math.prod(leading)
+            shape = shape[len(leading):]
+        for dimension, size in zip(dimensions, shape):
+            if dimension.solve:
+                name, solve = dimension.solve
+                names.setdefault(name, solve(size))
+    return names, leading
+
+
+def _output_dtype(argument, declared, values):
+    value = values[argument.index]
+    if value is not None:
+        return value
+    if argument.dtype_of:
+        source = declared.by_name[argument.dtype_of]
+        given = values[source.index]
+        return given.dtype if is_array(given) else _output_dtype(source, declared, values)
+    return "uint8" if "uint8" in argument.dtypes and "float4_e2m1fn_x2" in argument.dtypes else argument.dtypes[0]
+
+
+def allocate(declared, values):
+    """Allocates what is written, required and not given; in place of an output may stand the dtype that it is to have."""
+    missing = [a for a in declared.arguments
+               if a.is_tensor and a.kind == "out" and not is_array(values[a.index])
+               and (not a.optional or values[a.index] is not None)]
+    if not missing:
+        return
+    names, leading = _known(declared, values)
+    like = next((v for a, v in zip(declared.arguments, values) if a.is_tensor and not a.host and is_array(v)), None)
+    if like is None:
+        raise TypeError(f"{declared.name}: no argument is an array")
+    dtypes = [_output_dtype(argument, declared, values) for argument in missing]
+    for argument, dtype in zip(missing, dtypes):
+        shape = []
+        for dimension in argument.dimensions(names):
+            try:
+                shape += leading if dimension == "..." else [dimension.size(names)]
+            except NameError as error:
+                raise TypeError(f"{declared.name}: {argument.name} must be given: nothing tells {error.name}") from None
+        values[argument.index] = empty(tuple(shape), dtype, like)
+
+
+def call(name, /, *, flags=0, workspace=None, kernel=None, threads=0, device=None, **arguments):
+    """Calls an op with the arguments that its declaration names; None is absent, or its default.
+
+    Outputs that must be there and are absent are allocated by the framework of the first array; a dtype in place of an output says
+    which it is to have. Returns what was written, in the order of the declaration: one array, or a tuple.
+    flags: PDL | BATCH_INVARIANT. workspace: an array of bytes on the call's device; None: allocated if needed. device: a pair of
+    DLPack's device type and number, where no argument tells it (plans). Everything else is refused by the library, with a sentence.
+    """
+    declared = op(name)
+    values = [None] * len(declared.arguments)
+    for key, value in arguments.items():
+        argument = declared.by_name.get(key)
+        if argument is None:
+            raise TypeError(f"{name}() got an unexpected argument {key!r}; it takes {', '.join(declared.by_name)}")
+        if isinstance(value, Plan):
+            value = value.pointer
+        elif argument.kind == "dtype":
+            value = short_dtype(value)
+        values[argument.index] = value
+    plan = None
+    for argument in declared.arguments:
+        if argument.kind == "plan" and argument.is_written and values[argument.index] is None:
+            plan = Plan()
+            values[argument.index] = plan.pointer
+    allocate(declared, values)
+    if device is not None and not isinstance(device, tvm_ffi.Device):
+        device = tvm_ffi.device(*device)
+    declared.function(*values, flags, workspace, kernel, threads, device)
+    if plan is not None:
+        return plan
+    written = tuple(v for a, v in zip(declared.arguments, values) if a.is_written and v is not None)
+    return written[0] if len(written) == 1 else written
+
+
+# ----------------------------------------------------------------------------------------------------------- torch.compile
+
+if torch is not None:
+    _is_compiling = torch.compiler.is_compiling
+    _torch_library = torch.library.Library("flashinfer_c", "DEF")
+
+
+    def _schema(declared):
+        letters = iter("abcdefghijklmnopqrstuvwxyz")
+        parts = []
+        for argument in declared.arguments:
+            name = f"{argument.name}_"
+            if argument.is_tensor or argument.kind == "plan":
+                kind = f"Tensor({next(letters)}!)?" if argument.is_written else "Tensor?"
+            else:
+                kind = {"number": "float?", "int": "int?", "enum": "int?", "dtype": "str?", "text": "str?", "comm": "int?"}[argument.kind]
+            parts.append(f"{kind} {name}")
+            if argument.may_be_tensor:
+                parts.append(f"Tensor? {name}tensor")
+        return f"{declared.name}({', '.join(parts)}, int flags) -> ()"
+
+
+    def _compiled(declared):
+        """The op for graphs that torch.compile makes: what lies in its outputs is its only effect."""
+        split = [a.may_be_tensor for a in declared.arguments]
+        function = declared.function
+
+        def run(*args):
+            rest, values = iter(args), []
+            for may_be_tensor in split:
+                value = next(rest)
+                tensor = next(rest) if may_be_tensor else None
+                values.append(value if tensor is None else tensor)
+            function(*values, next(rest))
+
+        _torch_library.define(_schema(declared))
+        _torch_library.impl(declared.name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"flashinfer_c::{declared.name}", lambda *args: None, lib=_torch_library)
+        return getattr(torch.ops.flashinfer_c, declared.name).default, split, len(declared.arguments)
+
+else:
+
+    def _is_compiling():
+        return False
+
+
+def launcher(name):
+    """The op as a function of positional arguments in the order of the declaration, after which may stand flags, workspace, kernel,
+    threads and device. Outputs are given. A graph that torch.compile makes holds it as torch.ops.flashinfer_c.<name>."""
+    declared = op(name)
+    function = declared.function
+    if torch is None:
+        return function
+    compiled, split, num_args = _compiled(declared)
+    defaults = [None] * num_args
+
+    def launch(*args):
+        if _is_compiling():
+            values = []
+            for value, may_be_tensor in zip([*args, *defaults[len(args):]], split):
+                if may_be_tensor:
+                    is_tensor = isinstance(value, torch.Tensor)
+                    values += [None, value] if is_tensor else [value, None]
+                else:
+                    values.append(value)
+            compiled(*values, int(args[num_args]) if len(args) > num_args else 0)
+            return
+        function(*args)
+
+    return launch
