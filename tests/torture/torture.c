@@ -121,7 +121,8 @@ pid_t torture_start(void (*run)(void))
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* what a child leaves running becomes a child of this process */
     pid_t child = fork();
     if (child == 0) {
-        signal(SIGHUP, SIG_DFL); /* which nohup ignores */
+        signal(SIGHUP, SIG_DFL); /* which nohup ignores, as a shell ignores SIGINT for what it runs in the background */
+        signal(SIGINT, SIG_DFL);
         torture_folders();
         run();
         fflush(NULL);
