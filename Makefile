@@ -147,10 +147,10 @@ test-specs: setup
 # The Python package as it stands in this tree, for PYTHONPATH=$(BUILD)/python.
 python_sources := $(wildcard bindings/python/flashinfer_c/*.py bindings/python/flashinfer_c/*/*.py)
 
-python: $(library)
-	@mkdir -p $(sort $(dir $(patsubst bindings/%,$(BUILD)/%,$(python_sources))))
+python: $(library) $(command)
+	@mkdir -p $(BUILD)/python/flashinfer_c/lib $(sort $(dir $(patsubst bindings/%,$(BUILD)/%,$(python_sources))))
 	@$(foreach f,$(python_sources),ln -sf $(abspath $(f)) $(patsubst bindings/%,$(BUILD)/%,$(f));)
-	@ln -sf $(abspath $(library)) $(BUILD)/python/flashinfer_c/libflashinfer.so
+	@ln -sf $(abspath $(library) $(command)) $(BUILD)/python/flashinfer_c/lib/
 
 bench: all
 	$(command) bench

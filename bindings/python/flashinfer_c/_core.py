@@ -21,7 +21,8 @@ try:
 except ImportError:
     torch = None
 
-LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libflashinfer.so")
+FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")  # the library and the command
+LIBRARY = os.path.join(FILES, "libflashinfer.so")
 
 PDL = 1
 BATCH_INVARIANT = 2

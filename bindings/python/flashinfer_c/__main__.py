@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python -m flashinfer_c: the flashinfer command."""
+
+import os
+import sys
+
+from ._core import FILES
+
+if __name__ == "__main__":
+    os.execv(os.path.join(FILES, "flashinfer"), ["flashinfer", *sys.argv[1:]])

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What public functions share: documentation and type hints from the declarations, conversions of arguments."""
+
+import enum
+import inspect
+import sys
+
+from . import _core
+
+PUBLIC = {}  # "norm.rmsnorm": the ops that it runs
+
+_NOTES = {
+    "enable_pdl": "programmatic dependent launch; None and True: where the device can",
+    "return_lse": "also return lse, the base-2 logarithm of the sums of the weights, float32",
+    "backend": "of no effect: kernels are chosen by what fits, see `flashinfer explain`",
+    "generator": "the source of seed and offset, None: the framework's",
+    "paged_kv_cache": "one tensor [pages, 2, page_size, num_kv_heads, head_dim] (NHD) or [pages, 2, num_kv_heads, page_size, head_dim] "
+                      "(HND), or a pair of the keys and the values",
+    "kv_cache_sf": "the scales of a cache of e2m1 pairs, as paged_kv_cache with head_dim / 16",
+    "rotary_dim": "how many dimensions of a head are rotated, None: all",
+}
+
+_HINTS = {"number": "float", "int": "int", "enum": "str", "dtype": "dtype", "text": "str", "plan": "Plan"}
+
+
+def _hint(argument, parameter):
+    if isinstance(parameter.default, enum.Enum):
+        return type(parameter.default).__name__
+    hint = "Tensor" if argument.is_tensor else _HINTS.get(argument.kind, "object")
+    if argument.kind == "int" and argument.max == 1 and argument.min == 0:
+        hint = "bool"
+    if argument.may_be_tensor:
+        hint += " | Tensor"
+    return hint + " | None" if parameter.default is None else hint
+
+
+def api(*ops, notes=None, **renamed):
+    """Makes a function public: its docstring tells each argument as the ops that it runs declare it.
+
+    renamed: the parameters that the declaration calls otherwise. notes: what to say of others."""
+
+    def decorate(function):
+        module = sys.modules[function.__module__]
+        module.__dict__.setdefault("__all__", []).append(function.__name__)
+        PUBLIC[f"{function.__module__.partition('.')[2]}.{function.__name__}"] = ops
+        declared = [_core.op(name) for name in ops]
+        lines, hints = [], {}
+        for name, parameter in inspect.signature(function).parameters.items():
+            note = (notes or {}).get(name) or _NOTES.get(name, "")
+            for op in declared:
+                argument = op.by_name.get(renamed.get(name, name))
+                if argument:
+                    hints[name] = _hint(argument, parameter)
+                    note = (notes or {}).get(name) or argument.describe()
+                    break
+            lines.append(f"    {name}: {note}".rstrip(": "))
+            if name not in hints and isinstance(parameter.default, (bool, float, str)):
+                hints[name] = type(parameter.default).__name__
+        own = inspect.cleandoc(function.__doc__) if function.__doc__ else ""
+        rules = [rule for op in declared for rule in op.rules]
+        function.__doc__ = "\n".join(filter(None, [
+            declared[0].summary + "." if declared else None, "\n" + own if own else None,
+            "\nArguments:\n" + "\n".join(lines), "\nRequired: " + "; ".join(dict.fromkeys(rules)) + "." if rules else None]))
+        function.__annotations__.update(hints)
+        return function
+
+    return decorate
+
+
+# ------------------------------------------------------------------------------------------------------------- conversions
+
+
+def unserved(what):
+    """For modes of upstream that the library does not have."""
+    raise NotImplementedError(f"{what} is not served by flashinfer_c")
+
+
+def is_torch(x):
+    return _core.torch is not None and isinstance(x, _core.torch.Tensor)
+
+
+def as_dtype(x, name):
+    """x itself if it has the dtype, else a converted copy. None stays None."""
+    if x is None or _core.dtype_name(x.dtype) == name:
+        return x
+    return x.to(getattr(_core.torch, name)) if is_torch(x) else x.astype(name)
+
+
+def as_int32(x):
+    return as_dtype(x, "int32")
+
+
+def as_float32(x):
+    return as_dtype(x, "float32")
+
+
+def viewed(x, dtype):
+    """The same bytes as elements of a dtype of the same size. NumPy has none of 4 and 8 bits: there, bytes stay bytes."""
+    return x.view(getattr(_core.torch, dtype)) if is_torch(x) else x
+
+
+def split_kv(cache):
+    """The keys and the values of a cache: a pair, or one tensor with both on its second axis."""
+    return cache if isinstance(cache, (tuple, list)) else (cache[:, 0], cache[:, 1])
