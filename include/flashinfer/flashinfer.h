@@ -14,5 +14,6 @@
 #include "flashinfer/quantization.h"
 #include "flashinfer/rope.h"
 #include "flashinfer/sampling.h"
+#include "flashinfer/variant.h"
 
 #endif

@@ -94,6 +94,12 @@ const char *attention_fit_sm90(const struct call *call, struct way *way);
 flashinfer_status attention_run_sm90(const struct call *call, const struct way *way);
 size_t attention_schedule_bytes(int64_t batch);
 
+/* Of variants: batch_prefill_sm90 takes in those that leave queries and keys as they are. */
+enum {
+    ATTENTION_HOOKS_SM90 = HOOK_LOGITS | HOOK_MASK | HOOK_OUTPUT | HOOK_NO_SOFTMAX,
+    ATTENTION_HOOKS = ATTENTION_HOOKS_SM90 | HOOK_QUERY | HOOK_KEY
+};
+
 extern const struct op_kernel batch_prefill_kernels[], batch_decode_kernels[];
 
 /* Refuses indptr that do not start at 0 or that decrease or lead too far, pages that do not exist, and lengths that no page

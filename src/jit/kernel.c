@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/structure.h"
 #include "core/tensor.h"
 #include "jit/arguments.h"
 #include "jit/internal.h"
@@ -32,24 +33,6 @@ struct prepared {
     struct jit_launch launch;
     union arguments arguments;
 };
-
-/* Copies a structure of the caller, who may have been compiled with a shorter or a longer one. */
-static flashinfer_status read_struct(void *out, size_t size, const void *in, const char *what)
-{
-    size_t given;
-    memset(out, 0, size);
-    if (!in)
-        return fail(FLASHINFER_INVALID, "%s is NULL", what);
-    memcpy(&given, in, sizeof given);
-    if (given < sizeof given)
-        return fail(FLASHINFER_INVALID, "%s: size is %zu, must be the size of the structure", what, given);
-    for (size_t i = size; i < given; i++)
-        if (((const char *)in)[i])
-            return fail(FLASHINFER_UNSUPPORTED, "%s has a field, at byte %zu, that this library (" FLASHINFER_VERSION
-                        ") does not know", what, i);
-    memcpy(out, in, given < size ? given : size);
-    return FLASHINFER_OK;
-}
 
 bool jit_is_identifier(const char *name)
 {
@@ -82,7 +65,7 @@ flashinfer_status flashinfer_kernel_create(const struct flashinfer_kernel_source
     if (!out)
         return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: out is NULL");
     *out = NULL;
-    TRY(read_struct(&s, sizeof s, source, "flashinfer_kernel_create: source"));
+    TRY(structure_read(&s, sizeof s, source, "flashinfer_kernel_create: source"));
     if (!jit_is_identifier(s.name))
         return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: name is \"%s\", must be a C identifier of at most 60 "
                     "characters", s.name ? s.name : "");
@@ -188,7 +171,7 @@ static flashinfer_status pass_exec(const char *name, const flashinfer_exec *exec
     flashinfer_exec e = {0};
     bool on_cpu = out->queue.device->id.device_type == kDLCPU;
     if (exec)
-        TRY(read_struct(&e, sizeof e, exec, "exec"));
+        TRY(structure_read(&e, sizeof e, exec, "exec"));
     if (on_cpu && e.stream)
         return fail(FLASHINFER_INVALID, "kernel %s: exec.stream must be NULL for tensors on a CPU", name);
     if (e.device.device_type) {
@@ -227,7 +210,7 @@ static flashinfer_status prepare(const flashinfer_kernel *kernel, const struct f
     struct flashinfer_kernel_launch l;
     if (!kernel)
         return fail(FLASHINFER_INVALID, "flashinfer_kernel_launch: kernel is NULL");
-    TRY(read_struct(&l, sizeof l, launch, "flashinfer_kernel_launch: launch"));
+    TRY(structure_read(&l, sizeof l, launch, "flashinfer_kernel_launch: launch"));
     const char *name = kernel->name;
     memset(&out->spec, 0, sizeof out->spec);
     memset(&out->launch, 0, sizeof out->launch);

@@ -36,6 +36,8 @@ static void add_options(const struct jit_spec *spec, const struct device *device
     if (spec->kernel->target == JIT_CUDA) {
         add_option(options, "--gpu-architecture=", device->isa);
         add_option(options, "", "--std=c++17");
+        if (spec->user && !spec->user->is_kernel) /* what a division may call otherwise costs a whole kernel its registers */
+            add_option(options, "", "--prec-div=false");
         if (env->jit_debug)
             add_option(options, "", "--device-debug");
         else if (env->jit_lineinfo)

@@ -9,8 +9,9 @@
 #include "core/status.h"
 #include "core/text.h"
 #include "op/program.h"
+#include "op/variant.h"
 
-enum { WORKSPACE_ALIGNMENT = 256, PDL_ARCH = 90 };
+enum { WORKSPACE_ALIGNMENT = 256, PDL_ARCH = 90, MAX_LAUNCH_BYTES = 4096 /* what a kernel takes at most */ };
 
 int32_t *way_spec(struct way *way, const struct jit_kernel *kernel)
 {
@@ -32,6 +33,14 @@ __attribute__((cold)) static const char *complain_arch(const struct op_kernel *r
     return reason;
 }
 
+static const char *fit_variant(const struct call *call, const struct op_kernel *row, struct way *way)
+{
+    const struct op_variant *variant = call->op->variant;
+    const char *why = row->fit(call, way);
+    way->spec[0].user = variant->text;
+    return why ? why : variant_unserved(variant, way->hooks);
+}
+
 const char *call_fit(const struct call *call, const struct op_kernel *row, struct way *way)
 {
     const struct device *device = call->device;
@@ -43,9 +52,10 @@ const char *call_fit(const struct call *call, const struct op_kernel *row, struc
     if (row->target == OP_CUDA && (device->arch < row->arch_min || (row->arch_max && device->arch > row->arch_max)))
         return complain_arch(row, device->arch);
     way->num_specs = 0;
+    way->hooks = 0;
     way->workspace = 0;
     memset(way->value, 0, sizeof way->value);
-    return row->fit(call, way);
+    return call->op->variant ? fit_variant(call, row, way) : row->fit(call, way);
 }
 
 __attribute__((cold)) static flashinfer_status complain_unknown(const struct call *call)
@@ -103,10 +113,27 @@ flashinfer_status call_run(const struct call *call, const struct op_kernel *row,
     return row->run(call, way);
 }
 
+/* The arguments of the hooks stand behind the kernel's own. */
+__attribute__((noinline)) static flashinfer_status launch_variant(const struct call *call, const struct jit_spec *spec,
+                                                                  const struct jit_queue *queue, const struct jit_launch *launch)
+{
+    _Alignas(64) unsigned char args[MAX_LAUNCH_BYTES];
+    struct jit_launch with_hooks = *launch;
+    if (launch->args_size + VARIANT_MAX_BYTES > sizeof args)
+        return fail(FLASHINFER_INTERNAL, "%s: kernel %s takes %u bytes, and hooks after them", call->op->name, spec->kernel->name,
+                    launch->args_size);
+    memcpy(args, launch->args, launch->args_size);
+    with_hooks.args_size += (uint32_t)variant_pack(call, args + launch->args_size);
+    with_hooks.args = args;
+    return jit_launch(spec, queue, &with_hooks);
+}
+
 flashinfer_status call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch)
 {
     const bool pdl = call->exec.flags & FLASHINFER_PDL && call->device->arch >= PDL_ARCH;
     const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads, pdl};
+    if (way->spec[i].user)
+        return launch_variant(call, &way->spec[i], &queue, launch);
     return jit_launch(&way->spec[i], &queue, launch);
 }
 

@@ -94,7 +94,8 @@ static flashinfer_status validate_argument(const struct program *program, const 
         return wrong(op, "%s may alias but is not written", arg->name);
     if (arg->fill.of && !is_known(program, arg->fill.of))
         return wrong(op, "the values of %s are bounded by %s, which is unknown", arg->name, arg->fill.of);
-    TRY(validate_dimensions(program, (int)(arg - op->args)));
+    if (!op->variant) /* whose further arguments may have dimensions of their own */
+        TRY(validate_dimensions(program, (int)(arg - op->args)));
     return validate_value(op, arg);
 }
 
@@ -131,10 +132,13 @@ flashinfer_status op_validate(const struct op *op)
     return validate_kernels(op);
 }
 
+enum { FIELD_BYTES = 8 /* of an argument that op_extend adds */ };
+
 /* An op made at run time, with all that it points to. */
 struct extended {
     struct op op;
     _Atomic(const struct program *) compiled;
+    uint64_t own; /* bit i: the texts of args[i] are ours */
     struct op_arg args[OP_MAX_ARGS + 1];
 };
 
@@ -160,22 +164,49 @@ static bool keep_texts(struct op_arg *arg)
     return good;
 }
 
-static void extended_free(struct extended *made, int first, int count)
+void op_extend_end(struct op *op)
 {
-    for (struct op_arg *arg = made->args + first; arg < made->args + first + count; arg++) {
+    struct extended *made = (struct extended *)op;
+    for (uint64_t left = made ? made->own : 0; left; left &= left - 1) {
+        const struct op_arg *arg = &made->args[__builtin_ctzll(left)];
         const char *const texts[] = {arg->name,      arg->dtype.like, arg->shape,       arg->by,
                                      arg->may_alias, arg->names,      arg->required_if, arg->fill.of};
         for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
             free((char *)(uintptr_t)texts[i]);
     }
-    free((char *)(uintptr_t)made->op.name);
+    if (made) {
+        free((struct program *)(uintptr_t)atomic_load(&made->compiled));
+        free((char *)(uintptr_t)made->op.name);
+    }
     free(made);
 }
 
-flashinfer_status op_extend(const struct op *base, const char *name, const struct op_arg *extra, int num_extra,
-                            const struct op **out)
+/* The base's arguments and the further ones, outputs first. */
+static bool merge_arguments(struct extended *made, const struct op *base, const struct op_arg *extra, int num_extra)
 {
-    enum { FIELD_BYTES = 8 };
+    bool good = true;
+    int count = 0;
+    for (int outputs = 1; outputs >= 0; outputs--) {
+        for (const struct op_arg *arg = base->args; arg->kind != OP_END; arg++)
+            if (is_output(arg) == outputs)
+                made->args[count++] = *arg;
+        for (int i = 0; i < num_extra; i++) {
+            if (is_output(&extra[i]) != outputs)
+                continue;
+            struct op_arg *arg = &made->args[count];
+            *arg = extra[i];
+            arg->offset = (uint16_t)(base->args_bytes + (size_t)i * FIELD_BYTES);
+            arg->bytes = FIELD_BYTES;
+            good &= keep_texts(arg);
+            made->own |= UINT64_C(1) << count++;
+        }
+    }
+    made->op.args_bytes = base->args_bytes + (size_t)num_extra * FIELD_BYTES;
+    return good;
+}
+
+flashinfer_status op_extend(const struct op *base, const char *name, const struct op_arg *extra, int num_extra, struct op **out)
+{
     int count = 0;
     while (base->args[count].kind != OP_END)
         count++;
@@ -190,22 +221,12 @@ flashinfer_status op_extend(const struct op *base, const char *name, const struc
     made->op = *base;
     made->op.name = keep(name, &good);
     made->op.args = made->args;
-    made->op.args_bytes = base->args_bytes + (size_t)num_extra * FIELD_BYTES;
     made->op.compiled = &made->compiled;
-    memcpy(made->args, base->args, (size_t)count * sizeof *base->args);
-    for (int i = 0; i < num_extra; i++) {
-        struct op_arg *arg = &made->args[count + i];
-        *arg = extra[i];
-        arg->offset = (uint16_t)(base->args_bytes + (size_t)i * FIELD_BYTES);
-        arg->bytes = FIELD_BYTES;
-        good &= keep_texts(arg);
+    good &= merge_arguments(made, base, extra, num_extra);
+    if (good && op_program(&made->op)) {
+        *out = &made->op;
+        return FLASHINFER_OK;
     }
-    bool compiles = good && op_program(&made->op);
-    if (!compiles) {
-        extended_free(made, count, num_extra);
-        return good ? fail(FLASHINFER_INVALID, "%s", flashinfer_last_error())
-                    : fail(FLASHINFER_MEMORY, "%s: out of memory", name);
-    }
-    *out = &made->op;
-    return FLASHINFER_OK;
+    op_extend_end(&made->op);
+    return good ? fail(FLASHINFER_INVALID, "%s", flashinfer_last_error()) : fail(FLASHINFER_MEMORY, "%s: out of memory", name);
 }

@@ -175,10 +175,15 @@ struct op_kernel {
     flashinfer_status (*run)(const struct call *call, const struct way *way);
 };
 
+enum op_hook { HOOK_QUERY = 1, HOOK_KEY = 2, HOOK_LOGITS = 4, HOOK_MASK = 8, HOOK_OUTPUT = 16, HOOK_NO_SOFTMAX = 32 };
+
 /* How a row does a call: filled by fit, used by run. */
 struct way {
     struct jit_spec spec[4];
     int num_specs;
+    /* The hooks of a variant that the first spec's kernel takes in, bits of enum op_hook. Of a variant, its launch argument ends with
+     * what its source calls `struct variant variant`, behind the bytes that the launch gives. */
+    uint32_t hooks;
     size_t workspace;  /* bytes; 256-byte aligned pieces */
     int64_t value[16]; /* whatever fit tells run */
 };
@@ -211,6 +216,8 @@ struct op {
      * OP_MAX_VIEW_BYTES, that the shared fit and run find at call_view. */
     void (*view)(const void *from, void *to);
     const struct op *plan; /* the op that makes this op's OP_PLAN argument */
+    uint32_t hooks;                   /* that some of its kernels take in; 0: it has no variants */
+    const struct op_variant *variant; /* NULL, or the hooks of this one, see variant.h */
     /* Only under FLASHINFER_VALIDATE_INPUTS, after all other checks and before the kernel, never while a stream captures: reads what
      * lies in tensors on the call's device (indptr, page ids), waits for it, and refuses what the kernel must not see. */
     flashinfer_status (*validate)(const struct call *call);
@@ -309,9 +316,9 @@ const struct op *op_find(const char *name);
 /* Checks an op's declaration itself: shapes and rules parse, names exist, limits hold, kernels can be judged. INTERNAL if not. */
 flashinfer_status op_validate(const struct op *op);
 
-/* A copy of `base` under a new name with further arguments, whose fields follow the base struct in order, 8 bytes each.
- * Lives for the rest of the process. */
-flashinfer_status op_extend(const struct op *base, const char *name, const struct op_arg *extra, int num_extra,
-                            const struct op **out);
+/* A copy of `base` under a new name with further arguments, whose fields follow the base struct in order, 8 bytes each; outputs
+ * among them stand behind the base's outputs in the table. op_extend_end frees it, when nothing uses it any more; NULL is ignored. */
+flashinfer_status op_extend(const struct op *base, const char *name, const struct op_arg *extra, int num_extra, struct op **out);
+void op_extend_end(struct op *op);
 
 #endif

@@ -18,7 +18,7 @@ static int comm; /* its address stands for a group of ranks */
 /* paged_prefill with a bias per head, an optional tensor per request, and a number. */
 static const struct op *variant(void)
 {
-    static const struct op *made;
+    static struct op *made;
     static const struct op_arg extra[] = {
         {.name = "bias", .kind = OP_IN, .dtype.set = F32, .shape = "num_qo_heads"},
         {.name = "temperature", .kind = OP_IN, .flags = OPTIONAL, .dtype.set = F32, .shape = "batch 1"},
@@ -181,7 +181,8 @@ static void test_norm_fp4_sample(void **state)
 static void test_variant(void **state)
 {
     (void)state;
-    const struct op *op = variant(), *failed;
+    const struct op *op = variant();
+    struct op *failed;
     assert_string_equal(op->name, "flash_sigmoid");
     assert_int_equal(op->args_bytes, sizeof(struct flashinfer_paged_prefill) + 4 * 8);
     assert_ptr_equal(op->plan, &op_paged_prefill_plan);
