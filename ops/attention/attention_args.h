@@ -14,14 +14,14 @@ enum {
 #define ATTENTION_DECODE_PART_BYTES(head_dim) (16 * 4 * ((head_dim) + 10) + 16) /* of a partial result */
 #define ATTENTION_PREFILL_SMEM(head_dim) (256 * (head_dim) + 2320)             /* dynamic, of a block of batch_prefill_sm80 */
 
-/* Of batch_prefill_sm90: warpgroups that compute (special: WINDOW, SOFT_CAP or GATHER), keys of a tile, buffers of queries, and
+/* Of batch_prefill_sm90: warpgroups that compute (special: WINDOW, SOFT_CAP, GATHER or hooks), keys of a tile, buffers of queries, and
  * the dynamic shared memory of a block. */
 #define ATTENTION_PREFILL_WARPGROUPS(head_dim, special) ((head_dim) == 64 && !(special) ? 3 : 2)
-#define ATTENTION_PREFILL_KEYS(head_dim, gather) ((head_dim) < 256 ? 128 : (gather) ? 64 : 80)
-#define ATTENTION_PREFILL_BUFFERS(head_dim) ((head_dim) < 256 ? 2 : 1)
-#define ATTENTION_PREFILL_SM90_SMEM(head_dim, warpgroups, gather)                              \
-    (ATTENTION_PREFILL_BUFFERS(head_dim) * (warpgroups) * (128 * (head_dim) + 16) +            \
-     8 * ATTENTION_PREFILL_KEYS(head_dim, gather) * (head_dim) + 224)
+#define ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) ((hooks) ? 64 : (head_dim) < 256 ? 128 : (gather) ? 64 : 80)
+#define ATTENTION_PREFILL_BUFFERS(head_dim, hooks) ((head_dim) < 256 && !(hooks) ? 2 : 1)
+#define ATTENTION_PREFILL_SM90_SMEM(head_dim, warpgroups, gather, hooks)                       \
+    (ATTENTION_PREFILL_BUFFERS(head_dim, hooks) * (warpgroups) * (128 * (head_dim) + 16) +            \
+     8 * ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) * (head_dim) + ((hooks) ? 248 : 224))
 
 /* n / d = n * factor >> shift for 0 <= n < 2^31: shift = 31 + ceil(log2(d)), factor = ceil(2^shift / d). */
 struct attention_divisor {

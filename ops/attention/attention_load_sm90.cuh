@@ -17,7 +17,7 @@ struct smem {
     struct task task[TASKS], loaders_task[2];
 };
 
-static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, WARPGROUPS, GATHER), "the host counts on it");
+static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, WARPGROUPS, GATHER, HAS_HOOKS), "the host counts on it");
 
 #define AT(field) shared_address(&sm->field)
 

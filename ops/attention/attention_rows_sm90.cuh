@@ -11,10 +11,10 @@
 #include "wgmma.cuh"
 
 enum {
-    WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW || SOFT_CAP || GATHER),
-    KEYS = ATTENTION_PREFILL_KEYS(HEAD_DIM, GATHER),
+    WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW || SOFT_CAP || GATHER || HAS_HOOKS),
+    KEYS = ATTENTION_PREFILL_KEYS(HEAD_DIM, GATHER, HAS_HOOKS), /* with hooks few, which leaves registers to them */
     STAGES = 2,
-    BUFFERS = ATTENTION_PREFILL_BUFFERS(HEAD_DIM),
+    BUFFERS = ATTENTION_PREFILL_BUFFERS(HEAD_DIM, HAS_HOOKS),
     TASKS = 4, /* that are remembered: the one that ends, the one at hand, and those whose queries are loaded */
     TURNS = HEAD_DIM == 64, /* warpgroups take turns at the tensor cores */
     LOADER_REGISTERS = WARPGROUPS == 3 ? 32 : GATHER ? 72 : 40,
@@ -38,6 +38,23 @@ struct rows {
     float shrink[2];       /* what o and sum lose when top moves */
     bool moved;
 };
+
+/* The launch argument. */
+struct launch {
+    struct attention_sm90_args p;
+#if HAS_HOOKS
+    struct variant v;
+#endif
+};
+
+DEVICE struct variant variant_of(const struct attention_sm90_args &p)
+{
+#if HAS_HOOKS
+    return ((const struct launch &)p).v;
+#else
+    return {};
+#endif
+}
 
 /* What a thread knows of its task. */
 struct view {
@@ -92,10 +109,39 @@ DEVICE struct scale make_scale(const struct attention_args &a)
 {
     struct scale c;
     c.rule = make_logit_rule(a);
-    c.unit = SOFT_CAP ? 1.0f : c.rule.factor;
+    c.unit = SOFT_CAP || HAS_LOGITS ? 1.0f : c.rule.factor;
     if (fabsf(c.unit) < 1e-30f)
         c.unit = 1e-30f; /* with 0 what is hidden would not stay hidden */
     return c;
+}
+
+/* What hooks are told of element `element` of row g or g + 8 of a task, and of a token of keys. */
+DEVICE struct at place_of(const struct attention_sm90_args &p, const struct task &t, int first_token, int h, int kv, int element)
+{
+    int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * h, token = divide(row, p.a.by_group), request = 0;
+    int head = t.kv_head * p.a.group + row - token * p.a.group;
+#if HAS_HOOKS
+    request = t.request;
+#endif
+    return {request, t.qo_len, t.kv_len, first_token + token, kv, head, t.kv_head, element, t.first_q + first_token + token};
+}
+
+/* Logits in base 2, or without softmax weights, by the hooks; hides what the row does not see. */
+DEVICE void change_logits(struct rows &r, const struct view &v, const struct attention_sm90_args &p, const struct task &t,
+                          int first_token)
+{
+    struct at at[2] = {place_of(p, t, first_token, 0, 0, 0), place_of(p, t, first_token, 1, 0, 0)};
+    int column = v.tile * KEYS + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) {
+        int h = i / 2 % 2;
+        at[h].kv = column + i / 4 * 8 + i % 2;
+        bool seen = at[h].kv < v.end[h] && (!WINDOW || at[h].kv >= v.begin[h]) && hook_mask(variant_of(p), at[h]);
+        if (HAS_LOGITS && seen)
+            r.s[i] = hook_logits(variant_of(p), r.s[i] * (1.0f / LOG2E), at[h]) * (WITHOUT_SOFTMAX ? 1.0f : LOG2E);
+        if (!seen)
+            r.s[i] = WITHOUT_SOFTMAX ? 0.0f : HIDDEN;
+    }
 }
 
 DEVICE void scale_logits(struct rows &r, const struct scale &c)
@@ -104,6 +150,10 @@ DEVICE void scale_logits(struct rows &r, const struct scale &c)
 #pragma unroll
         for (int i = 0; i < KEYS / 2; i++)
             r.s[i] = c.rule.cap * tanh_exp2(r.s[i] * c.rule.factor);
+    } else if (HAS_LOGITS) {
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++)
+            r.s[i] *= c.rule.factor;
     } else if (c.unit < 0.0f) {
 #pragma unroll
         for (int i = 0; i < KEYS / 2; i++)
@@ -114,6 +164,10 @@ DEVICE void scale_logits(struct rows &r, const struct scale &c)
 /* Turns logits into weights. */
 DEVICE void weigh(struct rows &r, float unit)
 {
+    if (WITHOUT_SOFTMAX) {
+        r.moved = false;
+        return;
+    }
     float most[2][4];
 #pragma unroll
     for (int i = 0; i < KEYS / 2; i++) {
@@ -196,7 +250,9 @@ DEVICE void write_rows(const struct attention_sm90_args &p, struct rows &r, cons
         int64_t at = t.first_q + first_token + token;
         float lse, total = sum[h] + __shfl_xor_sync(0xffffffffu, sum[h], 1);
         total += __shfl_xor_sync(0xffffffffu, total, 2);
-        float factor = finish_row(a, total == 0.0f ? -INFINITY : top[h] * unit, total, head, &lse);
+        float peak = WITHOUT_SOFTMAX ? 0.0f : total == 0.0f ? -INFINITY : top[h] * unit;
+        float factor = finish_row(a, peak, WITHOUT_SOFTMAX ? 1.0f : total, head, &lse);
+        struct at place = place_of(p, t, first_token, h, 0, 0);
         T *to = (T *)a.out + at * a.out_token + head * a.out_head + q * 8;
         if (a.lse && exists && q == 0)
             a.lse[at * a.lse_token + head * a.lse_head] = lse;
@@ -204,8 +260,16 @@ DEVICE void write_rows(const struct attention_sm90_args &p, struct rows &r, cons
         for (int i = 0; i < HEAD_DIM / 32; i++) {
             uint32_t u[4];
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-                u[k] = pack2(T(), r.o[16 * i + 4 * k + 2 * h] * factor, r.o[16 * i + 4 * k + 2 * h + 1] * factor);
+            for (int k = 0; k < 4; k++) {
+                float x[2] = {r.o[16 * i + 4 * k + 2 * h] * factor, r.o[16 * i + 4 * k + 2 * h + 1] * factor};
+#pragma unroll
+                for (int j = 0; HAS_OUTPUT && j < 2; j++) {
+                    place.element = (4 * i + k) * 8 + q * 2 + j;
+                    if (exists)
+                        x[j] = hook_output(variant_of(p), x[j], place);
+                }
+                u[k] = pack2(T(), x[0], x[1]);
+            }
             transpose_quad(u);
             if (exists)
                 *(uint4 *)(to + 32 * i) = make_uint4(u[0], u[1], u[2], u[3]);

@@ -7,6 +7,9 @@
 
 #include "attention_rules.cuh"
 
+#define HOOK DEVICE
+#include "attention_hooks.h"
+
 enum { L2_BYTES = 16 << 20 }; /* of keys and values that tiles share at a time */
 
 /* A tile of queries of one request and KV head. */
@@ -16,6 +19,9 @@ struct task {
     int token;        /* the tile's first one, counted from there */
     int qo_len, kv_len;
     int first_page;   /* in kv_indices; ragged: the first slot */
+#if HAS_HOOKS
+    int request;
+#endif
 };
 
 /* By a whole warp. `first` has batch + 1 ascending numbers, first[0] <= wanted < first[batch]: the last one not above it. */
@@ -50,6 +56,9 @@ DEVICE void find_task(const struct attention_args &a, const struct attention_sch
     t->qo_len = r.qo_len;
     t->kv_len = r.kv_len;
     t->first_page = r.first_page;
+#if HAS_HOOKS
+    t->request = a.qo_indptr ? find_last(a.qo_indptr, a.batch, r.first_q) : 0;
+#endif
 }
 
 #endif

@@ -60,7 +60,7 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
 {
     const struct attention_plan *plan = attention_plan_of(call);
     const struct attention_view *t = call_view(call);
-    int64_t group = plan->group, keys = ATTENTION_PREFILL_KEYS(plan->head_dim, 0);
+    int64_t group = plan->group, keys = ATTENTION_PREFILL_KEYS(plan->head_dim, 0, call->op->variant != NULL);
     int64_t box = choose_box(t->kv_last_page_len ? plan->page_size : keys, keys);
     struct tensor_map_axis axis[4];
     if (t->unserved)
@@ -88,7 +88,9 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     constant[4] = plan->logits_soft_cap > 0;
     constant[5] = !boxes;
     way->value[WAY_BLOCKS] = call->device->sms;
-    way->value[WAY_WARPGROUPS] = ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[3] || constant[4] || constant[5]);
+    way->value[WAY_WARPGROUPS] =
+        ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[3] || constant[4] || constant[5] || call->op->variant);
+    way->hooks = ATTENTION_HOOKS_SM90;
     way->value[WAY_BOX_TOKENS] = boxes ? box : 0;
     way->workspace = attention_schedule_bytes(plan->max_batch_size);
     return NULL;
@@ -129,7 +131,8 @@ flashinfer_status attention_run_sm90(const struct call *call, const struct way *
     return call_launch(call, way, SPEC_PREFILL,
                        &(struct jit_launch){.grid = {blocks},
                                            .block = {128 * ((uint32_t)warpgroups + 1)},
-                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, warpgroups, !p.box_tokens),
+                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, warpgroups, !p.box_tokens,
+                                                                                          call->op->variant != NULL),
                                            .follows = true,
                                            .args = &p,
                                            .args_size = sizeof p});

@@ -33,6 +33,8 @@ DEVICE bool next_task(const struct attention_sm90_args &p, struct smem *sm, int 
         int row = thread / 32 * 16 + thread % 32 / 4 + 8 * h, token = divide(row, a.by_group);
         v.begin[h] = WINDOW ? shift + first_token + token - a.window_left : 0;
         v.end[h] = CAUSAL ? min(shift + first_token + token + 1, t.kv_len) : t.kv_len;
+        if (HAS_HOOKS && (token >= p.q_tokens || first_token + token >= t.qo_len))
+            v.end[h] = 0; /* a row that does not exist: nothing for hooks to see */
     }
     return true;
 }
@@ -68,8 +70,19 @@ struct worker {
 
 DEVICE bool is_first_thread() { return threadIdx.x % 128 == 0; }
 
+/* Of the n-th task. */
+DEVICE void hide_or_change(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n, const struct view &v)
+{
+#if HAS_HOOKS
+    struct task t = sm->task[n % TASKS];
+    change_logits(w.r, v, p, t, t.token + w.warpgroup * p.q_tokens);
+#else
+    hide(w.r, v);
+#endif
+}
+
 /* The first tile of a task, with nothing to go on at the same time. */
-DEVICE void start(struct worker &w, struct smem *sm, int n)
+DEVICE void start(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n)
 {
     forget(w.r);
     clear(w.r);
@@ -80,7 +93,7 @@ DEVICE void start(struct worker &w, struct smem *sm, int n)
     if (is_first_thread())
         mbarrier_arrive(AT(keys_empty[w.ring.stage]));
     scale_logits(w.r, w.scale);
-    hide(w.r, w.v);
+    hide_or_change(w, sm, p, n, w.v);
     weigh(w.r, fabsf(w.scale.unit));
     pack(w.r);
     if (!GATHER && w.v.tail < KEYS)
@@ -122,8 +135,8 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
     if (is_first_thread())
         mbarrier_arrive(AT(keys_empty[w.ring.stage]));
     scale_logits(r, w.scale);
-    if (next || CAUSAL || WINDOW)
-        hide(r, v);
+    if (next || CAUSAL || WINDOW || HAS_HOOKS)
+        hide_or_change(w, sm, p, next ? n + 1 : n, v);
     float top[2] = {r.top[0], r.top[1]}, sum[2] = {r.sum[0], r.sum[1]};
     if (next)
         forget(r);
@@ -159,10 +172,10 @@ DEVICE void compute_all(const struct attention_sm90_args &p, struct smem *sm)
         named_barrier_arrive(TURN_BARRIER, 256);
     bool more = next_task(p, sm, 0, w.v);
     if (BUFFERS == 2 && more)
-        start(w, sm, 0);
+        start(w, sm, p, 0);
     for (int n = 0; more; n++) {
         if (BUFFERS == 1)
-            start(w, sm, n);
+            start(w, sm, p, n);
 #pragma unroll 1
         while (w.v.tile >= (WINDOW ? w.v.first : 0))
             step(w, sm, p, n, NULL);
@@ -202,8 +215,9 @@ DEVICE void init_barriers(struct smem *sm)
 }
 
 extern "C" __global__ void __launch_bounds__(128 * (WARPGROUPS + 1), 1)
-    batch_prefill_sm90(const __grid_constant__ struct attention_sm90_args p)
+    batch_prefill_sm90(const __grid_constant__ struct launch launch)
 {
+    const struct attention_sm90_args &p = launch.p;
     extern __shared__ __align__(1024) unsigned char shared[];
     struct smem *sm = (struct smem *)shared;
     if (threadIdx.x == 0) {
