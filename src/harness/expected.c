@@ -13,6 +13,7 @@
 #define MAX_OPERATIONS 4e8
 
 struct expected {
+    struct call call; /* as it was checked, over the reference's own arguments: the caller's may be gone when verify looks */
     struct reference reference;
     struct reference_state state;
 };
@@ -80,7 +81,9 @@ static flashinfer_status compute(struct expected *e, const struct problem *probl
     for (int i = 0; i < problem->program->num_args; i++)
         if (problem->tensor[i].present)
             TRY(add_tensor(e, problem, i));
-    e->reference = (struct reference){.call = call, .args = e->state.args, .view = e->state.view, .state = &e->state};
+    e->call = *call;
+    e->call.args = e->state.args;
+    e->reference = (struct reference){.call = &e->call, .args = e->state.args, .view = e->state.view, .state = &e->state};
     if (problem->op->view)
         problem->op->view(e->state.args, e->state.view);
     choose_rows(e, problem, call);
