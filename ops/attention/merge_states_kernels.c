@@ -52,10 +52,10 @@ static struct merge_states_args fill_args(const struct merge_states_view *t)
         a.v_state = tensor_stride(t->v[0], 1);
         a.s_state = tensor_stride(t->s[0], 1);
         a.rest = a.first;
-        if (a.first.v) /* NULL where there are no elements */
+        if (a.states > 1) { /* else the pointers may be anything */
             a.rest.v = (const char *)a.first.v + a.v_state * dtype_bytes(tensor_dtype(t->v[0]));
-        if (a.first.s)
             a.rest.s += a.s_state;
+        }
     }
     return a;
 }
