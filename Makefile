@@ -51,7 +51,7 @@ command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
 quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
 
-.PHONY: all demo test test-gpu test-specs tests python fuzz fuzzers build-fuzz bench pack setup setup-demo clean help FORCE
+.PHONY: all demo test test-gpu test-specs tests python wheel fuzz fuzzers build-fuzz bench pack setup setup-demo clean help FORCE
 .DELETE_ON_ERROR:
 
 all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
@@ -148,9 +148,14 @@ test-specs: setup
 python_sources := $(wildcard bindings/python/flashinfer_c/*.py bindings/python/flashinfer_c/*/*.py)
 
 python: $(library) $(command)
-	@mkdir -p $(BUILD)/python/flashinfer_c/lib $(sort $(dir $(patsubst bindings/%,$(BUILD)/%,$(python_sources))))
+	@mkdir -p $(addprefix $(BUILD)/python/flashinfer_c/,lib bin) $(sort $(dir $(patsubst bindings/%,$(BUILD)/%,$(python_sources))))
 	@$(foreach f,$(python_sources),ln -sf $(abspath $(f)) $(patsubst bindings/%,$(BUILD)/%,$(f));)
-	@ln -sf $(abspath $(library) $(command)) $(BUILD)/python/flashinfer_c/lib/
+	@ln -sf $(abspath $(library)) $(BUILD)/python/flashinfer_c/lib/
+	@ln -sf $(abspath $(command)) $(BUILD)/python/flashinfer_c/bin/
+
+# The package with its library in one file, for every CPython.
+wheel: $(library) $(command)
+	@python3 packaging/wheel.py $(BUILD) $(BUILD)/wheel
 
 bench: all
 	$(command) bench
@@ -181,6 +186,7 @@ help:
 	@echo 'make bench      time every kernel on this machine'
 	@echo 'make pack       prebuilt CPU kernels for machines without a compiler, which make install then installs (PACK_LEVELS)'
 	@echo 'make python     the Python package of this tree in $(BUILD)/python'
+	@echo 'make wheel      the Python package with its library as a wheel in $(BUILD)/wheel'
 	@echo 'make install    the library, headers, pkg-config and CMake files, the command (prefix=/usr/local, libdir, ..., DESTDIR)'
 	@echo 'make uninstall  removes what make install put there, given the same variables'
 	@echo 'make dist       the sources as $(BUILD)/flashinfer-c-$(version).tar.gz, byte for byte the same wherever it is made'

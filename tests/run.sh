@@ -104,7 +104,12 @@ units() { # FOLDER
 stage 'Unit tests' 5
 units "$build"
 
-stage 'Every kernel against its reference' 5
+stage 'The Python package' 3
+for script in tests/python/*.sh; do
+    step "python_$(basename "$script" .sh)" "$script" "$build" "$device"
+done
+
+stage 'Every kernel against its reference' 4
 ops=$("$build/flashinfer" list | cut -d' ' -f1)
 for op in $ops; do
     step "check_$op" tools/with_nvrtc.sh "$build" "$build/flashinfer" check "$op" --device "$device" $require
@@ -119,7 +124,7 @@ for op in $ops; do
     step "sanitized_check_$op" env ASAN_OPTIONS=intercept_tls_get_addr=0 "$build/sanitized/flashinfer" check "$op" --device cpu
 done
 
-stage 'Threads under the thread sanitizer' 4
+stage 'Threads under the thread sanitizer' 3
 threaded='tests/core/test_threads tests/jit/test_cache tests/torture/test_cold_cache tests/torture/test_processes'
 step build_tsan make -s -j"$(nproc)" BUILD="$build/tsan" SANITIZE=thread OPTIMISE=-O1 $(printf "$build/tsan/%s " $threaded)
 setarch -R true 2>/dev/null && fixed_addresses='setarch -R' # where addresses are too random for the sanitizer
@@ -135,7 +140,7 @@ for target in $targets; do
     step "$target" tests/fuzz/run.sh "$build" $((60 / $(echo "$targets" | wc -l))) "$target"
 done
 
-stage 'Every CUDA kernel, compiled for every architecture' 8
+stage 'Every CUDA kernel, compiled for every architecture' 7
 step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
 
 stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 3

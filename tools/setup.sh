@@ -92,9 +92,13 @@ UNPACK
 }
 
 # What the tests written in Python import, pinned.
-if [ "$purpose" = test ] && ! cmp -s tests/requirements.txt "$build/venv/requirements.txt"; then
-    echo "Preparing $build/venv with $(grep -c '==' tests/requirements.txt) Python packages: reference model, real DLPack header"
+if [ "$purpose" = test ] && ! cat tests/requirements.txt tests/python/requirements.txt | cmp -s - "$build/venv/requirements.txt"; then
+    echo "Preparing $build/venv with $(cat tests/requirements.txt tests/python/requirements.txt | grep -c '==') Python packages" \
+        "(540 MB, once): reference model, real DLPack header, torch for CPUs"
     python3 -m venv "$build/venv"
-    "$build/venv/bin/python" -m pip install -q --disable-pip-version-check -r tests/requirements.txt
-    cp tests/requirements.txt "$build/venv/requirements.txt"
+    pip="$build/venv/bin/python -m pip install -q --disable-pip-version-check --no-cache-dir"
+    $pip -r tests/requirements.txt
+    $pip --no-deps -r tests/python/requirements.txt
+    tools/torch_for_cpus.sh "$build/venv"
+    cat tests/requirements.txt tests/python/requirements.txt >"$build/venv/requirements.txt"
 fi

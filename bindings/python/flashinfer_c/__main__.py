@@ -4,7 +4,7 @@
 import os
 import sys
 
-from ._core import FILES
+from ._core import COMMAND
 
 if __name__ == "__main__":
-    os.execv(os.path.join(FILES, "flashinfer"), ["flashinfer", *sys.argv[1:]])
+    os.execv(COMMAND, ["flashinfer", *sys.argv[1:]])

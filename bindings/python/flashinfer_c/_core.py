@@ -21,8 +21,9 @@ try:
 except ImportError:
     torch = None
 
-FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")  # the library and the command
-LIBRARY = os.path.join(FILES, "libflashinfer.so")
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+LIBRARY = os.path.join(FOLDER, "lib", "libflashinfer.so")
+COMMAND = os.path.join(FOLDER, "bin", "flashinfer")
 
 PDL = 1
 BATCH_INVARIANT = 2
@@ -84,8 +85,9 @@ def _numpy():
 def empty(shape, dtype, like):
     """An uninitialised array of like's framework and device."""
     if torch is not None and isinstance(like, torch.Tensor):
-        return torch.empty(shape, dtype=dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype_name(dtype)),
-                           device=like.device)
+        if dtype is like.dtype:
+            return like.new_empty(shape)
+        return like.new_empty(shape, dtype=dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype_name(dtype)))
     framework = type(like).__module__.partition(".")[0]
     if framework == "cupy":
         return sys.modules["cupy"].empty(shape, dtype=dtype_name(dtype))
@@ -389,7 +391,7 @@ def call(name, /, *, flags=0, workspace=None, kernel=None, threads=0, device=Non
 # ----------------------------------------------------------------------------------------------------------- torch.compile
 
 if torch is not None:
-    _is_compiling = torch.compiler.is_compiling
+    _is_compiling = torch.compiler.is_dynamo_compiling
     _torch_library = torch.library.Library("flashinfer_c", "DEF")
 
 
@@ -432,6 +434,7 @@ else:
         return False
 
 
+@functools.cache
 def launcher(name):
     """The op as a function of positional arguments in the order of the declaration, after which may stand flags, workspace, kernel,
     threads and device. Outputs are given. A graph that torch.compile makes holds it as torch.ops.flashinfer_c.<name>."""

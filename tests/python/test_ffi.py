@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""__tvm_ffi_<op>, called as any user of TVM-FFI would."""
+
+import ctypes
+
+import numpy
+import pytest
+import torch
+import tvm_ffi
+
+from flashinfer_c import _core
+
+module = tvm_ffi.load_module(_core.LIBRARY)
+
+
+def tensors(device):
+    x, w = torch.randn(3, 64, device=device), torch.randn(64, device=device)
+    return torch.empty_like(x), x, w
+
+
+def expected(x, w, eps=1e-6):
+    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * w
+
+
+def test_every_op_has_an_entry():
+    assert len(_core.op_names) > 70
+    for name in _core.op_names:
+        module.get_function(name)
+
+
+def test_call(device):
+    y, x, w = tensors(device)
+    assert module.rmsnorm(y, x, w, 1e-6) is None
+    torch.testing.assert_close(y, expected(x, w))
+    module.rmsnorm(y, x, w, 1)  # an int where a number is wanted
+    torch.testing.assert_close(y, expected(x, w, 1))
+    for absent in ((None,), ()):
+        module.rmsnorm(y, x, w, *absent)
+        torch.testing.assert_close(y, expected(x, w))
+
+
+def test_parameters_and_strided_views(device):
+    y, x, w = tensors(device)
+    wide = torch.randn(3, 128, device=device)[:, ::1][:, :64]
+    module.rmsnorm(y, wide, torch.nn.Parameter(w))
+    torch.testing.assert_close(y, expected(wide, w))
+
+
+def test_numpy():
+    x, w = numpy.random.randn(3, 64).astype("float32"), numpy.random.randn(64).astype("float32")
+    y = numpy.empty_like(x)
+    module.rmsnorm(y, x, w)
+    numpy.testing.assert_allclose(y, expected(torch.from_numpy(x), torch.from_numpy(w)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_as_tensors(device):
+    x = torch.randn(3, 128, device=device).half()
+    outs = [torch.empty(3, 64, device=device, dtype=torch.float8_e4m3fn) for _ in range(2)]
+    module.silu_and_mul(outs[0], x, 3.0)
+    module.silu_and_mul(outs[1], x, torch.tensor([3.0], device=device))
+    assert outs[0].view(torch.uint8).equal(outs[1].view(torch.uint8))
+
+
+def test_enums(device):
+    x = torch.randint(0, 2, (20,), device=device, dtype=torch.uint8)
+    outs = [torch.empty(3, device=device, dtype=torch.uint8) for _ in range(3)]
+    for out, order in zip(outs, (1, "LITTLE", "little")):
+        module.packbits(out, x, order)
+    assert outs[0].equal(outs[1]) and outs[0].equal(outs[2])
+    with pytest.raises(ValueError, match='bitorder is "middle", must be one of: BIG LITTLE'):
+        module.packbits(outs[0], x, "middle")
+    with pytest.raises(ValueError, match="bitorder"):
+        module.packbits(outs[0], x, 2**40)
+
+
+def plan(*options, **given):
+    declared = _core.op("batch_decode_plan")
+    given = {"max_batch_size": 4, "num_qo_heads": 8, "num_kv_heads": 2, "head_dim": 64, "page_size": 16, "sm_scale": 0.5} | given
+    module.batch_decode_plan(*(given.get(a.name) for a in declared.arguments), *options)
+
+
+def test_plans():
+    cpu = 0, None, None, None, tvm_ffi.device("cpu")
+    by_tensor, by_pointer = torch.zeros(1024, dtype=torch.uint8), ctypes.create_string_buffer(1024 + 8)
+    address = (ctypes.addressof(by_pointer) + 7) // 8 * 8
+    for dtype in torch.float16, "f16":
+        plan(*cpu, plan=by_tensor, q_data_type=dtype)
+        plan(*cpu, plan=ctypes.c_void_p(address), q_data_type=dtype)
+        assert bytes(by_tensor.numpy()) == ctypes.string_at(address, 1024) != bytes(1024)
+    for wrong, words in ((torch.zeros(1023, dtype=torch.uint8), "1024 dense bytes"), (5, "must be a pointer"),
+                         (ctypes.c_void_p(address + 1), "multiple of 8")):
+        with pytest.raises(ValueError, match=words):
+            plan(*cpu, plan=wrong)
+    with pytest.raises(ValueError, match="no dtype"):
+        plan(*cpu, plan=by_tensor, q_data_type="f17")
+
+
+def test_options():
+    y, x, w = tensors("cpu")
+    module.rmsnorm(y, x, w, None, 0, None, "norm_cpu", 1, tvm_ffi.device("cpu"))
+    torch.testing.assert_close(y, expected(x, w))
+    with pytest.raises(ValueError, match='exec.kernel is "nope"'):
+        module.rmsnorm(y, x, w, None, 0, None, "nope")
+    with pytest.raises(ValueError, match="4 arguments and 5 options, 10 were given"):
+        module.rmsnorm(y, x, w, *[None] * 7)
+    for position in range(5):
+        with pytest.raises(ValueError, match="must be"):
+            module.rmsnorm(y, x, w, None, *[None] * position, 0.5)
+
+
+@pytest.mark.parametrize("args, error, words", [
+    (lambda y, x, w: (y, x), ValueError, "rmsnorm: weight is NULL, must be given"),
+    (lambda y, x, w: (y, x, w.half()), ValueError, "rmsnorm: weight is f16, must be f32 as input"),
+    (lambda y, x, w: (y, x, w[1:]), ValueError, "weight"),
+    (lambda y, x, w: (y, x, "w"), ValueError, "rmsnorm: weight is a string, must be a tensor"),
+    (lambda y, x, w: (y, x, w, "eps"), ValueError, "rmsnorm: eps is a string, must be a number"),
+    (lambda y, x, w: (y, x, w, 0.0), ValueError, "rmsnorm: eps is 0"),
+    (lambda y, x, w: (y, x, w, w[:1]), ValueError, "rmsnorm: eps is a tensor, must be a number"),
+    (lambda y, x, w: (y, x.t().contiguous().t(), w), ValueError, "input"),
+])
+def test_refused(args, error, words):
+    y, x, w = tensors("cpu")
+    y.fill_(7)
+    with pytest.raises(error, match=words):
+        module.rmsnorm(*args(y, x, w))
+    assert (y == 7).all()
+
+
+def test_integers_are_not_rounded():
+    out, probs = torch.empty(2, dtype=torch.int32), torch.tensor([[0.5, 0.5]] * 2)
+    with pytest.raises(ValueError, match="seed is a float, must be an int"):
+        module.sampling_from_probs(out, None, probs, None, 1, None, 1.5)
+    with pytest.raises(ValueError, match="does not fit into 32 bits"):
+        plan(plan=torch.zeros(1024, dtype=torch.uint8), max_batch_size=2**33)
+
+
+def test_not_served():
+    out, probs = torch.empty(2, dtype=torch.int32), torch.tensor([[0.5, 0.5]] * 2)
+    with pytest.raises(NotImplementedError, match="check_nan would have to wait"):
+        module.sampling_from_probs(out, None, probs, None, 1, 1)
+
+
+def test_workspace_is_allocated(device):
+    """packbits of segments divides the work with a table in workspace, on GPUs."""
+    x = torch.ones(5000, device=device, dtype=torch.bool)
+    indptr = torch.arange(0, 5001, 50, device=device, dtype=torch.int32)
+    y, new = torch.empty(700, device=device, dtype=torch.uint8), torch.empty(101, device=device, dtype=torch.int32)
+    module.segment_packbits(y, new, x, indptr, "LITTLE")
+    assert new.tolist() == list(range(0, 701, 7)) and y.view(100, 7)[:, :6].eq(255).all() and y.view(100, 7)[:, 6].eq(3).all()
