@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the attention wrappers share: workspaces, page tables, masks, and plans that are made again when an option changes.
+
+A plan here is a pure function of maxima, heads, dtypes and options; lengths and page tables are read on the device by every run.
+So plan() waits for nothing if what it needs on the host (qo_indptr of the prefill wrappers) is given there; from the device it is
+copied once.
+"""
+import functools
+import sys
+
+import torch
+
+from . import _api, _core
+from .utils import canonicalize_torch_dtype as dtype_of
+
+POS_ENCODING_MODES = {"NONE": 0, "ROPE_LLAMA": 1, "ALIBI": 2}
+BACKENDS = ("auto", "fa2", "fa3")
+HOOKS = "write it as hooks, source text that is compiled into the kernels (flashinfer/variant.h)"
+
+
+def public(*ops):
+    """Makes a class public: it stands among its module's names, and the ops that it runs are known."""
+
+    def decorate(cls):
+        sys.modules[cls.__module__].__dict__.setdefault("__all__", []).append(cls.__name__)
+        _api.PUBLIC[f"{cls.__module__.partition('.')[2]}.{cls.__name__}"] = ops
+        return cls
+
+    return decorate
+
+
+def make_plan(name, device, **arguments):
+    """The plan of a *_plan op for runs on a torch device."""
+    return _core.call(name, device=(2 if device.type == "cuda" else 1, device.index or 0), **arguments)
+
+
+launcher = functools.cache(_core.launcher)
+
+
+@functools.cache
+def runner(name, *order):
+    """The op as run(flags, workspace, *values), the values those of the arguments in order; the rest are absent."""
+    declared, launch = _core.op(name), launcher(name)
+    places = [order.index(a.name) if a.name in order else None for a in declared.arguments]
+    unknown = set(order) - set(declared.by_name)
+    if unknown:
+        raise TypeError(f"{name} has no arguments {', '.join(sorted(unknown))}")
+    listed = ", ".join("None" if place is None else f"v{place}" for place in places)
+    taken = ", ".join(f"v{i}" for i in range(len(order)))
+    return eval(f"lambda flags, workspace, {taken}: launch({listed}, flags, workspace)", {"launch": launch})
+
+
+def check_layout(kv_layout):
+    if kv_layout not in ("NHD", "HND"):
+        raise KeyError(f"kv_layout is {kv_layout!r}, which is neither 'NHD' nor 'HND'")
+
+
+def pos_encoding(mode):
+    if mode not in POS_ENCODING_MODES:
+        raise KeyError(f"pos_encoding_mode is {mode!r}, which is none of {', '.join(POS_ENCODING_MODES)}")
+    return POS_ENCODING_MODES[mode]
+
+
+def unpack_cache(paged_kv_cache, kv_layout):
+    """The two caches of 4-D pages. A missing page axis means pages of one token."""
+    if isinstance(paged_kv_cache, (tuple, list)):
+        k, v = paged_kv_cache
+        rank = 4
+    elif torch.is_tensor(paged_kv_cache):
+        if paged_kv_cache.shape[1] != 2:
+            raise ValueError(f"paged_kv_cache has the shape {tuple(paged_kv_cache.shape)}; axis 1 of one tensor holds keys and "
+                             f"values: 2")
+        k, v = paged_kv_cache.unbind(1)
+        rank = 4
+    else:
+        raise KeyError(f"paged_kv_cache is a {type(paged_kv_cache).__name__}, neither a tensor nor a tuple of two")
+    if k.dim() == rank - 1:
+        axis = -3 if kv_layout == "NHD" else -2
+        k, v = k.unsqueeze(axis), v.unsqueeze(axis)
+    return k, v
+
+
+def unpack_scales(kv_cache_sf, kv_layout):
+    return (None, None) if kv_cache_sf is None else unpack_cache(kv_cache_sf, kv_layout)
+
+
+def number(value, device):
+    """A scale as the library takes it: absent, a float, or one float32 on the device."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if not torch.is_tensor(value):
+        return float(value)
+    if value.numel() != 1:
+        raise NotImplementedError(f"a scale of shape {tuple(value.shape)}: scales are one number for the whole tensor here")
+    if value.device != device:
+        return float(value)
+    return value.reshape(1) if value.dtype == torch.float32 else value.reshape(1).float()
+
+
+def indices_on(device, tensor, non_blocking):
+    return tensor.to(device=device, dtype=torch.int32, non_blocking=non_blocking)
+
+
+def on_host(tensor):
+    """int32 on the host: one copy, which waits for the device, if it lies there."""
+    return tensor.to(device="cpu", dtype=torch.int32)
+
+
+def host_or_none(tensor):
+    return tensor.to(torch.int32).contiguous() if tensor is not None and tensor.device.type == "cpu" else None
+
+
+def split_size(fixed_split_size):
+    return 0 if fixed_split_size is None or fixed_split_size < 0 else fixed_split_size
+
+
+def pack_mask(mask, lengths):
+    """A flattened mask of requests with that many elements each, and where each starts in it, as bits from the lowest: (bits,
+    indptr in bytes).
+
+    Nothing is read back: the bits have room for a byte more per request than they may need.
+    """
+    indptr = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=mask.device)
+    indptr[1:] = torch.cumsum(lengths, 0)
+    bits = torch.empty(mask.numel() // 8 + len(lengths), dtype=torch.uint8, device=mask.device)
+    mask_indptr = torch.empty_like(indptr)
+    _core.call("segment_packbits", y=bits, new_indptr=mask_indptr, x=mask.reshape(-1), indptr=indptr, bitorder="little")
+    return bits, mask_indptr
+
+
+def packed_mask_indptr(lengths):
+    """Where each request's bytes start in a mask that the caller packed: every request on a byte of its own."""
+    indptr = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
+    indptr[1:] = torch.cumsum((lengths + 7) // 8, 0)
+    return indptr
+
+
+def flags_of(enable_pdl):
+    return 0 if enable_pdl is False else _core.PDL
+
+
+def finish_lse(lse, base, layout, given):
+    """lse [tokens, heads] to base 2, to the order that was asked for, and into the tensor that was given."""
+    if base == "ln":
+        lse.mul_(0.6931471805599453)
+    if layout == "HN":
+        lse = lse.t().contiguous() if given is None else given.copy_(lse.t())
+    return lse
+
+
+def check_lse(base, layout):
+    if base not in ("log2", "ln"):
+        raise ValueError(f"lse_base is {base!r}, which is neither 'log2' nor 'ln'")
+    if layout not in ("NH", "HN"):
+        raise ValueError(f"lse_layout is {layout!r}, which is neither 'NH' nor 'HN'")
+
+
+class PlanInfo:
+    """What plan() leaves in _plan_info: the library's plan and the options that it was made from."""
+
+    __slots__ = ("plan", "options")
+
+    def __init__(self, plan, options):
+        self.plan, self.options = plan, options
+
+
+class Wrapper:
+    """Buffers, options and the plan of a wrapper."""
+
+    _ragged = False
+
+    def __init__(self, float_workspace_buffer, kv_layout, use_cuda_graph, backend, jit_args):
+        check_layout(kv_layout)
+        if backend not in BACKENDS:
+            raise NotImplementedError(f"backend {backend!r} is not served; {', '.join(BACKENDS)} all let the library choose")
+        self._sink_variant = False
+        if jit_args is not None:
+            variant = jit_args[11] if len(jit_args) > 11 else None
+            if variant != "AttentionSink":
+                raise NotImplementedError(f"the variant {variant!r} is C++ of another library, which is not compiled here; "
+                                          f"{HOOKS}")
+            self._sink_variant = True
+        self._kv_layout = kv_layout
+        self._use_cuda_graph = use_cuda_graph
+        self._backend = backend
+        self._jit_module = None
+        self.device = float_workspace_buffer.device
+        self.reset_workspace_buffer(float_workspace_buffer, torch.empty(16, dtype=torch.uint8, device=self.device))
+        self._pin_memory_int_workspace_buffer = torch.empty(16, dtype=torch.uint8)
+        self._fixed_batch_size = 0
+        self._plan_info = self._cached_module = None
+        self._block_tables = self._seq_lens_kv = self._max_kv_len = None
+        self._causal = False
+        self._pos_encoding_mode = "NONE"
+        self._window_left = -1
+        self._logits_soft_cap = 0.0
+        self._sm_scale = self._rope_scale = self._rope_theta = None
+
+    @property
+    def is_cuda_graph_enabled(self):
+        """Whether the batch size is fixed and page tables are copied into the buffers given at construction."""
+        return self._use_cuda_graph
+
+    @property
+    def resolved_backend(self):
+        """The backend asked for; each call takes the kernel that `flashinfer explain` prints."""
+        return self._backend
+
+    def reset_workspace_buffer(self, float_workspace_buffer, int_workspace_buffer):
+        """Takes other workspace: float_workspace_buffer holds partial results, int_workspace_buffer nothing here. Both start on
+        16 bytes.
+        """
+        for name, buffer in (("float_workspace_buffer", float_workspace_buffer), ("int_workspace_buffer", int_workspace_buffer)):
+            if buffer.data_ptr() % 16:
+                raise ValueError(f"{name} starts at {buffer.data_ptr():#x}, which is no multiple of 16 bytes")
+        self._float_workspace_buffer = float_workspace_buffer
+        self._int_workspace_buffer = int_workspace_buffer
+        flat = float_workspace_buffer.reshape(-1).view(torch.uint8)
+        self._workspace = flat[-flat.data_ptr() % 256:]
+
+    def prewarm_paged_kv_stride_variant(self, variant="independent"):
+        """Nothing to do: every kernel takes the strides of K and V at run time."""
+        if variant != "independent":
+            raise ValueError(f"variant is {variant!r}; 'independent' is the only one")
+
+    def end_forward(self):
+        """Nothing to do: a plan holds no resources."""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"{type(self).__name__} holds buffers of its process and device and is neither pickled nor copied; "
+                        f"make another and plan it")
+
+    def _fix_batch(self, name, batch_size, **buffers):
+        """The buffers of CUDA-graph mode: all given, and of one batch size."""
+        for buffer_name, (buffer, extra) in buffers.items():
+            if not torch.is_tensor(buffer):
+                raise ValueError(f"{buffer_name} must be a tensor in CUDA-graph mode")
+            if extra is not None and len(buffer) != batch_size + extra:
+                raise ValueError(f"{buffer_name} has {len(buffer)} entries where {name} means {batch_size + extra}")
+        self._fixed_batch_size = batch_size
+
+    def _check_batch(self, batch_size, indices=None):
+        if not self._use_cuda_graph:
+            return
+        if batch_size != self._fixed_batch_size:
+            raise ValueError(f"the batch has {batch_size} requests; in CUDA-graph mode it is fixed at {self._fixed_batch_size}")
+        if indices is not None and len(indices) > len(self._paged_kv_indices_buf):
+            raise ValueError(f"there are {len(indices)} page indices and room for {len(self._paged_kv_indices_buf)}")
+
+    def _set_buffer(self, name, value, non_blocking):
+        """Eager mode takes the tensor, or its copy on the device; CUDA-graph mode copies into the buffer whose address was
+        captured.
+        """
+        buffer = getattr(self, name)
+        if not self._use_cuda_graph or buffer is None:
+            setattr(self, name, indices_on(self.device, value, non_blocking))
+        elif buffer.data_ptr() != value.data_ptr() or buffer.device != value.device:
+            buffer[:len(value)].copy_(value, non_blocking=non_blocking and value.device == self.device)
+
+    def _set_options(self, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta):
+        pos_encoding(pos_encoding_mode)
+        self._pos_encoding_mode = pos_encoding_mode
+        self._window_left = window_left
+        self._logits_soft_cap = 0.0 if logits_soft_cap is None else logits_soft_cap
+        self._sm_scale = sm_scale
+        self._rope_scale = rope_scale
+        self._rope_theta = rope_theta
+
+    def _options(self):
+        return (self._causal, self._pos_encoding_mode, self._window_left, self._logits_soft_cap, self._sm_scale, self._rope_scale,
+                self._rope_theta)
+
+    def _option_arguments(self):
+        return {"pos_encoding_mode": pos_encoding(self._pos_encoding_mode), "window_left": self._window_left,
+                "logits_soft_cap": self._logits_soft_cap or None, "sm_scale": self._sm_scale,
+                "rope_scale": self._rope_scale, "rope_theta": self._rope_theta}
+
+    def _planned(self):
+        """The plan of the options as they are now: forward() and engines change them after plan()."""
+        info = self._plan_info
+        if info is None:
+            raise RuntimeError(f"{type(self).__name__}: call plan() before run()")
+        options = self._options()
+        if info.options != options:
+            info = self._plan_info = PlanInfo(self._make_plan(), options)
+        return info.plan.pointer
+
+    def _keep_plan(self):
+        self._plan_info = PlanInfo(self._make_plan(), self._options())
+        self._cached_module = self._cached_module or FastPlan(self)
+
+
+class FastPlan:
+    """Stands where engines look for a compiled module. plan() takes what they pass to it and returns what goes into
+    _plan_info.
+    """
+
+    def __init__(self, wrapper):
+        self._wrapper = wrapper
+
+    def plan(self, float_workspace, int_workspace, pinned_workspace, *arguments):
+        """Tensors on the host (indptr, lengths), then batch size, heads, page size ...: maxima and options come from the
+        wrapper's plan().
+        """
+        numbers = [a for a in arguments if isinstance(a, int) and not isinstance(a, bool)]
+        self._wrapper._resize(*numbers[:2], has_rows=torch.is_tensor(arguments[1]))
+        return PlanInfo(self._wrapper._make_plan(), self._wrapper._options())

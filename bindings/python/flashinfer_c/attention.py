@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention of batches that mix prefill and decode, and attention with sinks."""
+import torch
+
+from ._attention import number, public
+from .prefill import BatchPrefillWithPagedKVCacheWrapper
+
+
+@public("batch_prefill_plan", "batch_prefill")
+class BatchAttention:
+    """Attention of a batch of requests, any number of query tokens each, over a paged cache; the wrapper owns its workspace."""
+
+    def __init__(self, kv_layout="NHD", device="cuda"):
+        """device: where the tensors of plan() and run() lie."""
+        self._kv_layout = kv_layout
+        self.device = torch.device(device)
+        self._wrapper = BatchPrefillWithPagedKVCacheWrapper(torch.empty(256, dtype=torch.uint8, device=self.device), kv_layout)
+
+    def plan(self, qo_indptr, kv_indptr, kv_indices, kv_len_arr, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size,
+             causal=False, sm_scale=None, logits_soft_cap=None, q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16,
+             use_profiler=False):
+        """Takes the lengths and page tables of a step; it waits for the device only if qo_indptr lies there.
+
+        kv_len_arr: int32 [batch], tokens of each request; the rest is as of BatchPrefillWithPagedKVCacheWrapper.plan
+        """
+        if use_profiler:
+            raise NotImplementedError("use_profiler: kernels do not record profiles; use Nsight Compute")
+        pages = kv_indptr[1:] - kv_indptr[:-1]
+        last_page_len = kv_len_arr.to(kv_indptr.device) - (pages - 1) * page_size
+        self._wrapper.plan(qo_indptr, kv_indptr, kv_indices, last_page_len, num_qo_heads, num_kv_heads, head_dim_qk, page_size,
+                           head_dim_vo, causal=causal, sm_scale=sm_scale, logits_soft_cap=logits_soft_cap,
+                           q_data_type=q_data_type, kv_data_type=kv_data_type)
+        bytes = self._wrapper._plan_info.plan.workspace_size
+        if bytes > len(self._wrapper._workspace):
+            workspace = torch.empty(bytes + 256, dtype=torch.uint8, device=self.device)
+            self._wrapper.reset_workspace_buffer(workspace, self._wrapper._int_workspace_buffer)
+
+    def prewarm_paged_kv_stride_variant(self, variant="independent"):
+        """Nothing to do: every kernel takes the strides of K and V at run time."""
+        self._wrapper.prewarm_paged_kv_stride_variant(variant)
+
+    def run(self, q, kv_cache, out=None, lse=None, k_scale=None, v_scale=None, logits_soft_cap=0.0, profiler_buffer=None,
+            kv_cache_sf=None):
+        """(out, lse), lse to base 2; tensors as of BatchPrefillWithPagedKVCacheWrapper.run.
+
+        logits_soft_cap: that of plan(), or 0, which means that of plan()
+        """
+        if profiler_buffer is not None:
+            raise NotImplementedError("profiler_buffer: kernels do not record profiles; use Nsight Compute")
+        if logits_soft_cap and logits_soft_cap != self._wrapper._logits_soft_cap:
+            raise ValueError(f"logits_soft_cap is {logits_soft_cap}; plan() was told {self._wrapper._logits_soft_cap}")
+        return self._wrapper.run(q, kv_cache, k_scale=number(k_scale, q.device), v_scale=number(v_scale, q.device), out=out,
+                                 lse=lse, return_lse=True, kv_cache_sf=kv_cache_sf)
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("BatchAttention holds buffers of its process and device and is neither pickled nor copied; make "
+                        "another and plan it")
+
+
+@public("batch_prefill_plan", "batch_prefill")
+class BatchAttentionWithAttentionSinkWrapper(BatchPrefillWithPagedKVCacheWrapper):
+    """BatchPrefillWithPagedKVCacheWrapper whose run(q, paged_kv_cache, sink, sm_scale) takes sinks: a logit a head that joins
+    the weights.
+    """
+
+    def __init__(self, float_workspace_buffer, kv_layout="NHD", use_cuda_graph=False, qo_indptr_buf=None,
+                 paged_kv_indptr_buf=None, paged_kv_indices_buf=None, paged_kv_last_page_len_buf=None, custom_mask_buf=None,
+                 mask_indptr_buf=None, backend="auto", pos_encoding_mode="NONE", use_fp16_qk_reduction=False,
+                 q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16, head_dim_qk=128, head_dim_vo=128, window_left=-1):
+        """As its base class; dtypes, head_dims and window_left are those of plan(), which takes them again."""
+        super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph, qo_indptr_buf, paged_kv_indptr_buf,
+                         paged_kv_indices_buf, paged_kv_last_page_len_buf, custom_mask_buf, mask_indptr_buf, backend)
+        self._sink_variant = True
+        self._constructed_window_left = window_left
+
+    def _set_options(self, pos_encoding_mode, window_left, *options):
+        super()._set_options(pos_encoding_mode, window_left if window_left >= 0 else self._constructed_window_left, *options)

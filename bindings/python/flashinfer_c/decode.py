@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention of new tokens over what is cached: one request at a time, or a batch over pages."""
+import functools
+
+import torch
+
+from . import _core
+from ._api import api
+from ._attention import (Wrapper, check_layout, dtype_of, flags_of, host_or_none, make_plan, number, pos_encoding, public,
+                         runner, split_size, unpack_cache, unpack_scales)
+from .page import get_seq_lens  # noqa: F401  engines take it from here
+from .utils import MaskMode, PosEncodingMode, TensorLayout, _get_range_buf  # noqa: F401
+
+
+ARGUMENTS = ("out", "lse", "plan", "q", "k_cache", "v_cache", "kv_indptr", "kv_indices", "kv_last_page_len", "q_scale", "k_scale",
+             "v_scale", "window_left", "sinks", "k_cache_sf", "v_cache_sf", "skip_softmax_threshold_scale_factor")
+
+
+@api("single_decode_with_kv_cache")
+def single_decode_with_kv_cache(q, k, v, kv_layout="NHD", pos_encoding_mode="NONE", use_tensor_cores=False, q_scale=None,
+                                k_scale=None, v_scale=None, window_left=-1, logits_soft_cap=None, sm_scale=None, rope_scale=None,
+                                rope_theta=None, return_lse=False):
+    """Returns out [num_qo_heads, head_dim], with return_lse (out, lse [num_qo_heads])."""
+    check_layout(kv_layout)
+    out = torch.empty_like(q)
+    lse = torch.empty(q.shape[:1], dtype=torch.float32, device=q.device) if return_lse else None
+    _core.call("single_decode_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, kv_layout=kv_layout,
+               pos_encoding_mode=pos_encoding(pos_encoding_mode), q_scale=number(q_scale, q.device),
+               k_scale=number(k_scale, q.device), v_scale=number(v_scale, q.device), window_left=window_left,
+               logits_soft_cap=logits_soft_cap or None, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta)
+    return (out, lse) if return_lse else out
+
+
+@public("batch_decode_plan", "batch_decode", "batch_prefill_plan", "batch_prefill")
+class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
+    """Attention of a batch of requests over a paged cache, q_len_per_req new tokens each: plan() once a step, run() once a layer.
+
+    plan() waits for nothing, wherever its tensors lie: lengths and page tables are read on the device by each run. With
+    use_cuda_graph the batch size is fixed and plan() copies page tables into the buffers given here, so that a captured run()
+    replays with them.
+    """
+
+    def __init__(self, float_workspace_buffer, kv_layout="NHD", use_cuda_graph=False, use_tensor_cores=False,
+                 paged_kv_indptr_buffer=None, paged_kv_indices_buffer=None, paged_kv_last_page_len_buffer=None, backend="auto",
+                 jit_args=None):
+        """float_workspace_buffer: any dtype, 16-byte aligned, on the device of the tensors; workspace_size() says how many bytes
+        it needs
+        paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer: int32 [batch + 1], [at least the pages in
+            use], [batch]
+        use_tensor_cores: kernels use them where they help, whatever it says
+        """
+        super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph, backend, jit_args)
+        self._use_tensor_cores = use_tensor_cores
+        self._paged_kv_indptr_buf = paged_kv_indptr_buffer
+        self._paged_kv_indices_buf = paged_kv_indices_buffer
+        self._paged_kv_last_page_len_buf = paged_kv_last_page_len_buffer
+        self._qo_indptr_buf = None
+        self._q_len_per_req = None
+        if use_cuda_graph:
+            if not torch.is_tensor(paged_kv_last_page_len_buffer):
+                raise ValueError("paged_kv_last_page_len_buffer must be a tensor in CUDA-graph mode")
+            self._fix_batch("paged_kv_last_page_len_buffer", len(paged_kv_last_page_len_buffer),
+                            paged_kv_indptr_buffer=(paged_kv_indptr_buffer, 1),
+                            paged_kv_indices_buffer=(paged_kv_indices_buffer, None))
+
+    @property
+    def use_tensor_cores(self):
+        """What was said at construction."""
+        return self._use_tensor_cores
+
+    def workspace_size(self, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,
+                       pos_encoding_mode="NONE", window_left=-1, logits_soft_cap=None, q_data_type="float16", kv_data_type=None,
+                       o_data_type=None, data_type=None, sm_scale=None, rope_scale=None, rope_theta=None, block_tables=None,
+                       seq_lens=None, fixed_split_size=None, disable_split_kv=False, q_len_per_req=1):
+        """Bytes of (float, int) workspace that run() needs at most after a plan() with these arguments, which changes nothing
+        here.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _use_cuda_graph=False, _plan_info=None)
+        other.plan(indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,
+                   window_left, logits_soft_cap, q_data_type, kv_data_type, o_data_type, data_type, sm_scale, rope_scale,
+                   rope_theta, True, block_tables, seq_lens, fixed_split_size, disable_split_kv, q_len_per_req)
+        return other._plan_info.plan.workspace_size, 16
+
+    def plan(self, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode="NONE",
+             window_left=-1, logits_soft_cap=None, q_data_type="float16", kv_data_type=None, o_data_type=None, data_type=None,
+             sm_scale=None, rope_scale=None, rope_theta=None, non_blocking=True, block_tables=None, seq_lens=None,
+             fixed_split_size=None, disable_split_kv=False, q_len_per_req=1, *, window_right=0, is_causal=None):
+        """Takes the page tables of a step and chooses kernels.
+
+        indptr, indices, last_page_len: int32 [batch + 1], [pages], [batch], on the host or on the device: request b has the pages
+            indices[indptr[b]] .. indices[indptr[b + 1] - 1], the last of which holds last_page_len[b] tokens
+        sm_scale: None: 1 / sqrt(head_dim)
+        window_left: tokens to the left of its own that a query sees; -1: all
+        logits_soft_cap: None or 0: off
+        kv_data_type, o_data_type: None: q_data_type
+        fixed_split_size: pages; None or -1: keys are divided as suits the batch
+        disable_split_kv: keys are never divided, so that a request's bits do not depend on its batch
+        q_len_per_req: new tokens of each request, causal among themselves
+        block_tables, seq_lens: of no effect, they say what the page table says
+        """
+        if window_right:
+            raise NotImplementedError(f"window_right is {window_right}; queries see nothing to their right")
+        if is_causal is not None and is_causal != (q_len_per_req > 1):
+            raise NotImplementedError(f"is_causal is {is_causal}; the tokens of a request are causal among themselves")
+        self._plan(True, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,
+                   window_left, logits_soft_cap, q_data_type, kv_data_type, o_data_type, data_type, sm_scale, rope_scale,
+                   rope_theta, non_blocking, fixed_split_size, disable_split_kv, q_len_per_req, None)
+        self._block_tables, self._seq_lens_kv = block_tables, seq_lens
+
+    begin_forward = plan
+
+    def _plan(self, copy, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,
+              window_left, logits_soft_cap, q_data_type, kv_data_type, o_data_type, data_type, sm_scale, rope_scale, rope_theta,
+              non_blocking, fixed_split_size, disable_split_kv, q_len_per_req, indptr_host):
+        batch_size = len(last_page_len)
+        if len(indptr) != batch_size + 1:
+            raise ValueError(f"indptr has {len(indptr)} entries and last_page_len {batch_size}; it needs one more")
+        if q_len_per_req < 1:
+            raise ValueError(f"q_len_per_req is {q_len_per_req}; it is at least 1")
+        self._check_batch(batch_size, indices)
+        if self._use_cuda_graph and self._q_len_per_req not in (None, q_len_per_req):
+            raise ValueError(f"q_len_per_req is {q_len_per_req}; in CUDA-graph mode it is fixed at {self._q_len_per_req}")
+        q_data_type = dtype_of(data_type or "float16") if q_data_type is None else dtype_of(q_data_type)
+        self._set_options(pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta)
+        self._cached_q_data_type = q_data_type
+        self._cached_kv_data_type = dtype_of(kv_data_type or data_type or q_data_type)
+        self._cached_o_data_type = dtype_of(o_data_type or q_data_type)
+        self._batch_size = batch_size
+        self._num_qo_heads, self._num_kv_heads, self._page_size = num_qo_heads, num_kv_heads, page_size
+        self._head_dim = head_dim
+        self._q_len_per_req = q_len_per_req
+        self._split = {"fixed_split_size": split_size(fixed_split_size), "disable_split_kv": int(disable_split_kv)}
+        self._indptr_host = host_or_none(indptr_host if indptr_host is not None else indptr)
+        if copy or not self._use_cuda_graph:
+            self._set_buffer("_paged_kv_indptr_buf", indptr, non_blocking)
+            self._set_buffer("_paged_kv_indices_buf", indices, non_blocking)
+            self._set_buffer("_paged_kv_last_page_len_buf", last_page_len, non_blocking)
+        if q_len_per_req > 1 and (self._qo_indptr_buf is None or len(self._qo_indptr_buf) != batch_size + 1):
+            self._qo_indptr_buf = torch.arange(0, (batch_size + 1) * q_len_per_req, q_len_per_req, dtype=torch.int32,
+                                               device=self.device)
+        self._keep_plan()
+
+    def _resize(self, rows_or_batch, batch_size=None, has_rows=False):
+        self._batch_size = batch_size if has_rows else rows_or_batch
+
+    def _make_plan(self):
+        """Several tokens a request are a causal prefill."""
+        shared = dict(max_batch_size=self._batch_size, kv_layout=self._kv_layout, num_qo_heads=self._num_qo_heads,
+                      num_kv_heads=self._num_kv_heads, page_size=self._page_size, q_data_type=self._cached_q_data_type,
+                      kv_data_type=self._cached_kv_data_type, o_data_type=self._cached_o_data_type, kv_indptr=self._indptr_host,
+                      **self._split, **self._option_arguments())
+        if self._q_len_per_req == 1:
+            return make_plan("batch_decode_plan", self.device, head_dim=self._head_dim, **shared)
+        return make_plan("batch_prefill_plan", self.device, max_total_qo=self._batch_size * self._q_len_per_req, causal=1,
+                          head_dim_qk=self._head_dim, **shared)
+
+    def run(self, q, paged_kv_cache, *args, q_scale=None, k_scale=None, v_scale=None, out=None, lse=None, return_lse=False,
+            enable_pdl=None, window_left=None, sinks=None, q_len_per_req=None, skip_softmax_threshold_scale_factor=None,
+            kv_cache_sf=None):
+        """Attention of the new tokens of each request.
+
+        q: [batch * q_len_per_req, num_qo_heads, head_dim]
+        paged_kv_cache: one tensor, NHD: [pages, 2, page_size, num_kv_heads, head_dim], HND: heads before slots; or (k, v) without
+            the 2
+        q_scale, k_scale, v_scale: floats or float32 tensors of one element
+        sinks: [num_qo_heads] float32, natural logits that join the sum of the weights
+        out, lse: written if given: [batch * q_len_per_req, num_qo_heads, head_dim], [batch * q_len_per_req, num_qo_heads] float32
+        Returns out, with return_lse (out, lse), lse to base 2.
+        """
+        if args:
+            if not self._sink_variant or len(args) != 2:
+                raise NotImplementedError(f"{len(args)} further tensors by position: they belong to variants and to scales of "
+                                          f"each head")
+            sinks, self._sm_scale = args
+        k_cache, v_cache = unpack_cache(paged_kv_cache, self._kv_layout)
+        plan = self._planned()
+        if out is None:
+            out = torch.empty(q.shape, dtype=self._cached_o_data_type, device=q.device)
+        if return_lse and lse is None:
+            lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+        k_sf, v_sf = unpack_scales(kv_cache_sf, self._kv_layout)
+        device = q.device
+        values = (out, lse, plan, q, k_cache, v_cache, self._paged_kv_indptr_buf, self._paged_kv_indices_buf,
+                  self._paged_kv_last_page_len_buf, number(q_scale, device), number(k_scale, device), number(v_scale, device),
+                  window_left, sinks, k_sf, v_sf, skip_softmax_threshold_scale_factor)
+        if self._q_len_per_req == 1:
+            runner("batch_decode", *ARGUMENTS)(flags_of(enable_pdl), self._workspace, *values)
+        else:
+            runner("batch_prefill", *ARGUMENTS, "qo_indptr")(flags_of(enable_pdl), self._workspace, *values, self._qo_indptr_buf)
+        return (out, lse) if return_lse else out
+
+    def forward(self, q, paged_kv_cache, pos_encoding_mode="NONE", q_scale=None, k_scale=None, v_scale=None, window_left=-1,
+                logits_soft_cap=None, sm_scale=None, rope_scale=None, rope_theta=None):
+        """run() with options that replace those of plan()."""
+        self._set_options(pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta)
+        return self.run(q, paged_kv_cache, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale)
+
+    run_return_lse = functools.partialmethod(run, return_lse=True)
+
+    def forward_return_lse(self, q, paged_kv_cache, pos_encoding_mode="NONE", q_scale=None, k_scale=None, v_scale=None,
+                           window_left=-1, logits_soft_cap=None, sm_scale=None, rope_scale=None, rope_theta=None):
+        """forward() that returns (out, lse)."""
+        self._set_options(pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta)
+        return self.run(q, paged_kv_cache, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale, return_lse=True)
+
+
+@public("batch_decode_plan", "batch_decode", "batch_prefill_plan", "batch_prefill")
+class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWrapper):
+    """BatchDecodeWithPagedKVCacheWrapper in CUDA-graph mode, with the buffers first."""
+
+    def __init__(self, workspace_buffer, indptr_buffer, indices_buffer, last_page_len_buffer, kv_layout="NHD",
+                 use_tensor_cores=False):
+        """The arguments of BatchDecodeWithPagedKVCacheWrapper."""
+        super().__init__(workspace_buffer, kv_layout, True, use_tensor_cores, indptr_buffer, indices_buffer, last_page_len_buffer)
+
+
+@api("batch_decode_plan")
+def fast_decode_plan(self, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,
+                     pos_encoding_mode="NONE", window_left=-1, logits_soft_cap=None, q_data_type=None, kv_data_type=None,
+                     data_type=None, sm_scale=None, rope_scale=None, rope_theta=None, non_blocking=True, fixed_split_size=None,
+                     disable_split_kv=False, q_len_per_req=1, global_override_indptr_cpu=None):
+    """plan() of a decode wrapper whose buffers in CUDA-graph mode the caller has filled already: they are not copied to.
+
+    global_override_indptr_cpu: indptr on the host, which helps to choose a kernel
+    """
+    self._plan(False, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,
+               window_left, logits_soft_cap, q_data_type, kv_data_type, getattr(self, "_cached_o_data_type", None), data_type,
+               sm_scale, rope_scale, rope_theta, non_blocking, fixed_split_size, disable_split_kv, q_len_per_req,
+               global_override_indptr_cpu)
