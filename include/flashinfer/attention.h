@@ -8,11 +8,21 @@
  * - Query head h reads KV head h / (num_qo_heads / num_kv_heads).
  * - A row is a query token and a head. Of kv_len tokens, token i of qo_len sees token j if, causal, j + qo_len <= kv_len + i,
  *   and if window_left >= 0, j + qo_len + window_left >= kv_len + i.
- * - logit = q . k * sm_scale * q_scale * k_scale, then logits_soft_cap * tanh(logit / logits_soft_cap) if that is not 0; out is
- *   the mean of v * v_scale weighted by exp(logit); with sinks, exp(sinks[head]) joins the sum of the weights.
- * - lse is the base-2 logarithm of the sum of the weights. A row that sees nothing has out 0 and lse -inf (with sinks,
- *   sinks * log2(e)).
- * - Sums are float32; weights may be rounded to the dtype of v before they multiply it. A NaN in a query makes its own rows NaN.
+ * - With a custom mask, causal is ignored: a token sees what window and mask both let it see. With multi-item scoring, causal
+ *   holds; a token whose place among all kv_len tokens is n >= prefix_len, and its place in its item p = token_pos_in_items[n -
+ *   prefix_len] (0 beyond the end), sees of the tokens from prefix_len on only those above n - p.
+ * - logit = q . k * sm_scale * q_scale * k_scale, with ALIBI plus slope * (j - i), where the slopes of heads 0, 1, ... are
+ *   2^(-8 (head + 1) / n) for the first n = 2^floor(log2(num_qo_heads)), then 2^(-4 (2 (head - n) + 1) / n); then
+ *   logits_soft_cap * tanh(logit / logits_soft_cap) if that is not 0. With ROPE_LLAMA, element e < head_dim_qk / 2 of q and k and
+ *   the one half a row later are turned by position / rope_scale * rope_theta^(-2 e / head_dim_qk) first, and rounded to the dtype
+ *   that is multiplied. out is the mean of v * v_scale weighted by exp(logit); with sinks, exp(sinks[head]) joins the sum of the
+ *   weights.
+ * - 8-bit queries, keys and values are widened (exactly) to 16 bits: that of q, else f16. They never come without k_scale and
+ *   v_scale.
+ * - lse is the base-2 logarithm of the sum of the weights, or with return_lse_base_on_e the natural one. A row that sees nothing
+ *   has out 0 and lse -inf (with sinks, sinks * log2(e)).
+ * - Sums are float32; weights may be rounded to the dtype that values are widened to before they multiply it. A NaN in a query
+ *   makes its own rows NaN.
  *   A NaN or infinity in a key or a value of a request, or logits beyond the range of float32, may reach every row of that
  *   request, masked or not, and no other request.
  *
@@ -63,7 +73,7 @@ struct flashinfer_batch_prefill_plan {
     DLDataType o_data_type;        /* f16, bf16, f32, e4m3, e5m2; zero: q_data_type */
     int32_t multi_item_scoring;    /* 1: runs take prefix_len, token_pos_in_items and max_item_len */
     int64_t token_pos_in_items_len; /* columns of token_pos_in_items */
-    int32_t fixed_split_size;      /* pages; 0: the kernel splits keys and values as it likes */
+    int32_t fixed_split_size;      /* pages; 0: the kernel splits keys and values as it likes; else as disable_split_kv */
     int32_t disable_split_kv;      /* 1: a row's keys and values are never divided, so its bits do not depend on the batch */
 };
 FLASHINFER_DECLARE_OP(batch_prefill_plan);
@@ -87,14 +97,15 @@ struct flashinfer_batch_prefill {
     const DLTensor *prefix_len;         /* with multi_item_scoring, [batch] i32: tokens before the first item */
     const DLTensor *token_pos_in_items; /* with multi_item_scoring, [batch, token_pos_in_items_len] i32: places in their items */
     const DLTensor *max_item_len;       /* with multi_item_scoring, [batch] i32 */
-    flashinfer_number q_scale;          /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
-    flashinfer_number k_scale;          /* absent: 1 */
-    flashinfer_number v_scale;          /* absent: 1 */
+    flashinfer_number q_scale;          /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number v_scale;          /* likewise, of values */
     flashinfer_number window_left;      /* by value; absent: the plan's */
     const DLTensor *sinks;              /* optional: [num_qo_heads] f32, natural logits */
     const DLTensor *k_cache_sf;         /* e4m3 scales of 16 elements each, like k_cache with head_dim_qk / 16; of u8 caches */
     const DLTensor *v_cache_sf;         /* likewise */
     double skip_softmax_threshold_scale_factor; /* >= 0; 0: off. Else tiles whose weights all stay small may be left out */
+    int32_t return_lse_base_on_e;       /* 1: lse is a natural logarithm */
 };
 FLASHINFER_DECLARE_OP(batch_prefill);
 
@@ -115,14 +126,15 @@ struct flashinfer_batch_prefill_ragged {
     const DLTensor *max_item_len;
     const DLTensor *v_indptr;           /* optional: [batch + 1] i32, into the tokens of v alone */
     const DLTensor *o_indptr;           /* optional: [batch + 1] i32, into the tokens of out */
-    flashinfer_number q_scale;          /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
-    flashinfer_number k_scale;          /* absent: 1 */
-    flashinfer_number v_scale;          /* absent: 1 */
+    flashinfer_number q_scale;          /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number v_scale;          /* likewise, of values */
     double o_scale;                     /* out is divided by it; 0: 1 */
     flashinfer_number window_left;      /* by value; absent: the plan's */
     const DLTensor *sinks;              /* optional: [num_qo_heads] f32, natural logits */
     const DLTensor *k_sf;               /* e4m3 scales of 16 elements each, like k with head_dim_qk / 16; of u8 keys */
     const DLTensor *v_sf;               /* likewise */
+    int32_t return_lse_base_on_e;       /* 1: lse is a natural logarithm */
 };
 FLASHINFER_DECLARE_OP(batch_prefill_ragged);
 
@@ -147,7 +159,7 @@ struct flashinfer_batch_decode_plan {
     double sm_scale;               /* >= 0; 0: 1 / sqrt(head_dim) */
     double rope_scale;             /* >= 0; 0: 1 */
     double rope_theta;             /* >= 0; 0: 10000 */
-    int32_t fixed_split_size;      /* pages; 0: the kernel splits keys and values as it likes */
+    int32_t fixed_split_size;      /* pages; 0: the kernel splits keys and values as it likes; else as disable_split_kv */
     int32_t disable_split_kv;      /* 1: a row's keys and values are never divided, so its bits do not depend on the batch */
     int32_t q_len_per_req;         /* query tokens per request, causal among themselves; 0: 1 */
 };
@@ -164,14 +176,15 @@ struct flashinfer_batch_decode {
     const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices; starts at 0 */
     const DLTensor *kv_indices;       /* [any] i32: ids of pages */
     const DLTensor *kv_last_page_len; /* [batch] i32: tokens on the last page, 1 to page_size; any if there is none */
-    flashinfer_number q_scale;        /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
-    flashinfer_number k_scale;        /* absent: 1 */
-    flashinfer_number v_scale;        /* absent: 1 */
+    flashinfer_number q_scale;        /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;        /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number v_scale;        /* likewise, of values */
     flashinfer_number window_left;    /* by value; absent: the plan's */
     const DLTensor *sinks;            /* optional: [num_qo_heads] f32, natural logits */
     const DLTensor *k_cache_sf;       /* e4m3 scales of 16 elements each, like k_cache with head_dim / 16; of u8 caches */
     const DLTensor *v_cache_sf;       /* likewise */
     double skip_softmax_threshold_scale_factor; /* >= 0; 0: off. Else tiles whose weights all stay small may be left out */
+    int32_t return_lse_base_on_e;     /* 1: lse is a natural logarithm */
 };
 FLASHINFER_DECLARE_OP(batch_decode);
 
@@ -200,8 +213,10 @@ struct flashinfer_single_prefill_with_kv_cache {
     double rope_theta;                  /* >= 0; 0: 10000 */
     const DLTensor *k_sf;               /* e4m3 scales of 16 elements each, like k with head_dim_qk / 16; of u8 keys */
     const DLTensor *v_sf;               /* likewise */
-    flashinfer_number k_scale;          /* absent: 1; may be a one-element f32 tensor */
-    flashinfer_number v_scale;          /* likewise */
+    flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits or scale_k is given; may be an f32 tensor of 1 or
+                                           num_kv_heads elements */
+    flashinfer_number v_scale;          /* likewise, of values */
+    int32_t return_lse_base_on_e;       /* 1: lse is a natural logarithm */
 };
 FLASHINFER_DECLARE_OP(single_prefill_with_kv_cache);
 
@@ -216,14 +231,15 @@ struct flashinfer_single_decode_with_kv_cache {
     int32_t kv_layout;             /* FLASHINFER_NHD, FLASHINFER_HND */
     int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_ */
     int32_t use_tensor_cores;      /* of no effect: kernels use them where they help */
-    flashinfer_number q_scale;     /* absent: 1; may be a one-element f32 tensor, as k_scale and v_scale */
-    flashinfer_number k_scale;     /* absent: 1 */
-    flashinfer_number v_scale;     /* absent: 1 */
+    flashinfer_number q_scale;     /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;     /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number v_scale;     /* likewise, of values */
     flashinfer_number window_left; /* tokens to the left of its own that the row sees, or -1: all; absent: -1 */
     double logits_soft_cap;        /* >= 0; 0: off */
     double sm_scale;               /* >= 0; 0: 1 / sqrt(head_dim) */
     double rope_scale;             /* >= 0; 0: 1 */
     double rope_theta;             /* >= 0; 0: 10000 */
+    int32_t return_lse_base_on_e;  /* 1: lse is a natural logarithm */
 };
 FLASHINFER_DECLARE_OP(single_decode_with_kv_cache);
 

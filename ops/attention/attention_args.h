@@ -12,7 +12,18 @@ enum {
     ATTENTION_DECODE_SMEM = 65536, /* dynamic, of a block of batch_decode_sm80 */
 };
 #define ATTENTION_DECODE_PART_BYTES(head_dim) (16 * 4 * ((head_dim) + 10) + 16) /* of a partial result */
-#define ATTENTION_PREFILL_SMEM(head_dim) (256 * (head_dim) + 2320)             /* dynamic, of a block of batch_prefill_sm80 */
+
+/* Of batch_prefill_sm80: keys of a tile; columns of values of a block; bytes of a row in shared memory, padded where there is no
+ * swizzle; whether queries lie there, too; and the dynamic shared memory of a block. */
+#define ATTENTION_PREFILL_TILE(head_dim) ((head_dim) > 256 ? 32 : 64)
+#define ATTENTION_PREFILL_COLUMNS(head_dim_vo) ((head_dim_vo) > 256 ? 256 : (head_dim_vo))
+#define ATTENTION_ROW_BYTES(head_dim) (2 * (head_dim) + ((head_dim) % 64 ? 16 : 0))
+#define ATTENTION_QUERIES_SHARED(head_dim, converts) ((head_dim) > 128 || (converts))
+#define ATTENTION_PREFILL_SMEM(head_dim, head_dim_vo, tile_q, converts, rope)                                          \
+    (ATTENTION_PREFILL_TILE(head_dim) *                                                                                \
+         (ATTENTION_ROW_BYTES(head_dim) + ATTENTION_ROW_BYTES(ATTENTION_PREFILL_COLUMNS(head_dim_vo)) + 32) +          \
+     (ATTENTION_QUERIES_SHARED(head_dim, converts) ? (tile_q) * ATTENTION_ROW_BYTES(head_dim) : 0) +                   \
+     ((rope) ? 4 * (head_dim) : 0) + 272)
 
 /* Of batch_prefill_sm90: warpgroups that compute (special: WINDOW, SOFT_CAP, GATHER or hooks), keys of a tile, buffers of queries, and
  * the dynamic shared memory of a block. */
@@ -38,6 +49,24 @@ struct attention_schedule {
     struct attention_scheduled *request; /* [batch] */
 };
 
+/* What a constant of the generic kernels chooses: what hides logits beside causal and window, and position encodings. */
+enum { ATTENTION_MASK_NONE, ATTENTION_MASK_CUSTOM, ATTENTION_MASK_ITEMS };
+enum { ATTENTION_POS_NONE, ATTENTION_POS_ROPE, ATTENTION_POS_ALIBI };
+
+/* Of the generic kernels only. */
+struct attention_modes {
+    const int32_t *v_indptr, *o_indptr; /* [batch + 1], instead of kv_indptr for v and of qo_indptr for out; or NULL */
+    const uint8_t *mask;                /* bits, the lowest first, or if mask_row is not 0 bytes */
+    const int32_t *mask_indptr;         /* [batch + 1]: the byte at which a request's bits start; NULL: one request */
+    const int32_t *prefix_len, *token_pos; /* [batch], [batch, token_pos_len] */
+    int64_t mask_row, token_pos_row;       /* strides */
+    int32_t token_pos_len;
+    float lse_factor;             /* lse is in base 2 times this */
+    double rope_ratio, rope_unit; /* pair i turns by rope_unit * rope_ratio^i full turns a token */
+    int32_t q_scale_step, k_scale_step, v_scale_step; /* 1: a scale for each head; 0: one */
+    int32_t unused;
+};
+
 struct attention_args {
     void *out;         /* [total_q, num_kv_heads * group, head_dim] T */
     float *lse;        /* [total_q, num_kv_heads * group], or NULL */
@@ -60,6 +89,7 @@ struct attention_args {
     int32_t window_left; /* -1: none */
     int32_t causal;      /* decode: 0 */
     int32_t whole;       /* decode: a request's keys and values are never divided */
+    struct attention_modes modes;
 };
 
 /* batch_prefill_schedule_sm90. */

@@ -6,87 +6,29 @@
  * transposed, so that a lane is a token; values in pairs of tokens where dot.h multiplies pairs, so that a lane is a dimension.
  * All rows of the tile use them. The order of a row's sums depends on nothing but its own request.
  *
- *   T        f16, bf16
- *   HEAD_DIM 64, 128, 256 */
+ *   T and the other constants as in attention_state_cpu.h */
 #ifndef ATTENTION_CPU_H
 #define ATTENTION_CPU_H
 
-#include <stdbool.h>
-
-#include "attention_args.h"
-#include "dot.h"
-
-enum {
-    UNIT = DOT_UNIT(T),
-    ROWS = ATTENTION_CPU_ROWS,
-    TILE = 4 * LANES,
-    LINE = 64 / sizeof(T), /* elements of a cache line */
-    KEY_UNITS = HEAD_DIM / UNIT, /* of a row of queries or keys */
-    TOKEN_UNITS = TILE / UNIT,   /* of a row of weights */
-#ifdef __AVX512F__
-    ROWS_AT_ONCE = 6 /* 24 sums, 4 factors and one more in 32 registers */
-#else
-    ROWS_AT_ONCE = 1
-#endif
-};
-
-/* Up to ROWS rows of one request: the packed rows from `row` on of some KV heads. */
-struct task {
-    int request, kv_head, kv_heads; /* the first KV head, and how many */
-    int64_t first_q;                /* the request's first query token */
-    int64_t qo_len, kv_len;
-    int64_t row, rows;              /* rows of each KV head: the first one and their number */
-};
-
-struct state {
-    uint32_t q[ROWS][KEY_UNITS], keys[KEY_UNITS][TILE], values[TOKEN_UNITS][HEAD_DIM], weights[ROWS][TOKEN_UNITS];
-    float logits[ROWS][TILE], o[ROWS][HEAD_DIM];
-    float top[ROWS], sum[ROWS];               /* largest logit in base 2, sum of exp2(logit - top) */
-    int64_t begin[ROWS], end[ROWS];           /* tokens that the row sees */
-    const T *key[2 * TILE], *value[2 * TILE]; /* of the tile's tokens and the next tile's, first KV head */
-    float factor, cap;                        /* logit = cap * tanh(factor * q . k), or factor * q . k if cap is 0 */
-};
-
-/* Where a request's query tokens start; its place in kv_indices, or if ragged its first slot. */
-static inline int64_t first_query(const struct attention_args *a, int request)
-{
-    return a->qo_indptr ? a->qo_indptr[request] : (int64_t)request * a->qo_len;
-}
-
-static inline int64_t first_page(const struct attention_args *a, int request)
-{
-    return a->kv_indptr ? a->kv_indptr[request] : (int64_t)request * a->kv_len;
-}
-
-static inline int64_t kv_length(const struct attention_args *a, int request)
-{
-    int64_t pages = first_page(a, request + 1) - first_page(a, request);
-    if (!a->kv_last_page_len)
-        return pages;
-    return pages > 0 ? (pages - 1) * a->page_size + a->kv_last_page_len[request] : 0;
-}
-
-/* The query token, counted from the request's first, and the head of a row of the state. */
-static inline int64_t token_of(const struct attention_args *a, const struct task *t, int r)
-{
-    return (t->row + r % t->rows) / a->group;
-}
-
-static inline int64_t head_of(const struct attention_args *a, const struct task *t, int r)
-{
-    return (t->kv_head + r / t->rows) * a->group + (t->row + r % t->rows) % a->group;
-}
+#include "attention_modes_cpu.h"
 
 static inline void begin_rows(const struct attention_args *a, const struct task *t, struct state *s)
 {
-    float factor = a->logit_factor * (a->q_scale ? *a->q_scale : 1.0f) * (a->k_scale ? *a->k_scale : 1.0f);
+    float factor = a->logit_factor * (a->q_scale && !a->modes.q_scale_step ? *a->q_scale : 1.0f);
+    factor *= a->k_scale && !a->modes.k_scale_step ? *a->k_scale : 1.0f;
     s->factor = a->soft_cap > 0 ? factor / a->soft_cap : factor * LOG2E;
     s->cap = a->soft_cap * LOG2E;
     for (int r = 0; r < t->rows * t->kv_heads; r++) {
         int64_t token = token_of(a, t, r), own = t->kv_len - t->qo_len + token;
-        const T *q = (const T *)a->q + (t->first_q + token) * a->q_token + head_of(a, t, r) * a->q_head;
+        const Q *from = (const Q *)a->q + (t->first_q + token) * a->q_token + head_of(a, t, r) * a->q_head;
+#if CONVERTS
+        T q[HEAD_DIM];
+        convert_query(a, t, s, q, from, token, head_of(a, t, r));
+#else
+        const T *q = from;
+#endif
         for (int i = 0; i < HEAD_DIM; i += DOT_STEP(T))
-            vec_store_f32((float *)s->q[r] + i / UNIT, dot_load(T, q + i));
+            vec_store_f32((float *)s->q[r] + i / UNIT, load_units(q, i));
         s->end[r] = !a->causal ? t->kv_len : own + 1 > 0 ? own + 1 : 0;
         s->begin[r] = a->window_left >= 0 && own > a->window_left ? own - a->window_left : 0;
         s->top[r] = -INFINITY;
@@ -102,14 +44,15 @@ static inline void find_tokens(const struct attention_args *a, const struct task
     bool is_ragged = !a->kv_last_page_len;
     const int32_t *page = is_ragged ? &only_page : a->kv_indices + first_page(a, t->request) + first / a->page_size;
     int64_t slot = is_ragged ? first_page(a, t->request) + first : first % a->page_size;
-    const T *keys = (const T *)a->k + t->kv_head * a->k_head, *values = (const T *)a->v + t->kv_head * a->v_head;
+    const KV *keys = (const KV *)a->k + t->kv_head * a->k_head, *values = (const KV *)a->v + t->kv_head * a->v_head;
+    int64_t ahead = a->modes.v_indptr ? a->modes.v_indptr[t->request] - first_page(a, t->request) : 0; /* ragged */
     for (int64_t i = 0; i < count; i++, slot++) {
         if (slot == a->page_size) {
             slot = 0;
             page++;
         }
         s->key[i] = keys + *page * a->k_page + slot * a->k_slot;
-        s->value[i] = values + *page * a->v_page + slot * a->v_slot;
+        s->value[i] = values + *page * a->v_page + (slot + ahead) * a->v_slot;
     }
     for (int i = count; i < 2 * TILE; i++) {
         s->key[i] = s->key[0];
@@ -126,7 +69,7 @@ static inline void pack_keys(struct state *s, int64_t offset, int count)
             vec x[LANES];
             for (int i = 0; i < LANES; i++) {
                 __builtin_prefetch(s->key[TILE + token + i] + offset + unit * UNIT, 0, 2);
-                x[i] = token + i < count ? dot_load(T, s->key[token + i] + offset + unit * UNIT) : (vec){0};
+                x[i] = token + i < count ? load_units(key_of(s, token + i, offset), unit * UNIT) : (vec){0};
             }
             vec_transpose(x);
             for (int i = 0; i < LANES; i++)
@@ -136,15 +79,15 @@ static inline void pack_keys(struct state *s, int64_t offset, int count)
 
 static inline void pack_values(struct state *s, int64_t offset, int count)
 {
-    static const T zeros[HEAD_DIM];
+    static const T zeros[HEAD_DIM_VO];
     for (int token = 0; token < count; token += UNIT) {
-        const T *value[2] = {s->value[token] + offset, zeros};
+        const T *value[2] = {value_of(s, token, offset), zeros};
         if (UNIT == 2 && token + 1 < count)
-            value[1] = s->value[token + 1] + offset;
+            value[1] = value_of(s, token + 1, offset);
         for (int i = 0; i < UNIT; i++)
-            for (int at = 0; at < HEAD_DIM; at += LINE)
+            for (int at = 0; at < HEAD_DIM_VO; at += LINE)
                 __builtin_prefetch(s->value[TILE + token + i] + offset + at, 0, 2);
-        for (int i = 0; i < HEAD_DIM; i += LANES)
+        for (int i = 0; i < HEAD_DIM_VO; i += LANES)
             vec_store_f32((float *)s->values[token / UNIT] + i, dot_pack(T, value[0] + i, value[1] + i));
     }
 }
@@ -191,14 +134,22 @@ INLINE void multiply(int64_t rows, const bool add, float *c, int c_stride, const
 }
 
 /* Turns a row's products with the tile's keys into weights, relative to its largest logit, which may grow. */
-INLINE void weigh_row(struct state *s, int r, int64_t first)
+INLINE void weigh_row(const struct attention_args *a, const struct task *t, struct state *s, int r, int64_t first)
 {
     const vec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     vec x[4], peak = vec_set(-INFINITY), sum = {0};
-    bool masked = s->begin[r] > first || s->end[r] < first + TILE;
+    bool masked = !CHANGES_LOGITS && (s->begin[r] > first || s->end[r] < first + TILE);
+    if (CHANGES_LOGITS)
+        change_logits(a, t, s, r, first);
     for (int j = 0; j < 4; j++) {
-        x[j] = vec_load_f32(s->logits[r] + j * LANES) * s->factor;
-        if (s->cap > 0)
+        x[j] = vec_load_f32(s->logits[r] + j * LANES);
+        if (WITHOUT_SOFTMAX) {
+            dot_store(T, s->weights[r] + j * LANES / UNIT, x[j]);
+            continue;
+        }
+        if (!CHANGES_LOGITS)
+            x[j] *= s->factor;
+        if (!CHANGES_LOGITS && s->cap > 0)
             x[j] = s->cap * (1.0f - 2.0f / (1.0f + vec_exp2(2.0f * LOG2E * x[j])));
         if (masked) {
             vec token = lane + (float)(j * LANES);
@@ -207,6 +158,8 @@ INLINE void weigh_row(struct state *s, int r, int64_t first)
         }
         peak = vec_max2(x[j], peak);
     }
+    if (WITHOUT_SOFTMAX)
+        return;
     float top = vec_max(peak);
     top = top > s->top[r] ? top : s->top[r];
     float base = top == -INFINITY ? 0 : top; /* nothing seen yet: all weights are 0, not NaN */
@@ -219,7 +172,7 @@ INLINE void weigh_row(struct state *s, int r, int64_t first)
         float shrink = exp2f(s->top[r] - base);
         s->sum[r] *= shrink;
         s->top[r] = top;
-        for (int i = 0; i < HEAD_DIM; i += LANES)
+        for (int i = 0; i < HEAD_DIM_VO; i += LANES)
             vec_store_f32(s->o[r] + i, vec_load_f32(s->o[r] + i) * shrink);
     }
     s->sum[r] += vec_sum(sum);
@@ -228,40 +181,55 @@ INLINE void weigh_row(struct state *s, int r, int64_t first)
 static inline void write_rows(const struct attention_args *a, const struct task *t, const struct state *s)
 {
     for (int r = 0; r < t->rows * t->kv_heads; r++) {
-        int64_t token = t->first_q + token_of(a, t, r), head = head_of(a, t, r);
-        float top = s->top[r], sum = s->sum[r], shrink = 1;
+        int64_t first_out = a->modes.o_indptr ? a->modes.o_indptr[t->request] : t->first_q;
+        int64_t token = first_out + token_of(a, t, r), head = head_of(a, t, r);
+        float top = WITHOUT_SOFTMAX ? 0 : s->top[r], sum = WITHOUT_SOFTMAX ? 1 : s->sum[r], shrink = 1;
         if (a->sinks) {
             float sink = a->sinks[head] * LOG2E, peak = top > sink ? top : sink, base = peak == -INFINITY ? 0 : peak;
             shrink = exp2f(top - base);
             sum = sum * shrink + exp2f(sink - base);
             top = peak;
         }
-        float factor = sum == 0 ? 0 : shrink * a->out_factor * (a->v_scale ? *a->v_scale : 1.0f) / sum;
-        T *out = (T *)a->out + token * a->out_token + head * a->out_head;
-        for (int i = 0; i < HEAD_DIM; i += LANES)
-            vec_store(out + i, vec_load_f32(s->o[r] + i) * factor);
+        float v_scale = a->v_scale ? a->v_scale[a->modes.v_scale_step ? head / a->group : 0] : 1.0f;
+        float factor = sum == 0 ? 0 : shrink * a->out_factor * v_scale / sum;
+        O *out = (O *)a->out + token * a->out_token + head * a->out_head;
+        for (int i = 0; i < HEAD_DIM_VO; i += LANES)
+            vec_store(out + i, finish_output(a, t, r, vec_load_f32(s->o[r] + i) * factor, i));
         if (a->lse)
-            a->lse[token * a->lse_token + head * a->lse_head] = sum == 0 ? -INFINITY : top + log2f(sum);
+            a->lse[token * a->lse_token + head * a->lse_head] =
+                sum == 0 ? -INFINITY : (top + log2f(sum)) * a->modes.lse_factor;
     }
 }
 
-/* One KV head of a tile: rows [begin, end) of the state. */
-static inline void attend_tile(struct state *s, int begin, int end, int64_t first, int count, int64_t key_offset,
-                               int64_t value_offset)
+/* The h-th KV head of a tile: rows [begin, end) of the state. */
+static inline void attend_tile(const struct attention_args *a, const struct task *t, struct state *s, int h, int begin, int64_t first,
+                               int count)
 {
-    pack_keys(s, key_offset, count);
+    int end = (int)((h + 1) * t->rows);
+#if CONVERTS
+    convert_keys(a, t, s, h, first, count, h * a->k_head);
+#endif
+    pack_keys(s, h * a->k_head, count);
     multiply(end - begin, false, s->logits[begin], TILE, s->q[begin], KEY_UNITS, s->keys[0], TILE, KEY_UNITS);
     for (int r = begin; r < end; r++)
-        weigh_row(s, r, first);
-    pack_values(s, value_offset, count);
-    for (int i = 0; i < HEAD_DIM; i += TILE)
-        multiply(end - begin, true, s->o[begin] + i, HEAD_DIM, s->weights[begin], TOKEN_UNITS, s->values[0] + i, HEAD_DIM,
+        weigh_row(a, t, s, r, first);
+#if CONVERTS
+    convert_values(s, count, h * a->v_head);
+#endif
+    pack_values(s, h * a->v_head, count);
+    for (int i = 0; i < COLUMNS; i += TILE)
+        multiply(end - begin, true, s->o[begin] + i, COLUMNS, s->weights[begin], TOKEN_UNITS, s->values[0] + i, COLUMNS,
                  (count + UNIT - 1) / UNIT);
 }
 
 static void attend(const struct attention_args *a, const struct task *t)
 {
     _Alignas(64) struct state s;
+    if (COLUMNS > HEAD_DIM_VO)
+        memset(s.values, 0, sizeof s.values);
+#if POS == 1
+    fill_turns(&s, &a->modes);
+#endif
     begin_rows(a, t, &s);
     int64_t end = s.end[t->rows - 1] < t->kv_len ? s.end[t->rows - 1] : t->kv_len;
     int rows_done = 0; /* of each KV head */
@@ -271,7 +239,7 @@ static void attend(const struct attention_args *a, const struct task *t)
             rows_done++;
         find_tokens(a, t, first, (int)(end - first < 2 * TILE ? end - first : 2 * TILE), &s);
         for (int h = 0; h < t->kv_heads; h++)
-            attend_tile(&s, (int)(h * t->rows) + rows_done, (int)((h + 1) * t->rows), first, count, h * a->k_head, h * a->v_head);
+            attend_tile(a, t, &s, h, (int)(h * t->rows) + rows_done, first, count);
     }
     write_rows(a, t, &s);
 }

@@ -2,15 +2,22 @@
 /* Host side of the kernels of attention: which of them serve a call, and their launch. */
 #include "ops/attention/attention_kernels.h"
 
+#include <math.h>
+#include <string.h>
+
 #include "flashinfer/attention.h"
+#include "op/variant.h"
 
 enum { MAX_GRID_Y = 65535, MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
-enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
+enum { WAY_GRID, WAY_GRID_Y, WAY_GRID_Z, WAY_THREADS, WAY_SMEM };
 
-static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "ALIGNED", "TILE_Q"}};
+/* Of the generic kernels, after T. */
+#define GENERIC "HEAD_DIM", "HEAD_DIM_VO", "Q:dtype", "KV:dtype", "O:dtype", "CONVERTS", "MASK", "POS"
+
+static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", GENERIC, "ALIGNED", "TILE_Q"}};
 static const struct jit_kernel decode_sm80 = {"batch_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "ALIGNED"}};
-static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM"}};
-static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM"}};
+static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", GENERIC}};
+static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 
 int32_t attention_window(int64_t window_left) { return window_left < INT32_MAX ? (int32_t)window_left : -1; }
 
@@ -39,7 +46,8 @@ struct attention_cache attention_see_cache(const struct attention_plan *plan, co
 
 static float factor_of(const flashinfer_number *number)
 {
-    return number->kind == FLASHINFER_NUMBER_TENSOR ? 1.0f : (float)number_value(number);
+    bool is_value = number->kind == FLASHINFER_NUMBER_FLOAT || number->kind == FLASHINFER_NUMBER_INT;
+    return is_value ? (float)number_value(number) : 1.0f;
 }
 
 static const float *pointer_of(const flashinfer_number *number)
@@ -53,66 +61,137 @@ static int64_t count_tiles(const struct call *call, const struct attention_view 
     return ceil_div(attention_total_q(t) * attention_plan_of(call)->group, rows) + attention_batch(t);
 }
 
+/* A scale of each head. */
+static bool is_of_heads(const flashinfer_number *number)
+{
+    return number->kind == FLASHINFER_NUMBER_TENSOR && tensor_elements(number->value.tensor) > 1;
+}
+
+static bool scales_heads(const struct attention_view *t) { return is_of_heads(t->q_scale) || is_of_heads(t->k_scale); }
+
+static bool converts(const struct call *call)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    const struct op_variant *variant = call->op->variant;
+    return (variant && variant->hooks & (HOOK_QUERY | HOOK_KEY)) || plan->q_dtype != plan->dtype || plan->kv_dtype != plan->dtype || plan->pos == ATTENTION_POS_ROPE ||
+           scales_heads(call_view(call));
+}
+
+/* What holds for every kernel. */
+static const char *why_unserved(const struct call *call)
+{
+    const struct attention_view *t = call_view(call);
+    const struct attention_plan *plan = attention_plan_of(call);
+    bool scaled = t->k_scale->kind != FLASHINFER_NUMBER_ABSENT && t->v_scale->kind != FLASHINFER_NUMBER_ABSENT;
+    if (t->unserved)
+        return t->unserved;
+    if (dtype_bytes((enum dtype)plan->kv_dtype) == 1 && !scaled)
+        return "keys and values of 8 bits must come with k_scale and v_scale";
+    return NULL;
+}
+
+const char *attention_needs_generic(const struct call *call)
+{
+    const struct attention_view *t = call_view(call);
+    const struct attention_plan *plan = attention_plan_of(call);
+    const char *why = why_unserved(call);
+    if (why)
+        return why;
+    if (plan->head_dim != plan->head_dim_vo)
+        return "head_dim_vo is not head_dim_qk";
+    if (plan->q_dtype != plan->kv_dtype || plan->q_dtype != plan->o_dtype || plan->q_dtype != plan->dtype)
+        return "q, keys, values and out must be all f16 or all bf16";
+    if (plan->mask != ATTENTION_MASK_NONE)
+        return "it knows no masks but causal and window";
+    if (plan->pos != ATTENTION_POS_NONE)
+        return "pos_encoding_mode must be NONE";
+    if (t->v_indptr || t->o_indptr)
+        return "v_indptr and o_indptr are not read";
+    if (scales_heads(t))
+        return "q_scale and k_scale must be one number";
+    return NULL;
+}
+
 static int32_t *add_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)
 {
     const struct attention_plan *plan = attention_plan_of(call);
+    const int32_t constants[] = {plan->dtype,   plan->head_dim, plan->head_dim_vo, plan->q_dtype, plan->kv_dtype,
+                                 plan->o_dtype, converts(call), plan->mask,        plan->pos};
     int32_t *constant = way_spec(way, kernel);
-    constant[0] = plan->dtype;
-    constant[1] = plan->head_dim;
-    return constant;
+    memcpy(constant, constants, sizeof constants);
+    return constant + sizeof constants / sizeof *constants;
 }
 
-static int32_t is_aligned(const struct attention_view *t)
+/* 16-byte copies of keys and values, and accesses to 8 bytes of queries, or to all of a chunk that is converted. */
+static int32_t is_aligned(const struct call *call)
 {
-    return tensor_is_aligned(t->q, 8) && tensor_is_aligned(t->out, 8) && tensor_is_aligned(t->k_cache, 16) &&
+    const struct attention_view *t = call_view(call);
+    bool shared = ATTENTION_QUERIES_SHARED(attention_plan_of(call)->head_dim, converts(call));
+    return tensor_is_aligned(t->q, shared ? 16 : 8) && tensor_is_aligned(t->out, 8) && tensor_is_aligned(t->k_cache, 16) &&
            tensor_is_aligned(t->v_cache, 16);
 }
+
+static int32_t next_tile(int32_t tile_q) { return tile_q == 128 ? 64 : 16; }
 
 static const char *fit_prefill_sm80(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
-    int32_t tile_q = attention_tile_q(call);
-    if (t->unserved)
-        return t->unserved;
-    if (plan->head_dim > 128)
-        return "head_dim is more than its registers hold";
+    const char *why = why_unserved(call);
+    bool special = plan->head_dim > 128 || plan->head_dim_vo > 128 || plan->mask || plan->pos || converts(call) || call->op->variant;
+    int32_t tile_q = attention_tile_q(call), smem;
+    if (why)
+        return why;
+    if (special && tile_q == 128)
+        tile_q = 64;
+    while ((smem = ATTENTION_PREFILL_SMEM(plan->head_dim, plan->head_dim_vo, tile_q, converts(call),
+                                          plan->pos == ATTENTION_POS_ROPE)) > call->device->smem_block && tile_q > 16)
+        tile_q = next_tile(tile_q);
     way->value[WAY_GRID] = count_tiles(call, t, tile_q);
     way->value[WAY_GRID_Y] = plan->num_kv_heads;
+    way->value[WAY_GRID_Z] = ceil_div(plan->head_dim_vo, ATTENTION_PREFILL_COLUMNS(plan->head_dim_vo));
     way->value[WAY_THREADS] = tile_q * 2;
-    way->value[WAY_SMEM] = ATTENTION_PREFILL_SMEM(plan->head_dim);
+    way->value[WAY_SMEM] = smem;
     if (way->value[WAY_GRID] > INT32_MAX || plan->num_kv_heads > MAX_GRID_Y)
         return "there are more rows or heads than a grid has blocks for";
     int32_t *constant = add_spec(call, way, &prefill_sm80);
-    constant[2] = is_aligned(t);
-    constant[3] = tile_q;
+    constant[0] = is_aligned(call);
+    constant[1] = tile_q;
+    way->hooks = ATTENTION_HOOKS;
     return NULL;
 }
 
 static const char *fit_decode_sm80(const struct call *call, struct way *way)
 {
-    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
     int32_t workers = plan->workers ? plan->workers : attention_count_workers(call->device);
-    if (t->unserved)
-        return t->unserved;
+    const char *why = attention_needs_generic(call);
+    if (why)
+        return why;
+    if (plan->head_dim != 64 && plan->head_dim != 128)
+        return "head_dim must be 64 or 128";
     way->value[WAY_GRID] = workers;
     way->value[WAY_GRID_Y] = 1;
+    way->value[WAY_GRID_Z] = 1;
     way->value[WAY_THREADS] = 128;
     way->value[WAY_SMEM] = ATTENTION_DECODE_SMEM;
     way->workspace = call->exec.flags & FLASHINFER_BATCH_INVARIANT ? 0 : attention_decode_workspace(plan, workers);
-    add_spec(call, way, &decode_sm80)[2] = is_aligned(t);
+    int32_t *constant = way_spec(way, &decode_sm80);
+    constant[0] = plan->dtype;
+    constant[1] = plan->head_dim;
+    constant[2] = is_aligned(call);
     return NULL;
 }
 
 static const char *fit_cpu(const struct call *call, struct way *way, const struct jit_kernel *kernel, int64_t parts)
 {
-    const struct attention_view *t = call_view(call);
-    if (t->unserved)
-        return t->unserved;
+    const char *why = why_unserved(call);
+    if (why)
+        return why;
     if (parts > MAX_PARTS)
         return "there are more rows than parts can be numbered";
     way->value[WAY_GRID] = parts;
+    way->hooks = ATTENTION_HOOKS;
     add_spec(call, way, kernel);
     return NULL;
 }
@@ -136,6 +215,29 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
     if (parts_of_request * batch < MIN_PARTS && parts_of_request < plan->num_kv_heads)
         parts_of_request = ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
     return fit_cpu(call, way, &decode_cpu, batch * parts_of_request);
+}
+
+static struct attention_modes modes_of(const struct attention_view *t, const struct attention_plan *plan)
+{
+    const DLTensor *bytes = t->custom_mask, *mask = bytes ? bytes : t->packed_custom_mask;
+    bool masks = plan->mask == ATTENTION_MASK_CUSTOM, items = plan->mask == ATTENTION_MASK_ITEMS;
+    return (struct attention_modes){
+        .v_indptr = tensor_data_or_null(t->v_indptr),
+        .o_indptr = tensor_data_or_null(t->o_indptr),
+        .mask = masks ? tensor_data(mask) : NULL,
+        .mask_indptr = masks ? tensor_data_or_null(t->mask_indptr) : NULL,
+        .prefix_len = items ? tensor_data(t->prefix_len) : NULL,
+        .token_pos = items ? tensor_data(t->token_pos_in_items) : NULL,
+        .mask_row = masks && bytes ? tensor_stride(bytes, 0) : 0,
+        .token_pos_row = items ? tensor_stride(t->token_pos_in_items, 0) : 0,
+        .token_pos_len = items ? (int32_t)least(tensor_shape(t->token_pos_in_items, 1), INT32_MAX) : 0,
+        .lse_factor = t->lse_in_base_e ? (float)M_LN2 : 1.0f,
+        .rope_ratio = plan->rope_ratio,
+        .rope_unit = plan->rope_unit,
+        .q_scale_step = is_of_heads(t->q_scale),
+        .k_scale_step = is_of_heads(t->k_scale),
+        .v_scale_step = is_of_heads(t->v_scale),
+    };
 }
 
 struct attention_args attention_args(const struct call *call)
@@ -181,11 +283,12 @@ struct attention_args attention_args(const struct call *call)
         .num_kv_heads = plan->num_kv_heads,
         .group = plan->group,
         .page_size = is_ragged ? INT32_MAX : plan->page_size,
-        .qo_len = (int32_t)attention_total_q(t),
+        .qo_len = t->kv_indptr && !t->qo_indptr ? plan->q_len_per_req : (int32_t)attention_total_q(t),
         .kv_len = (int32_t)k.slots,
         .window_left = attention_window_of(call),
         .causal = plan->causal,
         .whole = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT,
+        .modes = modes_of(t, plan),
     };
 }
 
@@ -193,7 +296,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct attention_args a = attention_args(call);
     return call_launch(call, way, 0, &(struct jit_launch){
-        .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y]},
+        .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y], (uint32_t)way->value[WAY_GRID_Z]},
         .block = {(uint32_t)way->value[WAY_THREADS]},
         .smem = (uint32_t)way->value[WAY_SMEM],
         .args = &a,
@@ -210,6 +313,7 @@ const struct op_kernel batch_prefill_kernels[] = {
 
 const struct op_kernel batch_decode_kernels[] = {
     {"batch_decode_sm80", OP_CUDA, 80, 0, fit_decode_sm80, run},
+    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
     {"batch_decode_cpu", OP_CPU, 0, 0, fit_decode_cpu, run},
     {0},
 };

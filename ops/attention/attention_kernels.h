@@ -10,14 +10,19 @@ extern const struct op op_batch_prefill_plan, op_batch_decode_plan;
 
 /* What a plan holds. */
 struct attention_plan {
-    int32_t num_qo_heads, num_kv_heads, group, head_dim, page_size; /* group: query heads that read one KV head */
+    int32_t num_qo_heads, num_kv_heads, group, head_dim, page_size; /* group: query heads that read one KV head; head_dim: qk */
+    int32_t head_dim_vo;
     struct attention_divisor by_page_size, by_group;
     int32_t kv_layout, causal, window_left, whole; /* whole: keys and values are never divided */
-    int32_t dtype;                                 /* of q, keys, values and out */
+    int32_t dtype;                                 /* that kernels multiply: f16 or bf16 */
+    int32_t q_dtype, kv_dtype, o_dtype;
+    int32_t mask, pos;                             /* ATTENTION_MASK_, ATTENTION_POS_ */
+    int32_t q_len_per_req;                         /* decode: query tokens of a request */
     int32_t tile_q;                                /* packed rows of a block of batch_prefill_sm80 */
     int32_t workers;                               /* blocks of batch_decode_sm80 */
     int32_t max_batch_size;
     double sm_scale, logits_soft_cap;
+    double rope_ratio, rope_unit; /* as in attention_modes */
 };
 
 /* The bytes of workspace that batch_decode_sm80 needs at most. */
@@ -34,7 +39,7 @@ struct attention_options {
     const DLTensor *qo_indptr;
     int32_t kv_layout, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size;
     int32_t custom_mask, causal, pos_encoding_mode, multi_item_scoring, fixed_split_size, disable_split_kv, q_len_per_req;
-    double sm_scale, logits_soft_cap;
+    double sm_scale, logits_soft_cap, rope_scale, rope_theta;
     flashinfer_number window_left;
     DLDataType q_data_type, kv_data_type, o_data_type;
 };
@@ -51,8 +56,13 @@ struct attention_view {
     const DLTensor *out, *lse, *q; /* a single decode's have no axis of tokens */
     const DLTensor *k_cache, *v_cache; /* of three axes if ragged, and then there are no pages */
     const DLTensor *qo_indptr, *kv_indptr, *kv_indices, *kv_last_page_len, *sinks; /* a single request: no indptr */
+    const DLTensor *packed_custom_mask, *mask_indptr, *prefix_len, *token_pos_in_items; /* of a single request: no indptr */
+    const DLTensor *custom_mask;                                                      /* bool, of a single request */
+    const DLTensor *v_indptr, *o_indptr;
     const flashinfer_number *q_scale, *k_scale, *v_scale, *window_left; /* window_left NULL: the plan's */
+    flashinfer_number scale[3]; /* of ops without a plan, where q_scale, k_scale and v_scale point: scales of heads */
     double o_scale;             /* out is divided by it; 0: 1 */
+    int32_t lse_in_base_e;
     const char *unserved;       /* why no kernel serves the call, or NULL */
     struct attention_plan plan; /* of ops without a plan */
 };
@@ -63,7 +73,10 @@ static inline const struct attention_plan *attention_plan_of(const struct call *
     return call->plan ? call->plan : &t->plan;
 }
 
-/* Packed rows of a block of batch_prefill_sm80. */
+/* Whether a call is one that only the generic kernels serve, batch_prefill_sm80 and those of CPUs: why, or NULL. */
+const char *attention_needs_generic(const struct call *call);
+
+/* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
 int32_t attention_tile_q(const struct call *call);
 
 /* As many blocks of batch_decode_sm80 as run at a time. */
@@ -109,8 +122,8 @@ flashinfer_status attention_validate(const struct call *call);
 /* In float64. The tensors are the reference's; for decode, qo_indptr is NULL. */
 void attention_reference(const struct reference *r);
 
-/* Puts NaN and other rubbish into the slots of the cache that no request has. */
-void attention_spoil(struct problem *problem);
+/* Puts NaN and other rubbish into the slots of the cache that no request has; places masks, and what lies apart in v and out. */
+void attention_make(struct problem *problem);
 
 /* The keys, values, queries and results that a call touches, and its products; lengths as if tokens were shared out evenly. */
 void attention_cost(const struct call *call, double *bytes, double *operations);

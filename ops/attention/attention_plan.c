@@ -11,26 +11,19 @@ enum {
     STATIC_DECODE_SMEM = 3072, /* of a block, and what the driver takes */
 };
 
+static bool is_head_dim(int32_t head_dim) { return head_dim % 16 == 0 && (head_dim <= 256 || head_dim == 512); }
+
+static bool is_narrow(enum dtype dtype) { return dtype == DTYPE_E4M3 || dtype == DTYPE_E5M2; }
+
 const char *attention_plan_fit(const struct attention_options *o)
 {
-    enum dtype q = dtype_of(o->q_data_type);
-    int32_t head_dim = o->head_dim_qk;
-    if (head_dim != 64 && head_dim != 128 && (o->is_decode || head_dim != 256))
-        return "head_dim must be 64 or 128, or 256 in batch_prefill";
-    if (o->head_dim_vo && o->head_dim_vo != head_dim)
-        return "head_dim_vo must be head_dim_qk";
-    if (q != DTYPE_F16 && q != DTYPE_BF16)
-        return "q_data_type must be f16 or bf16";
-    if (dtype_of(o->kv_data_type) != q || dtype_of(o->o_data_type) != q)
-        return "kv_data_type and o_data_type must be q_data_type";
-    if (o->custom_mask)
-        return "custom masks are not served";
-    if (o->multi_item_scoring)
-        return "multi-item scoring is not served";
-    if (o->pos_encoding_mode != FLASHINFER_POS_ENCODING_NONE)
-        return "pos_encoding_mode must be NONE";
-    if (o->fixed_split_size)
-        return "fixed_split_size is not served; disable_split_kv makes a row's bits independent of the batch, too";
+    enum dtype q = dtype_of(o->q_data_type), kv = dtype_of(o->kv_data_type);
+    if (!is_head_dim(o->head_dim_qk) || !is_head_dim(o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk))
+        return "head_dim must be a multiple of 16 up to 256, or 512";
+    if (kv == DTYPE_U8)
+        return "caches of e2m1 are not served";
+    if (kv != q && !is_narrow(kv))
+        return "kv_data_type must be q_data_type, e4m3 or e5m2";
     if (o->q_len_per_req > 1)
         return "q_len_per_req must be 1; batch_prefill takes more";
     return NULL;
@@ -48,8 +41,10 @@ static int32_t choose_tile_q(const struct device *device, int64_t group, int64_t
 int32_t attention_tile_q(const struct call *call)
 {
     const struct attention_plan *plan = attention_plan_of(call);
+    const struct attention_view *t = call_view(call);
+    int64_t batch = t->kv_indptr ? attention_batch(t) : 1;
     return plan->tile_q ? plan->tile_q
-                        : choose_tile_q(call->device, plan->group, plan->num_kv_heads, attention_total_q(call_view(call)), 1);
+                        : choose_tile_q(call->device, plan->group, plan->num_kv_heads, attention_total_q(t), batch);
 }
 
 static int32_t plan_tile_q(const struct call *call, const struct attention_options *o)
@@ -87,22 +82,34 @@ const char *attention_single_fit(const struct attention_options *o, int64_t kv_l
 struct attention_plan attention_single_plan(const struct attention_options *o)
 {
     const int32_t group = o->num_qo_heads / o->num_kv_heads;
+    enum dtype q = dtype_of(o->q_data_type);
+    bool custom = o->custom_mask, items = o->multi_item_scoring && !custom;
+    bool rope = o->pos_encoding_mode == FLASHINFER_POS_ENCODING_ROPE_LLAMA;
     return (struct attention_plan){
         .num_qo_heads = o->num_qo_heads,
         .num_kv_heads = o->num_kv_heads,
         .group = group,
         .head_dim = o->head_dim_qk,
+        .head_dim_vo = o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk,
         .page_size = o->page_size,
         .by_page_size = divisor((uint32_t)o->page_size),
         .by_group = divisor((uint32_t)group),
         .kv_layout = o->kv_layout,
-        .causal = o->causal,
+        .causal = (o->causal && !custom) || items,
         .window_left = attention_window(o->window_left.value.i),
-        .whole = o->disable_split_kv,
-        .dtype = (int32_t)dtype_of(o->q_data_type),
+        .whole = o->disable_split_kv || o->fixed_split_size,
+        .dtype = (int32_t)(is_narrow(q) ? DTYPE_F16 : q),
+        .q_dtype = (int32_t)q,
+        .kv_dtype = (int32_t)dtype_of(o->kv_data_type),
+        .o_dtype = (int32_t)dtype_of(o->o_data_type),
+        .mask = custom ? ATTENTION_MASK_CUSTOM : items ? ATTENTION_MASK_ITEMS : ATTENTION_MASK_NONE,
+        .pos = o->pos_encoding_mode,
+        .q_len_per_req = o->q_len_per_req > 1 ? o->q_len_per_req : 1,
         .max_batch_size = (int32_t)(o->max_batch_size < INT32_MAX ? o->max_batch_size : INT32_MAX),
         .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt(o->head_dim_qk),
         .logits_soft_cap = o->logits_soft_cap,
+        .rope_ratio = rope ? pow(o->rope_theta, -2.0 / o->head_dim_qk) : 0,
+        .rope_unit = rope ? 1 / (2 * M_PI * o->rope_scale) : 0,
     };
 }
 

@@ -10,22 +10,29 @@
 #include "harness/reference.h"
 #include "ops/attention/attention_kernels.h"
 
-enum { MAX_HEAD_DIM = 256 };
+enum { MAX_HEAD_DIM = 512 };
 
 /* A row and the request it belongs to. */
 struct row {
     const struct attention_plan *plan;
     const struct attention_view *t;
     int64_t request, first_page, kv_len; /* first_page: in kv_indices; ragged: the first slot */
-    int64_t token, head; /* in q and out */
-    int64_t begin, end;  /* tokens it sees */
+    int64_t qo_len, token, head; /* token: counted from the request's first */
+    int64_t first_q, first_out;  /* of the request, in q and out */
+    int64_t begin, end;          /* tokens it sees, but for masks */
     double scale, v_scale;
     double *logit, *logit_error; /* [kv_len] natural logits, and by how much a kernel's may differ */
 };
 
-static double number_of(const flashinfer_number *number)
+/* The number, or if it is a tensor of more than one element the head's. */
+static double number_of(const flashinfer_number *number, int64_t head)
 {
-    return number->kind == FLASHINFER_NUMBER_TENSOR ? *(const double *)number->value.tensor->data : number_value(number);
+    if (number->kind == FLASHINFER_NUMBER_ABSENT)
+        return 1;
+    if (number->kind != FLASHINFER_NUMBER_TENSOR)
+        return number_value(number);
+    const DLTensor *tensor = number->value.tensor;
+    return ((const double *)tensor->data)[tensor_elements(tensor) > 1 ? head : 0];
 }
 
 /* A token's key or value for the row's head. */
@@ -33,7 +40,9 @@ static const double *find(const struct row *row, const DLTensor *cache, int64_t 
 {
     const struct attention_plan *p = row->plan;
     const double *data = cache->data;
-    int64_t page = 0, slot = row->first_page + token, slots = tensor_shape(cache, -3 + (p->kv_layout != FLASHINFER_NHD));
+    bool apart = row->t->v_indptr && cache == row->t->v_cache;
+    int64_t first = apart ? (int64_t)((const double *)row->t->v_indptr->data)[row->request] : row->first_page;
+    int64_t page = 0, slot = first + token, slots = tensor_shape(cache, -3 + (p->kv_layout != FLASHINFER_NHD));
     int64_t kv_head = row->head / p->group;
     if (row->t->kv_indices) {
         const double *kv_indices = row->t->kv_indices->data;
@@ -42,7 +51,54 @@ static const double *find(const struct row *row, const DLTensor *cache, int64_t 
     }
     int64_t at = p->kv_layout == FLASHINFER_NHD ? (page * slots + slot) * p->num_kv_heads + kv_head
                                                 : (page * p->num_kv_heads + kv_head) * slots + slot;
-    return data + at * p->head_dim;
+    return data + at * tensor_shape(cache, -1);
+}
+
+/* Half a unit in the last place of 1 of the dtype that is multiplied, and half its smallest number. */
+static double unit_of(const struct attention_plan *p) { return p->dtype == DTYPE_F16 ? 0x1p-11 : 0x1p-8; }
+static double smallest_of(const struct attention_plan *p) { return p->dtype == DTYPE_F16 ? 0x1p-25 : FLT_MIN; }
+
+/* Element i of a query or key, turned by its position if need be, and by how much a kernel's may differ. A turned one is rounded
+ * to the dtype that is multiplied; its angle is off by less than 2^-20. */
+static double element(const struct attention_plan *p, const double *x, int i, int64_t position, double *error)
+{
+    *error = 0;
+    if (p->pos != ATTENTION_POS_ROPE)
+        return x[i];
+    int half = p->head_dim / 2, pair = i % half;
+    double angle = (double)position * 2 * M_PI * p->rope_unit * pow(p->rope_ratio, pair);
+    double turned = i < half ? x[i] * cos(angle) - x[i + half] * sin(angle) : x[i] * cos(angle) + x[i - half] * sin(angle);
+    double size = fabs(x[pair]) + fabs(x[pair + half]);
+    *error = size * 0x1p-20 + fabs(turned) * 2 * unit_of(p) + smallest_of(p);
+    return turned;
+}
+
+static double slope_of(const struct attention_plan *p, int64_t head)
+{
+    double n = exp2(floor(log2(p->num_qo_heads))), h = (double)head;
+    return h < n ? exp2(-8 * (h + 1) / n) : exp2(-4 * (2 * (h - n) + 1) / n);
+}
+
+/* Whether masks let the row see a token of its range. */
+static bool is_seen(const struct row *row, int64_t key)
+{
+    const struct attention_view *t = row->t;
+    if (row->plan->mask == ATTENTION_MASK_CUSTOM && t->custom_mask)
+        return ((const double *)t->custom_mask->data)[row->token * row->kv_len + key] != 0;
+    if (row->plan->mask == ATTENTION_MASK_CUSTOM) {
+        int64_t start = t->mask_indptr ? (int64_t)((const double *)t->mask_indptr->data)[row->request] : 0;
+        int64_t bit = row->token * row->kv_len + key;
+        return (int64_t)((const double *)t->packed_custom_mask->data)[start + bit / 8] >> bit % 8 & 1;
+    }
+    if (row->plan->mask == ATTENTION_MASK_ITEMS) {
+        int64_t own = row->kv_len - row->qo_len + row->token, columns = tensor_shape(t->token_pos_in_items, 1);
+        int64_t prefix = (int64_t)((const double *)t->prefix_len->data)[row->request];
+        const double *places = (const double *)t->token_pos_in_items->data + row->request * columns;
+        if (own < prefix || key < prefix)
+            return true;
+        return key > own - (own - prefix < columns ? (int64_t)places[own - prefix] : 0);
+    }
+    return true;
 }
 
 /* Each of the head_dim additions of a dot product is off by at most 2 units of the sum of magnitudes (tensor cores truncate),
@@ -51,17 +107,26 @@ static const double *find(const struct row *row, const DLTensor *cache, int64_t 
 static void compute_logits(const struct row *row)
 {
     const struct attention_plan *p = row->plan;
-    const double *q = (const double *)row->t->q->data + (row->token * p->num_qo_heads + row->head) * p->head_dim;
+    const double *q = (const double *)row->t->q->data + ((row->first_q + row->token) * p->num_qo_heads + row->head) * p->head_dim;
+    double slope = p->pos == ATTENTION_POS_ALIBI ? slope_of(p, row->head) : 0;
     for (int64_t j = row->begin; j < row->end; j++) {
         const double *k = find(row, row->t->k_cache, j);
-        double dot = 0, magnitude = 0;
-        for (int i = 0; i < p->head_dim; i++) {
-            dot += q[i] * k[i];
-            magnitude += fabs(q[i] * k[i]);
+        double dot = 0, magnitude = 0, error = 0;
+        if (!is_seen(row, j)) {
+            row->logit[j] = -INFINITY;
+            row->logit_error[j] = 0;
+            continue;
         }
-        double logit = dot * row->scale;
-        double error = fabs(row->scale) * p->head_dim * (2 * REFERENCE_UNIT * magnitude + FLT_MIN);
-        error += 8 * REFERENCE_UNIT * fabs(logit);
+        for (int i = 0; i < p->head_dim; i++) {
+            double x_error, y_error, x = element(p, q, i, row->kv_len - row->qo_len + row->token, &x_error);
+            double y = element(p, k, i, j, &y_error);
+            dot += x * y;
+            magnitude += fabs(x * y);
+            error += fabs(x) * y_error + fabs(y) * x_error + x_error * y_error;
+        }
+        double bias = slope * (double)(j - row->token), logit = dot * row->scale + bias;
+        error = fabs(row->scale) * (p->head_dim * (2 * REFERENCE_UNIT * magnitude + FLT_MIN) + error);
+        error += 8 * REFERENCE_UNIT * (fabs(logit) + fabs(bias) + fabs(dot * row->scale));
         if (p->logits_soft_cap > 0) {
             logit = p->logits_soft_cap * tanh(logit / p->logits_soft_cap);
             error += p->logits_soft_cap * 0x1p-20;
@@ -80,7 +145,9 @@ static void finish_row(const struct row *row, enum dtype dtype, double *out, dou
     const double *sinks = row->t->sinks ? row->t->sinks->data : NULL;
     double top = sinks ? sinks[row->head] : -INFINITY, sum = 0, sum_error = 0;
     double sums = 2 * (double)(row->end - row->begin) * REFERENCE_UNIT;
-    double rounding = dtype == DTYPE_F16 ? 0x1p-11 : 0x1p-8, smallest = dtype == DTYPE_F16 ? 0x1p-25 : FLT_MIN;
+    double rounding = unit_of(p), smallest = smallest_of(p);
+    double largest = dtype == DTYPE_E4M3 ? 448 : dtype == DTYPE_E5M2 ? 57344 : INFINITY; /* of out */
+    double base = row->t->lse_in_base_e ? 1 : M_LOG2E;
     double error[MAX_HEAD_DIM] = {0};
 
     for (int64_t j = row->begin; j < row->end; j++)
@@ -90,40 +157,42 @@ static void finish_row(const struct row *row, enum dtype dtype, double *out, dou
     sum_error = sum * 16 * REFERENCE_UNIT;
     for (int64_t j = row->begin; j < row->end; j++) {
         const double *v = find(row, row->t->v_cache, j);
+        if (row->logit[j] == -INFINITY)
+            continue;
         double weight = exp(row->logit[j] - top);
         double off = weight * (expm1(row->logit_error[j] + 2 * REFERENCE_UNIT * fabs(row->logit[j] - top)) + 16 * REFERENCE_UNIT);
         sum += weight;
         sum_error += off;
-        for (int i = 0; i < p->head_dim; i++) {
+        for (int i = 0; i < p->head_dim_vo; i++) {
             out[i] += weight * v[i];
             error[i] += fabs(v[i]) * (off + weight * (rounding + sums) + smallest) + FLT_MIN;
         }
     }
     double off = sum > 0 ? sum_error / sum + sums + 8 * REFERENCE_UNIT : 0;
-    for (int i = 0; i < p->head_dim; i++) {
+    for (int i = 0; i < p->head_dim_vo; i++) {
         out[i] = sum == 0 ? 0 : out[i] * row->v_scale / sum;
         bound[i] = sum == 0    ? 0
                    : off < 0.5 ? (error[i] * fabs(row->v_scale) / sum + fabs(out[i]) * off) / (1 - off) + FLT_TRUE_MIN
                                : INFINITY;
+        out[i] = out[i] > largest ? largest : out[i] < -largest ? -largest : out[i];
     }
     if (lse) {
-        *lse = sum == 0 ? -INFINITY : (top + log(sum)) * M_LOG2E;
-        double rounded = fabs(top) * M_LOG2E + fabs(log2(sum > 0 ? sum : 1)); /* the two terms of lse */
-        *lse_bound = off < 0.5 ? -log1p(-off) * M_LOG2E + 4 * REFERENCE_UNIT * rounded : INFINITY;
+        *lse = sum == 0 ? -INFINITY : (top + log(sum)) * base;
+        double rounded = (fabs(top) + fabs(log(sum > 0 ? sum : 1))) * base; /* the two terms of lse */
+        *lse_bound = off < 0.5 ? -log1p(-off) * base + 5 * REFERENCE_UNIT * rounded : INFINITY;
     }
 }
 
 static void compute_row(const struct reference *r, const struct row *row)
 {
     const struct attention_plan *p = row->plan;
-    int64_t at = row->token * p->num_qo_heads + row->head;
+    int64_t at = (row->first_out + row->token) * p->num_qo_heads + row->head, column = at * p->head_dim_vo;
     double *lse = row->t->lse ? row->t->lse->data : NULL, *lse_bound = lse ? reference_bound(r, row->t->lse) : NULL;
     double *out = row->t->out->data, *bound = reference_bound(r, row->t->out);
     if (!reference_wants(r, at))
         return;
     compute_logits(row);
-    finish_row(row, reference_dtype(r, row->t->v_cache), out + at * p->head_dim, bound + at * p->head_dim, lse ? lse + at : NULL,
-               lse ? lse_bound + at : NULL);
+    finish_row(row, reference_dtype(r, row->t->out), out + column, bound + column, lse ? lse + at : NULL, lse ? lse_bound + at : NULL);
 }
 
 static int64_t entry(const DLTensor *indptr, int64_t request, int64_t total)
@@ -137,11 +206,14 @@ static void compute_request(const struct reference *r, struct row *row)
     const struct attention_view *t = row->t;
     int64_t total_kv = tensor_shape(t->k_cache, -3 + (p->kv_layout != FLASHINFER_NHD));
     int64_t total_q = t->kv_indptr && !t->qo_indptr ? 1 : attention_total_q(t); /* decode: one of each request */
-    int64_t first_q = entry(t->qo_indptr, row->request, total_q), qo_len = entry(t->qo_indptr, row->request + 1, total_q) - first_q;
+    int64_t qo_len = entry(t->qo_indptr, row->request + 1, total_q) - entry(t->qo_indptr, row->request, total_q);
     int64_t pages = entry(t->kv_indptr, row->request + 1, total_kv) - entry(t->kv_indptr, row->request, total_kv);
     bool own_window = t->window_left && t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
     int64_t window_left = own_window ? t->window_left->value.i : p->window_left;
 
+    row->qo_len = qo_len;
+    row->first_q = entry(t->qo_indptr, row->request, total_q);
+    row->first_out = t->o_indptr ? entry(t->o_indptr, row->request, 0) : row->first_q;
     row->first_page = entry(t->kv_indptr, row->request, total_kv);
     row->kv_len = pages;
     if (t->kv_last_page_len && pages)
@@ -150,7 +222,9 @@ static void compute_request(const struct reference *r, struct row *row)
     row->logit_error = calloc((size_t)row->kv_len + 1, sizeof *row->logit_error);
     for (int64_t i = 0; row->logit && row->logit_error && i < qo_len; i++)
         for (row->head = 0; row->head < p->num_qo_heads; row->head++) {
-            row->token = first_q + i;
+            row->token = i;
+            row->scale = p->sm_scale * number_of(t->q_scale, row->head) * number_of(t->k_scale, row->head / p->group);
+            row->v_scale = number_of(t->v_scale, row->head / p->group) / (t->o_scale != 0 ? t->o_scale : 1);
             row->end = p->causal ? row->kv_len - qo_len + i + 1 : row->kv_len;
             row->end = row->end < 0 ? 0 : row->end;
             row->begin = window_left >= 0 && row->kv_len - qo_len + i > window_left ? row->kv_len - qo_len + i - window_left : 0;
@@ -164,12 +238,45 @@ void attention_reference(const struct reference *r)
 {
     const struct attention_view *t = r->view;
     const struct attention_plan *plan = r->call->plan ? r->call->plan : &t->plan;
-    struct row row = {.plan = plan,
-                      .t = t,
-                      .scale = plan->sm_scale * number_of(t->q_scale) * number_of(t->k_scale),
-                      .v_scale = number_of(t->v_scale) / (t->o_scale != 0 ? t->o_scale : 1)};
+    struct row row = {.plan = plan, .t = t};
     for (; row.request < attention_batch(t); row.request++)
         compute_request(r, &row);
+}
+
+/* NULL if the problem has no such argument, or leaves it out. */
+static struct problem_tensor *given(struct problem *problem, const char *name)
+{
+    struct problem_tensor *t = problem_tensor(problem, name);
+    return t && t->present ? t : NULL;
+}
+
+static int64_t kv_length(struct problem *problem, int64_t request, int64_t slots)
+{
+    const struct problem_tensor *indptr = problem_tensor(problem, "kv_indptr"), *last = problem_tensor(problem, "kv_last_page_len");
+    int64_t pages = (int64_t)(problem_get(indptr, request + 1) - problem_get(indptr, request));
+    return last && pages ? (pages - 1) * slots + (int64_t)problem_get(last, request) : pages;
+}
+
+/* The bits of a request follow those of the one before, on a new byte. */
+static void place_masks(struct problem *problem, int64_t slots)
+{
+    struct problem_tensor *mask_indptr = given(problem, "mask_indptr"), *qo_indptr = problem_tensor(problem, "qo_indptr");
+    double at = 0;
+    for (int64_t b = 0; mask_indptr && b < mask_indptr->elements; b++) {
+        problem_set(mask_indptr, b, at);
+        if (b + 1 < mask_indptr->elements)
+            at += ceil((problem_get(qo_indptr, b + 1) - problem_get(qo_indptr, b)) * (double)kv_length(problem, b, slots) / 8);
+    }
+}
+
+/* Requests lie in v and out in the opposite order. */
+static void place_backwards(struct problem *problem, const char *name, const char *other)
+{
+    struct problem_tensor *own = given(problem, name), *indptr = problem_tensor(problem, other);
+    for (int64_t b = 0; own && b < own->elements; b++) {
+        double end = problem_get(indptr, own->elements - 1);
+        problem_set(own, b, b + 1 < own->elements ? end - problem_get(indptr, b + 1) : end);
+    }
 }
 
 /* Marks the slots that requests have; slots is the size of a page. */
@@ -194,7 +301,7 @@ static void mark_used(struct problem *problem, bool *used, int64_t slots)
                 used[(int64_t)problem_get(kv_indices, page) * slots + slot] = true;
 }
 
-void attention_spoil(struct problem *problem)
+void attention_make(struct problem *problem)
 {
     bool paged = problem_tensor(problem, "k_cache"), nhd = problem_dim(problem, "kv_layout") == FLASHINFER_NHD;
     struct problem_tensor *caches[] = {problem_tensor(problem, paged ? "k_cache" : "k"),
@@ -212,6 +319,9 @@ void attention_spoil(struct problem *problem)
         }
     }
     free(used);
+    place_masks(problem, slots);
+    place_backwards(problem, "v_indptr", "kv_indptr");
+    place_backwards(problem, "o_indptr", "qo_indptr");
 }
 
 void attention_cost(const struct call *call, double *bytes, double *operations)
@@ -221,10 +331,12 @@ void attention_cost(const struct call *call, double *bytes, double *operations)
     double batch = (double)attention_batch(t), queries = (double)attention_total_q(t);
     double slots = (double)attention_see_cache(plan, t->k_cache).slots;
     double tokens = t->kv_indices ? (double)tensor_shape(t->kv_indices, 0) * slots : slots;
-    double width = (double)plan->head_dim * dtype_bytes((enum dtype)plan->dtype);
+    double width = plan->head_dim + plan->head_dim_vo; /* of a key and a value */
     double kv_len = batch > 0 ? tokens / batch : 0, qo_len = batch > 0 ? queries / batch : 0;
     /* Causal attention leaves out a triangle of qo_len by qo_len. */
     double products = queries * kv_len - (plan->causal && qo_len > 1 ? queries * (qo_len - 1) / 2 : 0);
-    *bytes = 2 * tokens * plan->num_kv_heads * width + 2 * queries * plan->num_qo_heads * width;
-    *operations = 4 * products * plan->num_qo_heads * plan->head_dim;
+    *bytes = tokens * plan->num_kv_heads * width * dtype_bytes((enum dtype)plan->kv_dtype) +
+             queries * plan->num_qo_heads *
+                 (plan->head_dim * dtype_bytes((enum dtype)plan->q_dtype) + plan->head_dim_vo * dtype_bytes((enum dtype)plan->o_dtype));
+    *operations = 2 * products * plan->num_qo_heads * width;
 }

@@ -41,9 +41,25 @@ DEVICE struct slot find_slot(const struct attention_args &a, int first_page, int
 
 DEVICE struct logit_rule make_logit_rule(const struct attention_args &a)
 {
-    float factor = a.logit_factor * (a.q_scale ? *a.q_scale : 1.0f) * (a.k_scale ? *a.k_scale : 1.0f);
+    float factor = a.logit_factor;
+    factor *= a.q_scale && !a.modes.q_scale_step ? *a.q_scale : 1.0f;
+    factor *= a.k_scale && !a.modes.k_scale_step ? *a.k_scale : 1.0f;
     struct logit_rule rule = {a.soft_cap > 0.0f ? factor / a.soft_cap : factor * LOG2E, a.soft_cap * LOG2E};
     return rule;
+}
+
+/* The head's own share of the factor, where there are scales for each. */
+DEVICE float head_factor(const struct attention_args &a, int head)
+{
+    float q = a.modes.q_scale_step ? a.q_scale[head] : 1.0f;
+    return q * (a.modes.k_scale_step ? a.k_scale[divide(head, a.by_group)] : 1.0f);
+}
+
+/* ALiBi's, of natural logits: 2^(-8 k / n) for the k-th of the first n = 2^floor(log2(heads)) heads, then those between. */
+DEVICE float alibi_slope(int head, int heads)
+{
+    int n = 1 << (31 - __clz(heads));
+    return exp2f(head < n ? -8.0f * (head + 1) / n : -4.0f * (2 * (head - n) + 1) / n);
 }
 
 /* What the weighted values of a row are multiplied by in the end; *lse gets its lse. */
@@ -56,8 +72,9 @@ DEVICE float finish_row(const struct attention_args &a, float top, float sum, in
         sum = sum * shrink + exp2_approx(sink - base);
         top = peak;
     }
-    *lse = sum == 0.0f ? -INFINITY : top + log2f(sum);
-    return sum == 0.0f ? 0.0f : shrink * a.out_factor * (a.v_scale ? *a.v_scale : 1.0f) / sum;
+    *lse = sum == 0.0f ? -INFINITY : (top + log2f(sum)) * a.modes.lse_factor;
+    float v_scale = a.v_scale ? a.v_scale[a.modes.v_scale_step ? divide(head, a.by_group) : 0] : 1.0f;
+    return sum == 0.0f ? 0.0f : shrink * a.out_factor * v_scale / sum;
 }
 
 #endif

@@ -63,16 +63,21 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     int64_t group = plan->group, keys = ATTENTION_PREFILL_KEYS(plan->head_dim, 0, call->op->variant != NULL);
     int64_t box = choose_box(t->kv_last_page_len ? plan->page_size : keys, keys);
     struct tensor_map_axis axis[4];
-    if (t->unserved)
-        return t->unserved;
-    if (!call->exec.kernel && attention_tile_q(call) < MIN_TILE_Q)
+    const char *why = attention_needs_generic(call);
+    if (why)
+        return why;
+    if (plan->head_dim != 64 && plan->head_dim != 128 && plan->head_dim != 256)
+        return "head_dim must be 64, 128 or 256";
+    /* Bits must not depend on the batch, so nor may the kernel. */
+    bool invariant = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT;
+    if (!call->exec.kernel && !invariant && attention_tile_q(call) < MIN_TILE_Q)
         return "requests have too few query tokens to fill its tiles";
     if (group > MAX_GROUP)
         return "more than 64 query heads have the same KV head";
     if (!tensor_is_aligned(t->out, 16) || !tensor_is_aligned(t->k_cache, 16) || !tensor_is_aligned(t->v_cache, 16))
         return "out, k_cache or v_cache is not aligned to 16 bytes";
     see_queries(plan, t->q, axis);
-    const char *why = tensor_map_fit(tensor_data(t->q), axis);
+    why = tensor_map_fit(tensor_data(t->q), axis);
     if (why)
         return why;
     see_cache(plan, t->k_cache, box, axis);

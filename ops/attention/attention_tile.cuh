@@ -2,12 +2,12 @@
 /* Attention of 16 packed rows, which one warp holds in registers, over tiles of keys and values in shared memory: what
  * batch_prefill_sm80 and batch_decode_sm80 share.
  *
- * A tile is tokens by HEAD_DIM elements, row by row; the 16-byte chunk c of a row lies at place c ^ (row % 8), so that neither
- * copies nor ldmatrix have bank conflicts. Fragments are those of mma.cuh: a lane holds parts of rows g = lane / 4 and g + 8,
+ * A tile is tokens by elements, row by row. The 16-byte chunk c of a row lies at place c ^ (row % 8), so that neither copies nor
+ * ldmatrix have bank conflicts; where chunks are no multiple of 8, at c, and rows are 16 bytes longer. Fragments are those of mma.cuh: a lane holds parts of rows g = lane / 4 and g + 8,
  * columns 2t, 2t + 1 with t = lane % 4 of each 8.
  *
  *   T        f16, bf16
- *   HEAD_DIM 64, 128
+ *   HEAD_DIM, HEAD_DIM_VO multiples of 16, up to 256 or 512; batch_decode_sm80: one of 64, 128
  *   ALIGNED  1: q, k, v and out, and their strides, are multiples of 16 bytes; 0: of one element */
 #ifndef ATTENTION_TILE_CUH
 #define ATTENTION_TILE_CUH
@@ -16,19 +16,27 @@
 #include "mma.cuh"
 #include "vec.cuh"
 
-enum { CHUNKS = HEAD_DIM / 8, ROW_BYTES = HEAD_DIM * 2 };
+#ifndef HEAD_DIM_VO
+#define HEAD_DIM_VO HEAD_DIM
+#endif
+
+enum { CHUNKS = HEAD_DIM / 8, ROW_BYTES = ATTENTION_ROW_BYTES(HEAD_DIM) };
+enum { COLUMNS = ATTENTION_PREFILL_COLUMNS(HEAD_DIM_VO), VALUE_ROW_BYTES = ATTENTION_ROW_BYTES(COLUMNS) }; /* of a block's values */
 enum { COPIES_AT_ONCE = ALIGNED ? 4 : 1 }; /* of a thread, to unroll loops by */
 
 /* The state of 16 rows; index 0 is row g, 1 is row g + 8. Logits are in base 2. */
 struct rows {
     float top[2];            /* largest logit so far */
     float sum[2];            /* of exp2(logit - top), over this lane's columns */
-    float o[HEAD_DIM / 8][4]; /* values weighted alike: columns 8i + 2t, of row g, then of g + 8 */
+    float o[COLUMNS / 8][4]; /* values weighted alike: columns 8i + 2t, of row g, then of g + 8 */
 };
 
-DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk)
+/* Where a chunk lies in a row of DIM elements, in bytes. */
+template <int DIM> DEVICE int place(int row, int chunk) { return (DIM % 64 ? chunk : chunk ^ (row & 7)) << 4; }
+
+template <int DIM = HEAD_DIM> DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk)
 {
-    return tile + row * ROW_BYTES + ((chunk ^ (row & 7)) << 4);
+    return tile + row * ATTENTION_ROW_BYTES(DIM) + place<DIM>(row, chunk);
 }
 
 /* Eight elements to shared memory, or zeros, for which `from` may be any valid pointer. */
@@ -77,38 +85,38 @@ DEVICE void clear(struct rows &r)
         r.sum[h] = 0.0f;
     }
 #pragma unroll
-    for (int i = 0; i < HEAD_DIM / 8; i++)
+    for (int i = 0; i < COLUMNS / 8; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
             r.o[i][j] = 0.0f;
 }
 
-/* s[i] = logits of the tokens 8i to 8i + 7 of a tile of 8 * N keys. */
-template <int N> DEVICE void compute_logits(float (&s)[N][4], const uint32_t (&q)[HEAD_DIM / 16][4], uint32_t keys,
-                                            struct logit_rule rule)
+/* s[i] += products of 16 columns, those of chunks 2k and 2k + 1, of queries and of the tokens 8i to 8i + 7 of a tile. */
+template <int N> DEVICE void multiply_keys(float (&s)[N][4], const uint32_t (&q)[4], uint32_t keys, int k)
 {
     int lane = threadIdx.x % 32, odd = lane / 8 % 2;
     uint32_t row = keys + (lane % 8 + lane / 16 * 8) * ROW_BYTES;
+#pragma unroll
+    for (int i = 0; i < N; i += 2) {
+        uint32_t r[4];
+        ldmatrix_x4(r, row + 8 * i * ROW_BYTES + place<HEAD_DIM>(lane, 2 * k + odd));
+        uint32_t even_keys[2] = {r[0], r[1]}, odd_keys[2] = {r[2], r[3]};
+        mma_m16n8k16(s[i], q, even_keys, T());
+        mma_m16n8k16(s[i + 1], q, odd_keys, T());
+    }
+}
+
+template <int N> DEVICE void clear_logits(float (&s)[N][4])
+{
 #pragma unroll
     for (int i = 0; i < N; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
             s[i][j] = 0.0f;
-#pragma unroll
-    for (int k = 0; k < HEAD_DIM / 16; k++)
-#pragma unroll
-        for (int i = 0; i < N; i += 2) {
-            uint32_t r[4];
-            ldmatrix_x4(r, row + 8 * i * ROW_BYTES + (((2 * k + odd) ^ lane % 8) << 4));
-            uint32_t even_keys[2] = {r[0], r[1]}, odd_keys[2] = {r[2], r[3]};
-            mma_m16n8k16(s[i], q[k], even_keys, T());
-            mma_m16n8k16(s[i + 1], q[k], odd_keys, T());
-        }
-#pragma unroll
-    for (int i = 0; i < N; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            s[i][j] *= rule.factor;
+}
+
+template <int N> DEVICE void cap_logits(float (&s)[N][4], struct logit_rule rule)
+{
     if (rule.cap > 0.0f) {
 #pragma unroll
         for (int i = 0; i < N; i++)
@@ -116,6 +124,32 @@ template <int N> DEVICE void compute_logits(float (&s)[N][4], const uint32_t (&q
             for (int j = 0; j < 4; j++)
                 s[i][j] = rule.cap * tanh_exp2(s[i][j]);
     }
+}
+
+/* s[i] = products of queries and the tokens 8i to 8i + 7 of a tile of 8 * N keys. */
+template <int N> DEVICE void multiply_queries(float (&s)[N][4], const uint32_t (&q)[HEAD_DIM / 16][4], uint32_t keys)
+{
+    clear_logits(s);
+#pragma unroll
+    for (int k = 0; k < HEAD_DIM / 16; k++)
+        multiply_keys(s, q[k], keys, k);
+}
+
+template <int N> DEVICE void scale_logits(float (&s)[N][4], struct logit_rule rule)
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            s[i][j] *= rule.factor;
+    cap_logits(s, rule);
+}
+
+template <int N> DEVICE void compute_logits(float (&s)[N][4], const uint32_t (&q)[HEAD_DIM / 16][4], uint32_t keys,
+                                            struct logit_rule rule)
+{
+    multiply_queries(s, q, keys);
+    scale_logits(s, rule);
 }
 
 /* Hides logits outside of the columns [begin[h], end[h]) of each row; `first` is the column of s[0]. */
@@ -153,7 +187,7 @@ template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4])
         r.top[h] = top;
         r.sum[h] = r.sum[h] * shrink + sum;
 #pragma unroll
-        for (int i = 0; i < HEAD_DIM / 8; i++) {
+        for (int i = 0; i < COLUMNS / 8; i++) {
             r.o[i][2 * h] *= shrink;
             r.o[i][2 * h + 1] *= shrink;
         }
@@ -164,15 +198,15 @@ template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4])
 template <int N> DEVICE void accumulate(struct rows &r, const float (&s)[N][4], uint32_t values)
 {
     int lane = threadIdx.x % 32;
-    uint32_t row = values + lane % 16 * ROW_BYTES;
+    uint32_t row = values + lane % 16 * VALUE_ROW_BYTES;
 #pragma unroll
     for (int k = 0; k < N; k += 2) {
         uint32_t weights[4] = {pack2(T(), s[k][0], s[k][1]), pack2(T(), s[k][2], s[k][3]), pack2(T(), s[k + 1][0], s[k + 1][1]),
                                pack2(T(), s[k + 1][2], s[k + 1][3])};
 #pragma unroll
-        for (int i = 0; i < HEAD_DIM / 8; i += 2) {
+        for (int i = 0; i < COLUMNS / 8; i += 2) {
             uint32_t x[4];
-            ldmatrix_x4_trans(x, row + 8 * k * ROW_BYTES + (((i + lane / 16) ^ lane % 8) << 4));
+            ldmatrix_x4_trans(x, row + 8 * k * VALUE_ROW_BYTES + place<COLUMNS>(lane, i + lane / 16));
             uint32_t even_columns[2] = {x[0], x[1]}, odd_columns[2] = {x[2], x[3]};
             mma_m16n8k16(r.o[i], weights, even_columns, T());
             mma_m16n8k16(r.o[i + 1], weights, odd_columns, T());

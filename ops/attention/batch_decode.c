@@ -20,14 +20,15 @@ static const struct op_arg args[] = {
     IN(kv_indptr, I32, "batch+1", .fill = INDPTR("num_indices")),
     IN(kv_indices, I32, "num_indices", .fill = PERMUTED("num_pages")),
     IN(kv_last_page_len, I32, "batch", .fill = LENGTHS(1, "page_size")),
-    NUMBER(q_scale, .value = 1, .shape = "1"),
-    NUMBER(k_scale, .value = 1, .shape = "1"),
-    NUMBER(v_scale, .value = 1, .shape = "1"),
+    NUMBER(q_scale, .value = 1, .shape = "num_qo_heads"),
+    NUMBER(k_scale, .value = 1, .shape = "num_kv_heads", .flags = OPTIONAL),
+    NUMBER(v_scale, .value = 1, .shape = "num_kv_heads", .flags = OPTIONAL),
     INT(window_left, .min = -1, .flags = OPTIONAL | HOST),
     IN(sinks, F32, "num_qo_heads", .flags = OPTIONAL),
     IN(k_cache_sf, E4M3, CACHE("head_dim//16"), .flags = OPTIONAL),
     IN(v_cache_sf, E4M3, CACHE("head_dim//16"), .flags = OPTIONAL),
     NUMBER(skip_softmax_threshold_scale_factor),
+    FLAG(return_lse_base_on_e),
     {0},
 };
 
@@ -50,6 +51,7 @@ static void view(const void *from, void *to)
         .k_scale = &a->k_scale,
         .v_scale = &a->v_scale,
         .window_left = &a->window_left,
+        .lse_in_base_e = a->return_lse_base_on_e,
     };
 }
 
@@ -69,9 +71,11 @@ static const struct op_shape shapes[] = {
     {"llama_8b_batch_16", "q_data_type=bf16" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048) USUAL},
     {"mha", "q_data_type=f16 kv_layout=HND" HEADS(16, 16, 64) LENGTHS_OF(5, 5, 500)},
     {"mqa", "q_data_type=bf16" HEADS(40, 1, 128) LENGTHS_OF(3, 1, 1800)},
+    {"rope", "q_data_type=bf16 pos_encoding_mode=ROPE_LLAMA" HEADS(32, 8, 128) LENGTHS_OF(4, 16, 200) USUAL},
+    {"head_96", "q_data_type=f16" HEADS(32, 32, 96) LENGTHS_OF(4, 16, 200) USUAL},
     {0},
 };
 
 DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, one query token each", .rules = rules,
           .view = view, .kernels = batch_decode_kernels, .plan = &op_batch_decode_plan, .validate = attention_validate,
-          .ranges = ranges, .shapes = shapes, .reference = attention_reference, .make = attention_spoil, .cost = attention_cost);
+          .ranges = ranges, .shapes = shapes, .reference = attention_reference, .make = attention_make, .cost = attention_cost);

@@ -52,6 +52,8 @@ static struct attention_options options(const struct call *call)
         .q_len_per_req = a->q_len_per_req,
         .sm_scale = a->sm_scale,
         .logits_soft_cap = a->logits_soft_cap,
+        .rope_scale = a->rope_scale,
+        .rope_theta = a->rope_theta,
         .window_left = a->window_left,
         .q_data_type = a->q_data_type,
         .kv_data_type = a->kv_data_type,
@@ -77,8 +79,8 @@ static const struct op_kernel kernels[] = {{"batch_decode_plan", OP_ANYWHERE, 0,
 
 static const struct op_range ranges[] = {
     {"max_batch_size", 1, 24, 0},   {"typical_batch", 1, 8, 0},      {"num_qo_heads", 1, 40, 0}, {"num_kv_heads", 1, 8, 0},
-    {"head_dim", 64, 128, 64},      {"page_size", 1, 40, 0},         {"window_left", -1, 40, 0}, {"window_right", 0, 0, 0},
-    {"fixed_split_size", 0, 0, 0},  {"q_len_per_req", 1, 1, 0},      {0},
+    {"head_dim", 16, 256, 16},      {"page_size", 1, 40, 0},         {"window_left", -1, 40, 0}, {"window_right", 0, 0, 0},
+    {"fixed_split_size", 0, 8, 0},  {"q_len_per_req", 1, 1, 0},      {0},
 };
 
 static const struct op_shape shapes[] = {

@@ -24,17 +24,20 @@ static const struct op_arg args[] = {
     IN(kv_last_page_len, I32, "batch", .fill = LENGTHS(1, "page_size")),
     IN(packed_custom_mask, U8, "mask_bytes", .flags = OPTIONAL, .required_if = "custom_mask", .fill = MASK),
     IN(mask_indptr, I32, "batch+1", .flags = OPTIONAL, .required_if = "custom_mask", .fill = INDPTR("mask_bytes")),
-    IN(prefix_len, I32, "batch", .flags = OPTIONAL, .required_if = "multi_item_scoring"),
-    IN(token_pos_in_items, I32, "batch token_pos_in_items_len", .flags = OPTIONAL, .required_if = "multi_item_scoring"),
+    IN(prefix_len, I32, "batch", .flags = OPTIONAL, .required_if = "multi_item_scoring",
+       .fill = LENGTHS(0, "token_pos_in_items_len")),
+    IN(token_pos_in_items, I32, "batch token_pos_in_items_len", .flags = OPTIONAL, .required_if = "multi_item_scoring",
+       .fill = LENGTHS(0, "token_pos_in_items_len")),
     IN(max_item_len, I32, "batch", .flags = OPTIONAL, .required_if = "multi_item_scoring"),
-    NUMBER(q_scale, .value = 1, .shape = "1"),
-    NUMBER(k_scale, .value = 1, .shape = "1"),
-    NUMBER(v_scale, .value = 1, .shape = "1"),
+    NUMBER(q_scale, .value = 1, .shape = "num_qo_heads"),
+    NUMBER(k_scale, .value = 1, .shape = "num_kv_heads", .flags = OPTIONAL),
+    NUMBER(v_scale, .value = 1, .shape = "num_kv_heads", .flags = OPTIONAL),
     INT(window_left, .min = -1, .flags = OPTIONAL | HOST),
     IN(sinks, F32, "num_qo_heads", .flags = OPTIONAL),
     IN(k_cache_sf, E4M3, CACHE("head_dim_qk//16"), .flags = OPTIONAL),
     IN(v_cache_sf, E4M3, CACHE("head_dim_vo//16"), .flags = OPTIONAL),
     NUMBER(skip_softmax_threshold_scale_factor),
+    FLAG(return_lse_base_on_e),
     {0},
 };
 
@@ -54,19 +57,26 @@ static void view(const void *from, void *to)
         .kv_indices = a->kv_indices,
         .kv_last_page_len = a->kv_last_page_len,
         .sinks = a->sinks,
+        .packed_custom_mask = a->packed_custom_mask,
+        .mask_indptr = a->mask_indptr,
+        .prefix_len = a->prefix_len,
+        .token_pos_in_items = a->token_pos_in_items,
         .q_scale = &a->q_scale,
         .k_scale = &a->k_scale,
         .v_scale = &a->v_scale,
         .window_left = &a->window_left,
+        .lse_in_base_e = a->return_lse_base_on_e,
     };
 }
 
 static const struct op_range ranges[] = {
-    {"total_q", 0, 96, 0}, {"batch", 1, 8, 0}, {"num_pages", 1, 48, 0}, {"num_indices", 0, 48, 0}, {"mask_bytes", 0, 8, 0}, {0},
+    {"total_q", 0, 96, 0}, {"batch", 1, 8, 0}, {"num_pages", 1, 48, 0}, {"num_indices", 0, 48, 0}, {"mask_bytes", 18450, 19450, 0}, {0},
 };
 
 /* What these models give. */
-#define USUAL " -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items -max_item_len -sinks -k_cache_sf -v_cache_sf"
+#define UNMASKED " -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items -max_item_len"
+#define UNSCALED " -k_cache_sf -v_cache_sf"
+#define USUAL UNMASKED UNSCALED " -sinks"
 #define HEADS(qo, kv, dim) " num_qo_heads=" #qo " num_kv_heads=" #kv " head_dim_qk=" #dim
 #define LENGTHS_OF(batch, total_q, page_size, pages)                                                                         \
     " batch=" #batch " max_batch_size=" #batch " total_q=" #total_q " max_total_qo=" #total_q " page_size=" #page_size \
@@ -82,10 +92,18 @@ static const struct op_shape shapes[] = {
     {"small_pages", "q_data_type=bf16 causal=1" HEADS(32, 8, 128) LENGTHS_OF(2, 600, 1, 900)},
     {"large_pages", "q_data_type=f16 kv_layout=HND" HEADS(12, 4, 64) LENGTHS_OF(2, 600, 64, 20)},
     {"mqa", "q_data_type=bf16 causal=1" HEADS(7, 1, 128) LENGTHS_OF(3, 300, 1, 900)},
+    {"token_tree", "q_data_type=bf16 custom_mask=1 mask_bytes=12800" HEADS(32, 8, 128) LENGTHS_OF(4, 64, 16, 400) UNSCALED},
+    {"items",
+     "q_data_type=f16 multi_item_scoring=1 token_pos_in_items_len=200" HEADS(8, 4, 64) LENGTHS_OF(3, 600, 16, 60) UNSCALED},
+    {"bloom", "q_data_type=bf16 causal=1 pos_encoding_mode=ALIBI" HEADS(32, 32, 128) LENGTHS_OF(2, 300, 16, 40) USUAL},
+    {"rope", "q_data_type=f16 causal=1 pos_encoding_mode=ROPE_LLAMA" HEADS(32, 8, 128) LENGTHS_OF(2, 300, 16, 40) USUAL},
+    {"e4m3_cache",
+     "q_data_type=bf16 kv_data_type=e4m3 causal=1 k_scale=0.7 v_scale=1.3" HEADS(32, 8, 128) LENGTHS_OF(2, 300, 16, 40) USUAL},
+    {"head_512", "q_data_type=bf16 causal=1" HEADS(8, 1, 512) LENGTHS_OF(2, 100, 16, 40) USUAL},
     {0},
 };
 
 DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, any number of query tokens each",
           .rules = rules, .view = view, .hooks = ATTENTION_HOOKS, .kernels = batch_prefill_kernels, .plan = &op_batch_prefill_plan,
           .validate = attention_validate, .ranges = ranges, .shapes = shapes, .reference = attention_reference,
-          .make = attention_spoil, .cost = attention_cost);
+          .make = attention_make, .cost = attention_cost);

@@ -33,12 +33,18 @@ static const struct op_arg args[] = {
     NUMBER(rope_theta, .value = 10000),
     IN(k_sf, E4M3, TOKENS("head_dim_qk//16"), .flags = OPTIONAL),
     IN(v_sf, E4M3, TOKENS("head_dim_vo//16"), .flags = OPTIONAL),
-    NUMBER(k_scale, .value = 1, .shape = "1"),
-    NUMBER(v_scale, .value = 1, .shape = "1"),
+    NUMBER(k_scale, .value = 1, .shape = "num_kv_heads", .flags = OPTIONAL),
+    NUMBER(v_scale, .value = 1, .shape = "num_kv_heads", .flags = OPTIONAL),
+    FLAG(return_lse_base_on_e),
     {0},
 };
 
 static const char *const rules[] = {"num_qo_heads > 0", "num_qo_heads % num_kv_heads == 0", NULL};
+
+static flashinfer_number scale_of(const DLTensor *heads)
+{
+    return heads ? (flashinfer_number)FLASHINFER_TENSOR(heads) : (flashinfer_number)FLASHINFER_FLOAT(1);
+}
 
 static void view(const void *from, void *to)
 {
@@ -57,26 +63,32 @@ static void view(const void *from, void *to)
         .pos_encoding_mode = a->pos_encoding_mode,
         .sm_scale = a->sm_scale,
         .logits_soft_cap = a->logits_soft_cap,
+        .rope_scale = a->rope_scale,
+        .rope_theta = a->rope_theta,
         .window_left = a->window_left,
         .q_data_type = a->q->dtype,
         .kv_data_type = a->k->dtype,
         .o_data_type = a->out->dtype,
     };
-    static const flashinfer_number one = {.kind = FLASHINFER_NUMBER_FLOAT, .value.f = 1};
-    *(struct attention_view *)to = (struct attention_view){
+    struct attention_view *t = to;
+    *t = (struct attention_view){
         .out = a->out,
         .lse = a->lse,
         .q = a->q,
         .k_cache = a->k,
         .v_cache = a->v,
-        .q_scale = &one,
-        .k_scale = &a->k_scale,
-        .v_scale = &a->v_scale,
-        .unserved = a->scale_q || a->scale_k || a->scale_v
-                        ? "scales of heads are not served"
-                        : attention_single_fit(&o, tensor_shape(a->k, a->kv_layout == FLASHINFER_NHD ? 0 : 1)),
+        .custom_mask = a->custom_mask,
+        .packed_custom_mask = a->packed_custom_mask,
+        .q_scale = &t->scale[0],
+        .k_scale = a->scale_k ? &t->scale[1] : &a->k_scale,
+        .v_scale = a->scale_v ? &t->scale[2] : &a->v_scale,
+        .scale = {scale_of(a->scale_q), scale_of(a->scale_k), scale_of(a->scale_v)},
+        .lse_in_base_e = a->return_lse_base_on_e,
+        .unserved = attention_single_fit(&o, tensor_shape(a->k, a->kv_layout == FLASHINFER_NHD ? 0 : 1)),
         .plan = attention_single_plan(&o),
     };
+    if ((a->scale_k && a->k_scale.kind != FLASHINFER_NUMBER_ABSENT) || (a->scale_v && a->v_scale.kind != FLASHINFER_NUMBER_ABSENT))
+        t->unserved = "k_scale and v_scale do not go with scale_k and scale_v";
 }
 
 static const struct op_range ranges[] = {
@@ -96,6 +108,10 @@ static const struct op_shape shapes[] = {
     {"mha_all", "kv_layout=HND qo_len=100 kv_len=333" TYPES(f16) HEADS(16, 16, 64) USUAL},
     {"gemma_local", "causal=1 qo_len=200 kv_len=400 window_left=100 logits_soft_cap=50" TYPES(bf16) HEADS(8, 4, 256) USUAL},
     {"odd", "causal=1 qo_len=50 kv_len=17" TYPES(f16) HEADS(7, 1, 128) USUAL},
+    {"custom_mask",
+     "qo_len=100 kv_len=300" TYPES(bf16) HEADS(16, 16, 96) " -scale_q -scale_k -scale_v -packed_custom_mask -k_sf -v_sf"},
+    {"e5m2_heads", "causal=1 qo_len=100 kv_len=300 q:dtype=e5m2 k:dtype=e5m2 out:dtype=f16" HEADS(32, 8, 128)
+                   " -custom_mask -packed_custom_mask -k_sf -v_sf"},
     {0},
 };
 

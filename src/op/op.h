@@ -38,7 +38,7 @@ enum {
     OP_MAX_ARGS = 48,
     OP_MAX_DIMS = 64,        /* two more than an op may have named dimensions and integers, its plan's included */
     OP_MAX_ARGS_BYTES = 640, /* of an op's struct */
-    OP_MAX_VIEW_BYTES = 256
+    OP_MAX_VIEW_BYTES = 512
 };
 
 enum op_kind {

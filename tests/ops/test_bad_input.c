@@ -228,21 +228,14 @@ static void test_plans(void **state)
     REFUSED(batch_prefill_plan, t->args.q_data_type = TYPE(I32), "q_data_type is i32, must be one of f16, bf16, e4m3, e5m2");
     REFUSED(batch_prefill_plan, (t->args.qo_indptr = &t->qo_indptr, t->qo_indptr.device = CUDA(0)),
             "qo_indptr is on cuda:0, must be on cpu");
-    UNSUPPORTED(batch_prefill_plan, t->args.head_dim_qk = 80,
-                "no kernel serves this call: batch_prefill_plan: head_dim must be 64 or 128, or 256 in batch_prefill");
-    UNSUPPORTED(batch_prefill_plan, t->args.head_dim_vo = 128,
-                "no kernel serves this call: batch_prefill_plan: head_dim_vo must be head_dim_qk");
-    UNSUPPORTED(batch_prefill_plan, t->args.custom_mask = 1,
-                "no kernel serves this call: batch_prefill_plan: custom masks are not served");
-    UNSUPPORTED(batch_prefill_plan, t->args.multi_item_scoring = 1,
-                "no kernel serves this call: batch_prefill_plan: multi-item scoring is not served");
-    UNSUPPORTED(batch_prefill_plan, t->args.pos_encoding_mode = FLASHINFER_POS_ENCODING_ALIBI,
-                "no kernel serves this call: batch_prefill_plan: pos_encoding_mode must be NONE");
-    UNSUPPORTED(batch_prefill_plan, t->args.kv_data_type = TYPE(E4M3),
-                "no kernel serves this call: batch_prefill_plan: kv_data_type and o_data_type must be q_data_type");
-    UNSUPPORTED(batch_prefill_plan, t->args.fixed_split_size = 1,
-                "no kernel serves this call: batch_prefill_plan: fixed_split_size is not served; disable_split_kv makes a row's "
-                "bits independent of the batch, too");
+    UNSUPPORTED(batch_prefill_plan, t->args.head_dim_qk = 72,
+                "no kernel serves this call: batch_prefill_plan: head_dim must be a multiple of 16 up to 256, or 512");
+    UNSUPPORTED(batch_prefill_plan, t->args.head_dim_vo = 272,
+                "no kernel serves this call: batch_prefill_plan: head_dim must be a multiple of 16 up to 256, or 512");
+    UNSUPPORTED(batch_prefill_plan, (t->args.q_data_type = TYPE(F16), t->args.kv_data_type = TYPE(BF16)),
+                "no kernel serves this call: batch_prefill_plan: kv_data_type must be q_data_type, e4m3 or e5m2");
+    UNSUPPORTED(batch_prefill_plan, t->args.kv_data_type = TYPE(U8),
+                "no kernel serves this call: batch_prefill_plan: caches of e2m1 are not served");
     REFUSED(batch_decode_plan, t->args.max_batch_size = 0, "max_batch_size is 0, must be at least 1");
     REFUSED(batch_decode_plan, t->args.num_qo_heads = 5,
             "num_qo_heads % num_kv_heads == 0 does not hold: num_qo_heads = 5, num_kv_heads = 2");
@@ -255,8 +248,6 @@ static void test_plans(void **state)
             "kv_indptr has shape [0], must be [typical_batch+1]");
     UNSUPPORTED(batch_decode_plan, t->args.q_len_per_req = 2,
                 "no kernel serves this call: batch_decode_plan: q_len_per_req must be 1; batch_prefill takes more");
-    UNSUPPORTED(batch_decode_plan, t->args.q_data_type = TYPE(E5M2),
-                "no kernel serves this call: batch_decode_plan: q_data_type must be f16 or bf16");
     REFUSED(batch_decode_plan, exec->kernel = "batch_decode_cpu",
             "exec.kernel is \"batch_decode_cpu\", must be one of: batch_decode_plan");
 }
@@ -335,7 +326,9 @@ static void test_decode(void **state)
     REFUSED(batch_decode, t->args.v_scale = VALUE(FLOAT, NAN), "v_scale is nan, must be at least 0 and finite");
     UNSUPPORTED(batch_decode, exec->kernel = "batch_decode_sm80",
                 "the kernel named by exec.kernel does not serve this call: batch_decode_sm80: runs on CUDA devices");
-    REFUSED(batch_decode, exec->kernel = "fa3", "exec.kernel is \"fa3\", must be one of: batch_decode_sm80, batch_decode_cpu");
+    REFUSED(batch_decode, exec->kernel = "fa3",
+            "exec.kernel is \"fa3\", must be one of: batch_decode_sm80, "
+            "batch_prefill_sm80, batch_decode_cpu");
     REFUSED(batch_decode,
             (t->q.shape[0]++, t->out.shape[0]++, t->lse.shape[0]++, t->kv_indptr.shape[0]++, t->kv_last_page_len.shape[0]++),
             "batch <= max_batch_size does not hold: batch = 3 (from q), max_batch_size = 2 (from the plan)");
