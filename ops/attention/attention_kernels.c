@@ -69,12 +69,14 @@ static bool is_of_heads(const flashinfer_number *number)
 
 static bool scales_heads(const struct attention_view *t) { return is_of_heads(t->q_scale) || is_of_heads(t->k_scale); }
 
+/* Also what only the loader of keys and values that converts knows. */
 static bool converts(const struct call *call)
 {
+    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
     const struct op_variant *variant = call->op->variant;
     return (variant && variant->hooks & (HOOK_QUERY | HOOK_KEY)) || plan->q_dtype != plan->dtype || plan->kv_dtype != plan->dtype || plan->pos == ATTENTION_POS_ROPE ||
-           scales_heads(call_view(call));
+           scales_heads(t) || t->v_indptr;
 }
 
 /* What holds for every kernel. */
