@@ -14,7 +14,6 @@ import flashinfer_c as flashinfer
 from attention_reference import Pages, attention, starts
 
 HEADS, KV_HEADS, DIM, PAGE = 8, 2, 64, 4
-masks = pytest.mark.xfail(raises=NotImplementedError, strict=False, reason="custom masks, until the attention ops serve them")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 # What one rounding to the dtype of the output and weights rounded before they multiply values allow.
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -283,7 +282,6 @@ def test_paged_prefill_options_and_plans_again(device):
         wrapper.run(randn(4, HEADS, DIM, device=device), pages.cache)
 
 
-@masks
 @pytest.mark.parametrize("packed", [False, True])
 def test_paged_prefill_with_a_mask(device, packed):
     qo_lens, kv_lens = [3, 5, 2], [7, 13, 9]
@@ -334,7 +332,6 @@ def test_single(device):
     torch.testing.assert_close(lse.double(), expected_lse, atol=1e-3, rtol=1e-3)
 
 
-@masks
 def test_single_with_a_mask(device):
     q, k, v = (randn(n, h, DIM, device=device, seed=n + h) for n, h in ((9, HEADS), (33, KV_HEADS), (33, KV_HEADS)))
     mask = random_masks([9], [33])[0].to(device)
@@ -440,7 +437,6 @@ def test_block_sparse(device):
         wrapper.plan(indptr, indices + 1, *sizes)
 
 
-@masks
 def test_block_sparse_with_a_mask(device):
     wrapper, indptr, indices, sizes, (q, k, v), dense, blocks = block_sparse(device)
     R, C = sizes[2:4]
