@@ -17,6 +17,7 @@ _NOTES = {
     "paged_kv_cache": "one tensor [pages, 2, page_size, num_kv_heads, head_dim] (NHD) or [pages, 2, num_kv_heads, page_size, head_dim] "
                       "(HND), or a pair of the keys and the values",
     "kv_cache_sf": "the scales of a cache of e2m1 pairs, as paged_kv_cache with head_dim / 16",
+    "o_dtype": "that of the output, None: that of q",
     "rotary_dim": "how many dimensions of a head are rotated, None: all",
 }
 

@@ -143,7 +143,7 @@ class _Dimension:
                 self.solve = name, lambda size: size * divisor
 
     def size(self, names):
-        return int(eval(self.code, {"ceil": math.ceil, "min": min, "max": max}, names))
+        return int(eval(self.code, {"__builtins__": {}, "ceil": math.ceil, "min": min, "max": max}, names))
 
 
 class Argument:

@@ -48,6 +48,7 @@ def gated_delta_rule_decode_pretranspose(q, k, v, state, A_log, a, dt_bias, b, s
 @api("gated_delta_rule_mtp", notes=_NORM | {
     "disable_state_update": "True or None: the last state is not written",
     "cache_replayssm": "must be False",
+    **dict.fromkeys(("replayssm_rawv", "replayssm_rawk", "replayssm_g", "replayssm_beta"), "of no effect without cache_replayssm"),
 })
 def gated_delta_rule_mtp(q, k, v, initial_state, initial_state_indices, A_log, a, dt_bias, b, scale=None, output=None,
                          intermediate_states_buffer=None, ssm_state_indices=None, disable_state_update=None, use_qk_l2norm=True,

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package as a whole: what it exports, how it documents itself, arrays that are not torch's, install()."""
+
+import copy
+import inspect
+import pickle
+import subprocess
+import sys
+
+import numpy
+import pytest
+import torch
+
+import flashinfer_c as fi
+from flashinfer_c import _api, _core
+
+
+def public():
+    for name in _api.PUBLIC:
+        module, _, function = name.rpartition(".")
+        found = getattr(sys.modules[f"flashinfer_c.{module}"], function)
+        if "\nArguments:\n" in found.__doc__:  # not wrappers, whose arguments are no op's
+            yield name, found
+
+
+def test_every_op_is_reached():
+    """By a function under upstream's name, or by a wrapper; and under its own in ops."""
+    for name in _core.op_names:
+        assert callable(getattr(fi.ops, name))
+    assert set(dir(fi.ops)) == set(_core.op_names)
+    with pytest.raises(AttributeError):
+        fi.ops.no_such_op
+
+
+@pytest.mark.parametrize("name, function", list(public()))
+def test_documentation(name, function):
+    """help() tells each argument, and each has something said of it."""
+    lines = [line.strip() for line in function.__doc__.splitlines()]
+    arguments = lines[lines.index("Arguments:") + 1:]
+    for parameter in inspect.signature(function).parameters:
+        assert any(line.startswith(f"{parameter}: ") for line in arguments), f"{name}: nothing is said of {parameter}"
+    assert "Returns" in function.__doc__ and _api.PUBLIC[name]
+
+
+def test_help_of_ops():
+    text = fi.ops.append_paged_kv_cache.__doc__
+    assert "k_cache: NHD: [pages, page_size, num_kv_heads, head_dim]; HND: [pages, num_kv_heads, page_size, head_dim]" in text
+    assert inspect.signature(fi.ops.rmsnorm).parameters["input"].default is inspect.Parameter.empty
+
+
+def test_versions():
+    assert fi.__version__ == _core.version and fi.upstream_version == "0.7.2"
+
+
+def test_what_does_not_exist_is_absent():
+    for name in "allreduce_fusion", "cutlass_fused_moe", "trtllm_fp4_block_scale_moe":
+        assert not hasattr(fi, name)
+
+
+def numpy_pair():
+    rng = numpy.random.default_rng(1)
+    return rng.standard_normal((5, 128), dtype="float32"), rng.standard_normal(128, dtype="float32")
+
+
+def test_numpy():
+    x, w = numpy_pair()
+    for found, expected in (
+        (fi.rmsnorm(x, w), fi.rmsnorm(torch.from_numpy(x), torch.from_numpy(w))),
+        (fi.softmax(x), torch.from_numpy(x).softmax(-1)),
+        (fi.silu_and_mul(x.astype("float16")), fi.silu_and_mul(torch.from_numpy(x).half())),
+        (fi.ops.rmsnorm(input=x, weight=w), fi.rmsnorm(torch.from_numpy(x), torch.from_numpy(w))),
+        (fi.fp4_quantize(x.astype("float16"))[0], fi.fp4_quantize(torch.from_numpy(x).half())[0]),
+        (fi.packbits(x[0] > 0), torch.from_numpy(numpy.packbits(x[0] > 0))),
+        (fi.get_seq_lens(numpy.array([0, 2], "int32"), numpy.array([3], "int32"), 16), torch.tensor([19])),
+    ):
+        assert isinstance(found, numpy.ndarray)
+        numpy.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+    probs = numpy.full((50, 4), 0.25, "float32")
+    drawn = fi.top_k_top_p_sampling_from_probs(probs, 2, 0.9, generator=numpy.random.default_rng(5))
+    again = fi.top_k_top_p_sampling_from_probs(probs, 2, 0.9, generator=numpy.random.default_rng(5))
+    assert drawn.dtype == numpy.int32 and (drawn == again).all() and drawn.max() < 4
+
+
+def test_plan_is_bytes():
+    plan = fi.ops.batch_decode_plan(max_batch_size=4, num_qo_heads=8, num_kv_heads=2, head_dim=64, page_size=16, sm_scale=0.5,
+                                    q_data_type="float16", device=(1, 0))
+    assert plan.workspace_size >= 0
+    for copied in pickle.loads(pickle.dumps(plan)), copy.deepcopy(plan), copy.copy(plan):
+        assert bytes(copied._bytes) == bytes(plan._bytes) and copied.pointer.value != plan.pointer.value
+
+
+def test_call_allocates_and_refuses():
+    x, w = numpy_pair()
+    codes, scales = fi.ops.nvfp4_quantize(a=x.astype("float16"), out="uint8", out_scale="uint8", sf_layout="SCALES_LINEAR")
+    assert codes.shape == (5, 64) and scales.shape == (5, 8)
+    with pytest.raises(TypeError, match="unexpected argument 'weigth'; it takes out, input, weight, eps"):
+        fi.ops.rmsnorm(input=x, weigth=w)
+    with pytest.raises(TypeError, match="no argument is an array"):
+        fi.ops.rmsnorm(input=None)
+    with pytest.raises(TypeError, match="y must be given: nothing tells"):
+        fi.ops.segment_packbits(x=numpy.zeros(9, "uint8"), indptr=numpy.array([0, 9], "int32"))
+    with pytest.raises(ValueError, match="no dtype that this library knows"):
+        fi.ops.rmsnorm(out="float17", input=x, weight=w)
+
+
+@pytest.mark.parametrize("name, expected", [("torch.float16", "float16"), ("half", "float16"), ("e4m3", "float8_e4m3fn"), ("bool", "bool")])
+def test_dtype_names(name, expected):
+    assert _core.dtype_name(name) == expected
+    if hasattr(torch, expected):
+        assert _core.dtype_name(getattr(torch, expected)) == expected
+    if hasattr(numpy, expected) and expected != "bool":
+        assert _core.dtype_name(getattr(numpy, expected)) == expected == _core.dtype_name(numpy.dtype(expected))
+
+
+INSTALL = """
+import sys
+import flashinfer_c
+flashinfer_c.install()
+flashinfer_c.install()
+import flashinfer
+import flashinfer.norm
+from flashinfer.quantization.fp4_quantization import SfLayout
+assert flashinfer is flashinfer_c and flashinfer.norm.rmsnorm is flashinfer_c.rmsnorm and SfLayout is flashinfer_c.SfLayout
+import importlib.util
+assert importlib.util.find_spec("flashinfer.comm") is None and importlib.util.find_spec("flashinfer.norm") is not None
+try:
+    from flashinfer.norm import no_such_function
+except ImportError:
+    print("fine")
+"""
+
+
+def test_install():
+    assert subprocess.run([sys.executable, "-c", INSTALL], check=True, capture_output=True, text=True).stdout == "fine\n"
+    other = "import sys, types; sys.modules['flashinfer'] = types.ModuleType('flashinfer')\nimport flashinfer_c; flashinfer_c.install()"
+    refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+    assert refused.returncode and "flashinfer is imported already" in refused.stderr
