@@ -20,10 +20,10 @@ VARIANTS = "backends beside auto, fa2 and fa3; variants in C++ (ours are hooks)"
 FOUR_OVER_SIX = "nvfp4_4over6"
 # What raises NotImplementedError, beside what the kernels of a device say that they do not serve.
 PARTLY = {
-    "decode.BatchDecodeWithPagedKVCacheWrapper": VARIANTS + "; scales of each head; window_right",
-    "prefill.BatchPrefillWithPagedKVCacheWrapper": VARIANTS + "; scales of each head; variant_owns_mask; use_fp16_softmax; "
+    "decode.BatchDecodeWithPagedKVCacheWrapper": VARIANTS + "; window_right",
+    "prefill.BatchPrefillWithPagedKVCacheWrapper": VARIANTS + "; variant_owns_mask; use_fp16_softmax; "
                                                              "uses_spcompress",
-    "prefill.BatchPrefillWithRaggedKVCacheWrapper": VARIANTS + "; scales of each head; variant_owns_mask",
+    "prefill.BatchPrefillWithRaggedKVCacheWrapper": VARIANTS + "; variant_owns_mask",
     "cascade.MultiLevelCascadeAttentionWrapper": "window_left and pos_encoding_mode of more than one level",
     "sparse.BlockSparseAttentionWrapper": "causal; pos_encoding_mode; block_mask and what else belongs to Blackwell's kernels",
     "sparse.VariableBlockSparseAttentionWrapper": "causal; pos_encoding_mode",

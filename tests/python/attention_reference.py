@@ -5,11 +5,13 @@ import math
 import torch
 
 
-def attention(q, k, v, causal=False, mask=None, sm_scale=None, window_left=-1, soft_cap=0.0, sinks=None):
+def attention(q, k, v, causal=False, mask=None, sm_scale=None, window_left=-1, soft_cap=0.0, sinks=None, bias=None):
     """(out, lse to base 2) of one request: q [qo_len, heads, dim], k and v [kv_len, kv_heads, dim]."""
     group = q.shape[1] // k.shape[1]
     k, v = (t.double().repeat_interleave(group, 1) for t in (k, v))
     logits = torch.einsum("qhd,khd->hqk", q.double(), k) * (sm_scale or 1 / math.sqrt(q.shape[-1]))
+    if bias is not None:
+        logits = logits + bias
     if soft_cap:
         logits = soft_cap * torch.tanh(logits / soft_cap)
     qo_len, kv_len = q.shape[0], k.shape[0]

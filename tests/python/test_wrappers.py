@@ -124,6 +124,76 @@ def test_plan_info_is_kept_and_put_back(device):
     check_decode(wrapper.run(q, pages.cache, return_lse=True), q, pages)
 
 
+@pytest.mark.parametrize("fp8", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_caches_of_8_bits(device, fp8):
+    pages = Pages([5, 9, 30], PAGE, KV_HEADS, DIM, torch.float16, device)
+    codes = pages.cache.to(fp8)
+    q = randn(3, HEADS, DIM, device=device)
+    k_heads = torch.tensor([0.5, 1.5], device=device)
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace(device))
+    wrapper.plan(*pages.tables(), HEADS, KV_HEADS, DIM, PAGE, q_data_type=torch.float16, kv_data_type=fp8)
+    for k_scale, v_scale in ((None, None), (0.5, 2.0), (torch.tensor([0.5]), torch.tensor(2.0)), (k_heads, 0.25)):
+        scale = [torch.as_tensor(1.0 if s is None else s).to(device).reshape(-1, 1, 1, 1) for s in (k_scale, v_scale)]
+        pages.cache = codes.to(torch.float16) * torch.stack([s.expand(KV_HEADS, 1, 1, 1)[:, 0, 0] for s in scale])[None, :, None]
+        check_decode(wrapper.run(q, codes, k_scale=k_scale, v_scale=v_scale, return_lse=True), q, pages)
+
+
+def test_queries_of_8_bits(device):
+    fp8 = torch.float8_e4m3fn
+    pages = Pages([5, 30], PAGE, KV_HEADS, DIM, torch.float16, device)
+    codes, q = pages.cache.to(fp8), randn(7, HEADS, DIM, device=device).to(fp8)
+    q_scales, k_scales, v_scales = (0.5 + torch.rand(n, device=device) for n in (HEADS, KV_HEADS, KV_HEADS))
+    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace(device))
+    wrapper.plan(starts([2, 5]), *pages.tables(), HEADS, KV_HEADS, DIM, PAGE, causal=True, q_data_type=fp8,
+                 o_data_type=torch.float16)
+    result = wrapper.run(q, codes, q_scales, k_scales, v_scales, return_lse=True)
+    pages.cache = codes.double() * torch.stack([k_scales, v_scales])[None, :, None, :, None]
+    check_prefill(result, q.double() * q_scales[:, None], [2, 5], pages.request, plan={"causal": True})
+    with pytest.raises(ValueError, match="by position and by name"):
+        wrapper.run(q, codes, q_scales, k_scales, v_scales, k_scale=2.0)
+    with pytest.raises(NotImplementedError, match="by position"):
+        wrapper.run(q, codes, q_scales)
+
+
+@pytest.mark.parametrize("mode", ["ROPE_LLAMA", "ALIBI"])
+def test_position_encodings(device, mode):
+    pages = Pages([5, 30], PAGE, KV_HEADS, DIM, torch.float16, device)
+    q, qo_lens = randn(7, HEADS, DIM, device=device), [2, 5]
+    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace(device))
+    wrapper.plan(starts(qo_lens), *pages.tables(), HEADS, KV_HEADS, DIM, PAGE, causal=True, pos_encoding_mode=mode,
+                 rope_theta=500.0)
+    out = wrapper.run(q, pages.cache)
+    for b, rows in enumerate((slice(0, 2), slice(2, 7))):
+        k, v = pages.request(b)
+        q_of = q[rows]
+        if mode == "ROPE_LLAMA":
+            places = torch.arange(len(k), dtype=torch.int32, device=device)
+            q_of, _ = flashinfer.apply_rope_pos_ids(q_of, q_of, places[-len(q_of):], rope_theta=500.0)
+            k, _ = flashinfer.apply_rope_pos_ids(k, k, places, rope_theta=500.0)
+            expected = attention(q_of, k, v, True)[0]
+        else:  # 8 heads: slopes 2^-1 .. 2^-8
+            i, j = torch.arange(len(q_of), device=device)[:, None] + len(k) - len(q_of), torch.arange(len(k), device=device)[None]
+            slopes = 2.0 ** -torch.arange(1, HEADS + 1, dtype=torch.float64, device=device)
+            expected = attention(q_of, k, v, True, bias=slopes[:, None, None] * (j - i))[0]
+        close(out[rows], expected)
+
+
+def test_items_behind_one_prefix(device):
+    """Two items of 3 and 2 tokens behind a prefix of 4: of the items, a token sees its own alone."""
+    places = torch.tensor([[0, 1, 2, 3, 0, 1, 2]])
+    pages, prefix = Pages([11], PAGE, KV_HEADS, DIM, torch.float16, device), 4
+    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace(device))
+    wrapper.plan(starts([11]), *pages.tables(), HEADS, KV_HEADS, DIM, PAGE, causal=True, token_pos_in_items_len=7,
+                 prefix_len_ptr=torch.tensor([prefix]).to(torch.uint32),
+                 token_pos_in_items_ptr=places.reshape(-1).to(torch.uint16), max_item_len_ptr=torch.tensor([3]).to(torch.uint16))
+    q = randn(11, HEADS, DIM, device=device)
+    i, j = torch.arange(11)[:, None], torch.arange(11)[None]
+    place = torch.cat([torch.zeros(prefix, dtype=torch.int64), places[0]])[:, None]
+    seen = (j <= i) & ((i < prefix) | (j < prefix) | (j > i - place))
+    k, v = pages.request(0)
+    close(wrapper.run(q, pages.cache), attention(q, k, v, mask=seen.to(device))[0])
+
+
 def test_fast_decode_plan(device):
     pages = Pages([5, 9], PAGE, KV_HEADS, DIM, torch.float16, device)
     wrapper = decode(device, Pages([3, 3, 3], PAGE, KV_HEADS, DIM, torch.float16, device))

@@ -85,16 +85,31 @@ def unpack_scales(kv_cache_sf, kv_layout):
 
 
 def number(value, device):
-    """A scale as the library takes it: absent, a float, or one float32 on the device."""
+    """A scale as the library takes it: absent, a float, or float32 on the device, one element or one for each head."""
     if value is None or isinstance(value, (int, float)):
         return value
     if not torch.is_tensor(value):
         return float(value)
-    if value.numel() != 1:
-        raise NotImplementedError(f"a scale of shape {tuple(value.shape)}: scales are one number for the whole tensor here")
-    if value.device != device:
+    if value.numel() == 1 and value.device != device:
         return float(value)
-    return value.reshape(1) if value.dtype == torch.float32 else value.reshape(1).float()
+    return value.reshape(-1).to(device=device, dtype=torch.float32)
+
+
+def scales(q, k, v, kv_dtype, device):
+    """q_scale, k_scale and v_scale. The library wants those of 8-bit keys and values said; upstream's default is 1."""
+    if kv_dtype.itemsize == 1:
+        k, v = 1.0 if k is None else k, 1.0 if v is None else v
+    return number(q, device), number(k, device), number(v, device)
+
+
+def head_scales(args, q_scale, k_scale, v_scale):
+    """The scales of each head that upstream takes by position with 8-bit queries, in place of the others."""
+    if len(args) != 3:
+        raise NotImplementedError(f"{len(args)} further tensors by position: scales of each head are three, "
+                                  "others belong to variants")
+    if (q_scale, k_scale, v_scale) != (None, None, None):
+        raise ValueError("scales are given by position and by name")
+    return args
 
 
 def indices_on(device, tensor, non_blocking):
@@ -139,13 +154,11 @@ def flags_of(enable_pdl):
     return 0 if enable_pdl is False else _core.PDL
 
 
-def finish_lse(lse, base, layout, given):
-    """lse [tokens, heads] to base 2, to the order that was asked for, and into the tensor that was given."""
-    if base == "ln":
-        lse.mul_(0.6931471805599453)
-    if layout == "HN":
-        lse = lse.t().contiguous() if given is None else given.copy_(lse.t())
-    return lse
+def finish_lse(lse, layout, given):
+    """lse [tokens, heads] in the order that was asked for, and in the tensor that was given."""
+    if layout == "NH":
+        return lse
+    return lse.t().contiguous() if given is None else given.copy_(lse.t())
 
 
 def check_lse(base, layout):

@@ -2,7 +2,7 @@
 """Attention of batches that mix prefill and decode, and attention with sinks."""
 import torch
 
-from ._attention import number, public
+from ._attention import public
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
 
@@ -49,7 +49,7 @@ class BatchAttention:
             raise NotImplementedError("profiler_buffer: kernels do not record profiles; use Nsight Compute")
         if logits_soft_cap and logits_soft_cap != self._wrapper._logits_soft_cap:
             raise ValueError(f"logits_soft_cap is {logits_soft_cap}; plan() was told {self._wrapper._logits_soft_cap}")
-        return self._wrapper.run(q, kv_cache, k_scale=number(k_scale, q.device), v_scale=number(v_scale, q.device), out=out,
+        return self._wrapper.run(q, kv_cache, k_scale=k_scale, v_scale=v_scale, out=out,
                                  lse=lse, return_lse=True, kv_cache_sf=kv_cache_sf)
 
     def __reduce_ex__(self, protocol):

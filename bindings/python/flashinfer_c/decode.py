@@ -6,8 +6,8 @@ import torch
 
 from . import _core
 from ._api import api
-from ._attention import (Wrapper, check_layout, dtype_of, flags_of, host_or_none, make_plan, number, pos_encoding, public,
-                         runner, split_size, unpack_cache, unpack_scales)
+from ._attention import (Wrapper, check_layout, dtype_of, flags_of, head_scales, host_or_none, make_plan, pos_encoding, public,
+                         runner, scales, split_size, unpack_cache, unpack_scales)
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout, _get_range_buf  # noqa: F401
 
@@ -22,11 +22,12 @@ def single_decode_with_kv_cache(q, k, v, kv_layout="NHD", pos_encoding_mode="NON
                                 rope_theta=None, return_lse=False):
     """Returns out [num_qo_heads, head_dim], with return_lse (out, lse [num_qo_heads])."""
     check_layout(kv_layout)
+    q_scale, k_scale, v_scale = scales(q_scale, k_scale, v_scale, k.dtype, q.device)
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:1], dtype=torch.float32, device=q.device) if return_lse else None
     _core.call("single_decode_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, kv_layout=kv_layout,
-               pos_encoding_mode=pos_encoding(pos_encoding_mode), q_scale=number(q_scale, q.device),
-               k_scale=number(k_scale, q.device), v_scale=number(v_scale, q.device), window_left=window_left,
+               pos_encoding_mode=pos_encoding(pos_encoding_mode), q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
+               window_left=window_left,
                logits_soft_cap=logits_soft_cap or None, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta)
     return (out, lse) if return_lse else out
 
@@ -163,16 +164,15 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         q: [batch * q_len_per_req, num_qo_heads, head_dim]
         paged_kv_cache: one tensor, NHD: [pages, 2, page_size, num_kv_heads, head_dim], HND: heads before slots; or (k, v) without
             the 2
-        q_scale, k_scale, v_scale: floats or float32 tensors of one element
+        q_scale, k_scale, v_scale: floats, or float32 tensors of one element or of one for each head; None: 1
         sinks: [num_qo_heads] float32, natural logits that join the sum of the weights
         out, lse: written if given: [batch * q_len_per_req, num_qo_heads, head_dim], [batch * q_len_per_req, num_qo_heads] float32
         Returns out, with return_lse (out, lse), lse to base 2.
         """
-        if args:
-            if not self._sink_variant or len(args) != 2:
-                raise NotImplementedError(f"{len(args)} further tensors by position: they belong to variants and to scales of "
-                                          f"each head")
+        if self._sink_variant and len(args) == 2:
             sinks, self._sm_scale = args
+        elif args:
+            q_scale, k_scale, v_scale = head_scales(args, q_scale, k_scale, v_scale)
         k_cache, v_cache = unpack_cache(paged_kv_cache, self._kv_layout)
         plan = self._planned()
         if out is None:
@@ -180,9 +180,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         if return_lse and lse is None:
             lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
         k_sf, v_sf = unpack_scales(kv_cache_sf, self._kv_layout)
-        device = q.device
         values = (out, lse, plan, q, k_cache, v_cache, self._paged_kv_indptr_buf, self._paged_kv_indices_buf,
-                  self._paged_kv_last_page_len_buf, number(q_scale, device), number(k_scale, device), number(v_scale, device),
+                  self._paged_kv_last_page_len_buf, *scales(q_scale, k_scale, v_scale, self._cached_kv_data_type, q.device),
                   window_left, sinks, k_sf, v_sf, skip_softmax_threshold_scale_factor)
         if self._q_len_per_req == 1:
             runner("batch_decode", *ARGUMENTS)(flags_of(enable_pdl), self._workspace, *values)

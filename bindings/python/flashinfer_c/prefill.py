@@ -8,8 +8,8 @@ import torch
 
 from . import _core
 from ._api import api
-from ._attention import (Wrapper, check_layout, check_lse, dtype_of, finish_lse, flags_of, host_or_none, number, on_host,
-                         make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, split_size, unpack_cache,
+from ._attention import (Wrapper, check_layout, check_lse, dtype_of, finish_lse, flags_of, head_scales, host_or_none, on_host,
+                         make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales, split_size, unpack_cache,
                          unpack_scales)
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
@@ -18,9 +18,9 @@ from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
 MASKS = ("packed_custom_mask", "mask_indptr", "prefix_len", "token_pos_in_items", "max_item_len")
 PAGED = ("out", "lse", "plan", "q", "k_cache", "v_cache", "qo_indptr", "kv_indptr", "kv_indices", "kv_last_page_len", *MASKS,
          "q_scale", "k_scale", "v_scale", "window_left", "sinks", "k_cache_sf", "v_cache_sf",
-         "skip_softmax_threshold_scale_factor")
+         "skip_softmax_threshold_scale_factor", "return_lse_base_on_e")
 RAGGED = ("out", "lse", "plan", "q", "k", "v", "qo_indptr", "kv_indptr", "v_indptr", "o_indptr", *MASKS, "q_scale", "k_scale",
-          "v_scale", "o_scale", "sinks", "k_sf", "v_sf")
+          "v_scale", "o_scale", "sinks", "k_sf", "v_sf", "return_lse_base_on_e")
 
 
 @api("single_prefill_with_kv_cache")
@@ -35,12 +35,14 @@ def single_prefill_with_kv_cache(q, k, v, scale_q=None, scale_k=None, scale_v=No
     out = torch.empty((*q.shape[:-1], head_dim_vo), dtype=q.dtype if o_dtype is None else dtype_of(o_dtype), device=q.device)
     lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device) if return_lse else None
     k_sf, v_sf = kv_cache_sf if kv_cache_sf is not None else (None, None)
+    if scale_k is None and scale_v is None:
+        _, k_scale, v_scale = scales(None, k_scale, v_scale, k.dtype, q.device)
     _core.call("single_prefill_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, scale_q=scale_q, scale_k=scale_k, scale_v=scale_v,
                custom_mask=custom_mask if packed_custom_mask is None else None, packed_custom_mask=packed_custom_mask,
                causal=int(causal), kv_layout=kv_layout, pos_encoding_mode=pos_encoding(pos_encoding_mode),
                use_fp16_qk_reduction=int(use_fp16_qk_reduction), sm_scale=sm_scale, window_left=window_left,
                logits_soft_cap=logits_soft_cap or None, rope_scale=rope_scale, rope_theta=rope_theta, k_sf=k_sf, v_sf=v_sf,
-               k_scale=number(k_scale, q.device), v_scale=number(v_scale, q.device))
+               k_scale=k_scale, v_scale=v_scale)
     return (out, lse) if return_lse else out
 
 
@@ -137,15 +139,13 @@ class PrefillWrapper(Wrapper):
                           qo_indptr=self._qo_indptr_host, kv_indptr=self._kv_indptr_host, **self._shape,
                          **self._option_arguments())
 
-    def _variant_tensors(self, args, sinks):
-        """sinks, from its keyword or, of the sink variant, from (sink, sm_scale) by position."""
-        if not args:
-            return sinks
-        if not self._sink_variant or len(args) != 2:
-            raise NotImplementedError(f"{len(args)} further tensors by position: they belong to variants and to scales of each "
-                                      f"head")
-        self._sm_scale = args[1]
-        return args[0]
+    def _positional(self, args, sinks, q_scale, k_scale, v_scale, device):
+        """sinks and the three scales, of which args hold upstream's further tensors: (sink, sm_scale), or scales of each head."""
+        if self._sink_variant and len(args) == 2:
+            sinks, self._sm_scale = args
+        elif args:
+            q_scale, k_scale, v_scale = head_scales(args, q_scale, k_scale, v_scale)
+        return sinks, scales(q_scale, k_scale, v_scale, self._cached_kv_data_type, device)
 
     def _outputs(self, q, out, lse, return_lse, lse_layout):
         """out and lse to write to; lse is [tokens, heads] whatever its layout is to be."""
@@ -276,7 +276,7 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         q: [qo_indptr[-1], num_qo_heads, head_dim_qk]
         paged_kv_cache: one tensor, NHD: [pages, 2, page_size, num_kv_heads, head_dim], HND: heads before slots; or (k, v) without
             the 2
-        q_scale, k_scale, v_scale: floats or float32 tensors of one element
+        q_scale, k_scale, v_scale: floats, or float32 tensors of one element or of one for each head; None: 1
         sinks: [num_qo_heads] float32, natural logits that join the sum of the weights
         out, lse: written if given: [qo_indptr[-1], num_qo_heads, head_dim_vo], [qo_indptr[-1], num_qo_heads] float32
         lse_base: "log2" or "ln"; lse_layout: "NH", tokens first, or "HN"
@@ -285,19 +285,17 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         check_lse(lse_base, lse_layout)
         if use_fp16_softmax or uses_spcompress:
             raise NotImplementedError("use_fp16_softmax and uses_spcompress are not served")
-        sinks = self._variant_tensors(args, sinks)
+        sinks, three_scales = self._positional(args, sinks, q_scale, k_scale, v_scale, q.device)
         plan = self._planned()
         k_cache, v_cache = unpack_cache(paged_kv_cache, self._kv_layout)
         given = lse
         out, lse = self._outputs(q, out, lse, return_lse, lse_layout)
         k_sf, v_sf = unpack_scales(kv_cache_sf, self._kv_layout)
-        device = q.device
         runner("batch_prefill", *PAGED)(
             flags_of(enable_pdl), self._workspace, out, lse, plan, q, k_cache, v_cache, self._qo_indptr_buf,
             self._paged_kv_indptr_buf, self._paged_kv_indices_buf, self._paged_kv_last_page_len_buf, *self._mask_arguments(),
-            number(q_scale, device), number(k_scale, device), number(v_scale, device), window_left, sinks, k_sf, v_sf,
-            skip_softmax_threshold_scale_factor)
-        return (out, finish_lse(lse, lse_base, lse_layout, given)) if return_lse else out
+            *three_scales, window_left, sinks, k_sf, v_sf, skip_softmax_threshold_scale_factor, int(lse_base == "ln"))
+        return (out, finish_lse(lse, lse_layout, given)) if return_lse else out
 
     def forward(self, q, paged_kv_cache, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False, k_scale=None,
                 v_scale=None, window_left=-1, logits_soft_cap=None, sm_scale=None, rope_scale=None, rope_theta=None):
@@ -371,17 +369,16 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
         What is not listed is as of BatchPrefillWithPagedKVCacheWrapper.run.
         """
         check_lse(lse_base, lse_layout)
-        sinks = self._variant_tensors(args, None)
+        sinks, three_scales = self._positional(args, None, q_scale, k_scale, v_scale, q.device)
         plan = self._planned()
         given = lse
         out, lse = self._outputs(q, out, lse, return_lse, lse_layout)
         k_sf, v_sf = kv_cache_sf if kv_cache_sf is not None else (None, None)
-        device = q.device
         runner("batch_prefill_ragged", *RAGGED)(
             flags_of(enable_pdl), self._workspace, out, lse, plan, q, k, v, self._qo_indptr_buf, self._kv_indptr_buf,
-            self._v_indptr, self._o_indptr, *self._mask_arguments(), number(q_scale, device), number(k_scale, device),
-            number(v_scale, device), None if o_scale is None else float(o_scale), sinks, k_sf, v_sf)
-        return (out, finish_lse(lse, lse_base, lse_layout, given)) if return_lse else out
+            self._v_indptr, self._o_indptr, *self._mask_arguments(), *three_scales, None if o_scale is None else float(o_scale),
+            sinks, k_sf, v_sf, int(lse_base == "ln"))
+        return (out, finish_lse(lse, lse_layout, given)) if return_lse else out
 
     def forward(self, q, k, v, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False, window_left=-1,
                 logits_soft_cap=None, sm_scale=None, rope_scale=None, rope_theta=None):
