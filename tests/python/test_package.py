@@ -19,8 +19,8 @@ def public():
     for name in _api.PUBLIC:
         module, _, function = name.rpartition(".")
         found = getattr(sys.modules[f"flashinfer_c.{module}"], function)
-        if "\nArguments:\n" in found.__doc__:  # not wrappers, whose arguments are no op's
-            yield name, found
+        if not inspect.isclass(found) and name not in ("decode.fast_decode_plan", "sparse.convert_bsr_mask_layout"):
+            yield name, found  # the arguments of the others are no op's: they stand in the docstring
 
 
 def test_every_op_is_reached():
