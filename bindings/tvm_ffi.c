@@ -18,6 +18,7 @@
 #include "core/status.h"
 #include "core/text.h"
 #include "op/op.h"
+#include "op/variant.h"
 
 enum { FFI_OPTIONS = 5, FFI_MAX_STRINGS = 8, FFI_MAX_STRING = 128, FFI_WORKSPACE_ALIGNMENT = 256 };
 
@@ -372,6 +373,20 @@ static int ffi_call(const struct op *op, const struct ffi_any *values, int32_t n
     if (status == FLASHINFER_OK)
         return 0;
     c.ffi->raise(error_kind(status), flashinfer_last_error());
+    return -1;
+}
+
+/* The handle of a variant as a pointer, then the arguments of its declaration (flashinfer_variant_describe) and the options. */
+FLASHINFER_API int __tvm_ffi_flashinfer_variant_call(void *handle, const struct ffi_any *values, int32_t num_values,
+                                                     struct ffi_any *result);
+int __tvm_ffi_flashinfer_variant_call(void *handle, const struct ffi_any *values, int32_t num_values, struct ffi_any *result)
+{
+    (void)handle, (void)result;
+    const struct ffi_functions *ffi = ffi_functions();
+    if (num_values > 0 && values->type == FFI_POINTER && values->value.pointer)
+        return ffi_call(((const flashinfer_variant *)values->value.pointer)->op, values + 1, num_values - 1);
+    if (ffi)
+        ffi->raise("TypeError", "flashinfer_variant_call: the first argument must be the pointer of a variant");
     return -1;
 }
 

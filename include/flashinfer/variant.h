@@ -103,6 +103,11 @@ FLASHINFER_API flashinfer_status flashinfer_variant_prepare(const flashinfer_var
 FLASHINFER_API flashinfer_status flashinfer_variant_workspace_size(const flashinfer_variant *variant, const void *args,
                                                                    const flashinfer_exec *exec, size_t *bytes);
 
+/* As flashinfer_describe: the base's declaration with the further arguments, in the order of the variant's TVM-FFI call
+ * (__tvm_ffi_flashinfer_variant_call takes the handle as a pointer, then these). */
+FLASHINFER_API flashinfer_status flashinfer_variant_describe(const flashinfer_variant *variant, char *text, size_t size,
+                                                             size_t *needed);
+
 #ifdef __cplusplus
 }
 #endif

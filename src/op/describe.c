@@ -5,6 +5,7 @@
 
 #include "core/text.h"
 #include "op/describe.h"
+#include "op/variant.h"
 
 static const char *const kind_names[] = {"", "in", "out", "inout", "number", "int", "enum", "dtype", "text", "plan", "comm"};
 
@@ -104,14 +105,9 @@ void op_describe(struct text *text, const struct op *op)
     text_print(text, "]}");
 }
 
-flashinfer_status flashinfer_describe(const char *name, char *buffer, size_t size, size_t *needed)
+static flashinfer_status describe_to(const struct op *op, char *buffer, size_t size, size_t *needed)
 {
     struct text text = {0};
-    if (!name || !needed || (size && !buffer))
-        return fail(FLASHINFER_INVALID, "flashinfer_describe: name, buffer or needed is NULL");
-    const struct op *op = op_find(name);
-    if (!op)
-        return fail(FLASHINFER_INVALID, "no op is called \"%s\"; `flashinfer list` names all", name);
     op_describe(&text, op);
     flashinfer_status status = text_check(&text);
     if (status == FLASHINFER_OK) {
@@ -123,6 +119,23 @@ flashinfer_status flashinfer_describe(const char *name, char *buffer, size_t siz
     }
     text_free(&text);
     return status;
+}
+
+flashinfer_status flashinfer_describe(const char *name, char *buffer, size_t size, size_t *needed)
+{
+    if (!name || !needed || (size && !buffer))
+        return fail(FLASHINFER_INVALID, "flashinfer_describe: name, text or needed is NULL");
+    const struct op *op = op_find(name);
+    if (!op)
+        return fail(FLASHINFER_INVALID, "no op is called \"%s\"; `flashinfer list` names all", name);
+    return describe_to(op, buffer, size, needed);
+}
+
+flashinfer_status flashinfer_variant_describe(const flashinfer_variant *variant, char *buffer, size_t size, size_t *needed)
+{
+    if (!variant || !needed || (size && !buffer))
+        return fail(FLASHINFER_INVALID, "flashinfer_variant_describe: variant, text or needed is NULL");
+    return describe_to(variant->op, buffer, size, needed);
 }
 
 const char *flashinfer_op_name(size_t index)

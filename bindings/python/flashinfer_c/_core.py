@@ -30,16 +30,23 @@ BATCH_INVARIANT = 2
 
 tvm_ffi.register_error("NotImplementedError", NotImplementedError)
 
-_module = tvm_ffi.load_module(LIBRARY)
-_c = ctypes.CDLL(LIBRARY)
-_c.flashinfer_version.restype = ctypes.c_char_p
-_c.flashinfer_last_error.restype = ctypes.c_char_p
-_c.flashinfer_op_name.restype = ctypes.c_char_p
-_c.flashinfer_op_name.argtypes = [ctypes.c_size_t]
-_c.flashinfer_describe.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)]
-_c.flashinfer_plan_workspace_size.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)]
+module = tvm_ffi.load_module(LIBRARY)
+library = ctypes.CDLL(LIBRARY)
+library.flashinfer_version.restype = ctypes.c_char_p
+library.flashinfer_last_error.restype = ctypes.c_char_p
+library.flashinfer_op_name.restype = ctypes.c_char_p
+library.flashinfer_op_name.argtypes = [ctypes.c_size_t]
+library.flashinfer_describe.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)]
+library.flashinfer_plan_workspace_size.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)]
 
-version = _c.flashinfer_version().decode()
+
+
+def last_error():
+    """The sentence of this thread's last failed call."""
+    return library.flashinfer_last_error().decode()
+
+
+version = library.flashinfer_version().decode()
 
 # ------------------------------------------------------------------------------------------------------------------ dtypes
 
@@ -224,26 +231,31 @@ def _bracketed(text, named):
     return f"{label.strip()}: {dims}" if label else dims
 
 
-class Op:
-    """One op as the library declares it."""
+def described(describe):
+    """The declaration that a C function writes, of its last three arguments (text, size, needed), as a dictionary."""
+    needed = ctypes.c_size_t()
+    if describe(None, 0, ctypes.byref(needed)):
+        raise ValueError(last_error())
+    text = ctypes.create_string_buffer(needed.value)
+    describe(text, needed, ctypes.byref(needed))
+    return json.loads(text.value)
 
-    def __init__(self, name):
-        needed = ctypes.c_size_t()
-        _c.flashinfer_describe(name.encode(), None, 0, ctypes.byref(needed))
-        text = ctypes.create_string_buffer(needed.value)
-        _c.flashinfer_describe(name.encode(), text, needed, ctypes.byref(needed))
-        fields = json.loads(text.value)
+
+class Op:
+    """One op as the library declares it; function takes its arguments in order."""
+
+    def __init__(self, fields, function):
         self.name, self.family, self.summary = fields["name"], fields["family"], fields["summary"]
         self.arguments = [Argument(a, i) for i, a in enumerate(fields["arguments"])]
         self.by_name = {a.name: a for a in self.arguments}
         self.rules, self.kernels = fields["rules"], fields["kernels"]
         self.plan = fields.get("plan")
-        self.function = _module.get_function(name)
+        self.function = function
 
 
 def _names():
     names = []
-    while (name := _c.flashinfer_op_name(len(names))) is not None:
+    while (name := library.flashinfer_op_name(len(names))) is not None:
         names.append(name.decode())
     return names
 
@@ -256,7 +268,7 @@ def op(name):
     """The declaration of an op."""
     if name not in op_names:
         raise AttributeError(f"no op is called {name!r}")
-    return Op(name)
+    return Op(described(functools.partial(library.flashinfer_describe, name.encode())), module.get_function(name))
 
 
 # ------------------------------------------------------------------------------------------------------------------ calls
@@ -278,8 +290,8 @@ class Plan:
     def workspace_size(self):
         """The bytes of workspace that any run with this plan needs at most."""
         size = ctypes.c_size_t()
-        if _c.flashinfer_plan_workspace_size(self.pointer, ctypes.byref(size)):
-            raise ValueError(_c.flashinfer_last_error().decode())
+        if library.flashinfer_plan_workspace_size(self.pointer, ctypes.byref(size)):
+            raise ValueError(last_error())
         return size.value
 
 
@@ -362,12 +374,16 @@ def call(name, /, *, flags=0, workspace=None, kernel=None, threads=0, device=Non
     flags: PDL | BATCH_INVARIANT. workspace: an array of bytes on the call's device; None: allocated if needed. device: a pair of
     DLPack's device type and number, where no argument tells it (plans). Everything else is refused by the library, with a sentence.
     """
-    declared = op(name)
+    return call_declared(op(name), flags=flags, workspace=workspace, kernel=kernel, threads=threads, device=device, **arguments)
+
+
+def call_declared(declared, /, *, flags=0, workspace=None, kernel=None, threads=0, device=None, **arguments):
+    """call() of an op that no name stands for."""
     values = [None] * len(declared.arguments)
     for key, value in arguments.items():
         argument = declared.by_name.get(key)
         if argument is None:
-            raise TypeError(f"{name}() got an unexpected argument {key!r}; it takes {', '.join(declared.by_name)}")
+            raise TypeError(f"{declared.name}() got an unexpected argument {key!r}; it takes {', '.join(declared.by_name)}")
         if isinstance(value, Plan):
             value = value.pointer
         elif argument.kind == "dtype":

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Host time per call of rmsnorm from Python, [1, 1024] bf16 (torch on a GPU where there is one): TVM-FFI's own no-op with the same
+arguments, the entry __tvm_ffi_rmsnorm, flashinfer_c.rmsnorm and torch.add. Prints CSV: call, median us, least us.
+
+    PYTHONPATH=build/python python3 bench/python_overhead.py
+"""
+
+import time
+
+import torch
+import tvm_ffi
+
+import flashinfer_c
+from flashinfer_c import _core
+
+CALLS, ROUNDS = 300, 25  # fewer calls than a stream queues before it waits
+
+
+def measure(function, wait):
+    for _ in range(50):
+        function()
+    times = []
+    for _ in range(ROUNDS):
+        wait()
+        begin = time.perf_counter()
+        for _ in range(CALLS):
+            function()
+        times.append((time.perf_counter() - begin) / CALLS * 1e6)
+    times.sort()
+    return times[ROUNDS // 2], times[0]
+
+
+def main():
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x, w = (torch.randn(*shape, device=device, dtype=torch.bfloat16) for shape in ((1, 1024), (1024,)))
+    y = torch.empty_like(x)
+    entry, nothing = _core.op("rmsnorm").function, tvm_ffi.get_global_func("testing.nop")
+    print("call,median_us,least_us")
+    for name, function in (
+        ("TVM-FFI no-op of the same arguments", lambda: nothing(y, x, w, 1e-6, True)),
+        ("__tvm_ffi_rmsnorm", lambda: entry(y, x, w, 1e-6, True)),
+        ("__tvm_ffi_rmsnorm without PDL", lambda: entry(y, x, w, 1e-6)),
+        ("flashinfer_c.rmsnorm(x w out=y)", lambda: flashinfer_c.rmsnorm(x, w, out=y)),
+        ("flashinfer_c.rmsnorm(x w)", lambda: flashinfer_c.rmsnorm(x, w)),
+        ("flashinfer_c.silu_and_mul(x)", lambda: flashinfer_c.silu_and_mul(x)),
+        ("torch.add(x x out=y)", lambda: torch.add(x, x, out=y)),
+    ):
+        median, least = measure(function, torch.cuda.synchronize if device == "cuda" else lambda: None)
+        print(f"{name},{median:.2f},{least:.2f}", flush=True)
+
+
+main()
