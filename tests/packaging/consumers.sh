@@ -42,12 +42,12 @@ gcc -std=c11 $warnings examples/quickstart.c -o "$work/c_static" $(pkg-config --
     sed 's/-lflashinfer/-Wl,-Bstatic -lflashinfer -Wl,-Bdynamic/')
 runs 'C, pkg-config' static "$work/c_static"
 
-g++ -std=c++20 $warnings tests/packaging/consumer.cpp -o "$work/cpp" $(pkg-config --cflags --libs flashinfer)
+g++ -std=c++20 $warnings examples/quickstart.cpp -o "$work/cpp" $(pkg-config --cflags --libs flashinfer)
 runs 'C++20, pkg-config' shared "$work/cpp"
 
-/usr/bin/rustc --edition 2021 -D warnings -o "$work/rust" tests/packaging/consumer.rs $(pkg-config --libs flashinfer)
+/usr/bin/rustc --edition 2021 -D warnings -o "$work/rust" examples/quickstart.rs $(pkg-config --libs flashinfer)
 runs Rust shared "$work/rust"
-/usr/bin/rustc --edition 2021 -D warnings -o "$work/rust_static" tests/packaging/consumer.rs -L "$library_folder" -l static=flashinfer -l m
+/usr/bin/rustc --edition 2021 -D warnings -o "$work/rust_static" examples/quickstart.rs -L "$library_folder" -l static=flashinfer -l m
 runs Rust static "$work/rust_static"
 
 with_cmake() { # NAME PREFIX

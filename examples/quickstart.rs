@@ -42,6 +42,9 @@ struct Rmsnorm {
     eps: f64,
 }
 
+/* What the C compiler makes of DLTensor and of struct flashinfer_rmsnorm on 64-bit machines. */
+const _: () = assert!(size_of::<Tensor>() == 48 && size_of::<Rmsnorm>() == 40);
+
 extern "C" {
     fn flashinfer_rmsnorm(args: *const Rmsnorm, exec: *const c_void) -> c_int;
     fn flashinfer_last_error() -> *const c_char;
