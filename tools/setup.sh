@@ -94,7 +94,7 @@ UNPACK
 # What the tests written in Python import, pinned.
 if [ "$purpose" = test ] && ! cat tests/requirements.txt tests/python/requirements.txt | cmp -s - "$build/venv/requirements.txt"; then
     echo "Preparing $build/venv with $(cat tests/requirements.txt tests/python/requirements.txt | grep -c '==') Python packages" \
-        "(540 MB, once): reference model, real DLPack header, torch for CPUs"
+        "(660 MB, once): reference model, real DLPack header, torch for CPUs"
     python3 -m venv "$build/venv"
     pip="$build/venv/bin/python -m pip install -q --disable-pip-version-check --no-cache-dir"
     $pip -r tests/requirements.txt

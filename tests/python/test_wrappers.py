@@ -537,6 +537,22 @@ def test_variable_block_sparse(device):
         torch.testing.assert_close(lse[heads].t().double(), expected_lse, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_whole(device, backend):
+    pages = Pages([5, 9], PAGE, KV_HEADS, DIM, torch.float16, device)
+    decoder = decode(device, pages)
+    prefiller = prefill(device, pages, [2, 5], causal=True)
+
+    def layer(q, k_scale):
+        out, lse = decoder.run(q[:2], pages.cache, return_lse=True)
+        return out * 2, lse, prefiller.run(q * 2, pages.cache, k_scale=k_scale)
+
+    arguments = randn(7, HEADS, DIM, device=device), 0.5
+    expected = layer(*arguments)
+    for found in (torch.compile(layer, backend=backend, fullgraph=True)(*arguments), layer(*arguments)):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
 def wrappers(device):
     buffer = workspace(device)
     return [flashinfer.BatchDecodeWithPagedKVCacheWrapper(buffer), flashinfer.BatchPrefillWithPagedKVCacheWrapper(buffer),

@@ -5,7 +5,6 @@ A plan here is a pure function of maxima, heads, dtypes and options; lengths and
 So plan() waits for nothing if what it needs on the host (qo_indptr of the prefill wrappers) is given there; from the device it is
 copied once.
 """
-import functools
 import sys
 
 import torch
@@ -34,13 +33,9 @@ def make_plan(name, device, **arguments):
     return _core.call(name, device=(2 if device.type == "cuda" else 1, device.index or 0), **arguments)
 
 
-launcher = functools.cache(_core.launcher)
-
-
-@functools.cache
 def runner(name, *order):
     """The op as run(flags, workspace, *values), the values those of the arguments in order; the rest are absent."""
-    declared, launch = _core.op(name), launcher(name)
+    declared, launch = _core.op(name), _core.launcher(name)
     places = [order.index(a.name) if a.name in order else None for a in declared.arguments]
     unknown = set(order) - set(declared.by_name)
     if unknown:
@@ -169,12 +164,13 @@ def check_lse(base, layout):
 
 
 class PlanInfo:
-    """What plan() leaves in _plan_info: the library's plan and the options that it was made from."""
+    """What plan() leaves in _plan_info: the library's plan, its bytes as a tensor, and the options that it was made from."""
 
-    __slots__ = ("plan", "options")
+    __slots__ = ("plan", "bytes", "options")
 
     def __init__(self, plan, options):
         self.plan, self.options = plan, options
+        self.bytes = torch.frombuffer(plan._bytes, dtype=torch.uint8)
 
 
 class Wrapper:
@@ -296,7 +292,7 @@ class Wrapper:
         options = self._options()
         if info.options != options:
             info = self._plan_info = PlanInfo(self._make_plan(), options)
-        return info.plan.pointer
+        return info.bytes
 
     def _keep_plan(self):
         self._plan_info = PlanInfo(self._make_plan(), self._options())

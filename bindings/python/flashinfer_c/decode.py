@@ -14,6 +14,8 @@ from .utils import MaskMode, PosEncodingMode, TensorLayout, _get_range_buf  # no
 
 ARGUMENTS = ("out", "lse", "plan", "q", "k_cache", "v_cache", "kv_indptr", "kv_indices", "kv_last_page_len", "q_scale", "k_scale",
              "v_scale", "window_left", "sinks", "k_cache_sf", "v_cache_sf", "skip_softmax_threshold_scale_factor")
+_batch_decode = runner("batch_decode", *ARGUMENTS)
+_batch_prefill = runner("batch_prefill", *ARGUMENTS, "qo_indptr")
 
 
 @api("single_decode_with_kv_cache")
@@ -184,9 +186,9 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
                   self._paged_kv_last_page_len_buf, *scales(q_scale, k_scale, v_scale, self._cached_kv_data_type, q.device),
                   window_left, sinks, k_sf, v_sf, skip_softmax_threshold_scale_factor)
         if self._q_len_per_req == 1:
-            runner("batch_decode", *ARGUMENTS)(flags_of(enable_pdl), self._workspace, *values)
+            _batch_decode(flags_of(enable_pdl), self._workspace, *values)
         else:
-            runner("batch_prefill", *ARGUMENTS, "qo_indptr")(flags_of(enable_pdl), self._workspace, *values, self._qo_indptr_buf)
+            _batch_prefill(flags_of(enable_pdl), self._workspace, *values, self._qo_indptr_buf)
         return (out, lse) if return_lse else out
 
     def forward(self, q, paged_kv_cache, pos_encoding_mode="NONE", q_scale=None, k_scale=None, v_scale=None, window_left=-1,

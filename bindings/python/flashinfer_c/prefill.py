@@ -21,6 +21,8 @@ PAGED = ("out", "lse", "plan", "q", "k_cache", "v_cache", "qo_indptr", "kv_indpt
          "skip_softmax_threshold_scale_factor", "return_lse_base_on_e")
 RAGGED = ("out", "lse", "plan", "q", "k", "v", "qo_indptr", "kv_indptr", "v_indptr", "o_indptr", *MASKS, "q_scale", "k_scale",
           "v_scale", "o_scale", "sinks", "k_sf", "v_sf", "return_lse_base_on_e")
+_batch_prefill = runner("batch_prefill", *PAGED)
+_batch_prefill_ragged = runner("batch_prefill_ragged", *RAGGED)
 
 
 @api("single_prefill_with_kv_cache")
@@ -291,7 +293,7 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         given = lse
         out, lse = self._outputs(q, out, lse, return_lse, lse_layout)
         k_sf, v_sf = unpack_scales(kv_cache_sf, self._kv_layout)
-        runner("batch_prefill", *PAGED)(
+        _batch_prefill(
             flags_of(enable_pdl), self._workspace, out, lse, plan, q, k_cache, v_cache, self._qo_indptr_buf,
             self._paged_kv_indptr_buf, self._paged_kv_indices_buf, self._paged_kv_last_page_len_buf, *self._mask_arguments(),
             *three_scales, window_left, sinks, k_sf, v_sf, skip_softmax_threshold_scale_factor, int(lse_base == "ln"))
@@ -374,7 +376,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
         given = lse
         out, lse = self._outputs(q, out, lse, return_lse, lse_layout)
         k_sf, v_sf = kv_cache_sf if kv_cache_sf is not None else (None, None)
-        runner("batch_prefill_ragged", *RAGGED)(
+        _batch_prefill_ragged(
             flags_of(enable_pdl), self._workspace, out, lse, plan, q, k, v, self._qo_indptr_buf, self._kv_indptr_buf,
             self._v_indptr, self._o_indptr, *self._mask_arguments(), *three_scales, None if o_scale is None else float(o_scale),
             sinks, k_sf, v_sf, int(lse_base == "ln"))
