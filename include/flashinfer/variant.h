@@ -21,7 +21,7 @@
  *
  *     int request, qo_head, kv_head;    request of the batch, heads (key: the first of the query heads that read the KV head)
  *     int q, kv;                        tokens of the request, from 0; what does not apply is 0
- *     int row;                          q's place in the tensors q and out; key: 0
+ *     int row;                          q's place in the tensors q and out
  *     int qo_len, kv_len;               tokens of the request
  *     int dim;                          query, key, output: element of the head, from 0
  *

@@ -69,14 +69,15 @@ static bool is_of_heads(const flashinfer_number *number)
 
 static bool scales_heads(const struct attention_view *t) { return is_of_heads(t->q_scale) || is_of_heads(t->k_scale); }
 
+static uint32_t hooks_of(const struct call *call) { return call->op->variant ? call->op->variant->hooks : 0; }
+
 /* Also what only the loader of keys and values that converts knows. */
 static bool converts(const struct call *call)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
-    const struct op_variant *variant = call->op->variant;
-    return (variant && variant->hooks & (HOOK_QUERY | HOOK_KEY)) || plan->q_dtype != plan->dtype || plan->kv_dtype != plan->dtype || plan->pos == ATTENTION_POS_ROPE ||
-           scales_heads(t) || t->v_indptr;
+    return hooks_of(call) & (HOOK_QUERY | HOOK_KEY) || plan->q_dtype != plan->dtype || plan->kv_dtype != plan->dtype ||
+           plan->pos == ATTENTION_POS_ROPE || scales_heads(t) || t->v_indptr;
 }
 
 /* What holds for every kernel. */
@@ -89,6 +90,8 @@ static const char *why_unserved(const struct call *call)
         return t->unserved;
     if (dtype_bytes((enum dtype)plan->kv_dtype) == 1 && !scaled)
         return "keys and values of 8 bits must come with k_scale and v_scale";
+    if (hooks_of(call) & HOOK_NO_SOFTMAX && (t->lse || t->sinks))
+        return "without softmax there are neither lse nor sinks";
     return NULL;
 }
 
@@ -140,7 +143,7 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
     const char *why = why_unserved(call);
-    bool special = plan->head_dim > 128 || plan->head_dim_vo > 128 || plan->mask || plan->pos || converts(call) || call->op->variant;
+    bool special = call->op->variant || plan->head_dim > 128 || plan->head_dim_vo > 128 || plan->mask || plan->pos || converts(call);
     int32_t tile_q = attention_tile_q(call), smem;
     if (why)
         return why;

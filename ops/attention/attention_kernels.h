@@ -3,6 +3,7 @@
 #ifndef ATTENTION_KERNELS_H
 #define ATTENTION_KERNELS_H
 
+#include "attention_hooks.h"
 #include "op/op.h"
 #include "ops/attention/attention_args.h"
 
@@ -121,6 +122,17 @@ flashinfer_status attention_validate(const struct call *call);
 
 /* In float64. The tensors are the reference's; for decode, qo_indptr is NULL. */
 void attention_reference(const struct reference *r);
+
+/* Of a variant: its hooks in float64, NULL for those it has not. *error is by how much a kernel's argument may differ, and becomes by
+ * how much its result may. */
+struct attention_reference_hooks {
+    double (*query)(const struct reference *r, double x, struct at at, double *error);
+    double (*key)(const struct reference *r, double x, struct at at, double *error);
+    double (*logits)(const struct reference *r, double s, struct at at, double *error);
+    bool (*mask)(const struct reference *r, struct at at);
+    double (*output)(const struct reference *r, double x, struct at at, double *error);
+};
+void attention_reference_with(const struct reference *r, const struct attention_reference_hooks *hooks);
 
 /* Puts NaN and other rubbish into the slots of the cache that no request has; places masks, and what lies apart in v and out. */
 void attention_make(struct problem *problem);

@@ -8,6 +8,7 @@
 #include "flashinfer/attention.h"
 #include "harness/problem.h"
 #include "harness/reference.h"
+#include "op/variant.h"
 #include "ops/attention/attention_kernels.h"
 
 enum { MAX_HEAD_DIM = 512 };
@@ -21,8 +22,24 @@ struct row {
     int64_t first_q, first_out;  /* of the request, in q and out */
     int64_t begin, end;          /* tokens it sees, but for masks */
     double scale, v_scale;
-    double *logit, *logit_error; /* [kv_len] natural logits, and by how much a kernel's may differ */
+    double *logit, *logit_error; /* [kv_len] natural logits, or without softmax weights, and by how much a kernel's may differ */
+    const struct reference *r;
+    const struct attention_reference_hooks *hooks;
+    bool without_softmax;
 };
+
+static struct at place_of(const struct row *row, int64_t key, int element)
+{
+    return (struct at){.request = (int)row->request,
+                       .qo_len = (int)row->qo_len,
+                       .kv_len = (int)row->kv_len,
+                       .q = (int)row->token,
+                       .kv = (int)key,
+                       .qo_head = (int)row->head,
+                       .kv_head = (int)(row->head / row->plan->group),
+                       .element = element,
+                       .row = (int)(row->first_q + row->token)};
+}
 
 /* The number, or if it is a tensor of more than one element the head's. */
 static double number_of(const flashinfer_number *number, int64_t head)
@@ -101,6 +118,23 @@ static bool is_seen(const struct row *row, int64_t key)
     return true;
 }
 
+/* A query or key of the row's head, as the hook changes it. */
+static const double *change(const struct row *row, double (*hook)(const struct reference *, double, struct at, double *),
+                            const double *x, int64_t key, double *changed)
+{
+    for (int i = 0; i < row->plan->head_dim; i++) {
+        double error = 0; /* rounding to the dtype that is multiplied is far more */
+        struct at at = place_of(row, key, i);
+        if (hook == row->hooks->key) {
+            at.q = 0;
+            at.row = (int)row->first_q;
+            at.qo_head = at.kv_head * row->plan->group;
+        }
+        changed[i] = hook(row->r, x[i], at, &error);
+    }
+    return changed;
+}
+
 /* Each of the head_dim additions of a dot product is off by at most 2 units of the sum of magnitudes (tensor cores truncate),
  * or by a subnormal that counts as zero; scales and the subtraction of the largest logit add 8 units of the logit. tanh by 2^x
  * is off by 2^-20 times the cap, absolutely. */
@@ -108,18 +142,24 @@ static void compute_logits(const struct row *row)
 {
     const struct attention_plan *p = row->plan;
     const double *q = (const double *)row->t->q->data + ((row->first_q + row->token) * p->num_qo_heads + row->head) * p->head_dim;
-    double slope = p->pos == ATTENTION_POS_ALIBI ? slope_of(p, row->head) : 0;
+    double slope = p->pos == ATTENTION_POS_ALIBI ? slope_of(p, row->head) : 0, changed[MAX_HEAD_DIM], changed_q[MAX_HEAD_DIM];
+    if (row->hooks->query)
+        q = change(row, row->hooks->query, q, 0, changed_q);
     for (int64_t j = row->begin; j < row->end; j++) {
         const double *k = find(row, row->t->k_cache, j);
         double dot = 0, magnitude = 0, error = 0;
-        if (!is_seen(row, j)) {
-            row->logit[j] = -INFINITY;
+        if (!is_seen(row, j) || (row->hooks->mask && !row->hooks->mask(row->r, place_of(row, j, 0)))) {
+            row->logit[j] = row->without_softmax ? 0 : -INFINITY;
             row->logit_error[j] = 0;
             continue;
         }
+        if (row->hooks->key)
+            k = change(row, row->hooks->key, k, j, changed);
         for (int i = 0; i < p->head_dim; i++) {
             double x_error, y_error, x = element(p, q, i, row->kv_len - row->qo_len + row->token, &x_error);
             double y = element(p, k, i, j, &y_error);
+            x_error += row->hooks->query ? fabs(x) * 2 * unit_of(p) + smallest_of(p) : 0;
+            y_error += row->hooks->key ? fabs(y) * 2 * unit_of(p) + smallest_of(p) : 0;
             dot += x * y;
             magnitude += fabs(x * y);
             error += fabs(x) * y_error + fabs(y) * x_error + x_error * y_error;
@@ -131,7 +171,7 @@ static void compute_logits(const struct row *row)
             logit = p->logits_soft_cap * tanh(logit / p->logits_soft_cap);
             error += p->logits_soft_cap * 0x1p-20;
         }
-        row->logit[j] = logit;
+        row->logit[j] = row->hooks->logits ? row->hooks->logits(row->r, logit, place_of(row, j, 0), &error) : logit;
         row->logit_error[j] = error;
     }
 }
@@ -183,6 +223,24 @@ static void finish_row(const struct row *row, enum dtype dtype, double *out, dou
     }
 }
 
+static void sum_weights(const struct row *row, double *out, double *bound)
+{
+    const struct attention_plan *p = row->plan;
+    double error[MAX_HEAD_DIM] = {0}, sums = 2 * (double)(row->end - row->begin) * REFERENCE_UNIT;
+    for (int64_t j = row->begin; j < row->end; j++) {
+        const double *v = find(row, row->t->v_cache, j);
+        double weight = row->logit[j];
+        for (int i = 0; weight != 0 && i < p->head_dim_vo; i++) {
+            out[i] += weight * v[i];
+            error[i] += fabs(v[i]) * (row->logit_error[j] + fabs(weight) * (unit_of(p) + sums) + smallest_of(p)) + FLT_MIN;
+        }
+    }
+    for (int i = 0; i < p->head_dim_vo; i++) {
+        out[i] *= row->v_scale;
+        bound[i] = error[i] * fabs(row->v_scale) + fabs(out[i]) * 8 * REFERENCE_UNIT + FLT_TRUE_MIN;
+    }
+}
+
 static void compute_row(const struct reference *r, const struct row *row)
 {
     const struct attention_plan *p = row->plan;
@@ -192,7 +250,13 @@ static void compute_row(const struct reference *r, const struct row *row)
     if (!reference_wants(r, at))
         return;
     compute_logits(row);
-    finish_row(row, reference_dtype(r, row->t->out), out + column, bound + column, lse ? lse + at : NULL, lse ? lse_bound + at : NULL);
+    if (row->without_softmax)
+        sum_weights(row, out + column, bound + column);
+    else
+        finish_row(row, reference_dtype(r, row->t->out), out + column, bound + column, lse ? lse + at : NULL,
+                   lse ? lse_bound + at : NULL);
+    for (int i = 0; row->hooks->output && i < p->head_dim_vo; i++)
+        out[column + i] = row->hooks->output(r, out[column + i], place_of(row, 0, i), &bound[column + i]);
 }
 
 static int64_t entry(const DLTensor *indptr, int64_t request, int64_t total)
@@ -236,9 +300,17 @@ static void compute_request(const struct reference *r, struct row *row)
 
 void attention_reference(const struct reference *r)
 {
+    static const struct attention_reference_hooks none;
+    attention_reference_with(r, &none);
+}
+
+void attention_reference_with(const struct reference *r, const struct attention_reference_hooks *hooks)
+{
     const struct attention_view *t = r->view;
     const struct attention_plan *plan = r->call->plan ? r->call->plan : &t->plan;
-    struct row row = {.plan = plan, .t = t};
+    const struct op_variant *variant = r->call->op->variant;
+    struct row row = {
+        .plan = plan, .t = t, .r = r, .hooks = hooks, .without_softmax = variant && variant->hooks & HOOK_NO_SOFTMAX};
     for (; row.request < attention_batch(t); row.request++)
         compute_request(r, &row);
 }

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Variants of attention: each of these, over each op that has variants, by each kernel that takes its hooks in, against the reference
+ * with the same hooks in float64; and what a call says where no kernel does, or the text does not compile. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "flashinfer/attention.h"
+#include "harness/check.h"
+#include "harness/reference.h"
+#include "op/program.h"
+#include "op/variant.h"
+#include "ops/attention/attention_kernels.h"
+
+#include <cmocka.h> /* last: it defines a macro "fail" */
+
+enum { UNITS = 8, PROBLEMS = 5 };
+
+#define ARGUMENT(...) {.size = sizeof(struct flashinfer_variant_argument), __VA_ARGS__}
+
+/* A further argument of the call that a reference sees: float64 tensors, and numbers as they are. */
+static const void *field(const struct reference *r, const char *name)
+{
+    const struct program *program = op_program(r->call->op);
+    return op_field_const(r->args, &program->op->args[program_argument(program, name)]);
+}
+
+static DLTensor *tensor(const struct reference *r, const char *name) { return *(DLTensor *const *)field(r, name); }
+static double number(const struct reference *r, const char *name) { return (float)*(const double *)field(r, name); }
+
+static double element_of(const struct reference *r, const char *name, int64_t at) { return ((const double *)tensor(r, name)->data)[at]; }
+
+/* ---- out = sigmoid(q k * scale + bias) v, which no softmax follows */
+
+static const char sigmoid_text[] = "HOOK float logits(struct variant v, float s, struct at a)\n"
+                                   "{\n"
+                                   "    return 1.0f / (1.0f + expf(-(s + v.bias)));\n"
+                                   "}\n";
+static const struct flashinfer_variant_argument sigmoid_arguments[] = {
+    ARGUMENT(.name = "bias", .kind = FLASHINFER_VARIANT_FLOAT, .min = -4, .max = 4)};
+
+static double sigmoid_logits(const struct reference *r, double s, struct at at, double *error)
+{
+    double x = s + number(r, "bias"), weight = 1 / (1 + exp(-x));
+    (void)at;
+    *error = weight * fmin(expm1(*error + 2 * REFERENCE_UNIT * (fabs(s) + fabs(x))), 1e300) + UNITS * REFERENCE_UNIT * weight + 0x1p-126;
+    return weight;
+}
+
+static const struct attention_reference_hooks sigmoid_hooks = {.logits = sigmoid_logits};
+static void sigmoid_reference(const struct reference *r) { attention_reference_with(r, &sigmoid_hooks); }
+
+/* ---- ALiBi, with slopes of the caller */
+
+static const char alibi_text[] = "HOOK float logits(struct variant v, float s, struct at a)\n"
+                                 "{\n"
+                                 "    int distance = a.kv_len - a.qo_len + a.q - a.kv;\n"
+                                 "    return s - v.slopes[a.qo_head] * (float)distance;\n"
+                                 "}\n";
+static const struct flashinfer_variant_argument alibi_arguments[] = {ARGUMENT(.name = "slopes", .shape = "num_qo_heads")};
+
+static double alibi_logits(const struct reference *r, double s, struct at at, double *error)
+{
+    double bias = element_of(r, "slopes", at.qo_head) * (at.kv_len - at.qo_len + at.q - at.kv);
+    *error += UNITS * REFERENCE_UNIT * (fabs(s) + fabs(bias));
+    return s - bias;
+}
+
+static const struct attention_reference_hooks alibi_hooks = {.logits = alibi_logits};
+static void alibi_reference(const struct reference *r) { attention_reference_with(r, &alibi_hooks); }
+
+/* ---- the logits, written where the caller wants them; rows of what is not seen keep their values */
+
+static const char dump_text[] = "HOOK float logits(struct variant v, float s, struct at a)\n"
+                                "{\n"
+                                "    if (a.kv < v.dump_shape[2])\n"
+                                "        v.dump[a.qo_head * v.dump_stride[0] + a.row * v.dump_stride[1] + a.kv] = s;\n"
+                                "    return s;\n"
+                                "}\n";
+static const struct flashinfer_variant_argument dump_arguments[] = {
+    ARGUMENT(.name = "dump", .kind = FLASHINFER_VARIANT_OUTPUT, .shape = "num_qo_heads TOKENS max_kv")};
+
+static double dump_logits(const struct reference *r, double s, struct at at, double *error)
+{
+    const DLTensor *dump = tensor(r, "dump");
+    int64_t place = (at.qo_head * tensor_shape(dump, 1) + at.row) * tensor_shape(dump, 2) + at.kv;
+    if (at.kv < tensor_shape(dump, 2)) {
+        ((double *)dump->data)[place] = s;
+        reference_bound(r, dump)[place] = *error + 0x1p-149; /* signs of zeros do not count */
+    }
+    return s;
+}
+
+static const struct attention_reference_hooks dump_hooks = {.logits = dump_logits};
+static void dump_reference(const struct reference *r) { attention_reference_with(r, &dump_hooks); }
+
+/* ---- all hooks, and every field of struct at */
+
+static const char all_text[] =
+    "ANYWHERE float gate_of(struct variant v, struct at a)\n"
+    "{\n"
+    "    return v.gate ? to_float(v.gate[a.row * v.gate_stride[0] + a.qo_head]) : 1.0f;\n"
+    "}\n"
+    "HOOK float query(struct variant v, float x, struct at a) { return a.element % 2 ? x * v.factor : x + (float)a.q * 0.01f; }\n"
+    "HOOK float key(struct variant v, float x, struct at a) { return a.element % 3 ? x : x * to_float(v.scale[a.kv_head]); }\n"
+    "HOOK float logits(struct variant v, float s, struct at a) { return a.kv == a.kv_len - 1 ? -INFINITY : s * 0.5f; }\n"
+    "HOOK bool mask(struct variant v, struct at a) { return (a.kv + a.q * 2 + a.request + a.qo_head) % (int)v.period != 0; }\n"
+    "HOOK float output(struct variant v, float x, struct at a)\n"
+    "{\n"
+    "    return x * gate_of(v, a) + (float)(a.element % 5 + a.kv_head + a.qo_len);\n"
+    "}\n";
+static const struct flashinfer_variant_argument all_arguments[] = {
+    ARGUMENT(.name = "scale", .shape = "num_kv_heads", .dtype = {kDLBfloat, 16, 1}),
+    ARGUMENT(.name = "factor", .kind = FLASHINFER_VARIANT_FLOAT, .min = -2, .max = 2),
+    ARGUMENT(.name = "gate", .shape = "TOKENS num_qo_heads", .optional = 1, .dtype = {kDLFloat, 16, 1}),
+    ARGUMENT(.name = "period", .kind = FLASHINFER_VARIANT_INT, .min = 2, .max = 9)};
+
+static double all_query(const struct reference *r, double x, struct at at, double *error)
+{
+    (void)error;
+    return at.element % 2 ? x * number(r, "factor") : x + at.q * 0.01;
+}
+
+static double all_key(const struct reference *r, double x, struct at at, double *error)
+{
+    (void)error;
+    return at.element % 3 ? x : x * element_of(r, "scale", at.kv_head);
+}
+
+static double all_logits(const struct reference *r, double s, struct at at, double *error)
+{
+    (void)r, (void)error;
+    return at.kv == at.kv_len - 1 ? -INFINITY : s * 0.5;
+}
+
+static bool all_mask(const struct reference *r, struct at at)
+{
+    int64_t period = *(const int64_t *)field(r, "period");
+    return (at.kv + at.q * 2 + at.request + at.qo_head) % period != 0;
+}
+
+static double all_output(const struct reference *r, double x, struct at at, double *error)
+{
+    const DLTensor *gates = tensor(r, "gate");
+    double gate = gates ? element_of(r, "gate", at.row * tensor_shape(gates, 1) + at.qo_head) : 1;
+    double plus = at.element % 5 + at.kv_head + at.qo_len, y = x * gate + plus;
+    *error = *error * fabs(gate) + UNITS * REFERENCE_UNIT * (fabs(x * gate) + fabs(plus));
+    return y;
+}
+
+static const struct attention_reference_hooks all_hooks = {
+    .query = all_query, .key = all_key, .logits = all_logits, .mask = all_mask, .output = all_output};
+static void all_reference(const struct reference *r) { attention_reference_with(r, &all_hooks); }
+
+/* ---- */
+
+struct example {
+    const char *name, *text;
+    const struct flashinfer_variant_argument *arguments;
+    int num_arguments;
+    uint32_t flags;
+    void (*reference)(const struct reference *r);
+    const char *values; /* of named shapes */
+};
+
+static const struct example examples[] = {
+    {"flash_sigmoid", sigmoid_text, sigmoid_arguments, 1, FLASHINFER_VARIANT_NO_SOFTMAX, sigmoid_reference, "-lse bias=-1.5"},
+    {"alibi", alibi_text, alibi_arguments, 1, 0, alibi_reference, ""},
+    {"logits_dump", dump_text, dump_arguments, 1, 0, dump_reference, "max_kv=200"},
+    {"all_hooks", all_text, all_arguments, 4, 0, all_reference, "period=3 factor=0.7"},
+};
+
+/* Ops, the name of the dimension of their query tokens, and a shape that Hopper's kernel serves too. */
+static const struct {
+    const char *name, *tokens, *shape;
+} bases[] = {
+    {"batch_prefill", "total_q",
+     "q_data_type=bf16 causal=1 num_qo_heads=8 num_kv_heads=2 head_dim_qk=128 batch=3 max_batch_size=3 total_q=500 max_total_qo=500 "
+     "page_size=16 num_pages=60 num_indices=60 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items -max_item_len -sinks "
+     "-k_cache_sf -v_cache_sf"},
+    {"batch_prefill_ragged", "total_q",
+     "q_data_type=f16 window_left=70 logits_soft_cap=20 num_qo_heads=4 num_kv_heads=4 head_dim_qk=64 batch=4 max_batch_size=4 "
+     "total_q=600 max_total_qo=600 total_kv=900 page_size=1 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items "
+     "-max_item_len -v_indptr -o_indptr -sinks -k_sf -v_sf"},
+    {"single_prefill_with_kv_cache", "qo_len",
+     "dtype=bf16 qo_len=300 kv_len=333 num_qo_heads=6 num_kv_heads=3 head_dim_qk=64 head_dim_vo=64 causal=1 -scale_q -scale_k "
+     "-scale_v -custom_mask -packed_custom_mask -k_sf -v_sf"},
+    {"batch_decode", "batch",
+     "q_data_type=f16 num_qo_heads=32 num_kv_heads=8 head_dim=128 batch=5 max_batch_size=5 page_size=16 num_pages=90 "
+     "num_indices=90 -sinks -k_cache_sf -v_cache_sf"},
+    {"single_decode_with_kv_cache", "1", "dtype=bf16 kv_len=200 num_qo_heads=8 num_kv_heads=2 head_dim=64"},
+};
+
+static void failed(void *context, const struct check_failure *failure)
+{
+    print_error("%s, %s, %s: %s\n", failure->op, failure->row ? failure->row : "-", failure->problem, failure->sentence);
+    (*(int *)context)++;
+}
+
+static void trying(void *context, const char *command) { (void)context, (void)command; }
+
+static void covered(void *context, const struct check_coverage *coverage)
+{
+    (void)context;
+    print_message("    %-28s %-20s %-16s ran %3d, failed %d  %s\n", coverage->op, coverage->row, coverage->dtypes, coverage->ran,
+                  coverage->failed, coverage->ran ? "" : coverage->skipped[0].text);
+}
+
+static flashinfer_variant *make(const struct example *example, int base)
+{
+    struct flashinfer_variant_argument arguments[FLASHINFER_VARIANT_MAX_ARGUMENTS];
+    char shapes[FLASHINFER_VARIANT_MAX_ARGUMENTS][80];
+    for (int i = 0; i < example->num_arguments; i++) {
+        const char *shape = example->arguments[i].shape, *tokens = shape ? strstr(shape, "TOKENS") : NULL;
+        arguments[i] = example->arguments[i];
+        if (!tokens)
+            continue;
+        snprintf(shapes[i], sizeof *shapes, "%.*s%s%s", (int)(tokens - shape), shape, bases[base].tokens, tokens + strlen("TOKENS"));
+        arguments[i].shape = shapes[i];
+    }
+    const struct flashinfer_variant_source source = {.size = sizeof source,
+                                                     .name = example->name,
+                                                     .base = bases[base].name,
+                                                     .hooks = example->text,
+                                                     .arguments = arguments,
+                                                     .num_arguments = example->num_arguments,
+                                                     .flags = example->flags};
+    flashinfer_variant *variant = NULL;
+    if (flashinfer_variant_create(&source, &variant))
+        fail_msg("%s", flashinfer_last_error());
+    return variant;
+}
+
+/* Named shapes, random problems and calls to be refused, as `flashinfer check` has them for every op. */
+static void check_variant(const struct example *example, int base)
+{
+    flashinfer_variant *variant = make(example, base);
+    char values[1024];
+    int failures = 0;
+    struct check_counts counts = {0};
+    const struct op_shape named[] = {{"hopper", values}, {0}};
+    const struct check_options options = {.cpu = true, .cuda = true, .problems = PROBLEMS};
+    const struct check_events events = {.context = &failures, .trying = trying, .failed = failed, .covered = covered};
+    snprintf(values, sizeof values, "%s %s", bases[base].shape, example->values);
+    variant->op->reference = example->reference;
+    variant->op->shapes = named;
+    if (check_op(variant->op, &options, &events, &counts))
+        fail_msg("%s", flashinfer_last_error());
+    assert_int_equal(failures, 0);
+    assert_true(counts.trials > 0);
+    flashinfer_variant_destroy(variant);
+}
+
+static void test_example(void **state)
+{
+    for (int base = 0; base < (int)(sizeof bases / sizeof *bases); base++)
+        check_variant(*state, base);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        {"flash_sigmoid", test_example, NULL, NULL, (void *)(uintptr_t)&examples[0]},
+        {"alibi", test_example, NULL, NULL, (void *)(uintptr_t)&examples[1]},
+        {"logits_dump", test_example, NULL, NULL, (void *)(uintptr_t)&examples[2]},
+        {"all_hooks", test_example, NULL, NULL, (void *)(uintptr_t)&examples[3]},
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
