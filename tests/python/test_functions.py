@@ -308,6 +308,17 @@ def _(device, function, name):
     assert function(a, b.T, out=out) is out
 
 
+@case("gemm.tinygemm_bf16")
+def _(device, function, name):
+    from flashinfer_c.gemm import tinygemm_bf16
+
+    a, b, bias = normal(device, 5, 64), normal(device, 96, 64), normal(device, 96)
+    for more in None, bias:
+        out = torch.empty(5, 96, device=device, dtype=torch.bfloat16)
+        assert tinygemm_bf16(a, b, out, more) is None
+        close(out, a.float() @ b.float().T + (0 if more is None else more.float()), 5e-2)
+
+
 @case("sampling.softmax")
 def _(device, function, name):
     x = normal(device, 5, 300, dtype=torch.float32)

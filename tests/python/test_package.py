@@ -6,6 +6,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+import typing
 
 import numpy
 import pytest
@@ -40,6 +41,7 @@ def test_documentation(name, function):
     for parameter in inspect.signature(function).parameters:
         assert any(line.startswith(f"{parameter}: ") for line in arguments), f"{name}: nothing is said of {parameter}"
     assert "Returns" in function.__doc__ and _api.PUBLIC[name]
+    assert typing.get_type_hints(function)
 
 
 def test_help_of_ops():

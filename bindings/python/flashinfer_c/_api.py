@@ -4,8 +4,19 @@
 import enum
 import inspect
 import sys
+import typing
 
 from . import _core
+
+
+class Tensor(typing.Protocol):
+    """An array of torch, NumPy, CuPy or JAX."""
+
+    shape: tuple
+    dtype: object
+
+    def __dlpack__(self): ...
+
 
 PUBLIC = {}  # "norm.rmsnorm": the ops that it runs
 
@@ -21,7 +32,7 @@ _NOTES = {
     "rotary_dim": "how many dimensions of a head are rotated, None: all",
 }
 
-_HINTS = {"number": "float", "int": "int", "enum": "str", "dtype": "dtype", "text": "str", "plan": "Plan"}
+_HINTS = {"number": "float", "int": "int", "enum": "str", "dtype": "dtype", "text": "str"}
 
 
 def _hint(argument, parameter):
@@ -63,6 +74,8 @@ def api(*ops, notes=None, **renamed):
             declared[0].summary + "." if declared else None, "\n" + own if own else None,
             "\nArguments:\n" + "\n".join(lines), "\nRequired: " + "; ".join(dict.fromkeys(rules)) + "." if rules else None]))
         function.__annotations__.update(hints)
+        for name, meaning in {"Tensor": Tensor, "dtype": object}.items():
+            function.__globals__.setdefault(name, meaning)
         return function
 
     return decorate

@@ -15,9 +15,11 @@ _top_k_top_p = launcher("top_k_top_p_sampling_from_probs")
 _ORDERS = {"top_k_first": 0, "joint": 1}
 
 
-def get_seed_and_offset(increment, generator, device):
-    """The seed and the offset for the next `increment` random numbers of a torch generator (None: the device's own)."""
+def get_seed_and_offset(increment, generator=None, device=None):
+    """The seed and the offset for the next `increment` random numbers of a torch generator (None: the device's own, of device None the
+    current GPU's)."""
     torch = _core.torch
+    device = device or (torch.device("cuda") if generator is None else generator.device)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         generator = generator or torch.cuda.default_generators[index]
