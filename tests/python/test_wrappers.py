@@ -90,7 +90,9 @@ def test_decode_with_sinks(device):
 
 
 def test_decode_of_several_tokens(device):
-    decode(device, Pages([5, 9, 6], PAGE, KV_HEADS, DIM, torch.float16, device), q_len=3)
+    pages, wrapper = Pages([5, 9, 6], PAGE, KV_HEADS, DIM, torch.float16, device), None
+    for q_len in (3, 2, 1, 4):
+        wrapper = decode(device, pages, q_len=q_len, wrapper=wrapper)
 
 
 def test_decode_plans_again(device):
@@ -176,6 +178,36 @@ def test_position_encodings(device, mode):
             slopes = 2.0 ** -torch.arange(1, HEADS + 1, dtype=torch.float64, device=device)
             expected = attention(q_of, k, v, True, bias=slopes[:, None, None] * (j - i))[0]
         close(out[rows], expected)
+
+
+def test_variants(device):
+    hooks = """
+        HOOK float logits(struct variant v, float s, struct at a)
+        {
+            return s - v.factor * v.slopes[a.qo_head] * (a.kv_len - a.qo_len + a.q - a.kv);
+        }
+    """
+    pages, qo_lens = Pages([5, 30], PAGE, KV_HEADS, DIM, torch.float16, device), [1, 1]
+    slopes, q = torch.rand(HEADS, device=device), randn(2, HEADS, DIM, device=device)
+    k, v = (torch.cat(t) for t in zip(pages.request(0), pages.request(1)))
+    outs = []
+    ragged = flashinfer.BatchPrefillWithRaggedKVCacheWrapper, (starts(qo_lens), starts(pages.lengths)), (k, v)
+    for base, cls, plan, run in (
+        ("batch_prefill", flashinfer.BatchDecodeWithPagedKVCacheWrapper, pages.tables(), (pages.cache,)),
+        ("batch_prefill", flashinfer.BatchPrefillWithPagedKVCacheWrapper, (starts(qo_lens), *pages.tables()), (pages.cache,)),
+        ("batch_prefill_ragged", *ragged)):
+        variant = flashinfer.Variant(f"wrapped_{len(outs)}", base, hooks, slopes=("float32", "num_qo_heads"), factor=float)
+        wrapper = cls(workspace(device), jit_args=variant)
+        wrapper.plan(*plan, HEADS, KV_HEADS, DIM, *(() if base == "batch_prefill_ragged" else (PAGE,)))
+        outs.append(wrapper.run(q, *run, slopes, 0.5))
+        with pytest.raises(TypeError, match="further arguments"):
+            wrapper.run(q, *run, slopes)
+    for b in (0, 1):
+        keys, values = pages.request(b)
+        distance = len(keys) - 1 - torch.arange(len(keys), device=device)
+        expected = attention(q[b:b + 1], keys, values, bias=-0.5 * slopes.double()[:, None, None] * distance)[0]
+        for out in outs:
+            close(out[b:b + 1], expected)
 
 
 def test_items_behind_one_prefix(device):

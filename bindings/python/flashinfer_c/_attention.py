@@ -11,10 +11,11 @@ import torch
 
 from . import _api, _core
 from .utils import canonicalize_torch_dtype as dtype_of
+from .variant import Variant
 
 POS_ENCODING_MODES = {"NONE": 0, "ROPE_LLAMA": 1, "ALIBI": 2}
 BACKENDS = ("auto", "fa2", "fa3")
-HOOKS = "write it as hooks, source text that is compiled into the kernels (flashinfer/variant.h)"
+HOOKS = "write it as hooks and give a flashinfer_c.Variant of the op that run() calls"
 
 
 def public(*ops):
@@ -35,12 +36,14 @@ def make_plan(name, device, **arguments):
 
 def runner(name, *order):
     """The op as run(flags, workspace, *values), the values those of the arguments in order; the rest are absent."""
-    declared, launch = _core.op(name), _core.launcher(name)
-    places = [order.index(a.name) if a.name in order else None for a in declared.arguments]
+    return run_in_order(_core.op(name), _core.launcher(name), order)
+
+
+def run_in_order(declared, launch, order):
     unknown = set(order) - set(declared.by_name)
     if unknown:
-        raise TypeError(f"{name} has no arguments {', '.join(sorted(unknown))}")
-    listed = ", ".join("None" if place is None else f"v{place}" for place in places)
+        raise TypeError(f"{declared.name} has no arguments {', '.join(sorted(unknown))}")
+    listed = ", ".join(f"v{order.index(a.name)}" if a.name in order else "None" for a in declared.arguments)
     taken = ", ".join(f"v{i}" for i in range(len(order)))
     return eval(f"lambda flags, workspace, {taken}: launch({listed}, flags, workspace)", {"launch": launch})
 
@@ -182,8 +185,10 @@ class Wrapper:
         check_layout(kv_layout)
         if backend not in BACKENDS:
             raise NotImplementedError(f"backend {backend!r} is not served; {', '.join(BACKENDS)} all let the library choose")
-        self._sink_variant = False
-        if jit_args is not None:
+        self._sink_variant, self._variant, self._run_variant = False, None, None
+        if isinstance(jit_args, Variant):
+            self._variant = jit_args
+        elif jit_args is not None:
             variant = jit_args[11] if len(jit_args) > 11 else None
             if variant != "AttentionSink":
                 raise NotImplementedError(f"the variant {variant!r} is C++ of another library, which is not compiled here; "
@@ -293,6 +298,18 @@ class Wrapper:
         if info.options != options:
             info = self._plan_info = PlanInfo(self._make_plan(), options)
         return info.bytes
+
+    def _run_op(self, name, default, order, flags, values, further):
+        """The op, or its variant, whose further arguments come behind."""
+        if self._variant is None:
+            return default(flags, self._workspace, *values)
+        declared = self._variant.declaration
+        names = [a.name for a in declared.arguments if a.name not in _core.op(name).by_name]
+        if len(further) != len(names):
+            raise TypeError(f"{declared.name} takes {len(names)} further arguments ({', '.join(names)}) and got {len(further)}")
+        if self._run_variant is None:
+            self._run_variant = run_in_order(declared, declared.function, (*order, *names))
+        self._run_variant(flags, self._workspace, *values, *further)
 
     def _keep_plan(self):
         self._plan_info = PlanInfo(self._make_plan(), self._options())

@@ -50,6 +50,7 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         it needs
         paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer: int32 [batch + 1], [at least the pages in
             use], [batch]
+        jit_args: a flashinfer_c.Variant of batch_prefill, whose further arguments run() takes by position behind paged_kv_cache
         use_tensor_cores: kernels use them where they help, whatever it says
         """
         super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph, backend, jit_args)
@@ -57,7 +58,7 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         self._paged_kv_indptr_buf = paged_kv_indptr_buffer
         self._paged_kv_indices_buf = paged_kv_indices_buffer
         self._paged_kv_last_page_len_buf = paged_kv_last_page_len_buffer
-        self._qo_indptr_buf = None
+        self._qo_indptr_buf = self._qo_indptr_of = None
         self._q_len_per_req = None
         if use_cuda_graph:
             if not torch.is_tensor(paged_kv_last_page_len_buffer):
@@ -139,7 +140,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
             self._set_buffer("_paged_kv_indptr_buf", indptr, non_blocking)
             self._set_buffer("_paged_kv_indices_buf", indices, non_blocking)
             self._set_buffer("_paged_kv_last_page_len_buf", last_page_len, non_blocking)
-        if q_len_per_req > 1 and (self._qo_indptr_buf is None or len(self._qo_indptr_buf) != batch_size + 1):
+        if self._is_prefill() and self._qo_indptr_of != (batch_size, q_len_per_req):
+            self._qo_indptr_of = batch_size, q_len_per_req
             self._qo_indptr_buf = torch.arange(0, (batch_size + 1) * q_len_per_req, q_len_per_req, dtype=torch.int32,
                                                device=self.device)
         self._keep_plan()
@@ -147,13 +149,16 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
     def _resize(self, rows_or_batch, batch_size=None, has_rows=False):
         self._batch_size = batch_size if has_rows else rows_or_batch
 
+    def _is_prefill(self):
+        """Several tokens a request are a causal prefill, and so is a variant, since only prefill's kernels take in hooks."""
+        return self._q_len_per_req > 1 or self._variant is not None
+
     def _make_plan(self):
-        """Several tokens a request are a causal prefill."""
         shared = dict(max_batch_size=self._batch_size, kv_layout=self._kv_layout, num_qo_heads=self._num_qo_heads,
                       num_kv_heads=self._num_kv_heads, page_size=self._page_size, q_data_type=self._cached_q_data_type,
                       kv_data_type=self._cached_kv_data_type, o_data_type=self._cached_o_data_type, kv_indptr=self._indptr_host,
                       **self._split, **self._option_arguments())
-        if self._q_len_per_req == 1:
+        if not self._is_prefill():
             return make_plan("batch_decode_plan", self.device, head_dim=self._head_dim, **shared)
         return make_plan("batch_prefill_plan", self.device, max_total_qo=self._batch_size * self._q_len_per_req, causal=1,
                           head_dim_qk=self._head_dim, **shared)
@@ -173,7 +178,7 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         """
         if self._sink_variant and len(args) == 2:
             sinks, self._sm_scale = args
-        elif args:
+        elif args and self._variant is None:
             q_scale, k_scale, v_scale = head_scales(args, q_scale, k_scale, v_scale)
         k_cache, v_cache = unpack_cache(paged_kv_cache, self._kv_layout)
         plan = self._planned()
@@ -185,10 +190,11 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         values = (out, lse, plan, q, k_cache, v_cache, self._paged_kv_indptr_buf, self._paged_kv_indices_buf,
                   self._paged_kv_last_page_len_buf, *scales(q_scale, k_scale, v_scale, self._cached_kv_data_type, q.device),
                   window_left, sinks, k_sf, v_sf, skip_softmax_threshold_scale_factor)
-        if self._q_len_per_req == 1:
-            _batch_decode(flags_of(enable_pdl), self._workspace, *values)
+        flags = flags_of(enable_pdl)
+        if self._is_prefill():
+            self._run_op("batch_prefill", _batch_prefill, (*ARGUMENTS, "qo_indptr"), flags, (*values, self._qo_indptr_buf), args)
         else:
-            _batch_prefill(flags_of(enable_pdl), self._workspace, *values, self._qo_indptr_buf)
+            _batch_decode(flags, self._workspace, *values)
         return (out, lse) if return_lse else out
 
     def forward(self, q, paged_kv_cache, pos_encoding_mode="NONE", q_scale=None, k_scale=None, v_scale=None, window_left=-1,

@@ -145,7 +145,7 @@ class PrefillWrapper(Wrapper):
         """sinks and the three scales, of which args hold upstream's further tensors: (sink, sm_scale), or scales of each head."""
         if self._sink_variant and len(args) == 2:
             sinks, self._sm_scale = args
-        elif args:
+        elif args and self._variant is None:
             q_scale, k_scale, v_scale = head_scales(args, q_scale, k_scale, v_scale)
         return sinks, scales(q_scale, k_scale, v_scale, self._cached_kv_data_type, device)
 
@@ -190,6 +190,7 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         it needs
         qo_indptr_buf, paged_kv_indptr_buf, paged_kv_indices_buf, paged_kv_last_page_len_buf: int32 [batch + 1], [batch + 1], [at
             least the pages in use], [batch]
+        jit_args: a flashinfer_c.Variant of batch_prefill, whose further arguments run() takes by position behind paged_kv_cache
         custom_mask_buf, mask_indptr_buf: uint8 [at least the bytes of a mask], int32 [batch + 1]; if given, every plan has a mask
         """
         super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph, backend, jit_args)
@@ -293,10 +294,10 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         given = lse
         out, lse = self._outputs(q, out, lse, return_lse, lse_layout)
         k_sf, v_sf = unpack_scales(kv_cache_sf, self._kv_layout)
-        _batch_prefill(
-            flags_of(enable_pdl), self._workspace, out, lse, plan, q, k_cache, v_cache, self._qo_indptr_buf,
-            self._paged_kv_indptr_buf, self._paged_kv_indices_buf, self._paged_kv_last_page_len_buf, *self._mask_arguments(),
-            *three_scales, window_left, sinks, k_sf, v_sf, skip_softmax_threshold_scale_factor, int(lse_base == "ln"))
+        values = (out, lse, plan, q, k_cache, v_cache, self._qo_indptr_buf, self._paged_kv_indptr_buf, self._paged_kv_indices_buf,
+                  self._paged_kv_last_page_len_buf, *self._mask_arguments(), *three_scales, window_left, sinks, k_sf, v_sf,
+                  skip_softmax_threshold_scale_factor, int(lse_base == "ln"))
+        self._run_op("batch_prefill", _batch_prefill, PAGED, flags_of(enable_pdl), values, args)
         return (out, finish_lse(lse, lse_layout, given)) if return_lse else out
 
     def forward(self, q, paged_kv_cache, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False, k_scale=None,
@@ -376,10 +377,10 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
         given = lse
         out, lse = self._outputs(q, out, lse, return_lse, lse_layout)
         k_sf, v_sf = kv_cache_sf if kv_cache_sf is not None else (None, None)
-        _batch_prefill_ragged(
-            flags_of(enable_pdl), self._workspace, out, lse, plan, q, k, v, self._qo_indptr_buf, self._kv_indptr_buf,
-            self._v_indptr, self._o_indptr, *self._mask_arguments(), *three_scales, None if o_scale is None else float(o_scale),
-            sinks, k_sf, v_sf, int(lse_base == "ln"))
+        values = (out, lse, plan, q, k, v, self._qo_indptr_buf, self._kv_indptr_buf, self._v_indptr, self._o_indptr,
+                  *self._mask_arguments(), *three_scales, None if o_scale is None else float(o_scale), sinks, k_sf, v_sf,
+                  int(lse_base == "ln"))
+        self._run_op("batch_prefill_ragged", _batch_prefill_ragged, RAGGED, flags_of(enable_pdl), values, args)
         return (out, finish_lse(lse, lse_layout, given)) if return_lse else out
 
     def forward(self, q, k, v, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False, window_left=-1,
