@@ -53,6 +53,8 @@ struct attention_schedule {
 enum { ATTENTION_MASK_NONE, ATTENTION_MASK_CUSTOM, ATTENTION_MASK_ITEMS };
 enum { ATTENTION_POS_NONE, ATTENTION_POS_ROPE, ATTENTION_POS_ALIBI };
 
+enum { ATTENTION_OUT_F32, ATTENTION_OUT_F16, ATTENTION_OUT_BF16, ATTENTION_OUT_E4M3, ATTENTION_OUT_E5M2 };
+
 /* Of the generic kernels only. */
 struct attention_modes {
     const int32_t *v_indptr, *o_indptr; /* [batch + 1], instead of kv_indptr for v and of qo_indptr for out; or NULL */
@@ -64,7 +66,7 @@ struct attention_modes {
     float lse_factor;             /* lse is in base 2 times this */
     double rope_ratio, rope_unit; /* pair i turns by rope_unit * rope_ratio^i full turns a token */
     int32_t q_scale_step, k_scale_step, v_scale_step; /* 1: a scale for each head; 0: one */
-    int32_t unused;
+    int32_t out; /* ATTENTION_OUT_, of CPU kernels whose O is not T */
 };
 
 struct attention_args {

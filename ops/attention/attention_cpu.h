@@ -178,6 +178,22 @@ INLINE void weigh_row(const struct attention_args *a, const struct task *t, stru
     s->sum[r] += vec_sum(sum);
 }
 
+/* `at`: in elements. */
+INLINE void store_output(const struct attention_args *a, int64_t at, vec x)
+{
+    if (sizeof(O) == sizeof(T)) {
+        vec_store((O *)a->out + at, x);
+        return;
+    }
+    switch (a->modes.out) {
+    case ATTENTION_OUT_F16: vec_store((f16 *)a->out + at, x); break;
+    case ATTENTION_OUT_BF16: vec_store((bf16 *)a->out + at, x); break;
+    case ATTENTION_OUT_E4M3: vec_store((e4m3 *)a->out + at, x); break;
+    case ATTENTION_OUT_E5M2: vec_store((e5m2 *)a->out + at, x); break;
+    default: vec_store((f32 *)a->out + at, x); break;
+    }
+}
+
 static inline void write_rows(const struct attention_args *a, const struct task *t, const struct state *s)
 {
     for (int r = 0; r < t->rows * t->kv_heads; r++) {
@@ -192,9 +208,9 @@ static inline void write_rows(const struct attention_args *a, const struct task 
         }
         float v_scale = a->v_scale ? a->v_scale[a->modes.v_scale_step ? head / a->group : 0] : 1.0f;
         float factor = sum == 0 ? 0 : shrink * a->out_factor * v_scale / sum;
-        O *out = (O *)a->out + token * a->out_token + head * a->out_head;
+        int64_t out = token * a->out_token + head * a->out_head;
         for (int i = 0; i < HEAD_DIM_VO; i += LANES)
-            vec_store(out + i, finish_output(a, t, r, vec_load_f32(s->o[r] + i) * factor, i));
+            store_output(a, out + i, finish_output(a, t, r, vec_load_f32(s->o[r] + i) * factor, i));
         if (a->lse)
             a->lse[token * a->lse_token + head * a->lse_head] =
                 sum == 0 ? -INFINITY : (top + log2f(sum)) * a->modes.lse_factor;

@@ -120,8 +120,10 @@ const char *attention_needs_generic(const struct call *call)
 static int32_t *add_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)
 {
     const struct attention_plan *plan = attention_plan_of(call);
-    const int32_t constants[] = {plan->dtype,   plan->head_dim, plan->head_dim_vo, plan->q_dtype, plan->kv_dtype,
-                                 plan->o_dtype, converts(call), plan->mask,        plan->pos};
+    /* A CPU stores any dtype that is not T alike; a GPU's registers would not have it. */
+    int32_t o = plan->o_dtype == plan->dtype || kernel->target == JIT_CUDA ? plan->o_dtype : DTYPE_F32;
+    const int32_t constants[] = {plan->dtype, plan->head_dim, plan->head_dim_vo, plan->q_dtype, plan->kv_dtype,
+                                 o,           converts(call), plan->mask,        plan->pos};
     int32_t *constant = way_spec(way, kernel);
     memcpy(constant, constants, sizeof constants);
     return constant + sizeof constants / sizeof *constants;
@@ -222,6 +224,17 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
     return fit_cpu(call, way, &decode_cpu, batch * parts_of_request);
 }
 
+static int32_t out_of(enum dtype dtype)
+{
+    switch (dtype) {
+    case DTYPE_F16: return ATTENTION_OUT_F16;
+    case DTYPE_BF16: return ATTENTION_OUT_BF16;
+    case DTYPE_E4M3: return ATTENTION_OUT_E4M3;
+    case DTYPE_E5M2: return ATTENTION_OUT_E5M2;
+    default: return ATTENTION_OUT_F32;
+    }
+}
+
 static struct attention_modes modes_of(const struct attention_view *t, const struct attention_plan *plan)
 {
     const DLTensor *bytes = t->custom_mask, *mask = bytes ? bytes : t->packed_custom_mask;
@@ -242,6 +255,7 @@ static struct attention_modes modes_of(const struct attention_view *t, const str
         .q_scale_step = is_of_heads(t->q_scale),
         .k_scale_step = is_of_heads(t->k_scale),
         .v_scale_step = is_of_heads(t->v_scale),
+        .out = out_of((enum dtype)plan->o_dtype),
     };
 }
 

@@ -3,7 +3,8 @@
  *
  *   T        f16, bf16: what is multiplied
  *   HEAD_DIM, HEAD_DIM_VO multiples of 16, up to 256 or 512
- *   Q, KV, O dtypes of queries, of keys and values, and of out
+ *   Q, KV   dtypes of queries, of keys and values
+ *   O        T, or f32: out is what attention_modes.out says
  *   CONVERTS 1: Q or KV is not T, or elements change on their way; 0: they are multiplied as they are
  *   MASK     ATTENTION_MASK_: what hides logits beside the rows' ranges
  *   POS      ATTENTION_POS_ */

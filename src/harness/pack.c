@@ -35,7 +35,7 @@ static flashinfer_status add_named_shapes(struct spec_list *list)
     for (const struct op *const *op = op_registry; *op && !g.status; op++) {
         g.op = *op;
         specs_walk(&(struct specs_walk){
-            .op = *op, .device = g.cpu, .all_dtypes = true, .context = &g, .found = found, .failed = refused});
+            .op = *op, .device = g.cpu, .own_dtypes = true, .context = &g, .found = found, .failed = refused});
     }
     return g.status ? g.status : list->failed ? fail(FLASHINFER_MEMORY, "no memory for the list of kernels") : FLASHINFER_OK;
 }

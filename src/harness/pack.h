@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernels of a pack: every CPU kernel that the named shapes of all ops lead to, with every dtype, and those of a list. */
+/* The kernels of a pack: every CPU kernel that the named shapes of all ops lead to, with every dtype, but that arguments
+ * whose default is another one's dtype keep it, and those of a list. */
 #ifndef HARNESS_PACK_H
 #define HARNESS_PACK_H
 

@@ -38,7 +38,7 @@ void specs_constants(const struct jit_spec *spec, char *text, size_t size);
 struct specs_walk {
     const struct op *op;
     const struct device *device;
-    bool all_dtypes;
+    bool all_dtypes, own_dtypes; /* own: all but those of DTYPE arguments whose default is another one's */
     bool chosen_only;   /* the first row that serves a call, which is the one it takes */
     const char *kernel; /* only the row of this name; NULL: all */
     void *context;

@@ -89,8 +89,11 @@ static void walk_dtypes(const struct specs_walk *w, const char *shape, const str
         return;
     }
     const struct op_arg *a = &op->args[arg];
-    if (op_is_tensor(a) && a->dtype.like)
+    bool follows = a->dtype.like && (op_is_tensor(a) || !w->all_dtypes);
+    if (follows)
         walk_dtypes(w, shape, op, arg + 1, values);
+    if (follows && a->kind == OP_DTYPE)
+        return;
     for (int dtype = 1; dtype < DTYPE_COUNT; dtype++) {
         char more[PROBLEM_MAX_TEXT];
         if (!(a->dtype.set >> dtype & 1))
@@ -112,7 +115,7 @@ void specs_walk(const struct specs_walk *w)
         /* A plan that no kernel serves on that device is no defect of the shape. */
         if (status && status != FLASHINFER_UNSUPPORTED)
             w->failed(w->context, shape->name, flashinfer_last_error());
-        else if (w->all_dtypes)
+        else if (w->all_dtypes || w->own_dtypes)
             walk_dtypes(w, shape->name, w->op->plan ? w->op->plan : w->op, 0, shape->values);
     }
 }
