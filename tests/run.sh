@@ -103,6 +103,7 @@ units() { # FOLDER
 
 stage 'Unit tests' 5
 units "$build"
+step example_variant "$build/variant"
 
 stage 'The Python package' 3
 for script in tests/python/*.sh; do

@@ -11,8 +11,8 @@
  *
  *     HOOK float query(struct variant v, float x, struct at a)   an element of q, as it lies in the tensor; the result is rounded
  *                                                                to q's dtype
- *     HOOK float key(struct variant v, float x, struct at a)     likewise, of a key; runs for one KV head, not for each query head
- *     HOOK float logits(struct variant v, float s, struct at a)  s: the natural logit, q . k with all scales, then soft-capped
+ *     HOOK float key(struct variant v, float x, struct at a)     likewise, of a key; for a KV head, not for each query head
+ *     HOOK float logits(struct variant v, float s, struct at a)  s: natural logit, q . k with all scales, ALiBi, soft cap
  *     HOOK bool mask(struct variant v, struct at a)              false hides the token, beside what the op itself hides
  *     HOOK float output(struct variant v, float x, struct at a)  an element of out, with all scales, before it is rounded
  *
@@ -28,10 +28,10 @@
  * and `v` has each argument under its name: a number as float, an integer as int64_t, a tensor as pointer to its first element,
  * NULL if it is optional and absent, with v.NAME_shape[] and v.NAME_stride[] (in elements), int64_t, one for each axis.
  *
- * logits runs at least once for each pair of tokens that a query head sees, after causal, window and mask, and for no other pair;
- * mask runs only for tokens that exist, in any order, any number of times, as do query, key and output. A hook may write to output
- * tensors, an element for each (qo_head, row, kv) or coarser if the value is the same; nothing else. It must not depend on the
- * order of calls: then the same input gives the same bits. */
+ * logits runs at least once for each pair of tokens that a query head sees, after causal, window and mask, and for no other
+ * pair; mask runs only for tokens that exist, in any order, any number of times, as do query, key and output. A hook may write to
+ * output tensors, an element for each (qo_head, row, kv), or for several if the value is the same; nothing else. It must not
+ * depend on the order of calls: then the same input gives the same bits. */
 #ifndef FLASHINFER_VARIANT_H
 #define FLASHINFER_VARIANT_H
 
@@ -57,20 +57,20 @@ struct flashinfer_variant_argument {
     int32_t kind;     /* FLASHINFER_VARIANT_TENSOR and so on */
     int32_t optional; /* 1: a tensor that may be NULL */
     DLDataType dtype; /* of a tensor: f32, f16, bf16, i32, i64, u8, i8, bool; zero: f32 */
-    const char *shape; /* of a tensor, 1 to 4 axes: "num_qo_heads", "total_q num_qo_heads max_kv". A name that the op's arguments
-                          have is that dimension (see their comments); another one is free. Steps of the last axis are 1 */
+    const char *shape; /* of a tensor, 1 to 4 axes: "num_qo_heads", "total_q num_qo_heads max_kv". A name that the op's
+                          declaration has is that dimension; another one is free. Elements of the last axis are adjacent */
     double min, max;   /* of a number or integer, inclusive; both 0: any finite one */
 };
 
 enum {
-    /* Weights are the results of `logits` themselves, rounded to the dtype of v, not their softmax: out = sum of weight * v. Such a
-     * variant has a hook logits, and its calls neither lse nor sinks. */
+    /* Weights are the results of `logits` themselves, rounded to f16 or bf16, not their softmax: out = sum of weight * v. Such
+     * a variant has a hook logits, and its calls neither lse nor sinks. */
     FLASHINFER_VARIANT_NO_SOFTMAX = 1
 };
 
 struct flashinfer_variant_source {
     size_t size;
-    const char *name;  /* a C identifier of at most 60 characters, no op's; names the variant in sentences and compilers' messages */
+    const char *name;  /* a C identifier of at most 60 characters, no op's; stands in sentences and compilers' messages */
     const char *base;  /* batch_prefill, batch_prefill_ragged, batch_decode, single_prefill_with_kv_cache,
                           single_decode_with_kv_cache */
     const char *hooks; /* the text */
@@ -93,9 +93,9 @@ FLASHINFER_API void flashinfer_variant_destroy(flashinfer_variant *variant);
  *
  *     struct alibi { struct flashinfer_batch_prefill base; const DLTensor *slopes; double scale; };
  *
- * Plans are those of the base's plan op. Where no kernel takes in the hooks, the call is UNSUPPORTED, and the sentence says which hook
- * which kernel lacks. A text that does not compile is COMPILE, at prepare or at the first call: the sentence holds the compiler's
- * messages, with the lines of the text under the name of the variant, and the path of the whole source. */
+ * Plans are those of the base's plan op. Where no kernel takes in the hooks, the call is UNSUPPORTED, and the sentence says which
+ * hook which kernel lacks. A text that does not compile is COMPILE, at prepare or at the first call: the sentence holds the
+ * compiler's messages, with the lines of the text under the name of the variant, and the path of the whole source. */
 FLASHINFER_API flashinfer_status flashinfer_variant_call(const flashinfer_variant *variant, const void *args,
                                                          const flashinfer_exec *exec);
 FLASHINFER_API flashinfer_status flashinfer_variant_prepare(const flashinfer_variant *variant, const void *args,

@@ -77,5 +77,6 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, one query token each", .rules = rules,
-          .view = view, .hooks = ATTENTION_HOOKS, .kernels = batch_decode_kernels, .plan = &op_batch_decode_plan, .validate = attention_validate,
+          .view = view, .hooks = ATTENTION_HOOKS,
+          .kernels = batch_decode_kernels, .plan = &op_batch_decode_plan, .validate = attention_validate,
           .ranges = ranges, .shapes = shapes, .reference = attention_reference, .make = attention_make, .cost = attention_cost);

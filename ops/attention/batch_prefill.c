@@ -104,6 +104,7 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, any number of query tokens each",
-          .rules = rules, .view = view, .hooks = ATTENTION_HOOKS, .kernels = batch_prefill_kernels, .plan = &op_batch_prefill_plan,
+          .rules = rules, .view = view, .hooks = ATTENTION_HOOKS,
+          .kernels = batch_prefill_kernels, .plan = &op_batch_prefill_plan,
           .validate = attention_validate, .ranges = ranges, .shapes = shapes, .reference = attention_reference,
           .make = attention_make, .cost = attention_cost);

@@ -86,6 +86,7 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("attention", "out = softmax(q k * scale) v for one request, one query token", .rules = rules, .view = view, .hooks = ATTENTION_HOOKS,
+DEFINE_OP("attention", "out = softmax(q k * scale) v for one request, one query token", .rules = rules, .view = view,
+          .hooks = ATTENTION_HOOKS,
           .kernels = batch_decode_kernels, .ranges = ranges, .shapes = shapes, .reference = attention_reference,
           .cost = attention_cost);

@@ -181,8 +181,8 @@ enum op_hook { HOOK_QUERY = 1, HOOK_KEY = 2, HOOK_LOGITS = 4, HOOK_MASK = 8, HOO
 struct way {
     struct jit_spec spec[4];
     int num_specs;
-    /* The hooks of a variant that the first spec's kernel takes in, bits of enum op_hook. Of a variant, its launch argument ends with
-     * what its source calls `struct variant variant`, behind the bytes that the launch gives. */
+    /* The hooks of a variant that the first spec's kernel takes in, bits of enum op_hook. Of a variant, its launch argument ends
+     * with what its source calls struct variant, behind the bytes that the launch gives. */
     uint32_t hooks;
     size_t workspace;  /* bytes; 256-byte aligned pieces */
     int64_t value[16]; /* whatever fit tells run */
@@ -317,7 +317,7 @@ const struct op *op_find(const char *name);
 flashinfer_status op_validate(const struct op *op);
 
 /* A copy of `base` under a new name with further arguments, whose fields follow the base struct in order, 8 bytes each; outputs
- * among them stand behind the base's outputs in the table. op_extend_end frees it, when nothing uses it any more; NULL is ignored. */
+ * among them stand behind the base's outputs in the table. op_extend_end frees it, when nothing uses it any more, or NULL. */
 flashinfer_status op_extend(const struct op *base, const char *name, const struct op_arg *extra, int num_extra, struct op **out);
 void op_extend_end(struct op *op);
 

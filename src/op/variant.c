@@ -36,17 +36,19 @@ static flashinfer_status declare_number(const char *variant, const struct flashi
     return FLASHINFER_OK;
 }
 
-static flashinfer_status declare_argument(const char *variant, int i, const struct flashinfer_variant_argument *a, struct op_arg *out)
+static flashinfer_status declare_argument(const char *variant, int i, const struct flashinfer_variant_argument *a,
+                                          struct op_arg *out)
 {
     static const DLDataType f32 = {kDLFloat, 32, 1};
     const bool typed = a->dtype.bits || a->dtype.lanes || a->dtype.code;
     const enum dtype dtype = dtype_of(typed ? a->dtype : f32);
     if (!is_identifier(a->name))
-        return fail(FLASHINFER_INVALID, "variant %s: arguments[%d].name is \"%s\", must be a C identifier of at most %d characters",
-                    variant, i, a->name ? a->name : "", MAX_NAME);
+        return fail(FLASHINFER_INVALID,
+                    "variant %s: arguments[%d].name is \"%s\", must be a C identifier of at most %d characters", variant, i,
+                    a->name ? a->name : "", MAX_NAME);
     if (a->kind < FLASHINFER_VARIANT_TENSOR || a->kind > FLASHINFER_VARIANT_INT)
-        return fail(FLASHINFER_INVALID, "variant %s: %s has kind %d, must be 0 (tensor), 1 (output), 2 (float) or 3 (int)", variant,
-                    a->name, (int)a->kind);
+        return fail(FLASHINFER_INVALID, "variant %s: %s has kind %d, must be 0 (tensor), 1 (output), 2 (float) or 3 (int)",
+                    variant, a->name, (int)a->kind);
     if (!is_tensor(a->kind))
         return declare_number(variant, a, out);
     if (!(TENSOR_TYPES >> dtype & 1))
@@ -84,8 +86,8 @@ static flashinfer_status declare(const struct op *base, const struct flashinfer_
         const int shape = program->arg[program_argument(program, extra[i].name)].first_shape;
         const int axes = is_tensor(v->argument[i].kind) ? program->shapes[shape].count : 0;
         if (axes > FLASHINFER_VARIANT_MAX_AXES || (is_tensor(v->argument[i].kind) && axes == 0))
-            return fail(FLASHINFER_INVALID, "variant %s: %s has the shape \"%s\", must be 1 to %d axes, without ... and |", s->name,
-                        extra[i].name, extra[i].shape, FLASHINFER_VARIANT_MAX_AXES);
+            return fail(FLASHINFER_INVALID, "variant %s: %s has the shape \"%s\", must be 1 to %d axes, without ... and |",
+                        s->name, extra[i].name, extra[i].shape, FLASHINFER_VARIANT_MAX_AXES);
         v->argument[i].axes = (uint8_t)axes;
     }
     return FLASHINFER_OK;
@@ -98,14 +100,16 @@ static flashinfer_status check_base(const struct flashinfer_variant_source *s, c
         return fail(FLASHINFER_INVALID, "variant %s: base is \"%s\", which is no op; `flashinfer list` names all", s->name,
                     s->base ? s->base : "");
     *out = base;
-    return base->hooks ? FLASHINFER_OK : fail(FLASHINFER_INVALID, "variant %s: no kernel of its base %s takes in hooks", s->name, s->base);
+    if (!base->hooks)
+        return fail(FLASHINFER_INVALID, "variant %s: no kernel of its base %s takes in hooks", s->name, s->base);
+    return FLASHINFER_OK;
 }
 
 static flashinfer_status check_source(const struct flashinfer_variant_source *s, const struct op **base, struct op_variant *v)
 {
     if (!is_identifier(s->name))
-        return fail(FLASHINFER_INVALID, "flashinfer_variant_create: name is \"%s\", must be a C identifier of at most %d characters",
-                    s->name ? s->name : "", MAX_NAME);
+        return fail(FLASHINFER_INVALID,
+                    "flashinfer_variant_create: name is \"%s\", must be a C identifier of at most %d characters", s->name ? s->name : "", MAX_NAME);
     if (op_find(s->name))
         return fail(FLASHINFER_INVALID, "flashinfer_variant_create: name is \"%s\", which is an op", s->name);
     TRY(check_base(s, base));
@@ -115,12 +119,14 @@ static flashinfer_status check_source(const struct flashinfer_variant_source *s,
         return fail(FLASHINFER_INVALID, "variant %s: num_arguments is %d and arguments %s, must be up to %d of them", s->name,
                     (int)s->num_arguments, s->arguments ? "given" : "NULL", FLASHINFER_VARIANT_MAX_ARGUMENTS);
     if (s->flags & ~(uint32_t)FLASHINFER_VARIANT_NO_SOFTMAX)
-        return fail(FLASHINFER_INVALID, "variant %s: flags is %#x, must be FLASHINFER_VARIANT_NO_SOFTMAX or 0", s->name, s->flags);
+        return fail(FLASHINFER_INVALID, "variant %s: flags is %#x, must be FLASHINFER_VARIANT_NO_SOFTMAX or 0", s->name,
+                    s->flags);
     TRY(variant_find_hooks(s->name, s->hooks, &v->hooks));
     if (!(s->flags & FLASHINFER_VARIANT_NO_SOFTMAX))
         return FLASHINFER_OK;
     if (!(v->hooks & HOOK_LOGITS))
-        return fail(FLASHINFER_INVALID, "variant %s: FLASHINFER_VARIANT_NO_SOFTMAX without a hook logits, which makes the weights", s->name);
+        return fail(FLASHINFER_INVALID,
+                    "variant %s: FLASHINFER_VARIANT_NO_SOFTMAX without a hook logits, which makes the weights", s->name);
     v->hooks |= HOOK_NO_SOFTMAX;
     return FLASHINFER_OK;
 }
@@ -181,8 +187,8 @@ flashinfer_status flashinfer_variant_prepare(const flashinfer_variant *variant, 
     return op_prepare(variant->op, args, exec);
 }
 
-flashinfer_status flashinfer_variant_workspace_size(const flashinfer_variant *variant, const void *args, const flashinfer_exec *exec,
-                                                    size_t *bytes)
+flashinfer_status flashinfer_variant_workspace_size(const flashinfer_variant *variant, const void *args,
+                                                    const flashinfer_exec *exec, size_t *bytes)
 {
     TRY(check_handle(variant, "flashinfer_variant_workspace_size"));
     if (!bytes)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Variants: an op with hooks of a user. variant.c checks them and makes their declaration with op_extend; variant_text.c makes the text
- * that kernels include as "variant.h"; call.c gives that text to the kernels, and them the values of the further arguments. */
+/* Variants: an op with hooks of a user. variant.c checks them and makes their declaration with op_extend; variant_text.c makes
+ * the text that kernels include as "variant.h"; call.c gives it to the kernels, with the values of the further arguments. */
 #ifndef OP_VARIANT_H
 #define OP_VARIANT_H
 

@@ -67,8 +67,8 @@ static flashinfer_status add_hook(const char *variant, const char *name, uint32_
         *hooks |= hook_names[i].hook;
         return FLASHINFER_OK;
     }
-    return fail(FLASHINFER_INVALID, "variant %s: its text has a hook \"%s\", must be one of: query, key, logits, mask, output", variant,
-                name);
+    return fail(FLASHINFER_INVALID, "variant %s: its text has a hook \"%s\", must be one of: query, key, logits, mask, output",
+                variant, name);
 }
 
 flashinfer_status variant_find_hooks(const char *name, const char *text, uint32_t *hooks)
@@ -85,9 +85,10 @@ flashinfer_status variant_find_hooks(const char *name, const char *text, uint32_
         if (!text)
             break;
     }
-    return *hooks ? FLASHINFER_OK
-                  : fail(FLASHINFER_INVALID, "variant %s: its text has no hook, such as: HOOK float logits(struct variant v, float s, "
-                                             "struct at a)", name);
+    if (*hooks)
+        return FLASHINFER_OK;
+    return fail(FLASHINFER_INVALID,
+                "variant %s: its text has no hook, such as: HOOK float logits(struct variant v, float s, struct at a)", name);
 }
 
 /* Each field takes a multiple of 8 bytes, so that variant_pack need not know of padding. */
@@ -100,8 +101,8 @@ static void write_field(const struct op_arg *arg, int kind, int axes, struct tex
     if (kind == FLASHINFER_VARIANT_FLOAT || kind == FLASHINFER_VARIANT_INT)
         return;
     enum dtype dtype = (enum dtype)__builtin_ctz(arg->dtype.set);
-    text_print(out, "    %s%s *%s;\n    int64_t %s_shape[%d], %s_stride[%d];\n", kind == FLASHINFER_VARIANT_OUTPUT ? "" : "const ",
-               dtype == DTYPE_BOOL ? "bool" : dtype_name(dtype), arg->name, arg->name, axes, arg->name, axes);
+    text_print(out, "    %s%s *%s;\n    int64_t %s_shape[%d], %s_stride[%d];\n",
+               kind == FLASHINFER_VARIANT_OUTPUT ? "" : "const ", dtype == DTYPE_BOOL ? "bool" : dtype_name(dtype), arg->name, arg->name, axes, arg->name, axes);
 }
 
 static const struct op_arg *find_argument(const struct op *op, uint16_t offset)

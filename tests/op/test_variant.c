@@ -71,7 +71,8 @@ static void test_sources(void **state)
 static void test_hooks(void **state)
 {
     (void)state;
-    static const char none[] = "variant mine: its text has no hook, such as: HOOK float logits(struct variant v, float s, struct at a)";
+    static const char none[] = "variant mine: its text has no hook, such as: "
+                               "HOOK float logits(struct variant v, float s, struct at a)";
     REFUSED_WITH(hooks = "", none);
     REFUSED_WITH(hooks = "float logits(float s) { return s; }", none);
     REFUSED_WITH(hooks = "/* HOOK float logits( */ // HOOK float mask(\n\"HOOK float key(\" '\\'' \"\\\"HOOK\"", none);
@@ -79,9 +80,11 @@ static void test_hooks(void **state)
     REFUSED_WITH(hooks = LOGITS LOGITS, "variant mine: its text has the hook logits twice");
     REFUSED_WITH(hooks = "HOOK float bias(struct variant v)",
                 "variant mine: its text has a hook \"bias\", must be one of: query, key, logits, mask, output");
-    REFUSED_WITH(hooks = LOGITS "HOOK", "variant mine: its text has a hook \"\", must be one of: query, key, logits, mask, output");
+    REFUSED_WITH(hooks = LOGITS "HOOK",
+                 "variant mine: its text has a hook \"\", must be one of: query, key, logits, mask, output");
     struct flashinfer_variant_source all = usual;
-    all.hooks = "/**/HOOK float query(x)HOOK/*\n*/float\nkey (x) HOOK bool mask(x) ANYWHERE int f(x); HOOK float output(x)" LOGITS;
+    all.hooks = "/**/HOOK float query(x)HOOK/*\n*/float\nkey (x) HOOK bool mask(x) ANYWHERE int f(x); "
+                "HOOK float output(x)" LOGITS;
     flashinfer_variant *variant = create(&all);
     assert_int_equal(variant->variant.hooks, HOOK_QUERY | HOOK_KEY | HOOK_LOGITS | HOOK_MASK | HOOK_OUTPUT);
     flashinfer_variant_destroy(variant);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Variants of attention: each of these, over each op that has variants, by each kernel that takes its hooks in, against the reference
- * with the same hooks in float64; and what a call says where no kernel does, or the text does not compile. */
+/* Variants of attention: each of these, over each op that has variants, by each kernel that takes its hooks in, against the
+ * reference with the same hooks in float64. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,7 +33,10 @@ static const void *field(const struct reference *r, const char *name)
 static DLTensor *tensor(const struct reference *r, const char *name) { return *(DLTensor *const *)field(r, name); }
 static double number(const struct reference *r, const char *name) { return (float)*(const double *)field(r, name); }
 
-static double element_of(const struct reference *r, const char *name, int64_t at) { return ((const double *)tensor(r, name)->data)[at]; }
+static double element_of(const struct reference *r, const char *name, int64_t at)
+{
+    return ((const double *)tensor(r, name)->data)[at];
+}
 
 /* ---- out = sigmoid(q k * scale + bias) v, which no softmax follows */
 
@@ -48,7 +51,8 @@ static double sigmoid_logits(const struct reference *r, double s, struct at at, 
 {
     double x = s + number(r, "bias"), weight = 1 / (1 + exp(-x));
     (void)at;
-    *error = weight * fmin(expm1(*error + 2 * REFERENCE_UNIT * (fabs(s) + fabs(x))), 1e300) + UNITS * REFERENCE_UNIT * weight + 0x1p-126;
+    *error = weight * fmin(expm1(*error + 2 * REFERENCE_UNIT * (fabs(s) + fabs(x))), 1e300);
+    *error += UNITS * REFERENCE_UNIT * weight + 0x1p-126;
     return weight;
 }
 
@@ -181,9 +185,9 @@ static const struct {
     const char *name, *tokens, *shape;
 } bases[] = {
     {"batch_prefill", "total_q",
-     "q_data_type=bf16 causal=1 num_qo_heads=8 num_kv_heads=2 head_dim_qk=128 batch=3 max_batch_size=3 total_q=500 max_total_qo=500 "
-     "page_size=16 num_pages=60 num_indices=60 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items -max_item_len -sinks "
-     "-k_cache_sf -v_cache_sf"},
+     "q_data_type=bf16 causal=1 num_qo_heads=8 num_kv_heads=2 head_dim_qk=128 batch=3 max_batch_size=3 total_q=500 "
+     "max_total_qo=500 page_size=16 num_pages=60 num_indices=60 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items -max_item_len "
+     "-sinks -k_cache_sf -v_cache_sf"},
     {"batch_prefill_ragged", "total_q",
      "q_data_type=f16 window_left=70 logits_soft_cap=20 num_qo_heads=4 num_kv_heads=4 head_dim_qk=64 batch=4 max_batch_size=4 "
      "total_q=600 max_total_qo=600 total_kv=900 page_size=1 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items "
@@ -221,7 +225,8 @@ static flashinfer_variant *make(const struct example *example, int base)
         arguments[i] = example->arguments[i];
         if (!tokens)
             continue;
-        snprintf(shapes[i], sizeof *shapes, "%.*s%s%s", (int)(tokens - shape), shape, bases[base].tokens, tokens + strlen("TOKENS"));
+        snprintf(shapes[i], sizeof *shapes, "%.*s%s%s", (int)(tokens - shape), shape, bases[base].tokens,
+                 tokens + strlen("TOKENS"));
         arguments[i].shape = shapes[i];
     }
     const struct flashinfer_variant_source source = {.size = sizeof source,
