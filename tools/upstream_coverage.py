@@ -24,6 +24,10 @@ PARTLY = {
     "prefill.BatchPrefillWithPagedKVCacheWrapper": VARIANTS + "; variant_owns_mask; use_fp16_softmax; "
                                                              "uses_spcompress",
     "prefill.BatchPrefillWithRaggedKVCacheWrapper": VARIANTS + "; variant_owns_mask",
+    "decode.trtllm_batch_decode_with_kv_cache": "masks among the newest tokens; nvfp4 outputs; context "
+                                                "parallelism; pages of K and V apart",
+    "decode.xqa_batch_decode_with_kv_cache": "masks among the newest tokens",
+    "prefill.trtllm_batch_context_with_kv_cache": "nvfp4 outputs; pages of K and V apart; use_fp16_softmax; uses_spcompress",
     "cascade.MultiLevelCascadeAttentionWrapper": "window_left and pos_encoding_mode of more than one level",
     "sparse.BlockSparseAttentionWrapper": "causal; pos_encoding_mode; block_mask and what else belongs to Blackwell's kernels",
     "sparse.VariableBlockSparseAttentionWrapper": "causal; pos_encoding_mode",

@@ -275,3 +275,41 @@ def test_variable_block_sparse(device):
                                            v[head:head + 1].transpose(0, 1), mask=mask)
         close(out[heads].transpose(0, 1), expected)
         torch.testing.assert_close(lse[heads].t().double(), expected_lse, atol=1e-3, rtol=1e-3)
+
+
+def block_tables(pages, device):
+    """A rectangle whose unused entries name a page that is not there."""
+    width = max(b - a for a, b in zip(pages.indptr.tolist(), pages.indptr[1:].tolist())) + 1
+    table = torch.full((len(pages.lengths), width), 1 << 20, dtype=torch.int32)
+    for b, (begin, end) in enumerate(zip(pages.indptr.tolist(), pages.indptr[1:].tolist())):
+        table[b, :end - begin] = pages.indices[begin:end]
+    return table.to(device), torch.tensor(pages.lengths, dtype=torch.int32, device=device)
+
+
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+def test_pages_in_a_rectangle(device, layout):
+    pages = Pages([5, 30, 1, 8], PAGE, KV_HEADS, DIM, torch.float16, device, layout)
+    rectangle, room = block_tables(pages, device), workspace(device)
+    options = dict(max_seq_len=30, bmm1_scale=0.3, bmm2_scale=2.0, kv_layout=layout)
+    for q_len in (1, 1, 2):
+        if q_len == 2:
+            pages = Pages([5, 30, 2, 8], PAGE, KV_HEADS, DIM, torch.float16, device, layout)
+            rectangle = block_tables(pages, device)
+        q = randn(4 * q_len, HEADS, DIM, device=device)
+        out, lse = flashinfer.trtllm_batch_decode_with_kv_cache(q, pages.cache, room, *rectangle, q_len_per_req=q_len,
+                                                                return_lse=True, **options)
+        check_prefill((out / 2, lse), q, [q_len] * 4, pages.request, plan={"causal": True, "sm_scale": 0.3})
+        again = flashinfer.decode.xqa_batch_decode_with_kv_cache(q, tuple(pages.cache.unbind(1)), room, *rectangle,
+                                                                 q_len_per_req=q_len,
+                                                                 **{**options, "bmm1_scale": torch.tensor([0.3], device=device)})
+        torch.testing.assert_close(again, out)
+    qo_lens = [3, 17, 1, 8]
+    q = randn(sum(qo_lens), HEADS, DIM, device=device)
+    qo_indptr = starts(qo_lens).to(device)
+    result = flashinfer.prefill.trtllm_batch_context_with_kv_cache(q, pages.cache, room, *rectangle, 17, 30, 0.3, 1.0, 4,
+                                                                   qo_indptr, starts(pages.lengths).to(device), 6,
+                                                                   kv_layout=layout, return_lse=True)
+    check_prefill(result, q, qo_lens, pages.request, plan={"causal": True, "sm_scale": 0.3, "window_left": 6})
+    for refused in (dict(mask=q), dict(out_dtype="nvfp4"), dict(uses_shared_paged_kv_idx=False), dict(cp_world=2)):
+        with pytest.raises(NotImplementedError):
+            flashinfer.trtllm_batch_decode_with_kv_cache(q[:4], pages.cache, room, *rectangle, **options, **refused)

@@ -8,6 +8,7 @@ from . import _core
 from ._api import api
 from ._attention import (Wrapper, check_layout, dtype_of, flags_of, head_scales, host_or_none, make_plan, pos_encoding, public,
                          runner, scales, split_size, unpack_cache, unpack_scales)
+from ._block_tables import NOTES, attend, refuse
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout, _get_range_buf  # noqa: F401
 
@@ -235,3 +236,37 @@ def fast_decode_plan(self, indptr, indices, last_page_len, num_qo_heads, num_kv_
                window_left, logits_soft_cap, q_data_type, kv_data_type, getattr(self, "_cached_o_data_type", None), data_type,
                sm_scale, rope_scale, rope_theta, non_blocking, fixed_split_size, disable_split_kv, q_len_per_req,
                global_override_indptr_cpu)
+
+
+@api("batch_decode", "batch_prefill", "batch_decode_plan", "batch_prefill_plan", notes=NOTES)
+def trtllm_batch_decode_with_kv_cache(query, kv_cache, workspace_buffer, block_tables, seq_lens, max_seq_len, bmm1_scale=1.0,
+                                      bmm2_scale=1.0, window_left=-1, out=None, out_dtype=None, o_sf_scale=None,
+                                      o_sf_vec_size=None, sinks=None, kv_layout="HND", enable_pdl=None, backend="auto",
+                                      q_len_per_req=1, o_scale=1.0, mask=None, max_q_len=None, cum_seq_lens_q=None,
+                                      skip_softmax_threshold_scale_factor=None, kv_cache_sf=None, uses_shared_paged_kv_idx=True,
+                                      lse=None, return_lse=False, bmm1_scale_log2=None, multi_ctas_kv_counter_buffer=None,
+                                      enable_block_sparse_attention=False, cp_world=1, cp_rank=0, causal_seqlens_kv_global=None,
+                                      bf16q_fp8kv_transform_mode=None, request_order=None, request_order_plan=None):
+    """Attention of the newest tokens of each request over pages that a rectangle lists. Returns out, with return_lse (out, lse).
+
+    Each call makes a page table of the rectangle, a dozen small kernels; a wrapper does it once a step.
+    """
+    refuse(mask=mask, bmm1_scale_log2=bmm1_scale_log2, enable_block_sparse_attention=enable_block_sparse_attention,
+           cp_world=cp_world != 1, causal_seqlens_kv_global=causal_seqlens_kv_global, o_sf_scale=o_sf_scale,
+           separate_page_tables=not uses_shared_paged_kv_idx)
+    qo_indptr = cum_seq_lens_q
+    if qo_indptr is None and q_len_per_req > 1:
+        qo_indptr = torch.arange(0, len(query) + 1, q_len_per_req, dtype=torch.int32, device=query.device)
+    return attend(query, kv_cache, workspace_buffer, block_tables, seq_lens, bmm1_scale, bmm2_scale, window_left, out, out_dtype,
+                  sinks, kv_layout, enable_pdl, skip_softmax_threshold_scale_factor, kv_cache_sf, lse, return_lse, qo_indptr)
+
+
+@api("batch_decode", "batch_prefill", "batch_decode_plan", "batch_prefill_plan", notes=NOTES)
+def xqa_batch_decode_with_kv_cache(query, kv_cache, workspace_buffer, block_tables, seq_lens, max_seq_len, bmm1_scale=1.0,
+                                   bmm2_scale=1.0, window_left=-1, out=None, sinks=None, kv_layout="NHD", enable_pdl=None,
+                                   q_len_per_req=1, o_scale=1.0, mask=None, kv_cache_sf=None, q_cu_seq_lens=None):
+    """trtllm_batch_decode_with_kv_cache with fewer options. Returns out."""
+    return trtllm_batch_decode_with_kv_cache(query, kv_cache, workspace_buffer, block_tables, seq_lens, max_seq_len, bmm1_scale,
+                                             bmm2_scale, window_left, out, sinks=sinks, kv_layout=kv_layout,
+                                             enable_pdl=enable_pdl, q_len_per_req=q_len_per_req, mask=mask,
+                                             kv_cache_sf=kv_cache_sf, cum_seq_lens_q=q_cu_seq_lens)

@@ -11,6 +11,7 @@ from ._api import api
 from ._attention import (Wrapper, check_layout, check_lse, dtype_of, finish_lse, flags_of, head_scales, host_or_none, on_host,
                          make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales, split_size, unpack_cache,
                          unpack_scales)
+from ._block_tables import NOTES, attend, refuse
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
 
@@ -398,3 +399,21 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
         self._forward(causal, use_fp16_qk_reduction, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale,
                       rope_theta)
         return self.run(q, k, v, return_lse=True)
+
+
+@api("batch_prefill", "batch_prefill_plan", notes=NOTES)
+def trtllm_batch_context_with_kv_cache(query, kv_cache, workspace_buffer, block_tables, seq_lens, max_q_len, max_kv_len,
+                                       bmm1_scale, bmm2_scale, batch_size, cum_seq_lens_q, cum_seq_lens_kv, window_left=-1,
+                                       out=None, out_dtype=None, o_sf_scale=None, o_sf_vec_size=None, kv_layout="HND",
+                                       enable_pdl=None, sinks=None, kv_cache_sf=None, skip_softmax_threshold_scale_factor=None,
+                                       uses_shared_paged_kv_idx=True, causal=True, lse=None, return_lse=False,
+                                       multi_ctas_kv_counter_buffer=None, use_fp16_softmax=None, uses_spcompress=None,
+                                       backend="trtllm-gen"):
+    """Attention of the last tokens of each request over pages that a rectangle lists. Returns out, with return_lse (out, lse)."""
+    refuse(use_fp16_softmax=use_fp16_softmax, uses_spcompress=uses_spcompress, o_sf_scale=o_sf_scale,
+           separate_page_tables=not uses_shared_paged_kv_idx)
+    if len(block_tables) != batch_size:
+        raise ValueError(f"block_tables has {len(block_tables)} rows; batch_size is {batch_size}")
+    return attend(query, kv_cache, workspace_buffer, block_tables, seq_lens, bmm1_scale, bmm2_scale, window_left, out, out_dtype,
+                  sinks, kv_layout, enable_pdl, skip_softmax_threshold_scale_factor, kv_cache_sf, lse, return_lse, cum_seq_lens_q,
+                  causal)

@@ -42,6 +42,22 @@ class BackendSupportedError(Exception):
     """A backend does not serve an operation."""
 
 
+class FP4Tensor:
+    """Two e2m1 values a byte, and their e4m3 scales."""
+
+    def __init__(self, data, scale, scale_start_index=0, original_shape=None):
+        """data: uint8 [..., ceil(columns / 2)]; scale: float8_e4m3fn; scale_start_index: the token whose scales come first
+        original_shape: the shape in values; None: that of data with twice the columns
+        """
+        if data.dtype != torch.uint8:
+            raise ValueError(f"data is {data.dtype}, must be uint8")
+        if scale.dtype != torch.float8_e4m3fn:
+            raise ValueError(f"scale is {scale.dtype}, must be float8_e4m3fn")
+        self.data, self.scale, self.scale_start_index = data, scale, scale_start_index
+        self.original_shape = original_shape or (*data.shape[:-1], 2 * data.shape[-1])
+        self.dtype = "nvfp4"
+
+
 def canonicalize_torch_dtype(dtype):
     """The torch dtype of a dtype or of its name."""
     if isinstance(dtype, torch.dtype):
