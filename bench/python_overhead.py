@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Host time per call of rmsnorm from Python, [1, 1024] bf16 (torch on a GPU where there is one): TVM-FFI's own no-op with the same
-arguments, the entry __tvm_ffi_rmsnorm, flashinfer_c.rmsnorm and torch.add. Prints CSV: call, median us, least us.
+"""Host time per call of rmsnorm from Python, [1, 1024] bf16 (torch on a GPU where there is one): TVM-FFI's own no-op with the
+same arguments, the entry __tvm_ffi_rmsnorm, flashinfer_c.rmsnorm and torch.add. Prints CSV: call, median us, least us.
 
     PYTHONPATH=build/python python3 bench/python_overhead.py
 """

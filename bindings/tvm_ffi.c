@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* __tvm_ffi_<op> for every op: what TVM-FFI's module loader finds in libflashinfer.so. Arguments are positional, in the order of the
- * declaration, outputs first; None, and what is left out at the end, is absent.
+/* __tvm_ffi_<op> for every op: what TVM-FFI's module loader finds in libflashinfer.so. Arguments are positional, in the order of
+ * the declaration, outputs first; None, and what is left out at the end, is absent.
  *
  *     tensor   a Tensor or DLTensor *         number   float, int or, where the field takes one, a one-element tensor
  *     int      int or bool                    enum     int, or a name in any case
  *     dtype    dtype, or a name               plan     pointer to a flashinfer_plan, or a host tensor of its 1024 bytes
  *
  * The options of a call may follow: flags, workspace (a tensor), kernel, threads, device. The stream is the environment's for the
- * device of the first CUDA tensor. A workspace that is needed and not given is allocated as the environment allocates tensors. An error is
- * raised with the sentence of flashinfer_last_error. */
+ * device of the first CUDA tensor. A workspace that is needed and not given is allocated as the environment allocates tensors. An
+ * error is raised with the sentence of flashinfer_last_error. */
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>

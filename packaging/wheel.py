@@ -3,8 +3,8 @@
 
     python3 packaging/wheel.py BUILD FOLDER      from what `make` made in BUILD
 
-pip calls build_wheel, which runs make first (in the folder that the environment variable BUILD names, else build). Nothing besides
-Python and what make needs is needed; files have a fixed time and order, so that the same inputs give the same bytes."""
+pip calls build_wheel, which runs make first (in the folder that the environment variable BUILD names, else build). Nothing
+besides Python and what make needs is needed; files have a fixed time and order, so that the same inputs give the same bytes."""
 
 import base64
 import hashlib
@@ -57,8 +57,10 @@ def metadata():
     with open(os.path.join(ROOT, "README.md")) as file:
         readme = file.read()
     return (
-        f"Metadata-Version: 2.1\nName: flashinfer-c\nVersion: {version()}\nSummary: Kernels for LLM serving, compiled when they are first needed\n"
-        f"License: Apache-2.0\nRequires-Python: >=3.10\nRequires-Dist: {REQUIRES}\nDescription-Content-Type: text/markdown\n\n{readme}"
+        f"Metadata-Version: 2.1\nName: flashinfer-c\nVersion: {version()}\n"
+        "Summary: Kernels for LLM serving, compiled when they are first needed\n"
+        f"License: Apache-2.0\nRequires-Python: >=3.10\nRequires-Dist: {REQUIRES}\n"
+        f"Description-Content-Type: text/markdown\n\n{readme}"
     )
 
 

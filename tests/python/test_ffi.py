@@ -2,6 +2,7 @@
 """__tvm_ffi_<op>, called as any user of TVM-FFI would."""
 
 import ctypes
+import random
 
 import numpy
 import pytest
@@ -147,3 +148,28 @@ def test_workspace_is_allocated(device):
     y, new = torch.empty(700, device=device, dtype=torch.uint8), torch.empty(101, device=device, dtype=torch.int32)
     module.segment_packbits(y, new, x, indptr, "LITTLE")
     assert new.tolist() == list(range(0, 701, 7)) and y.view(100, 7)[:, :6].eq(255).all() and y.view(100, 7)[:, 6].eq(3).all()
+
+
+ANYTHING = [
+    lambda r: None, lambda r: 0, lambda r: 1, lambda r: -1, lambda r: 2**40, lambda r: True, lambda r: 0.5,
+    lambda r: float("nan"), lambda r: "NHD",
+    lambda r: "f16", lambda r: "x" * 300, lambda r: torch.bfloat16, lambda r: tvm_ffi.device("cpu"),
+    lambda r: tvm_ffi.device("cuda", 99),
+    lambda r: torch.zeros(r.choices((0, 1, 2, 8, 16, 64), k=r.randrange(4)),
+                          dtype=r.choice((torch.float16, torch.float32, torch.int32, torch.uint8))),
+    lambda r: torch.zeros(16, 128, dtype=torch.float16)[::2, ::3], lambda r: torch.zeros(1024, dtype=torch.uint8),
+    lambda r: [1, 2], lambda r: b"bytes",
+]
+
+
+@pytest.mark.parametrize("name", _core.op_names)
+def test_whatever_is_passed_is_served_or_refused(name):
+    random_ = random.Random(name)
+    declared, sentences = _core.op(name), 0
+    for _ in range(60):
+        given = [random_.choice(ANYTHING)(random_) for _ in range(random_.randrange(len(declared.arguments) + 8))]
+        try:
+            declared.function(*given)
+        except (ValueError, NotImplementedError, RuntimeError) as error:
+            sentences += bool(str(error))
+    assert sentences > 30

@@ -108,8 +108,8 @@ def _(device, function, name):
 @case("norm.fused_qk_rmsnorm_rope")
 def _(device, function, name):
     qkv = normal(device, 6, 4 * 64)
-    q, k, v = function(qkv, normal(device, 128), normal(device, 64), ppf=1, pph=2, ppw=3, num_frame_channels=32, num_height_channels=16,
-                       num_width_channels=16, num_heads_q=2, num_heads_k=1, num_heads_v=1, head_dim=64)
+    q, k, v = function(qkv, normal(device, 128), normal(device, 64), ppf=1, pph=2, ppw=3, num_frame_channels=32,
+                       num_height_channels=16, num_width_channels=16, num_heads_q=2, num_heads_k=1, num_heads_v=1, head_dim=64)
     assert q.shape == (6, 2, 64) and k.shape == (6, 1, 64) and v.equal(qkv[:, 192:].unflatten(1, (1, 64)))
     assert not torch.isnan(q).any()
 
@@ -141,7 +141,8 @@ def _(device, function, name):
 def _(device, function, name):
     x = normal(device, 2, 3, 512)
     gate, up = x.float().chunk(2, -1)
-    act = {"silu": F.silu(gate), "gelu": F.gelu(gate)}.get(name.partition(".")[2].removesuffix("_and_mul"), F.gelu(gate, approximate="tanh"))
+    act = {"silu": F.silu(gate), "gelu": F.gelu(gate)}.get(name.partition(".")[2].removesuffix("_and_mul"),
+                                                           F.gelu(gate, approximate="tanh"))
     close(function(x), act * up)
     out = torch.empty(2, 3, 256, device=device, dtype=torch.bfloat16)
     assert function(x, out=out) is out
@@ -165,7 +166,8 @@ def rotated(x, positions, rotary_dim, interleave, theta, scale=1.0, llama31=None
     return torch.cat([torch.stack([a, b], -1).flatten(-2) if interleave else torch.cat([a, b], -1), rest], -1)
 
 
-@case(*(f"rope.apply_{kind}rope{ids}{place}" for kind in ("", "llama31_") for ids in ("", "_pos_ids") for place in ("", "_inplace")))
+@case(*(f"rope.apply_{kind}rope{ids}{place}"
+        for kind in ("", "llama31_") for ids in ("", "_pos_ids") for place in ("", "_inplace")))
 def _(device, function, name):
     llama31 = (2.0, 5.0, 4096) if "llama31" in name else None
     q, k = normal(device, 6, 4, 64), normal(device, 6, 2, 64)
@@ -201,7 +203,8 @@ def _(device, function, name):
     q, k, positions = normal(device, 5, 4 * 64), normal(device, 5, 2 * 64), torch.tensor([3, 1, 4, 0, 5], device=device)
     for neox in True, False:
         found = q.clone(), k.clone()
-        result = function(positions=positions, query=found[0], key=found[1], head_size=64, cos_sin_cache=cos_sin(device, 8, 64), is_neox=neox)
+        result = function(positions=positions, query=found[0], key=found[1], head_size=64, cos_sin_cache=cos_sin(device, 8, 64),
+                          is_neox=neox)
         for one, other in zip(found if "inplace" in name else result, (q, k)):
             close(one.unflatten(1, (-1, 64)), rotated(other.unflatten(1, (-1, 64)), positions, 64, not neox, 1e4))
 
@@ -212,7 +215,8 @@ def _(device, function, name):
     q, qn = normal(device, 5, 4, 64), normal(device, 5, 4, 128)
     k, kn = (normal(device, 5, 64), normal(device, 5, 128)) if mla else (normal(device, 5, 2, 64), normal(device, 5, 2, 128))
     positions = torch.tensor([3, 1, 4, 0, 5], device=device)
-    q_out, k_out, qn_out, kn_out = function(q, k, qn, kn, cos_sin(device, 8, 64), positions, quant_scale_q=2.0, quant_scale_kv=0.5)
+    q_out, k_out, qn_out, kn_out = function(q, k, qn, kn, cos_sin(device, 8, 64), positions, quant_scale_q=2.0,
+                                            quant_scale_kv=0.5)
     close(q_out, 2 * rotated(q, positions, 64, False, 1e4), 0.13)
     close(k_out.reshape(5, -1, 64), 0.5 * rotated(k.reshape(5, -1, 64), positions, 64, False, 1e4), 0.13)
     close(qn_out, 2 * qn.float(), 0.13)
@@ -229,8 +233,8 @@ def _(device, function, name):
         k, kn, v = normal(device, 3, *heads, 64), normal(device, 3, *heads, 128), normal(device, 3, 2, 128)
         widths = (128, 64) if mla else (192, 128)
         cache = tuple(torch.zeros(2, 4, *heads, width, device=device, dtype=torch.float8_e4m3fn) for width in widths)
-        q_out, qn_out = function(q, k, qn, kn, None if mla else v, cos_sin(device, 8, 64), positions, cache, *table, batch, positions,
-                                 page_size=4)
+        q_out, qn_out = function(q, k, qn, kn, None if mla else v, cos_sin(device, 8, 64), positions, cache, *table, batch,
+                                 positions, page_size=4)
         close(qn_out, qn.float(), 0.13)
         close(cache[0][1, 1].reshape(-1)[-128:], kn[1].float().reshape(-1)[-128:], 0.13)
         assert cache[0].float().count_nonzero() > 0
@@ -257,8 +261,9 @@ def _(device, function, name):
 @case("page.append_paged_mla_kv_cache")
 def _(device, function, name):
     ckv, kpe = normal(device, 2, 512), normal(device, 2, 64)
-    caches = torch.zeros(2, 4, 512, device=device, dtype=torch.bfloat16), torch.zeros(2, 4, 64, device=device, dtype=torch.bfloat16)
-    function(ckv, kpe, ints(device, 0, 1), ints(device, 3, 0), *caches, ints(device, 1, 0), ints(device, 0, 1, 2), ints(device, 4, 1))
+    caches = [torch.zeros(2, 4, width, device=device, dtype=torch.bfloat16) for width in (512, 64)]
+    function(ckv, kpe, ints(device, 0, 1), ints(device, 3, 0), *caches, ints(device, 1, 0), ints(device, 0, 1, 2),
+             ints(device, 4, 1))
     assert caches[0][1, 3].equal(ckv[0]) and caches[1][0, 0].equal(kpe[1])
 
 
@@ -281,8 +286,8 @@ def _(device, function, name):
     if "slot" in name:
         function(key, value, torch.tensor([7, -1], device=device), cache, scales, 1.0, 1.0)
     else:
-        function(key, value, ints(device, 0, -1), ints(device, 3, 0), cache, scales, ints(device, 1), ints(device, 0, 1), ints(device, 4),
-                 1.0, 1.0)
+        function(key, value, ints(device, 0, -1), ints(device, 3, 0), cache, scales, ints(device, 1), ints(device, 0, 1),
+                 ints(device, 4), 1.0, 1.0)
     for one, sf, x in zip(cache, scales, (key, value)):
         back = fi.nvfp4_kv_dequantize(one[1, 3], sf[1, 3], torch.tensor([1.0], device=device), torch.float32)
         assert F.cosine_similarity(back.flatten(), x[0].float().flatten(), 0) > 0.98
@@ -294,7 +299,7 @@ def _(device, function, name):
     from flashinfer_c.concat_ops import concat_mla_k
 
     assert function is None
-    nope, rope, k = normal(device, 3, 4, 128), normal(device, 3, 1, 64), torch.empty(3, 4, 192, device=device, dtype=torch.bfloat16)
+    nope, rope, k = normal(device, 3, 4, 128), normal(device, 3, 1, 64), normal(device, 3, 4, 192)
     concat_mla_k(k, nope, rope)
     assert k.equal(torch.cat([nope, rope.expand(-1, 4, -1)], -1))
 
@@ -417,7 +422,8 @@ def _(device, function, name):
         scales = scales.permute(5, 2, 4, 0, 1, 3).reshape(2, -1)
         expected = F.silu(x[..., :128].float()) * x[..., 128:].float() if "silu" in name else x
     for b in range(2):
-        similar(fi.e2m1_and_ufp8sf_scale_to_float(codes[b].contiguous(), scales[b], torch.tensor([0.25], device=device)), expected[b])
+        similar(fi.e2m1_and_ufp8sf_scale_to_float(codes[b].contiguous(), scales[b], torch.tensor([0.25], device=device)),
+                expected[b])
 
 
 @case("quantization.fp4_quantization.nvfp4_kv_quantize", "quantization.fp4_quantization.nvfp4_kv_dequantize")
@@ -434,7 +440,8 @@ def _(device, function, name):
     key, value = normal(device, 3, 2, 64), normal(device, 3, 2, 64)
     cache = tuple(torch.zeros(2, 4, 2, 32, device=device, dtype=torch.uint8) for _ in range(2))
     scales = tuple(torch.zeros(2, 4, 2, 4, device=device, dtype=torch.float8_e4m3fn) for _ in range(2))
-    fi.nvfp4_quantize_append_paged_kv_cache_with_slot_mapping(key, value, torch.tensor([4, 5, 6], device=device), cache, scales, 1.0, 1.0)
+    fi.nvfp4_quantize_append_paged_kv_cache_with_slot_mapping(key, value, torch.tensor([4, 5, 6], device=device), cache, scales,
+                                                              1.0, 1.0)
     one = torch.tensor([1.0], device=device)
     out = [torch.zeros(1, 8, 2, 64, device=device, dtype=torch.bfloat16) for _ in range(2)]
     function(cache, scales, ints(device, 1, 0)[None], ints(device, 3), one, one, *out)
@@ -499,7 +506,8 @@ def delta_rule(q, k, v, decay, beta, scale, state):
 def _(device, function, name):
     tokens, heads, dim = 5, 2, 64
     q, k = (F.normalize(normal(device, tokens, 1, dim).float(), dim=-1).bfloat16() for _ in range(2))
-    v, g, beta = normal(device, tokens, heads, dim), torch.rand(tokens, heads, device=device), torch.rand(tokens, heads, device=device)
+    v, g, beta = normal(device, tokens, heads, dim), torch.rand(tokens, heads, device=device), torch.rand(tokens, heads,
+                                                                                                          device=device)
     initial = normal(device, 2, heads, dim, dim, dtype=torch.float32)
     cu = torch.tensor([0, 3, 5], device=device)
     output, final = function(q, k, v, g, beta, None, initial, True, cu)
@@ -521,7 +529,8 @@ def _(device, function, name):
     function = getattr(gdn_decode, name.partition(".")[2])
     batch, heads, dim = 3, 4, 64
     q, k, v = normal(device, batch, 1, 2, dim), normal(device, batch, 1, 2, dim), normal(device, batch, 1, heads, dim)
-    log, a, bias, b = (torch.randn(heads, device=device), normal(device, batch, 1, heads), normal(device, heads), normal(device, batch, 1, heads))
+    log, a, bias, b = (torch.randn(heads, device=device), normal(device, batch, 1, heads), normal(device, heads),
+                       normal(device, batch, 1, heads))
     states = normal(device, batch + 2, heads, dim, dim, dtype=torch.float32)
     indices = ints(device, 4, 0, 2)
     decay = torch.exp(-log.exp() * F.softplus(a[:, 0].float() + bias.float()))

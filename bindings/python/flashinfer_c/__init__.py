@@ -3,8 +3,9 @@
 
     import flashinfer_c as flashinfer
 
-install() registers the package as `flashinfer`, for code that imports it by that name. Functions take tensors of torch, NumPy, CuPy
-and JAX, on GPUs and CPUs; what is allocated is of the caller's framework. flashinfer_c.ops has every op as the library declares it.
+install() registers the package as `flashinfer`, for code that imports it by that name. Functions take tensors of torch, NumPy,
+CuPy and JAX, on GPUs and CPUs; what is allocated is of the caller's framework. flashinfer_c.ops has every op as the library
+declares it.
 """
 
 import importlib

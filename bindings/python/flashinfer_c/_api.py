@@ -25,8 +25,8 @@ _NOTES = {
     "return_lse": "also return lse, the base-2 logarithm of the sums of the weights, float32",
     "backend": "of no effect: kernels are chosen by what fits, see `flashinfer explain`",
     "generator": "the source of seed and offset, None: the framework's",
-    "paged_kv_cache": "one tensor [pages, 2, page_size, num_kv_heads, head_dim] (NHD) or [pages, 2, num_kv_heads, page_size, head_dim] "
-                      "(HND), or a pair of the keys and the values",
+    "paged_kv_cache": "one tensor [pages, 2, page_size, num_kv_heads, head_dim] (NHD) or "
+                      "[pages, 2, num_kv_heads, page_size, head_dim] (HND), or a pair of the keys and the values",
     "kv_cache_sf": "the scales of a cache of e2m1 pairs, as paged_kv_cache with head_dim / 16",
     "o_dtype": "that of the output, None: that of q",
     "rotary_dim": "how many dimensions of a head are rotated, None: all",

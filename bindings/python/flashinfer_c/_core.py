@@ -369,10 +369,11 @@ def allocate(declared, values):
 def call(name, /, *, flags=0, workspace=None, kernel=None, threads=0, device=None, **arguments):
     """Calls an op with the arguments that its declaration names; None is absent, or its default.
 
-    Outputs that must be there and are absent are allocated by the framework of the first array; a dtype in place of an output says
-    which it is to have. Returns what was written, in the order of the declaration: one array, or a tuple.
+    Outputs that must be there and are absent are allocated by the framework of the first array; a dtype in place of an output
+    says which it is to have. Returns what was written, in the order of the declaration: one array, or a tuple.
     flags: PDL | BATCH_INVARIANT. workspace: an array of bytes on the call's device; None: allocated if needed. device: a pair of
-    DLPack's device type and number, where no argument tells it (plans). Everything else is refused by the library, with a sentence.
+    DLPack's device type and number, where no argument tells it (plans). Everything else is refused by the library, with a
+    sentence.
     """
     return call_declared(op(name), flags=flags, workspace=workspace, kernel=kernel, threads=threads, device=device, **arguments)
 
@@ -419,7 +420,8 @@ if torch is not None:
             if argument.is_tensor or argument.kind == "plan":
                 kind = f"Tensor({next(letters)}!)?" if argument.is_written else "Tensor?"
             else:
-                kind = {"number": "float?", "int": "int?", "enum": "int?", "dtype": "str?", "text": "str?", "comm": "int?"}[argument.kind]
+                kind = {"number": "float?", "int": "int?", "enum": "int?", "dtype": "str?", "text": "str?",
+                        "comm": "int?"}[argument.kind]
             parts.append(f"{kind} {name}")
             if argument.may_be_tensor:
                 parts.append(f"Tensor? {name}tensor")
@@ -452,8 +454,8 @@ else:
 
 @functools.cache
 def launcher(name):
-    """The op as a function of positional arguments in the order of the declaration, after which may stand flags, workspace, kernel,
-    threads and device. Outputs are given. A graph that torch.compile makes holds it as torch.ops.flashinfer_c.<name>."""
+    """The op as a function of positional arguments in the order of the declaration, after which may stand flags, workspace,
+    kernel, threads and device. Outputs are given. A graph that torch.compile makes holds it as torch.ops.flashinfer_c.<name>."""
     declared = op(name)
     function = declared.function
     if torch is None:

@@ -39,21 +39,22 @@ def gated_delta_rule_decode_pretranspose(q, k, v, state, A_log, a, dt_bias, b, s
         unserved("intermediate_states_buffer or disable_state_update of gated_delta_rule_decode_pretranspose")
     state = initial_state if initial_state is not None else state
     output = _output(output, q, v)
-    call("gated_delta_rule_decode_pretranspose", flags=1, output=output, state=state, q=q, k=k, v=v, A_log=A_log, a=a, dt_bias=dt_bias,
-         b=b, scale=scale, skip_qk_l2norm=not use_qk_l2norm, initial_state_indices=as_int32(initial_state_indices),
-         output_state_indices=as_int32(output_state_indices))
+    call("gated_delta_rule_decode_pretranspose", flags=1, output=output, state=state, q=q, k=k, v=v, A_log=A_log, a=a,
+         dt_bias=dt_bias, b=b, scale=scale, skip_qk_l2norm=not use_qk_l2norm,
+         initial_state_indices=as_int32(initial_state_indices), output_state_indices=as_int32(output_state_indices))
     return output, state
 
 
 @api("gated_delta_rule_mtp", notes=_NORM | {
     "disable_state_update": "True or None: the last state is not written",
     "cache_replayssm": "must be False",
-    **dict.fromkeys(("replayssm_rawv", "replayssm_rawk", "replayssm_g", "replayssm_beta"), "of no effect without cache_replayssm"),
+    **dict.fromkeys(("replayssm_rawv", "replayssm_rawk", "replayssm_g", "replayssm_beta"),
+                    "of no effect without cache_replayssm"),
 })
 def gated_delta_rule_mtp(q, k, v, initial_state, initial_state_indices, A_log, a, dt_bias, b, scale=None, output=None,
                          intermediate_states_buffer=None, ssm_state_indices=None, disable_state_update=None, use_qk_l2norm=True,
-                         output_state_indices=None, cache_replayssm=False, replayssm_rawv=None, replayssm_rawk=None, replayssm_g=None,
-                         replayssm_beta=None):
+                         output_state_indices=None, cache_replayssm=False, replayssm_rawv=None, replayssm_rawk=None,
+                         replayssm_g=None, replayssm_beta=None):
     """Returns (output, initial_state). The state after each token goes to intermediate_states_buffer or to the rows that
     ssm_state_indices names; the last one to its row of the pool unless disable_state_update."""
     if cache_replayssm:
@@ -61,7 +62,8 @@ def gated_delta_rule_mtp(q, k, v, initial_state, initial_state_indices, A_log, a
     output = _output(output, q, v)
     update = disable_state_update is False
     call("gated_delta_rule_mtp", flags=1, output=output, initial_state=initial_state,
-         intermediate_states_buffer=intermediate_states_buffer, q=q, k=k, v=v, initial_state_indices=as_int32(initial_state_indices),
-         A_log=A_log, a=a, dt_bias=dt_bias, b=b, scale=scale, ssm_state_indices=as_int32(ssm_state_indices), update_state=update,
-         skip_qk_l2norm=not use_qk_l2norm, output_state_indices=as_int32(output_state_indices))
+         intermediate_states_buffer=intermediate_states_buffer, q=q, k=k, v=v,
+         initial_state_indices=as_int32(initial_state_indices), A_log=A_log, a=a, dt_bias=dt_bias, b=b, scale=scale,
+         ssm_state_indices=as_int32(ssm_state_indices), update_state=update, skip_qk_l2norm=not use_qk_l2norm,
+         output_state_indices=as_int32(output_state_indices))
     return output, initial_state

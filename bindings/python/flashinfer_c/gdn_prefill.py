@@ -15,8 +15,8 @@ def chunk_gated_delta_rule(q, k, v, g=None, beta=None, scale=None, initial_state
                            use_qk_l2norm_in_kernel=False, output=None, output_state=None, state_checkpoints=None,
                            checkpoint_cu_starts=None, checkpoint_every_n_tokens=0, use_cp="auto", state_indices=None,
                            _cp_chunk_len=None, backend="auto", max_seqlen=None):
-    """Returns output, or with output_final_state (output, output_state), allocated if they are None, the state as float32. g is the
-    decay itself, not its logarithm."""
+    """Returns output, or with output_final_state (output, output_state), allocated if they are None, the state as float32. g is
+    the decay itself, not its logarithm."""
     if cu_seqlens is None:
         raise ValueError("cu_seqlens must be given")
     heads, head_dim = max(q.shape[1], v.shape[1]), q.shape[2]

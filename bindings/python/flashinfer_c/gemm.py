@@ -21,7 +21,8 @@ def mm_bf16(a, b, bias=None, pdl=False, out=None, out_dtype="bfloat16", backend=
     return out
 
 
-@api("mm", input="a", weight="b", notes={"weight": "[n, k], row-major, bfloat16", "use_pdl": "programmatic dependent launch, where the device can"})
+@api("mm", input="a", weight="b", notes={"weight": "[n, k], row-major, bfloat16",
+                                         "use_pdl": "programmatic dependent launch, where the device can"})
 def tinygemm_bf16(input, weight, out, bias=None, use_pdl=False):
     """Returns None: out = input @ weight.T + bias. Made for few rows; every number of them is served."""
     _mm(out, input, weight.T, bias, bool(use_pdl))

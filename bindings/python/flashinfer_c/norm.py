@@ -77,8 +77,8 @@ def fused_rmsnorm_silu(input, weight, eps=1e-6, out=None, block_scale=None):
     if out is None:
         out = empty_like(input)
     if dtype_name(out.dtype) in ("uint8", "float4_e2m1fn_x2"):
-        return call("fused_rmsnorm_silu_nvfp4", flags=1, out=out, block_scale=_e4m3(block_scale, input), input=input, weight=weight,
-                    eps=eps)
+        return call("fused_rmsnorm_silu_nvfp4", flags=1, out=out, block_scale=_e4m3(block_scale, input), input=input,
+                    weight=weight, eps=eps)
     _fused_rmsnorm_silu(out, input, weight, eps, True)
     return out
 
@@ -132,10 +132,10 @@ def rmsnorm_fp4quant(input, weight, y_fp4=None, block_scale=None, global_scale=N
 
 @api("add_rmsnorm_fp4quant")
 def add_rmsnorm_fp4quant(input, residual, weight, y_fp4=None, block_scale=None, global_scale=None, eps=1e-6, block_size=16,
-                         scale_format=None, is_sf_swizzled_layout=False, output_both_sf_layouts=False, block_scale_unswizzled=None,
-                         enable_pdl=None, y_out=None):
-    """Returns (y_fp4, block_scale); with output_both_sf_layouts, (y_fp4, block_scale, block_scale_unswizzled). residual becomes the
-    sum."""
+                         scale_format=None, is_sf_swizzled_layout=False, output_both_sf_layouts=False,
+                         block_scale_unswizzled=None, enable_pdl=None, y_out=None):
+    """Returns (y_fp4, block_scale); with output_both_sf_layouts, (y_fp4, block_scale, block_scale_unswizzled). residual becomes
+    the sum."""
     scale = _block_scale(block_scale, input, block_size, scale_format)
     if output_both_sf_layouts and block_scale_unswizzled is None:
         block_scale_unswizzled = scale.dtype if is_array(scale) else scale

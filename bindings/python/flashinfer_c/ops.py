@@ -23,7 +23,7 @@ def __getattr__(name):
     function.__name__ = function.__qualname__ = name
     lines = [f"    {a.name}: {a.describe()}" for a in declared.arguments]
     function.__doc__ = "\n".join([declared.summary, "", "Arguments:", *lines, "",
-                                  "flags, workspace, kernel, threads and device say how the call runs: see flashinfer_c._core.call."])
+                                  "flags, workspace, kernel, threads and device: see flashinfer_c._core.call."])
     keyword = inspect.Parameter.KEYWORD_ONLY
     options = [p for p in inspect.signature(_core.call).parameters.values() if p.kind == keyword]
     required = [a.is_tensor and a.kind != "out" and not a.optional for a in declared.arguments]

@@ -55,9 +55,10 @@ def get_seq_lens(kv_indptr, kv_last_page_len, page_size):
 
 
 @api("nvfp4_quantize_append_paged_kv_cache")
-def nvfp4_quantize_append_paged_kv_cache(append_key, append_value, batch_indices, positions, paged_kv_cache, kv_cache_sf, kv_indices,
-                                         kv_indptr, kv_last_page_len, k_scale, v_scale, kv_layout="NHD"):
-    """Returns None: the cache and its scales are written. k_scale and v_scale are decode scales: value = code * scale * k_scale."""
+def nvfp4_quantize_append_paged_kv_cache(append_key, append_value, batch_indices, positions, paged_kv_cache, kv_cache_sf,
+                                         kv_indices, kv_indptr, kv_last_page_len, k_scale, v_scale, kv_layout="NHD"):
+    """Returns None: the cache and its scales are written. k_scale and v_scale are decode scales: value = code * scale *
+    k_scale."""
     k_cache, v_cache = split_kv(paged_kv_cache)
     k_cache_sf, v_cache_sf = split_kv(kv_cache_sf)
     call("nvfp4_quantize_append_paged_kv_cache", flags=1, k_cache=k_cache, v_cache=v_cache, k_cache_sf=k_cache_sf,
@@ -72,6 +73,6 @@ def nvfp4_quantize_append_paged_kv_cache_with_slot_mapping(append_key, append_va
     """Returns None: the cache and its scales are written. Slots below 0 and beyond the cache are left out."""
     k_cache, v_cache = split_kv(paged_kv_cache)
     k_cache_sf, v_cache_sf = split_kv(kv_cache_sf)
-    call("nvfp4_quantize_append_paged_kv_cache_with_slot_mapping", flags=1, k_cache=k_cache, v_cache=v_cache, k_cache_sf=k_cache_sf,
-         v_cache_sf=v_cache_sf, append_key=append_key, append_value=append_value, slot_mapping=slot_mapping, k_scale=k_scale,
-         v_scale=v_scale, kv_layout=kv_layout)
+    call("nvfp4_quantize_append_paged_kv_cache_with_slot_mapping", flags=1, k_cache=k_cache, v_cache=v_cache,
+         k_cache_sf=k_cache_sf, v_cache_sf=v_cache_sf, append_key=append_key, append_value=append_value,
+         slot_mapping=slot_mapping, k_scale=k_scale, v_scale=v_scale, kv_layout=kv_layout)

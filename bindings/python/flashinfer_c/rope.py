@@ -113,16 +113,16 @@ def _quantize(op, q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neo
     dtype = quantize_dtype or given
     outs = (_quantized(q_rope, q_rope_out, dtype), _quantized(k_rope, k_rope_out, dtype), _quantized(q_nope, q_nope_out, dtype),
             _quantized(k_nope, k_nope_out, dtype))
-    call(op, flags=bool(enable_pdl), q_rope_out=outs[0], k_rope_out=outs[1], q_nope_out=outs[2], k_nope_out=outs[3], q_rope=q_rope,
-         k_rope=k_rope, q_nope=q_nope, k_nope=k_nope, cos_sin_cache=cos_sin_cache, pos_ids=pos_ids, interleave=not is_neox,
-         quant_scale_q=quant_scale_q, quant_scale_kv=quant_scale_kv)
+    call(op, flags=bool(enable_pdl), q_rope_out=outs[0], k_rope_out=outs[1], q_nope_out=outs[2], k_nope_out=outs[3],
+         q_rope=q_rope, k_rope=k_rope, q_nope=q_nope, k_nope=k_nope, cos_sin_cache=cos_sin_cache, pos_ids=pos_ids,
+         interleave=not is_neox, quant_scale_q=quant_scale_q, quant_scale_kv=quant_scale_kv)
     return outs
 
 
 @api("rope_quantize_fp8", "mla_rope_quantize_fp8", notes=_QUANTIZE)
-def rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox=True, quantize_dtype=None, quant_scale_q=1.0,
-                      quant_scale_kv=1.0, q_rope_out=None, k_rope_out=None, q_nope_out=None, k_nope_out=None, enable_pdl=False,
-                      backend="cuda"):
+def rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox=True, quantize_dtype=None,
+                      quant_scale_q=1.0, quant_scale_kv=1.0, q_rope_out=None, k_rope_out=None, q_nope_out=None, k_nope_out=None,
+                      enable_pdl=False, backend="cuda"):
     """Returns (q_rope_out, k_rope_out, q_nope_out, k_nope_out). k_rope and k_nope of two axes are those of MLA, without heads."""
     op = "mla_rope_quantize_fp8" if len(k_rope.shape) == 2 else "rope_quantize_fp8"
     return _quantize(op, q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox, quantize_dtype, quant_scale_q,
@@ -131,8 +131,8 @@ def rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is
 
 @api("mla_rope_quantize_fp8", "rope_quantize_fp8", notes=_QUANTIZE)
 def mla_rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox=True, quantize_dtype=None,
-                          quant_scale_q=1.0, quant_scale_kv=1.0, q_rope_out=None, k_rope_out=None, q_nope_out=None, k_nope_out=None,
-                          enable_pdl=False):
+                          quant_scale_q=1.0, quant_scale_kv=1.0, q_rope_out=None, k_rope_out=None, q_nope_out=None,
+                          k_nope_out=None, enable_pdl=False):
     """Returns (q_rope_out, k_rope_out, q_nope_out, k_nope_out)."""
     return rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox, quantize_dtype, quant_scale_q,
                              quant_scale_kv, q_rope_out, k_rope_out, q_nope_out, k_nope_out, enable_pdl)
@@ -158,9 +158,10 @@ def rope_quantize_fp8_append_paged_kv_cache(
     if mla:
         op, caches = "rope_quantize_fp8_append_paged_mla_kv_cache", {"ckv_cache": first, "kpe_cache": second}
     else:
-        op, caches = "rope_quantize_fp8_append_paged_kv_cache", {"k_cache": first, "v_cache": second, "v": v, "kv_layout": kv_layout}
-    call(op, flags=bool(enable_pdl), q_rope_out=outs[0], q_nope_out=outs[1], q_rope=q_rope, k_rope=k_rope, q_nope=q_nope, k_nope=k_nope,
-         cos_sin_cache=cos_sin_cache, pos_ids=pos_ids, kv_indices=as_int32(kv_indices), kv_indptr=as_int32(kv_indptr),
-         batch_indices=as_int32(batch_indices), positions=as_int32(positions), interleave=not is_neox, quant_scale_q=quant_scale_q,
-         quant_scale_kv=quant_scale_kv, **caches)
+        op, caches = "rope_quantize_fp8_append_paged_kv_cache", {"k_cache": first, "v_cache": second, "v": v,
+                                                                 "kv_layout": kv_layout}
+    call(op, flags=bool(enable_pdl), q_rope_out=outs[0], q_nope_out=outs[1], q_rope=q_rope, k_rope=k_rope, q_nope=q_nope,
+         k_nope=k_nope, cos_sin_cache=cos_sin_cache, pos_ids=pos_ids, kv_indices=as_int32(kv_indices),
+         kv_indptr=as_int32(kv_indptr), batch_indices=as_int32(batch_indices), positions=as_int32(positions),
+         interleave=not is_neox, quant_scale_q=quant_scale_q, quant_scale_kv=quant_scale_kv, **caches)
     return outs

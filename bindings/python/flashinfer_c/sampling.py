@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling of tokens from probabilities and logits.
 
-A seed and an offset decide what is drawn. Where they are not given, both come from the framework's generator: of a CUDA device its
-seed and offset, which advances; of the CPU a number that it draws."""
+A seed and an offset decide what is drawn. Where they are not given, both come from the framework's generator: of a CUDA device
+its seed and offset, which advances; of the CPU a number that it draws."""
 
 from . import _core
 from ._api import api, as_float32, as_int32, is_torch
@@ -16,8 +16,8 @@ _ORDERS = {"top_k_first": 0, "joint": 1}
 
 
 def get_seed_and_offset(increment, generator=None, device=None):
-    """The seed and the offset for the next `increment` random numbers of a torch generator (None: the device's own, of device None the
-    current GPU's)."""
+    """The seed and the offset for the next `increment` random numbers of a torch generator (None: the device's own, of device
+    None the current GPU's)."""
     torch = _core.torch
     device = device or (torch.device("cuda") if generator is None else generator.device)
     if device.type == "cuda":
@@ -65,8 +65,8 @@ def _sample(probs, top_k, top_p, indices, order, deterministic, generator, check
         _refuse_nan(probs, "probs")
     samples, valid = _samples(probs, indices)
     seed, offset = _seed(probs, generator, seed, offset)
-    _top_k_top_p(samples, valid, probs, _scalar_or_int32(top_k), _scalar_or_float32(top_p), indices, order, int(deterministic), None,
-                 seed, offset, True)
+    _top_k_top_p(samples, valid, probs, _scalar_or_int32(top_k), _scalar_or_float32(top_p), indices, order, int(deterministic),
+                 None, seed, offset, True)
     return (samples, valid) if return_valid else samples
 
 
@@ -110,15 +110,15 @@ def sampling_from_logits(logits, indices=None, deterministic=True, generator=Non
 
 
 @api("top_k_top_p_sampling_from_probs", notes=_NOTES)
-def top_p_sampling_from_probs(probs, top_p, indices=None, deterministic=True, generator=None, check_nan=False, seed=None, offset=None,
-                              return_valid=False):
+def top_p_sampling_from_probs(probs, top_p, indices=None, deterministic=True, generator=None, check_nan=False, seed=None,
+                              offset=None, return_valid=False):
     """Returns the samples [batch], int32 or of the dtype of indices."""
     return _sample(probs, None, top_p, indices, 1, deterministic, generator, check_nan, seed, offset, return_valid)
 
 
 @api("top_k_top_p_sampling_from_probs", notes=_NOTES)
-def top_k_sampling_from_probs(probs, top_k, indices=None, deterministic=True, generator=None, check_nan=False, seed=None, offset=None,
-                              return_valid=False):
+def top_k_sampling_from_probs(probs, top_k, indices=None, deterministic=True, generator=None, check_nan=False, seed=None,
+                              offset=None, return_valid=False):
     """Returns the samples [batch], int32 or of the dtype of indices."""
     return _sample(probs, top_k, None, indices, 1, deterministic, generator, check_nan, seed, offset, return_valid)
 
@@ -143,5 +143,5 @@ def top_k_top_p_sampling_from_logits(logits, top_k, top_p, indices=None, filter_
     """Returns the samples [batch], int32 or of the dtype of indices, of the probabilities softmax(logits)."""
     if check_nan:
         _refuse_nan(logits, "logits")
-    return _sample(softmax(logits), top_k, top_p, indices, _order(filter_apply_order), deterministic, generator, False, seed, offset,
-                   False)
+    return _sample(softmax(logits), top_k, top_p, indices, _order(filter_apply_order), deterministic, generator, False, seed,
+                   offset, False)

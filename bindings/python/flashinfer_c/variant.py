@@ -71,13 +71,15 @@ class Variant:
     no_softmax: the weights are the results of the hook logits themselves
     arguments: float, int, or for a tensor (dtype, shape), with 'optional' or 'output' behind: ("float32", "num_qo_heads")
 
-    A text that does not compile raises RuntimeError at the first call, with the compiler's messages. Not to be copied: make another.
+    A text that does not compile raises RuntimeError at the first call, with the compiler's messages. Not to be copied: make
+    another.
     """
 
     def __init__(self, name, base, hooks, *, no_softmax=False, **arguments):
         self._handle = None
         declared = (_Argument * len(arguments))(*[_argument(key, what) for key, what in arguments.items()])
-        source = _Source(ctypes.sizeof(_Source), name.encode(), base.encode(), hooks.encode(), declared, len(arguments), no_softmax)
+        source = _Source(ctypes.sizeof(_Source), name.encode(), base.encode(), hooks.encode(), declared, len(arguments),
+                         no_softmax)
         handle = ctypes.c_void_p()
         if _create(ctypes.byref(source), ctypes.byref(handle)):
             raise ValueError(_core.last_error())

@@ -55,8 +55,8 @@ def _plain(nvfp4_4over6=None, do_shuffle=False, per_token_activation=False, expa
 @api("fp4_quantize", notes=_BOTH)
 def fp4_quantize(input, global_scale=None, sf_vec_size=16, sf_use_ue8m0=False, is_sf_swizzled_layout=True, is_sf_8x4_layout=False,
                  is_global_scale_inversed=False, enable_pdl=None, backend="cuda", nvfp4_4over6=None):
-    """Returns (codes, scales), both uint8: two codes a byte, the scales as a matrix of their padded rows. A column-major input gives
-    column-major results."""
+    """Returns (codes, scales), both uint8: two codes a byte, the scales as a matrix of their padded rows. A column-major input
+    gives column-major results."""
     _plain(nvfp4_4over6)
     transposed = is_torch(input) and input.dim() >= 2 and input.stride(-2) == 1 and input.stride(-1) != 1
     if transposed:
@@ -70,13 +70,14 @@ def fp4_quantize(input, global_scale=None, sf_vec_size=16, sf_use_ue8m0=False, i
 
 
 @api("nvfp4_quantize", notes=_BOTH, sfLayout="sf_layout")
-def nvfp4_quantize(a, a_global_sf, sfLayout=SfLayout.layout_128x4, do_shuffle=False, sf_vec_size=16, enable_pdl=None, backend="cuda",
-                   per_token_activation=False, expanded_idx_to_permuted_idx=None, out_scale=None, nvfp4_4over6=None):
+def nvfp4_quantize(a, a_global_sf, sfLayout=SfLayout.layout_128x4, do_shuffle=False, sf_vec_size=16, enable_pdl=None,
+                   backend="cuda", per_token_activation=False, expanded_idx_to_permuted_idx=None, out_scale=None,
+                   nvfp4_4over6=None):
     """Returns (codes, scales), both uint8: two codes a byte, the scales as a matrix of their padded rows."""
     _plain(nvfp4_4over6, do_shuffle, per_token_activation, expanded_idx_to_permuted_idx, out_scale)
     codes, scales = call(
-        "nvfp4_quantize", flags=enable_pdl is not False, out="uint8", out_scale="uint8", a=a, a_global_sf=_global_scale(a_global_sf, a),
-        sf_layout=_as_layout(sfLayout), sf_vec_size=sf_vec_size)
+        "nvfp4_quantize", flags=enable_pdl is not False, out="uint8", out_scale="uint8", a=a,
+        a_global_sf=_global_scale(a_global_sf, a), sf_layout=_as_layout(sfLayout), sf_vec_size=sf_vec_size)
     return codes, scales.reshape(-1, scales.shape[-1])
 
 
@@ -112,16 +113,16 @@ def _grouped(op, a, columns, mask, a_global_sf):
 
 @api("scaled_fp4_grouped_quantize", notes=_BOTH)
 def scaled_fp4_grouped_quantize(a, mask, a_global_sf, nvfp4_4over6=None):
-    """Returns (codes [rows, columns / 2, batch] uint8, scales [32, 4, rows / 128, 4, columns / 64, batch] e4m3); of group b the first
-    mask[b] rows are written."""
+    """Returns (codes [rows, columns / 2, batch] uint8, scales [32, 4, rows / 128, 4, columns / 64, batch] e4m3); of group b the
+    first mask[b] rows are written."""
     _plain(nvfp4_4over6)
     return _grouped("scaled_fp4_grouped_quantize", a, a.shape[2], mask, a_global_sf)
 
 
 @api("silu_and_mul_scaled_nvfp4_experts_quantize", notes=_BOTH)
 def silu_and_mul_scaled_nvfp4_experts_quantize(a, mask, a_global_sf, nvfp4_4over6=None):
-    """Returns (codes [rows, columns / 2, batch] uint8, scales [32, 4, rows / 128, 4, columns / 64, batch] e4m3); of group b the first
-    mask[b] rows are written."""
+    """Returns (codes [rows, columns / 2, batch] uint8, scales [32, 4, rows / 128, 4, columns / 64, batch] e4m3); of group b the
+    first mask[b] rows are written."""
     _plain(nvfp4_4over6)
     return _grouped("silu_and_mul_scaled_nvfp4_experts_quantize", a, a.shape[2] // 2, mask, a_global_sf)
 
@@ -159,8 +160,8 @@ def nvfp4_kv_dequantize_paged(paged_kv_cache, kv_cache_sf, block_tables, seq_len
     k_cache, v_cache = split_kv(paged_kv_cache)
     k_cache_sf, v_cache_sf = split_kv(kv_cache_sf)
     call("nvfp4_kv_dequantize_paged", flags=1, output_k=output_k, output_v=output_v, k_cache=k_cache, v_cache=v_cache,
-         k_cache_sf=k_cache_sf, v_cache_sf=v_cache_sf, block_tables=block_tables, seq_lens=seq_lens, k_scale=k_scale, v_scale=v_scale,
-         kv_layout=kv_layout)
+         k_cache_sf=k_cache_sf, v_cache_sf=v_cache_sf, block_tables=block_tables, seq_lens=seq_lens, k_scale=k_scale,
+         v_scale=v_scale, kv_layout=kv_layout)
 
 
 def _host_scales(sf, rows, blocks, layout):
@@ -172,7 +173,8 @@ def _host_scales(sf, rows, blocks, layout):
     return bytes_.reshape(-(-rows // tile) * tile, -(-blocks // 4) * 4)
 
 
-@api("e2m1_and_ufp8sf_scale_to_float", e2m1_tensor="e2m1", ufp8_scale_tensor="sf", global_scale_tensor="global_scale", notes=_BOTH)
+@api("e2m1_and_ufp8sf_scale_to_float", e2m1_tensor="e2m1", ufp8_scale_tensor="sf", global_scale_tensor="global_scale",
+     notes=_BOTH)
 def e2m1_and_ufp8sf_scale_to_float(e2m1_tensor, ufp8_scale_tensor, global_scale_tensor=None, sf_vec_size=16, ufp8_type=1,
                                    is_sf_swizzled_layout=True, is_sf_8x4_layout=False):
     """Returns a new tensor of float32: code * scale * global_scale."""
@@ -180,7 +182,8 @@ def e2m1_and_ufp8sf_scale_to_float(e2m1_tensor, ufp8_scale_tensor, global_scale_
     e2m1 = viewed(e2m1_tensor, "uint8")
     rows, blocks = e2m1.reshape(-1, e2m1.shape[-1]).shape[0], e2m1.shape[-1] * 2 // sf_vec_size
     return call("e2m1_and_ufp8sf_scale_to_float", flags=1, e2m1=e2m1, sf=_host_scales(ufp8_scale_tensor, rows, blocks, layout),
-                global_scale=_global_scale(global_scale_tensor, e2m1), sf_vec_size=sf_vec_size, ufp8_type=ufp8_type, sf_layout=layout)
+                global_scale=_global_scale(global_scale_tensor, e2m1), sf_vec_size=sf_vec_size, ufp8_type=ufp8_type,
+                sf_layout=layout)
 
 
 def _mxfp4_dequantize(codes, scales, layout):

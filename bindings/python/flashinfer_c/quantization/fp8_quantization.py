@@ -30,13 +30,15 @@ def mxfp8_dequantize_host(input, scale_tensor, is_sf_swizzled_layout=True, sf_sw
     layout = _layout(is_sf_swizzled_layout, sf_swizzle_layout)
     values = input.view(_core.torch.float8_e4m3fn)
     rows, columns = values.reshape(-1, values.shape[-1]).shape
-    return call("mxfp8_dequantize", flags=1, out="float32", input=values, scale=_host_scales(scale_tensor, rows, columns // 32, layout),
-                sf_layout=layout)
+    return call("mxfp8_dequantize", flags=1, out="float32", input=values,
+                scale=_host_scales(scale_tensor, rows, columns // 32, layout), sf_layout=layout)
 
 
-@api("per_token_group_quant_8bit", notes={"dst_dtype": "float8_e4m3fn (None) or int8",
-                                          "column_major_scales": "True: x_s has its groups next to each other in memory by token",
-                                          "scale_tma_aligned": "True, with column_major_scales: columns of x_s start on 16 bytes"})
+@api("per_token_group_quant_8bit", notes={
+    "dst_dtype": "float8_e4m3fn (None) or int8",
+    "column_major_scales": "True: the scales of a group of columns lie next to each other in memory, by token",
+    "scale_tma_aligned": "True, with column_major_scales: columns of x_s start on 16 bytes",
+})
 def per_token_group_quant_8bit(x, group_size, eps=1e-10, dst_dtype=None, column_major_scales=False, scale_tma_aligned=False,
                                scale_ue8m0=False, backend="cutile"):
     """Returns (x_q of x's shape, x_s [..., columns / group_size] float32)."""
