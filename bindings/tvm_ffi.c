@@ -10,6 +10,7 @@
  * device of the first CUDA tensor. A workspace that is needed and not given is allocated as the environment allocates tensors. An
  * error is raised with the sentence of flashinfer_last_error. */
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -44,23 +45,23 @@ struct ffi_call {
 
 static const char *const option_names[FFI_OPTIONS] = {"flags", "workspace", "kernel", "threads", "device"};
 
-/* Whoever calls an entry has libtvm_ffi in the process. */
+static struct ffi_functions functions;
+
+static void find_functions(void)
+{
+    *(void **)&functions.raise = dlsym(RTLD_DEFAULT, "TVMFFIErrorSetRaisedFromCStr");
+    *(void **)&functions.stream = dlsym(RTLD_DEFAULT, "TVMFFIEnvGetStream");
+    *(void **)&functions.tensor_alloc = dlsym(RTLD_DEFAULT, "TVMFFIEnvTensorAlloc");
+    *(void **)&functions.object_release = dlsym(RTLD_DEFAULT, "TVMFFIObjectDecRef");
+}
+
+/* Whoever calls an entry has libtvm_ffi in the process; NULL if not. */
 static const struct ffi_functions *ffi_functions(void)
 {
-    static struct ffi_functions found;
-    static atomic_bool ready;
-    if (atomic_load_explicit(&ready, memory_order_acquire))
-        return &found;
-    struct ffi_functions f;
-    *(void **)&f.raise = dlsym(RTLD_DEFAULT, "TVMFFIErrorSetRaisedFromCStr");
-    *(void **)&f.stream = dlsym(RTLD_DEFAULT, "TVMFFIEnvGetStream");
-    *(void **)&f.tensor_alloc = dlsym(RTLD_DEFAULT, "TVMFFIEnvTensorAlloc");
-    *(void **)&f.object_release = dlsym(RTLD_DEFAULT, "TVMFFIObjectDecRef");
-    if (!f.raise || !f.stream || !f.tensor_alloc || !f.object_release)
-        return NULL;
-    found = f; /* threads that come here together write the same */
-    atomic_store_explicit(&ready, true, memory_order_release);
-    return &found;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_functions);
+    const struct ffi_functions *f = &functions;
+    return f->raise && f->stream && f->tensor_alloc && f->object_release ? f : NULL;
 }
 
 __attribute__((cold)) static const char *error_kind(flashinfer_status status)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """__tvm_ffi_<op>, called as any user of TVM-FFI would."""
 
+import concurrent.futures
 import ctypes
 import random
 
@@ -148,6 +149,21 @@ def test_workspace_is_allocated(device):
     y, new = torch.empty(700, device=device, dtype=torch.uint8), torch.empty(101, device=device, dtype=torch.int32)
     module.segment_packbits(y, new, x, indptr, "LITTLE")
     assert new.tolist() == list(range(0, 701, 7)) and y.view(100, 7)[:, :6].eq(255).all() and y.view(100, 7)[:, 6].eq(3).all()
+
+
+def test_threads(device):
+    """Calls release Python's lock: threads run at once, each with its own errors."""
+    def work(width):
+        x, w = torch.randn(50, width, device=device), torch.randn(width, device=device)
+        for _ in range(100):
+            y = torch.empty_like(x)
+            module.rmsnorm(y, x, w)
+            torch.testing.assert_close(y, expected(x, w))
+            with pytest.raises(ValueError, match=f"hidden = {width}"):
+                module.rmsnorm(y, x, torch.empty(width + 1, device=device))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(64, 80)))
 
 
 ANYTHING = [
