@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SHAPES = 96, MAX_AXES = 256, MAX_STEPS = 1024, MAX_RULES = 48, MAX_TYPES = 256, MAX_NAMES = 2048, MAX_MESSAGE = 400 };
+enum { MAX_SHAPES = 96, MAX_ALTERNATIVES = 63, MAX_AXES = 256, MAX_STEPS = 1024, MAX_RULES = 48, MAX_TYPES = 256, MAX_NAMES = 2048,
+       MAX_MESSAGE = 400 };
 
 /* The program and what it points to, allocated as one. */
 struct compiled {
@@ -212,7 +213,7 @@ static bool compile_shape(struct compiler *c, struct program_arg *out, const str
         out->by = (int16_t)symbol(c, arg->by, (int)strlen(arg->by));
         out->num_shapes = (int16_t)count_names(by);
     }
-    if (p->num_shapes + out->num_shapes > MAX_SHAPES)
+    if (out->num_shapes > MAX_ALTERNATIVES || p->num_shapes + out->num_shapes > MAX_SHAPES)
         return wrong(c, "too many shapes");
     out->first_shape = (int16_t)p->num_shapes;
     p->num_shapes += out->num_shapes;
