@@ -182,6 +182,26 @@ def test_cascade(device):
                      HEADS, KV_HEADS, DIM, PAGE, window_left=3)
 
 
+def test_cascade_with_fixed_buffers(device):
+    shared, own, batch = 8, [5, 9], 2
+    pages = Pages([shared] + own, PAGE, KV_HEADS, DIM, torch.float16, device)
+    tables = ([starts([batch]), starts([1] * batch)], [starts([shared // PAGE]), pages.indptr[1:] - pages.indptr[1]],
+              [pages.indices[:shared // PAGE], pages.indices[shared // PAGE:]],
+              [torch.tensor([PAGE], dtype=torch.int32), pages.last_page_len[1:]])
+    buffers = [[torch.zeros(len(t) + extra, dtype=torch.int32, device=device) for t in level] for level,
+               extra in zip(tables, (0, 0, 9, 0))]
+    wrapper = flashinfer.MultiLevelCascadeAttentionWrapper(2, workspace(device), "NHD", True, *buffers)
+    wrapper.plan(*tables, HEADS, KV_HEADS, DIM, PAGE)
+    q = randn(batch, HEADS, DIM, device=device)
+    out = wrapper.run(q, pages.cache)
+    assert wrapper.is_cuda_graph_enabled and torch.equal(buffers[1][1].cpu(), tables[1][1])
+    for b in range(batch):
+        k, v = (torch.cat(both) for both in zip(pages.request(0), pages.request(b + 1)))
+        close(out[b:b + 1], attention(q[b:b + 1], k, v)[0])
+    with pytest.raises(ValueError, match="four lists of 2"):
+        flashinfer.MultiLevelCascadeAttentionWrapper(2, workspace(device), "NHD", True, *buffers[:3])
+
+
 def test_shared_prefix(device):
     own = [5, 9, 1]
     pages = Pages(own, PAGE, KV_HEADS, DIM, torch.float16, device)

@@ -118,6 +118,7 @@ def test_variants(device):
     outs = []
     ragged = flashinfer.BatchPrefillWithRaggedKVCacheWrapper, (starts(qo_lens), starts(pages.lengths)), (k, v)
     for base, cls, plan, run in (
+        ("batch_decode", flashinfer.BatchDecodeWithPagedKVCacheWrapper, pages.tables(), (pages.cache,)),
         ("batch_prefill", flashinfer.BatchDecodeWithPagedKVCacheWrapper, pages.tables(), (pages.cache,)),
         ("batch_prefill", flashinfer.BatchPrefillWithPagedKVCacheWrapper, (starts(qo_lens), *pages.tables()), (pages.cache,)),
         ("batch_prefill_ragged", *ragged)):
@@ -133,6 +134,43 @@ def test_variants(device):
         expected = attention(q[b:b + 1], keys, values, bias=-0.5 * slopes.double()[:, None, None] * distance)[0]
         for out in outs:
             close(out[b:b + 1], expected)
+
+
+def test_as_vllm_calls_it(device):
+    """int8 workspace, a cache of heads before slots seen as slots before heads, indptr on the host and indices on the device, -1
+    for no split size, an empty request, out given, one layer after the other with scales."""
+    pages = Pages([5, 0, 9], PAGE, KV_HEADS, DIM, torch.bfloat16, device, "HND")
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(torch.empty(1 << 20, dtype=torch.int8, device=device), "NHD",
+                                                            use_tensor_cores=True)
+    wrapper.plan(pages.indptr, pages.indices.to(device), pages.last_page_len, num_qo_heads=HEADS, num_kv_heads=KV_HEADS,
+                 head_dim=DIM, page_size=PAGE, pos_encoding_mode="NONE", sm_scale=0.2, window_left=-1, logits_soft_cap=None,
+                 q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16, o_data_type=torch.bfloat16, fixed_split_size=-1,
+                 disable_split_kv=False)
+    assert (wrapper._window_left, wrapper._logits_soft_cap or 0.0, wrapper._sm_scale) == (-1, 0.0, 0.2)
+    q, out = randn(3, HEADS, DIM, device=device, dtype=torch.bfloat16), torch.empty(3, HEADS, DIM, dtype=torch.bfloat16,
+                                                                                    device=device)
+    wrapper.run(q, pages.cache.permute(0, 1, 3, 2, 4), k_scale=1.0, v_scale=2.0, out=out)
+    for b in (0, 2):
+        close(out[b:b + 1] / 2, attention(q[b:b + 1], *pages.request(b), sm_scale=0.2)[0], torch.bfloat16)
+    assert not out[1].any()
+
+
+def test_as_sglang_calls_it(device):
+    """Pages of one token without an axis of their own, more indices than the page table uses, forward() with scale and soft
+    cap.
+    """
+    length, heads = 20, (KV_HEADS, DIM)
+    k, v = randn(length, *heads, device=device), randn(length, *heads, device=device, seed=2)
+    indptr = torch.tensor([0, 3, 8], dtype=torch.int32, device=device)
+    indices = torch.randperm(length, generator=torch.Generator().manual_seed(3)).int().to(device)
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace(device), "NHD", use_tensor_cores=False)
+    wrapper.begin_forward(indptr, indices, torch.ones(2, dtype=torch.int32, device=device), HEADS, KV_HEADS, DIM, 1,
+                          data_type=torch.float16, q_data_type=torch.float16, non_blocking=True)
+    q = randn(2, HEADS, DIM, device=device)
+    out = wrapper.forward(q.contiguous(), (k, v), sm_scale=0.3, logits_soft_cap=20.0)
+    for b, (begin, end) in enumerate(((0, 3), (3, 8))):
+        seen = indices[begin:end].long()
+        close(out[b:b + 1], attention(q[b:b + 1], k[seen], v[seen], sm_scale=0.3, soft_cap=20.0)[0])
 
 
 def test_fast_decode_plan(device):

@@ -5,6 +5,7 @@ A plan here is a pure function of maxima, heads, dtypes and options; lengths and
 So plan() waits for nothing if what it needs on the host (qo_indptr of the prefill wrappers) is given there; from the device it is
 copied once.
 """
+import functools
 import sys
 
 import torch
@@ -29,9 +30,25 @@ def public(*ops):
     return decorate
 
 
+short_dtype = functools.cache(_core.short_dtype)
+
+
+@functools.cache
+def planner(name, device, order):
+    """A *_plan op for runs on a torch device as plan(pointer, *values), the values those of the arguments in order."""
+    declared = _core.op(name)
+    place = _core.tvm_ffi.device(2 if device.type == "cuda" else 1, device.index or 0)
+    plan, = (a.name for a in declared.arguments if a.kind == "plan")
+    run = run_in_order(declared, lambda *values: declared.function(*values, None, 0, place), (plan, *order))
+    return lambda *values: run(0, None, *values)
+
+
 def make_plan(name, device, **arguments):
     """The plan of a *_plan op for runs on a torch device."""
-    return _core.call(name, device=(2 if device.type == "cuda" else 1, device.index or 0), **arguments)
+    plan = _core.Plan()
+    values = [short_dtype(v) if isinstance(v, torch.dtype) else v for v in arguments.values()]
+    planner(name, device, tuple(arguments))(plan.pointer, *values)
+    return plan
 
 
 def runner(name, *order):

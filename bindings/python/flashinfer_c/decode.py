@@ -51,7 +51,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         it needs
         paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer: int32 [batch + 1], [at least the pages in
             use], [batch]
-        jit_args: a flashinfer_c.Variant of batch_prefill, whose further arguments run() takes by position behind paged_kv_cache
+        jit_args: a flashinfer_c.Variant of batch_decode or batch_prefill, whose further arguments run() takes by position behind
+            paged_kv_cache
         use_tensor_cores: kernels use them where they help, whatever it says
         """
         super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph, backend, jit_args)
@@ -151,8 +152,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         self._batch_size = batch_size if has_rows else rows_or_batch
 
     def _is_prefill(self):
-        """Several tokens a request are a causal prefill, and so is a variant, since only prefill's kernels take in hooks."""
-        return self._q_len_per_req > 1 or self._variant is not None
+        """Several tokens a request are a causal prefill; a variant may be of either op."""
+        return self._q_len_per_req > 1 or self._variant is not None and "qo_indptr" in self._variant.declaration.by_name
 
     def _make_plan(self):
         shared = dict(max_batch_size=self._batch_size, kv_layout=self._kv_layout, num_qo_heads=self._num_qo_heads,
@@ -195,7 +196,7 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         if self._is_prefill():
             self._run_op("batch_prefill", _batch_prefill, (*ARGUMENTS, "qo_indptr"), flags, (*values, self._qo_indptr_buf), args)
         else:
-            _batch_decode(flags, self._workspace, *values)
+            self._run_op("batch_decode", _batch_decode, ARGUMENTS, flags, values, args)
         return (out, lse) if return_lse else out
 
     def forward(self, q, paged_kv_cache, pos_encoding_mode="NONE", q_scale=None, k_scale=None, v_scale=None, window_left=-1,
