@@ -399,10 +399,31 @@ static bool check_symbols(struct compiler *c)
     return true;
 }
 
-/* Values are needed to understand inputs, and inputs tell the dimensions of outputs. */
-static int stage(const struct op_arg *arg)
+/* An axis that is an expression tells no dimension: [head_dim//2]. */
+static bool needs_dimensions(const struct program *p, const struct program_arg *a)
 {
-    return arg->kind == OP_PLAN ? 0 : !op_is_tensor(arg) ? 1 : arg->kind == OP_OUT ? 3 : 2;
+    for (int i = 0; i < a->num_shapes; i++) {
+        const struct program_alternative *shape = &p->shapes[a->first_shape + i];
+        for (int k = shape->first; k < shape->first + shape->count; k++)
+            if (p->axes[k].symbols && p->axes[k].linear < 0)
+                return true;
+    }
+    return false;
+}
+
+/* Values are needed to understand inputs, and inputs tell the dimensions of others, and of outputs. */
+enum stage { STAGE_PLAN, STAGE_VALUE, STAGE_INPUT, STAGE_INPUT_AFTER_OTHERS, STAGE_OUTPUT };
+
+static enum stage stage_of(const struct program *p, int i)
+{
+    const struct op_arg *arg = &p->op->args[i];
+    if (arg->kind == OP_PLAN)
+        return STAGE_PLAN;
+    if (!op_is_tensor(arg))
+        return STAGE_VALUE;
+    if (arg->kind == OP_OUT)
+        return STAGE_OUTPUT;
+    return needs_dimensions(p, &p->arg[i]) ? STAGE_INPUT_AFTER_OTHERS : STAGE_INPUT;
 }
 
 static void order_arguments(struct program *p)
@@ -411,11 +432,11 @@ static void order_arguments(struct program *p)
     for (int i = 0; i < p->num_args; i++)
         if (p->op->args[i].kind == OP_OUT || p->op->args[i].kind == OP_INOUT)
             p->written |= UINT64_C(1) << i;
-    for (int s = 0; s <= 3; s++)
+    for (enum stage stage = STAGE_PLAN; stage <= STAGE_OUTPUT; stage++)
         for (int i = 0; i < p->num_args; i++)
-            if (stage(&p->op->args[i]) == s) {
+            if (stage_of(p, i) == stage) {
                 p->order[n++] = (uint8_t)i;
-                p->num_values += s < 2;
+                p->num_values += stage <= STAGE_VALUE;
             }
 }
 
