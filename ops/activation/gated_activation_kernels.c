@@ -7,11 +7,11 @@
 
 #include "ops/activation/gated_activation_args.h"
 
-enum { PIECES = 2, MAX_THREADS = 256, MAX_GRID_Y = 65535 };
+enum { MAX_THREADS = 256, RESIDENT_THREADS = 2048, MAX_GRID_Y = 65535 };
 enum { CPU_CHUNK = 4096 }; /* columns; some 2 us */
 enum { WAY_THREADS, WAY_BLOCKS };
 
-static const struct jit_kernel sm80 = {"gated_activation_sm80", JIT_CUDA, {"T:dtype", "O:dtype", "ACTIVATION", "VEC"}};
+static const struct jit_kernel sm80 = {"gated_activation_sm80", JIT_CUDA, {"T:dtype", "O:dtype", "ACTIVATION", "VEC", "PIECES"}};
 static const struct jit_kernel cpu = {"gated_activation_cpu", JIT_CPU, {"T:dtype", "O:dtype", "ACTIVATION", "CHUNK"}};
 
 static bool fill_args(const struct gated_activation_view *t, struct gated_activation_args *a)
@@ -35,30 +35,39 @@ static int32_t *set_constants(const struct gated_activation_view *t, struct way 
     return constant;
 }
 
+/* One answers soonest; two hide what the activation takes behind loads, where there are more than the GPU holds at once. */
+static int pieces_per_thread(const struct call *call, const struct gated_activation_args *a, int vec)
+{
+    return a->rows * ceil_div(a->intermediate, vec) > (int64_t)call->device->sms * RESIDENT_THREADS ? 2 : 1;
+}
+
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct gated_activation_view *t = call_view(call);
-    struct gated_activation_args a;
-    if (!fill_args(t, &a))
+    struct gated_activation_args *a = WAY_ARGS(way, struct gated_activation_args);
+    if (!fill_args(t, a))
         return "the leading axes of a tensor cannot be walked with one stride";
     int vec = 8;
-    while (vec > 1 && (a.intermediate % vec || !tensor_is_aligned(t->out, vec * dtype_bytes(tensor_dtype(t->out))) ||
+    while (vec > 1 && (a->intermediate % vec || !tensor_is_aligned(t->out, vec * dtype_bytes(tensor_dtype(t->out))) ||
                        !tensor_is_aligned(t->input, vec * 2)))
         vec /= 2;
-    int64_t pieces = ceil_div(a.intermediate, vec * PIECES), blocks = ceil_div(pieces, MAX_THREADS);
-    if (a.rows > INT32_MAX || blocks > MAX_GRID_Y)
+    int per_thread = pieces_per_thread(call, a, vec);
+    int64_t pieces = ceil_div(a->intermediate, vec * per_thread), blocks = ceil_div(pieces, MAX_THREADS);
+    if (a->rows > INT32_MAX || blocks > MAX_GRID_Y)
         return "there are more rows or columns than a grid has blocks for";
     way->value[WAY_BLOCKS] = blocks;
     way->value[WAY_THREADS] = blocks ? ceil_div(pieces, blocks * 32) * 32 : 0;
-    set_constants(t, way, &sm80)[3] = vec;
+    int32_t *constant = set_constants(t, way, &sm80);
+    constant[3] = vec;
+    constant[4] = per_thread;
     return NULL;
 }
 
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct gated_activation_view *t = call_view(call);
-    struct gated_activation_args a;
-    if (!fill_args(t, &a))
+    struct gated_activation_args *a = WAY_ARGS(way, struct gated_activation_args);
+    if (!fill_args(t, a))
         return "the leading axes of a tensor cannot be walked with one stride";
     set_constants(t, way, &cpu)[3] = CPU_CHUNK;
     return NULL;
@@ -66,16 +75,15 @@ static const char *fit_cpu(const struct call *call, struct way *way)
 
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
-    struct gated_activation_args a;
-    fill_args(call_view(call), &a);
-    struct jit_launch launch = {.args = &a, .args_size = sizeof a};
+    const struct gated_activation_args *a = WAY_ARGS(way, const struct gated_activation_args);
+    struct jit_launch launch = {.args = a, .args_size = sizeof *a};
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)a.rows;
+        launch.grid[0] = (uint32_t)a->rows;
         launch.grid[1] = (uint32_t)way->value[WAY_BLOCKS];
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
     } else {
-        launch.grid[0] = (uint32_t)(a.intermediate < CPU_CHUNK ? ceil_div(a.rows * a.intermediate, CPU_CHUNK)
-                                                               : a.rows * ceil_div(a.intermediate, CPU_CHUNK));
+        launch.grid[0] = (uint32_t)(a->intermediate < CPU_CHUNK ? ceil_div(a->rows * a->intermediate, CPU_CHUNK)
+                                                               : a->rows * ceil_div(a->intermediate, CPU_CHUNK));
     }
     return call_launch(call, way, 0, &launch);
 }

@@ -7,7 +7,8 @@
  *   T          f16, bf16
  *   O          f16, bf16, e4m3, e5m2
  *   ACTIVATION silu, gelu, gelu_tanh, as 0, 1, 2
- *   VEC        1, 2, 4, 8; divides intermediate and all row strides */
+ *   VEC        1, 2, 4, 8; divides intermediate and all row strides
+ *   PIECES     1, 2 */
 #include "pdl.cuh"
 #include "vec.cuh"
 #include "activation.cuh"
@@ -17,8 +18,6 @@ DEVICE float activation(float x)
 {
     return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
 }
-
-enum { PIECES = 2 };
 
 extern "C" __global__ void __launch_bounds__(256) gated_activation_sm80(const __grid_constant__ struct gated_activation_args a)
 {

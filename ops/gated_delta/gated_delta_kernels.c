@@ -41,6 +41,11 @@ static struct index_list see_indices(const DLTensor *t)
     return t ? (struct index_list){tensor_data(t), tensor_dtype(t) == DTYPE_I64} : (struct index_list){0};
 }
 
+static int64_t num_sequences(const struct gated_delta_view *t)
+{
+    return t->cu_seqlens ? tensor_shape(t->cu_seqlens, 0) - 1 : tensor_shape(t->output, 0);
+}
+
 struct gated_delta_args gated_delta_args(const struct call *call)
 {
     const struct gated_delta_view *t = call_view(call);
@@ -67,7 +72,7 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .kept_rows = tensor_data_or_null(t->kept_rows),
         .cu_seqlens = see_indices(t->cu_seqlens),
         .kept_starts = see_indices(t->kept_starts),
-        .num_sequences = t->cu_seqlens ? tensor_shape(t->cu_seqlens, 0) - 1 : tensor_shape(t->output, 0),
+        .num_sequences = num_sequences(t),
         .num_tokens = tensor_shape(t->output, -3),
         .kept_every = t->kept_every,
         .num_heads = (int32_t)num_heads,
@@ -108,18 +113,17 @@ static int32_t *fill_spec(const struct call *call, struct way *way, const struct
 
 const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *way)
 {
-    struct gated_delta_args a = gated_delta_args(call);
+    const struct gated_delta_view *t = call_view(call);
     fill_spec(call, way, &recurrent_cpu);
-    return a.num_sequences > INT32_MAX / (a.num_heads ? a.num_heads : 1) ? "there are more states than parts can be counted"
-                                                                         : NULL;
+    return num_sequences(t) > INT32_MAX / most(tensor_shape(t->output, -2), 1) ? "there are more states than parts can be counted"
+                                                                               : NULL;
 }
 
 const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
     const DLTensor *pieces[] = {t->q, t->k, t->initial, t->final, t->kept};
-    struct gated_delta_args a = gated_delta_args(call);
-    if (a.num_sequences > MAX_GRID_YZ || a.num_heads > MAX_GRID_YZ)
+    if (num_sequences(t) > MAX_GRID_YZ || tensor_shape(t->output, -2) > MAX_GRID_YZ)
         return "there are more sequences or heads than a grid has blocks for";
     int32_t *constant = fill_spec(call, way, &recurrent_sm80);
     constant[4] = state_dtype(t->initial, NULL);

@@ -3,6 +3,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "core/power.h"
 #include "flashinfer/norm.h"
 #include "harness/reference.h"
 #include "ops/norm/fused_qk_rmsnorm_rope_args.h"
@@ -83,7 +84,7 @@ static bool fill_args(const struct call *call, struct fused_qk_rmsnorm_rope_args
         a->out[i] = tensor_data(out[i]);
         a->heads[i] = (int32_t)heads[i];
         a->channels[i] = (int32_t)channels[i];
-        a->ratio[i] = channels[i] ? pow(c->base, -2.0 / (double)channels[i]) : 1;
+        a->ratio[i] = channels[i] ? remembered_pow(c->base, -2.0 / (double)channels[i]) : 1;
         a->scale[i] = narrow ? (float)(i < 2 ? c->output_quant_scale : c->v_quant_scale) : 1;
         a->out_stride[i][1] = tensor_stride(out[i], -2);
         int64_t rows;
@@ -100,8 +101,7 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
 {
     const struct flashinfer_fused_qk_rmsnorm_rope *c = call_args(call);
     const struct dims *d = call_dims(call);
-    struct fused_qk_rmsnorm_rope_args a;
-    if (!fill_args(call, &a))
+    if (!fill_args(call, WAY_ARGS(way, struct fused_qk_rmsnorm_rope_args)))
         return "the leading axes of a tensor cannot be walked with one stride";
     if (d->rows > INT32_MAX)
         return "there are more tokens than a grid has blocks";
@@ -129,9 +129,7 @@ static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
     const struct dims *d = call_dims(call);
-    struct fused_qk_rmsnorm_rope_args a;
-    fill_args(call, &a);
-    struct jit_launch launch = {.args = &a, .args_size = sizeof a};
+    struct jit_launch launch = {.args = way->args, .args_size = sizeof(struct fused_qk_rmsnorm_rope_args)};
     if (way->spec[0].kernel->target == JIT_CUDA) {
         int64_t heads = max(d->num_heads_q, max(d->num_heads_k, d->num_heads_v));
         int64_t threads = max(heads * d->head_dim / VEC, d->head_dim / 2);

@@ -30,6 +30,10 @@ static bool split_rows(const DLTensor *t, int split, int64_t *rows, int64_t *gro
 {
     if (!t)
         return true;
+    if (split == t->ndim - 1) {
+        *groups = 1;
+        return tensor_rows(t, 1, rows, &stride[0]);
+    }
     DLTensor rest = *t;
     rest.ndim -= split;
     rest.shape += split;
@@ -93,22 +97,23 @@ static bool aligned(const DLTensor *t, int elements)
 
 /* What every CUDA row asks for, and how the kernels cut a row up. */
 struct cut {
-    struct norm_args args;
+    struct norm_args *args; /* of the way */
     int vec, access;
     int64_t rows, pieces; /* of all groups; of a row */
     int64_t per_thread;   /* pieces that a thread may have on their way */
     int64_t max_threads;  /* of a block */
 };
 
-static const char *cut_rows(const struct norm_view *t, struct cut *c)
+static const char *cut_rows(const struct norm_view *t, struct way *way, struct cut *c)
 {
-    const char *why = see_args(t, &c->args);
+    c->args = WAY_ARGS(way, struct norm_args);
+    const char *why = see_args(t, c->args);
     if (why)
         return why;
-    c->rows = padded_rows(t, &c->args);
+    c->rows = padded_rows(t, c->args);
     if (c->rows > INT32_MAX)
         return "there are more rows than a grid has blocks";
-    for (c->vec = t->block_size ? 16 : 8; c->args.hidden % c->vec;)
+    for (c->vec = t->block_size ? 16 : 8; c->args->hidden % c->vec;)
         c->vec /= 2;
     for (c->access = c->vec < 8 ? c->vec : 8; c->access > 1; c->access /= 2)
         if (aligned(t->out, t->block_size ? c->access / 2 : c->access) && aligned(t->y, c->access) &&
@@ -116,7 +121,7 @@ static const char *cut_rows(const struct norm_view *t, struct cut *c)
             aligned(t->weight, c->access) && aligned(t->beta, c->access))
             break;
     int bytes = dtype_bytes(tensor_dtype(t->input)) + (t->residual ? dtype_bytes(tensor_dtype(t->residual)) : 0);
-    c->pieces = c->args.hidden / c->vec;
+    c->pieces = c->args->hidden / c->vec;
     c->max_threads = t->block_size ? MAX_FP4_THREADS : MAX_THREADS;
     c->per_thread = BYTES_PER_THREAD / (bytes * (t->block_size ? 16 : 8));
     if (c->per_thread < 1)
@@ -159,7 +164,7 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
     struct cut c;
-    const char *why = cut_rows(t, &c);
+    const char *why = cut_rows(t, way, &c);
     if (why)
         return why;
     int64_t per_thread = ceil_div(c.pieces, WARP), lanes = 1;
@@ -183,7 +188,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
     struct cut c;
-    const char *why = cut_rows(t, &c);
+    const char *why = cut_rows(t, way, &c);
     if (why)
         return why;
     if (c.pieces > c.per_thread * c.max_threads)
@@ -200,7 +205,7 @@ static const char *fit_wide_sm80(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
     struct cut c;
-    const char *why = cut_rows(t, &c);
+    const char *why = cut_rows(t, way, &c);
     if (why)
         return why;
     way->value[WAY_THREADS] = c.max_threads;
@@ -212,23 +217,21 @@ static const char *fit_wide_sm80(const struct call *call, struct way *way)
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
-    struct norm_args a;
-    const char *why = see_args(t, &a);
+    struct norm_args *a = WAY_ARGS(way, struct norm_args);
+    const char *why = see_args(t, a);
     if (why)
         return why;
-    way->value[WAY_GRID] = ceil_div(padded_rows(t, &a), ceil_div(CPU_ELEMENTS_PER_PART, a.hidden));
+    way->value[WAY_GRID] = ceil_div(padded_rows(t, a), ceil_div(CPU_ELEMENTS_PER_PART, a->hidden));
     fill_spec(t, way, &cpu);
     return NULL;
 }
 
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
-    struct norm_args a;
-    fill_args(call_view(call), &a);
     struct jit_launch launch = {.grid = {(uint32_t)way->value[WAY_GRID]},
                                 .block = {(uint32_t)way->value[WAY_THREADS]},
-                                .args = &a,
-                                .args_size = sizeof a};
+                                .args = way->args,
+                                .args_size = sizeof(struct norm_args)};
     return call_launch(call, way, 0, &launch);
 }
 

@@ -22,7 +22,6 @@ struct copy_heads_args {
     struct copy_segment segment[COPY_MAX_SEGMENTS];
     int64_t nnz;
     uint32_t pieces; /* of a token */
-    uint32_t tokens_per_thread;
     struct paged_tokens tokens; /* with PAGED */
 };
 

@@ -7,13 +7,15 @@
 
 enum {
     THREADS = 256,
-    MAX_TOKENS_PER_THREAD = 4,
+    MANY_TOKENS = 2, /* of a thread, where there are enough to fill the GPU */
     BLOCKS_PER_SM = 8,
     MAX_GRID_Y = 65535,
     CPU_BYTES_PER_PART = 65536, /* some 2 us */
 };
 
-static const struct jit_kernel sm80 = {"copy_heads_sm80", JIT_CUDA, {"BYTES", "PAGED"}};
+enum { WAY_BYTES, WAY_THREADS, WAY_CHUNKS, WAY_TOKENS, WAY_BLOCKS };
+
+static const struct jit_kernel sm80 = {"copy_heads_sm80", JIT_CUDA, {"BYTES", "PAGED", "TOKENS", "POWERS_OF_TWO"}};
 static const struct jit_kernel cpu = {"copy_heads_cpu", JIT_CPU, {"PAGED"}};
 
 static bool is_hnd(const struct copy_heads_view *v, const DLTensor *to)
@@ -79,29 +81,48 @@ static struct copy_heads_args fill_args(const struct copy_heads_view *v, int byt
     return a;
 }
 
+/* A token's pieces side by side, in blocks of equal size; several tokens a thread where there are enough to fill the GPU. */
+static void cut_tokens(const struct device *device, int64_t nnz, int64_t pieces, int64_t *value)
+{
+    int64_t chunks = ceil_div(pieces, THREADS), threads = chunks > 1 ? ceil_div(pieces, chunks) : pieces;
+    int64_t tokens_per_block = threads ? least(nnz, THREADS / threads) : 1, resident = (int64_t)device->sms * BLOCKS_PER_SM;
+    int64_t blocks = tokens_per_block > 1 ? ceil_div(nnz, tokens_per_block) : nnz;
+    value[WAY_TOKENS] = blocks * chunks > resident ? MANY_TOKENS : 1;
+    value[WAY_BLOCKS] = value[WAY_TOKENS] > 1 ? ceil_div(blocks, value[WAY_TOKENS]) : blocks;
+    value[WAY_CHUNKS] = chunks;
+    value[WAY_THREADS] = threads;
+}
+
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct copy_heads_view *v = call_view(call);
-    int64_t pieces = 0;
-    int bytes = 16;
+    int64_t pieces = 0, odd = 0, nnz = tensor_shape(v->pair[0].from, 0), all = 16;
     for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
         const struct copy_heads_pair *p = &v->pair[i];
         int element = dtype_bytes(tensor_dtype(p->from));
-        while (tensor_shape(p->from, -1) * element % bytes || p->first * element % bytes || !tensor_is_aligned(p->from, bytes) ||
-               !tensor_is_aligned(p->to, bytes))
-            bytes /= 2;
+        all |= tensor_shape(p->from, -1) * element | p->first * element;
     }
+    int bytes = (int)(all & -all);
     for (int i = 0; i < COPY_MAX_SEGMENTS; i++)
-        pieces += num_heads(v, v->pair[i].to) *
-                  (tensor_shape(v->pair[i].from, -1) * dtype_bytes(tensor_dtype(v->pair[i].from)) / bytes);
-    if (ceil_div(pieces, THREADS) > MAX_GRID_Y || tensor_shape(v->pair[0].from, 0) > INT32_MAX)
+        while (!tensor_is_aligned(v->pair[i].from, bytes) || !tensor_is_aligned(v->pair[i].to, bytes))
+            bytes /= 2;
+    for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
+        const DLTensor *from = v->pair[i].from;
+        int64_t of_head = tensor_shape(from, -1) * dtype_bytes(tensor_dtype(from)) >> __builtin_ctz((unsigned)bytes);
+        pieces += num_heads(v, v->pair[i].to) * of_head;
+        odd |= of_head & (of_head - 1);
+    }
+    if (ceil_div(pieces, THREADS) > MAX_GRID_Y || nnz > INT32_MAX)
         return "there are more tokens, heads or elements than a grid has blocks for";
     if (v->kv_indptr && page_size(v) > INT32_MAX)
         return "page_size exceeds 32 bits";
+    cut_tokens(call->device, nnz, pieces, way->value);
+    way->value[WAY_BYTES] = bytes;
     int32_t *constant = way_spec(way, &sm80);
     constant[0] = bytes;
     constant[1] = v->kv_indptr != NULL;
-    way->value[0] = bytes;
+    constant[2] = (int32_t)way->value[WAY_TOKENS];
+    constant[3] = !odd;
     return NULL;
 }
 
@@ -111,34 +132,25 @@ static const char *fit_cpu(const struct call *call, struct way *way)
     if (v->kv_indptr && page_size(v) > INT32_MAX)
         return "page_size exceeds 32 bits";
     way_spec(way, &cpu)[0] = v->kv_indptr != NULL;
-    way->value[0] = 1;
+    way->value[WAY_BYTES] = 1;
     return NULL;
-}
-
-/* A token's pieces side by side, in blocks of equal size; several tokens a thread where there are enough to fill the GPU. */
-static void launch_cuda(const struct device *device, struct copy_heads_args *a, struct jit_launch *launch)
-{
-    int64_t chunks = ceil_div(a->pieces, THREADS), threads = ceil_div(a->pieces, chunks);
-    int64_t tokens_per_block = least(a->nnz, THREADS / threads), resident = (int64_t)device->sms * BLOCKS_PER_SM;
-    int64_t blocks = ceil_div(a->nnz, tokens_per_block) * chunks;
-    a->tokens_per_thread = (uint32_t)least(ceil_div(blocks, resident), MAX_TOKENS_PER_THREAD);
-    launch->grid[0] = (uint32_t)ceil_div(a->nnz, tokens_per_block * a->tokens_per_thread);
-    launch->grid[1] = (uint32_t)chunks;
-    launch->block[0] = (uint32_t)threads;
-    launch->block[1] = (uint32_t)tokens_per_block;
 }
 
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
-    struct copy_heads_args a = fill_args(call_view(call), (int)way->value[0]);
+    struct copy_heads_args a = fill_args(call_view(call), (int)way->value[WAY_BYTES]);
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     int64_t token = a.segment[0].heads * a.segment[0].width + a.segment[1].heads * a.segment[1].width;
     if (a.nnz == 0 || token == 0)
         return FLASHINFER_OK;
-    if (way->spec[0].kernel->target == JIT_CUDA)
-        launch_cuda(call->device, &a, &launch);
-    else
+    if (way->spec[0].kernel->target == JIT_CUDA) {
+        launch.grid[0] = (uint32_t)way->value[WAY_BLOCKS];
+        launch.grid[1] = (uint32_t)way->value[WAY_CHUNKS];
+        launch.block[0] = (uint32_t)way->value[WAY_THREADS];
+        launch.block[1] = (uint32_t)(a.nnz < THREADS / way->value[WAY_THREADS] ? a.nnz : THREADS / way->value[WAY_THREADS]);
+    } else {
         launch.grid[0] = (uint32_t)ceil_div(a.nnz, ceil_div(CPU_BYTES_PER_PART, token));
+    }
     return call_launch(call, way, 0, &launch);
 }
 

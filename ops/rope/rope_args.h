@@ -9,6 +9,11 @@
 
 enum { ROPE_MAX_SEGMENTS = 5, ROPE_POWERS = 12 };
 
+/* Of a launch: a kernel that knows its number takes no more. */
+#ifndef SEGMENTS
+#define SEGMENTS ROPE_MAX_SEGMENTS
+#endif
+
 struct rope_segment {
     const void *from;       /* [nnz, heads, width] T */
     void *to;               /* the same of OUT, or paged [pages, page_size, heads, width] */
@@ -18,24 +23,25 @@ struct rope_segment {
     int32_t pieces; /* of a head, for a GPU's threads: one or two runs of VEC elements, `half` elements apart */
     int32_t half;
     int32_t first_piece; /* the pieces of all heads of all segments are numbered through */
-    int32_t rotates, paged;
+    int32_t paged;
     float scale; /* what fp8 outputs are multiplied with */
 };
 
+/* What a kernel's constants leave out is not set. */
 struct rope_args {
-    struct rope_segment segment[ROPE_MAX_SEGMENTS]; /* those that rotate stand first */
-    int32_t num_segments, num_pairs;
-    int64_t nnz;
+    int32_t nnz, tokens_per_block;
+    int32_t num_segments, num_rotating; /* num_rotating: segments that rotate; they stand first */
+    int32_t num_pairs;
     int32_t pieces, rotating_pieces; /* of a token */
-    int64_t tokens_per_block;
     const void *pos_ids;          /* [nnz] POS; without INDPTR */
     const void *indptr, *offsets; /* [batch + 1], [batch] POS; with INDPTR: requests, and the position of their first token */
     int64_t batch;
     const float *cos_sin; /* with CACHE: num_pairs cosines and as many sines for each position */
     int64_t cos_sin_stride;
-    double power[ROPE_POWERS]; /* ratio^1, ratio^2, ratio^4, ratio^8, ... */
+    double power[ROPE_POWERS]; /* ratio^1, ratio^2, ratio^4, ratio^8, ..., as many as numbers below num_pairs need */
     double low, smooth[2];
     struct paged_tokens tokens; /* with PAGED */
+    struct rope_segment segment[SEGMENTS];
 };
 
 #endif

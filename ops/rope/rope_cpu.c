@@ -144,7 +144,7 @@ static void do_token(const struct rope_args *a, int64_t token, const struct rota
             to = (OUT *)g->to + at.page * g->to_stride[0] + at.slot * g->to_stride[1];
 #endif
         for (int32_t head = 0; head < g->heads; head++, from += g->from_stride[1], to += g->to_stride[2])
-            if (g->rotates)
+            if (s < a->num_rotating)
                 rotate(to, from, r, first, n, a->num_pairs, g->scale);
             else if (first == 0)
                 copy(to, from, g->width, g->scale);

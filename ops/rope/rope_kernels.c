@@ -3,9 +3,9 @@
 #include "ops/rope/rope_kernels.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 
+#include "core/power.h"
 #include "core/status.h"
 #include "op/validate.h"
 #include "ops/rope/rope_args.h"
@@ -20,17 +20,27 @@ enum {
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
 };
 
+enum { WAY_CHUNKS, WAY_THREADS };
+
+#define FORM_CONSTANTS "T:dtype", "OUT:dtype", "POS:dtype", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"
+enum { NUM_FORM_CONSTANTS = 7 };
+
 static const struct jit_kernel sm80 = {
-    "rope_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "POS:dtype", "VEC", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"}};
-static const struct jit_kernel cpu = {
-    "rope_cpu", JIT_CPU, {"T:dtype", "OUT:dtype", "POS:dtype", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"}};
+    "rope_sm80", JIT_CUDA, {FORM_CONSTANTS, "VEC", "SEGMENTS", "ROTATING", "POWERS_OF_TWO", "ONE_TOKEN", "WIDE"}};
+static const struct jit_kernel cpu = {"rope_cpu", JIT_CPU, {FORM_CONSTANTS}};
 
 /* Heads of a tensor that are rotated or copied to another one, from some element of a head on. */
 struct part {
     const DLTensor *from, *to;
     int64_t heads, width, from_first, to_first;
-    bool rotates, paged;
+    bool paged;
     double scale;
+};
+
+/* Those that have elements; the first `rotating` of them are rotated. */
+struct parts {
+    struct part part[ROPE_MAX_SEGMENTS];
+    int count, rotating;
 };
 
 static int64_t head_dim(const struct rope_view *v, const DLTensor *t)
@@ -49,85 +59,91 @@ static int64_t rotary_dim(const struct rope_view *v)
     return v->cos_sin_cache ? tensor_shape(v->cos_sin_cache, 1) : v->rotary_dim ? v->rotary_dim : head_dim(v, v->q);
 }
 
-static int list_parts(const struct rope_view *v, struct part *parts)
+static void add_part(struct parts *parts, const struct part *p)
+{
+    if (p->heads && p->width)
+        parts->part[parts->count++] = *p;
+}
+
+static void list_parts(const struct rope_view *v, struct parts *parts)
 {
     int64_t rotary = rotary_dim(v), rest = head_dim(v, v->q) - rotary;
     bool paged = v->kv_indptr != NULL;
     int64_t q_heads = heads_of(v, v->q), k_heads = heads_of(v, v->k);
-    int n = 0;
-    parts[n++] = (struct part){v->q, v->q_out, q_heads, rotary, 0, 0, true, false, v->q_scale};
-    parts[n++] = (struct part){v->k, v->k_out, k_heads, rotary, 0, 0, true, paged, v->kv_scale};
-    if (v->q_out != v->q)
-        parts[n++] = (struct part){v->q, v->q_out, q_heads, rest, rotary, rotary, false, false, v->q_scale};
-    if (v->k_out != v->k)
-        parts[n++] = (struct part){v->k, v->k_out, k_heads, rest, rotary, rotary, false, paged, v->kv_scale};
+    parts->count = 0;
+    add_part(parts, &(struct part){v->q, v->q_out, q_heads, rotary, 0, 0, false, v->q_scale});
+    add_part(parts, &(struct part){v->k, v->k_out, k_heads, rotary, 0, 0, paged, v->kv_scale});
+    parts->rotating = parts->count;
+    if (rest && v->q_out != v->q)
+        add_part(parts, &(struct part){v->q, v->q_out, q_heads, rest, rotary, rotary, false, v->q_scale});
+    if (rest && v->k_out != v->k)
+        add_part(parts, &(struct part){v->k, v->k_out, k_heads, rest, rotary, rotary, paged, v->kv_scale});
     if (v->q_nope && v->q_nope_out)
-        parts[n++] = (struct part){v->q_nope, v->q_nope_out, heads_of(v, v->q_nope), tensor_shape(v->q_nope, -1), 0, 0, false,
-                                   false,     v->q_scale};
+        add_part(parts, &(struct part){v->q_nope, v->q_nope_out, heads_of(v, v->q_nope), tensor_shape(v->q_nope, -1), 0, 0, false,
+                                       v->q_scale});
     if (v->k_nope && v->k_nope_out)
-        parts[n++] = (struct part){v->k_nope,
-                                   v->k_nope_out,
-                                   heads_of(v, v->k_nope),
-                                   tensor_shape(v->k_nope, -1),
-                                   0,
-                                   v->k_nope_out == v->k_out ? rotary : 0,
-                                   false,
-                                   paged,
-                                   v->kv_scale};
+        add_part(parts, &(struct part){v->k_nope, v->k_nope_out, heads_of(v, v->k_nope), tensor_shape(v->k_nope, -1), 0,
+                                       v->k_nope_out == v->k_out ? rotary : 0, paged, v->kv_scale});
     if (v->v)
-        parts[n++] = (struct part){v->v, v->v_out, heads_of(v, v->v), tensor_shape(v->v, -1), 0, 0, false, paged, v->kv_scale};
-    return n;
+        add_part(parts, &(struct part){v->v, v->v_out, heads_of(v, v->v), tensor_shape(v->v, -1), 0, 0, paged, v->kv_scale});
 }
 
-enum { MAX_PARTS = 7 };
-
-/* Elements that every run of every part consists of, which can be loaded and stored at once. */
-static int vector_length(const struct rope_view *v, const struct part *parts, int num_parts)
+/* Elements that every run of every part consists of, which can be loaded and stored at once: a power of two. */
+static int vector_length(const struct rope_view *v, const struct parts *parts)
 {
-    int64_t pairs = rotary_dim(v) / 2;
-    int vec = 8;
-    for (int i = 0; i < num_parts; i++) {
-        const struct part *p = &parts[i];
-        int64_t runs = p->rotates && !v->interleave ? pairs : p->width;
-        while (vec > 1 && (runs % vec || p->from_first % vec || p->to_first % vec ||
-                           !tensor_is_aligned(p->from, vec * dtype_bytes(tensor_dtype(p->from))) ||
-                           !tensor_is_aligned(p->to, vec * dtype_bytes(tensor_dtype(p->to)))))
+    int64_t all = 8;
+    int from_bytes = dtype_bytes(tensor_dtype(v->q)), to_bytes = dtype_bytes(tensor_dtype(v->q_out));
+    for (int i = 0; i < parts->count; i++) {
+        const struct part *p = &parts->part[i];
+        all |= i < parts->rotating && !v->interleave ? p->width / 2 : p->width;
+        all |= p->from_first | p->to_first;
+    }
+    int vec = (int)(all & -all);
+    for (int i = 0; i < parts->count; i++) {
+        const struct part *p = &parts->part[i];
+        while (vec > 1 && (!tensor_is_aligned(p->from, vec * from_bytes) ||
+                           (p->to != p->from && !tensor_is_aligned(p->to, vec * to_bytes))))
             vec /= 2;
     }
     return vec;
 }
 
-static struct rope_segment segment(const struct rope_view *v, const struct part *p, int vec)
+/* Of a head: vec is a power of two. */
+static int64_t pieces_of(const struct part *p, int vec)
 {
-    bool hnd = p->to->ndim == 4 && v->kv_layout == FLASHINFER_HND, pairs_side_by_side = p->rotates && v->interleave && vec == 1;
-    struct rope_segment s = {
-        .from = tensor_at(p->from, p->from_first),
-        .to = tensor_at(p->to, p->to_first),
-        .from_stride = {tensor_stride(p->from, 0), p->from->ndim == 3 ? tensor_stride(p->from, 1) : head_dim(v, p->from)},
-        .heads = (int32_t)p->heads,
-        .width = (int32_t)p->width,
-        .pieces = (int32_t)ceil_div(p->width, 2 * vec),
-        .rotates = p->rotates,
-        .paged = p->paged,
-        .scale = (float)p->scale,
-    };
-    s.half = pairs_side_by_side ? 1 : s.pieces * vec;
-    s.to_stride[0] = tensor_stride(p->to, 0);
+    return (p->width + 2 * vec - 1) >> (__builtin_ctz((unsigned)vec) + 1);
+}
+
+static void fill_segment(const struct rope_view *v, const struct part *p, bool rotates, int vec, struct rope_segment *s)
+{
+    bool hnd = p->to->ndim == 4 && v->kv_layout == FLASHINFER_HND, pairs_side_by_side = rotates && v->interleave && vec == 1;
+    s->from = tensor_at(p->from, p->from_first);
+    s->to = tensor_at(p->to, p->to_first);
+    s->from_stride[0] = tensor_stride(p->from, 0);
+    s->from_stride[1] = p->from->ndim == 3 ? tensor_stride(p->from, 1) : head_dim(v, p->from);
+    s->heads = (int32_t)p->heads;
+    s->width = (int32_t)p->width;
+    s->pieces = (int32_t)pieces_of(p, vec);
+    s->half = pairs_side_by_side ? 1 : s->pieces * vec;
+    s->paged = p->paged;
+    s->scale = (float)p->scale;
+    s->to_stride[0] = tensor_stride(p->to, 0);
     if (p->paged) {
-        s.to_stride[1] = tensor_stride(p->to, hnd ? 2 : 1);
-        s.to_stride[2] = p->to->ndim == 4 ? tensor_stride(p->to, hnd ? 1 : 2) : 0;
+        s->to_stride[1] = tensor_stride(p->to, hnd ? 2 : 1);
+        s->to_stride[2] = p->to->ndim == 4 ? tensor_stride(p->to, hnd ? 1 : 2) : 0;
     } else {
-        s.to_stride[2] = p->to->ndim == 3 ? tensor_stride(p->to, 1) : head_dim(v, p->to);
+        s->to_stride[1] = 0;
+        s->to_stride[2] = p->to->ndim == 3 ? tensor_stride(p->to, 1) : head_dim(v, p->to);
     }
-    return s;
 }
 
 static void fill_frequencies(const struct rope_view *v, struct rope_args *a)
 {
-    double ratio = pow(v->rope_theta, -1.0 / a->num_pairs);
-    for (int i = 0; i < ROPE_POWERS; i++, ratio *= ratio)
-        a->power[i] = ratio;
+    a->power[0] = remembered_pow(v->rope_theta, -1.0 / a->num_pairs);
+    for (int i = 1; (a->num_pairs - 1) >> i; i++)
+        a->power[i] = a->power[i - 1] * a->power[i - 1];
     a->low = 1 / v->rope_scale;
+    a->smooth[0] = a->smooth[1] = 0;
     if (v->high_freq_factor != 0) {
         double width = v->high_freq_factor - v->low_freq_factor;
         a->smooth[0] = v->old_context_len / (6.283185307179586476925 * width);
@@ -141,22 +157,23 @@ static int slot_axis(const struct rope_view *v)
     return v->k_out->ndim == 4 && v->kv_layout == FLASHINFER_HND ? 2 : 1;
 }
 
-static void fill_args(const struct rope_view *v, int vec, struct rope_args *a)
+/* All but tokens_per_block. */
+static void fill_args(const struct rope_view *v, const struct parts *parts, int vec, struct rope_args *a)
 {
-    struct part parts[MAX_PARTS];
-    int num_parts = list_parts(v, parts);
-    *a = (struct rope_args){.num_pairs = (int32_t)(rotary_dim(v) / 2), .nnz = tensor_shape(v->q, 0)};
-    for (int i = 0; i < num_parts; i++) {
-        if (parts[i].heads * parts[i].width == 0)
-            continue;
-        struct rope_segment *s = &a->segment[a->num_segments++];
-        *s = segment(v, &parts[i], vec);
+    a->nnz = (int32_t)tensor_shape(v->q, 0);
+    a->num_segments = parts->count;
+    a->num_rotating = parts->rotating;
+    a->num_pairs = (int32_t)(rotary_dim(v) / 2);
+    a->pieces = a->rotating_pieces = 0;
+    for (int i = 0; i < parts->count; i++) {
+        struct rope_segment *s = &a->segment[i];
+        fill_segment(v, &parts->part[i], i < parts->rotating, vec, s);
         s->first_piece = a->pieces;
         a->pieces += s->heads * s->pieces;
-        a->rotating_pieces += s->rotates ? s->heads * s->pieces : 0;
+        if (i < parts->rotating)
+            a->rotating_pieces = a->pieces;
     }
-    if (v->pos_ids)
-        a->pos_ids = tensor_data(v->pos_ids);
+    a->pos_ids = tensor_data_or_null(v->pos_ids);
     if (v->indptr) {
         a->indptr = tensor_data(v->indptr);
         a->offsets = tensor_data(v->offsets);
@@ -184,87 +201,103 @@ static const char *misfit(const struct rope_view *v)
     return NULL;
 }
 
-static int32_t *set_constants(const struct rope_view *v, int32_t *constant)
+static int32_t *set_forms(const struct rope_view *v, int32_t *constant)
 {
-    *constant++ = tensor_dtype(v->q);
-    *constant++ = tensor_dtype(v->q_out);
-    *constant++ = tensor_dtype(v->pos_ids ? v->pos_ids : v->indptr);
-    return constant;
+    constant[0] = tensor_dtype(v->q);
+    constant[1] = tensor_dtype(v->q_out);
+    constant[2] = tensor_dtype(v->pos_ids ? v->pos_ids : v->indptr);
+    constant[3] = v->interleave;
+    constant[4] = v->indptr != NULL;
+    constant[5] = v->cos_sin_cache != NULL;
+    constant[6] = v->kv_indptr != NULL;
+    return constant + NUM_FORM_CONSTANTS;
 }
 
-static void set_forms(const struct rope_view *v, int32_t *constant)
+/* All blocks at once, or several times as many, of equal size. Divisions are of 32 bits, which take half as long. */
+static void cut_tokens(const struct device *device, uint32_t sines, struct rope_args *a, int64_t *value)
 {
-    constant[0] = v->interleave;
-    constant[1] = v->indptr != NULL;
-    constant[2] = v->cos_sin_cache != NULL;
-    constant[3] = v->kv_indptr != NULL;
+    uint32_t nnz = (uint32_t)a->nnz, pieces = (uint32_t)a->pieces;
+    uint32_t chunks = (pieces + MAX_THREADS - 1) / MAX_THREADS;
+    uint32_t threads = chunks > 1 ? (pieces + chunks - 1) / chunks : pieces;
+    if (threads < sines)
+        threads = sines;
+    threads = (threads + 31) / 32 * 32;
+    uint32_t resident = (uint32_t)device->sms * (RESIDENT_THREADS / (threads ? threads : 1)), tokens = 1;
+    if (chunks > 1)
+        resident = (resident + chunks - 1) / chunks;
+    if (!resident)
+        resident = 1;
+    if (nnz > resident) {
+        uint32_t most = resident * MAX_TOKENS_PER_BLOCK, waves = (nnz - 1) / most + 1;
+        tokens = (nnz - 1) / (resident * waves) + 1;
+    }
+    a->tokens_per_block = (int32_t)tokens;
+    value[WAY_CHUNKS] = chunks;
+    value[WAY_THREADS] = threads;
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct rope_view *v = call_view(call);
-    struct part parts[MAX_PARTS];
-    int num_parts = list_parts(v, parts), vec = vector_length(v, parts, num_parts);
-    int64_t pieces = 0;
+    struct rope_args *a = WAY_ARGS(way, struct rope_args);
+    struct parts parts;
+    list_parts(v, &parts);
+    int vec = vector_length(v, &parts);
+    int64_t pieces = 0, odd = 0, nnz = tensor_shape(v->q, 0), pairs = rotary_dim(v) / 2;
     if (misfit(v))
         return misfit(v);
-    for (int i = 0; i < num_parts; i++) {
-        if (parts[i].width > INT32_MAX || parts[i].heads > INT32_MAX)
+    for (int i = 0; i < parts.count; i++) {
+        const struct part *p = &parts.part[i];
+        if (p->width > INT32_MAX || p->heads > INT32_MAX)
             return "there are more heads or elements than 32 bits count";
-        pieces += parts[i].heads * ceil_div(parts[i].width, 2 * vec);
+        pieces += p->heads * pieces_of(p, vec);
+        odd |= pieces_of(p, vec) & (pieces_of(p, vec) - 1);
     }
-    if (ceil_div(pieces, MAX_THREADS) > MAX_GRID_Y || tensor_shape(v->q, 0) > INT32_MAX)
+    if (pieces > (int64_t)MAX_GRID_Y * MAX_THREADS || nnz > INT32_MAX)
         return "there are more tokens, heads or elements than a grid has blocks for";
-    if (rotary_dim(v) > 2 * MAX_PAIRS)
+    if (pairs > MAX_PAIRS)
         return "it rotates at most 8192 elements of a head";
-    way->value[0] = vec;
-    int32_t *constant = set_constants(v, way_spec(way, &sm80));
-    *constant++ = vec;
-    set_forms(v, constant);
+    fill_args(v, &parts, vec, a);
+    cut_tokens(call->device, a->rotating_pieces ? (uint32_t)least(pairs, SINE_THREADS) : 0, a, way->value);
+    int32_t *constant = set_forms(v, way_spec(way, &sm80));
+    constant[0] = vec;
+    constant[1] = parts.count ? parts.count : 1;
+    constant[2] = parts.rotating;
+    constant[3] = !odd;
+    constant[4] = a->tokens_per_block == 1;
+    constant[5] = a->rotating_pieces && pairs > way->value[WAY_THREADS];
     return NULL;
 }
 
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct rope_view *v = call_view(call);
-    struct part parts[MAX_PARTS];
+    struct parts parts;
     if (misfit(v))
         return misfit(v);
-    for (int i = list_parts(v, parts) - 1; i >= 0; i--)
-        if (parts[i].width > INT32_MAX / 2 || parts[i].heads > INT32_MAX / 2)
+    list_parts(v, &parts);
+    for (int i = 0; i < parts.count; i++)
+        if (parts.part[i].width > INT32_MAX / 2 || parts.part[i].heads > INT32_MAX / 2)
             return "there are more heads or elements than 32 bits count";
-    set_forms(v, set_constants(v, way_spec(way, &cpu)));
-    way->value[0] = 8;
+    fill_args(v, &parts, 8, WAY_ARGS(way, struct rope_args));
+    set_forms(v, way_spec(way, &cpu));
     return NULL;
-}
-
-static void launch_cuda(const struct device *device, struct rope_args *a, struct jit_launch *launch)
-{
-    int64_t chunks = ceil_div(a->pieces, MAX_THREADS), threads = ceil_div(a->pieces, chunks);
-    if (a->rotating_pieces && threads < least(a->num_pairs, SINE_THREADS))
-        threads = least(a->num_pairs, SINE_THREADS);
-    threads = ceil_div(threads, 32) * 32;
-    /* All blocks at once, or several times as many, of equal size. */
-    int64_t resident = ceil_div(device->sms * (RESIDENT_THREADS / threads), chunks);
-    int64_t waves = ceil_div(a->nnz, resident * MAX_TOKENS_PER_BLOCK);
-    a->tokens_per_block = ceil_div(a->nnz, resident * waves);
-    launch->grid[0] = (uint32_t)ceil_div(a->nnz, a->tokens_per_block);
-    launch->grid[1] = (uint32_t)chunks;
-    launch->block[0] = (uint32_t)threads;
-    launch->smem = (uint32_t)(4 * ((a->num_pairs + 7) / 4 * 4) * sizeof(float));
 }
 
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
-    struct rope_args a;
-    fill_args(call_view(call), (int)way->value[0], &a);
-    struct jit_launch launch = {.args = &a, .args_size = sizeof a};
-    if (a.nnz == 0 || a.pieces == 0)
+    const struct rope_args *a = WAY_ARGS(way, const struct rope_args);
+    struct jit_launch launch = {.args = a, .args_size = sizeof *a};
+    if (a->nnz == 0 || a->pieces == 0)
         return FLASHINFER_OK;
-    if (way->spec[0].kernel->target == JIT_CUDA)
-        launch_cuda(call->device, &a, &launch);
-    else
-        launch.grid[0] = (uint32_t)least(ceil_div(a.nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a.pieces * 16)), INT32_MAX);
+    if (way->spec[0].kernel->target == JIT_CUDA) {
+        launch.grid[0] = (uint32_t)(a->tokens_per_block == 1 ? a->nnz : ceil_div(a->nnz, a->tokens_per_block));
+        launch.grid[1] = (uint32_t)way->value[WAY_CHUNKS];
+        launch.block[0] = (uint32_t)way->value[WAY_THREADS];
+        launch.smem = (uint32_t)(4 * ((a->num_pairs + 7) / 4 * 4) * sizeof(float));
+    } else {
+        launch.grid[0] = (uint32_t)least(ceil_div(a->nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a->pieces * 16)), INT32_MAX);
+    }
     return call_launch(call, way, 0, &launch);
 }
 
@@ -277,11 +310,12 @@ const struct op_kernel rope_kernels[] = {
 void rope_cost(const struct call *call, double *bytes, double *operations)
 {
     const struct rope_view *v = call_view(call);
-    struct part parts[MAX_PARTS];
+    struct parts parts;
     double tokens = (double)tensor_shape(v->q, 0), of_token = v->pos_ids ? dtype_bytes(tensor_dtype(v->pos_ids)) : 0;
-    for (int i = list_parts(v, parts) - 1; i >= 0; i--)
-        of_token += (double)(parts[i].heads * parts[i].width) *
-                    (dtype_bytes(tensor_dtype(parts[i].from)) + dtype_bytes(tensor_dtype(parts[i].to)));
+    list_parts(v, &parts);
+    for (int i = 0; i < parts.count; i++)
+        of_token += (double)(parts.part[i].heads * parts.part[i].width) *
+                    (dtype_bytes(tensor_dtype(parts.part[i].from)) + dtype_bytes(tensor_dtype(parts.part[i].to)));
     if (v->cos_sin_cache)
         of_token += (double)rotary_dim(v) * (double)sizeof(float);
     if (v->kv_indptr)

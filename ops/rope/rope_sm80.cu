@@ -5,14 +5,19 @@
  * VEC elements. A token's elements are loaded while the one before it is worked on. The threads share the work of sines and
  * cosines.
  *
- *   T          f16, bf16
- *   OUT        T, e4m3, e5m2
- *   POS        i32, i64
- *   VEC        1, 2, 4, 8; divides half and width of all segments and all strides
- *   INTERLEAVE 0: pair i is (i, num_pairs + i); 1: (2 i, 2 i + 1)
- *   INDPTR     1: positions follow from indptr and offsets
- *   CACHE      1: sines and cosines are read
- *   PAGED      1: segments may lie in a paged cache
+ *   T             f16, bf16
+ *   OUT           T, e4m3, e5m2
+ *   POS           i32, i64
+ *   INTERLEAVE    0: pair i is (i, num_pairs + i); 1: (2 i, 2 i + 1)
+ *   INDPTR        1: positions follow from indptr and offsets
+ *   CACHE         1: sines and cosines are read
+ *   PAGED         1: segments may lie in a paged cache
+ *   VEC           1, 2, 4, 8; divides half and width of all segments and all strides
+ *   SEGMENTS      1 to 5
+ *   ROTATING      0 to 2: segments that rotate
+ *   POWERS_OF_TWO 1: the heads of all segments have so many pieces
+ *   ONE_TOKEN     1: tokens_per_block is 1
+ *   WIDE          1: there are more pairs than threads
  * Dynamic shared memory: two tables of num_pairs cosines and sines, see table_floats. */
 #include "pdl.cuh"
 #include "vec.cuh"
@@ -20,54 +25,61 @@
 
 enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T) };
 
-/* What a thread does for each token. */
+/* What a thread does for each token: a piece of a head of a segment. */
 struct piece {
     const T *from;
     OUT *to;
-    int64_t from_stride, to_stride[2];
-    int number, pieces; /* in its head */
-    int half;           /* 0: there is no second run */
-    bool exists, rotates, paged;
-    float scale;
+    int number; /* in its head */
+    bool exists, rotates, is_double;
 };
 
 struct runs {
     vec<T, VEC> run[2];
 };
 
-DEVICE struct piece piece_of(const struct rope_args &a, int number)
+/* The segment of a piece. Of two and for one token fields are selected, so that none waits for the look-up of another; else they are
+ * looked up where they are needed, which leaves registers free. */
+DEVICE int segment_of(const struct rope_args &a, int number)
 {
-    struct piece p = {};
-    int s = 0;
-    if (number >= a.pieces)
-        return p;
-    while (s + 1 < a.num_segments && number >= a.segment[s + 1].first_piece)
-        s++;
-    const struct rope_segment &g = a.segment[s];
-    unsigned in_segment = number - g.first_piece, head = in_segment / (unsigned)g.pieces;
-    p.exists = true;
-    p.rotates = g.rotates;
-    p.paged = PAGED && g.paged;
-    p.number = in_segment % (unsigned)g.pieces;
-    p.pieces = g.pieces;
-    int first = INTERLEAVE && VEC == 1 && g.rotates ? 2 * p.number : p.number * VEC;
-    p.half = first + g.half < g.width ? g.half : 0;
+    int segment = 0;
+#pragma unroll
+    for (int s = 1; s < SEGMENTS; s++)
+        segment += number >= a.segment[s].first_piece;
+    return segment;
+}
+
+DEVICE struct rope_segment select_segment(const struct rope_args &a, int number)
+{
+    struct rope_segment g = a.segment[0];
+#pragma unroll
+    for (int s = 1; s < SEGMENTS; s++)
+        if (number >= a.segment[s].first_piece)
+            g = a.segment[s];
+    return g;
+}
+
+DEVICE struct piece piece_of(const struct rope_args &a, const struct rope_segment &g, int number)
+{
+    unsigned in_segment = number - g.first_piece, pieces = g.pieces;
+    unsigned head = POWERS_OF_TWO ? in_segment >> (31 - __clz(pieces)) : in_segment / pieces;
+    struct piece p;
+    p.number = POWERS_OF_TWO ? in_segment & (pieces - 1) : in_segment % pieces;
+    p.exists = number < a.pieces;
+    p.rotates = SEGMENTS == ROTATING || number < a.rotating_pieces;
+    int first = INTERLEAVE && VEC == 1 && p.rotates ? 2 * p.number : p.number * VEC;
+    p.is_double = p.exists && first + g.half < g.width;
     p.from = (const T *)g.from + head * g.from_stride[1] + first;
     p.to = (OUT *)g.to + head * g.to_stride[2] + first;
-    p.from_stride = g.from_stride[0];
-    p.to_stride[0] = g.to_stride[0];
-    p.to_stride[1] = g.to_stride[1];
-    p.scale = g.scale;
     return p;
 }
 
-DEVICE struct runs load_runs(const struct piece &p, int64_t token)
+DEVICE struct runs load_runs(const struct piece &p, const struct rope_segment &g, int64_t token)
 {
     struct runs r = {};
     if (p.exists)
-        r.run[0] = load_vec<VEC>(p.from + token * p.from_stride);
-    if (p.half)
-        r.run[1] = load_vec<VEC>(p.from + token * p.from_stride + p.half);
+        r.run[0] = load_vec<VEC>(p.from + token * g.from_stride[0]);
+    if (p.is_double)
+        r.run[1] = load_vec<VEC>(p.from + token * g.from_stride[0] + g.half);
     return r;
 }
 
@@ -112,22 +124,29 @@ DEVICE int place_in_table(int pair, int num_pairs)
 
 DEVICE int table_floats(const struct rope_args &a) { return (a.num_pairs + 7) / 4 * 4; }
 
+/* turns: of that pair. */
+DEVICE void fill_pair(float *cosine, float *sine, const struct rope_args &a, POS position, int pair, double turns)
+{
+    int place = place_in_table(pair, a.num_pairs);
+#if CACHE
+    const float *row = a.cos_sin + position * a.cos_sin_stride;
+    cosine[place] = row[pair];
+    sine[place] = row[a.num_pairs + pair];
+#else
+    double angle = (double)position * turns; /* in turns; only the fraction counts */
+    sincospif(2.0f * (float)(angle - rint(angle)), &sine[place], &cosine[place]);
+#endif
+}
+
 /* turns: of pair threadIdx.x. */
 DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, double turns)
 {
-    for (int i = threadIdx.x; i < a.num_pairs; i += blockDim.x) {
-        int place = place_in_table(i, a.num_pairs);
-#if CACHE
-        const float *row = a.cos_sin + position * a.cos_sin_stride;
-        cosine[place] = row[i];
-        sine[place] = row[a.num_pairs + i];
-#else
-        if (i != threadIdx.x)
-            turns = turns_of(a, i);
-        double angle = (double)position * turns; /* in turns; only the fraction counts */
-        sincospif(2.0f * (float)(angle - rint(angle)), &sine[place], &cosine[place]);
+    if (threadIdx.x < a.num_pairs)
+        fill_pair(cosine, sine, a, position, threadIdx.x, turns);
+#if WIDE
+    for (int i = threadIdx.x + blockDim.x; i < a.num_pairs; i += blockDim.x)
+        fill_pair(cosine, sine, a, position, i, CACHE ? 0.0 : turns_of(a, i));
 #endif
-    }
 }
 
 DEVICE void rotate_pair(float &x, float &y, float cosine, float sine)
@@ -137,7 +156,7 @@ DEVICE void rotate_pair(float &x, float &y, float cosine, float sine)
     x = turned;
 }
 
-DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const float *cosine, const float *sine)
+DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const struct rope_segment &g, const float *cosine, const float *sine)
 {
 #if INTERLEAVE && VEC == 1
     rotate_pair(x[0][0], x[1][0], cosine[p.number], sine[p.number]);
@@ -145,8 +164,8 @@ DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const float *cosin
 #pragma unroll
     for (int run = 0; run < 2; run++) {
         float c[VEC / 2], s[VEC / 2];
-        load(c, cosine + (run * p.half + p.number * VEC) / 2);
-        load(s, sine + (run * p.half + p.number * VEC) / 2);
+        load(c, cosine + (run * g.half + p.number * VEC) / 2);
+        load(s, sine + (run * g.half + p.number * VEC) / 2);
 #pragma unroll
         for (int i = 0; i < VEC / 2; i++)
             rotate_pair(x[run][2 * i], x[run][2 * i + 1], c[i], s[i]);
@@ -155,8 +174,8 @@ DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const float *cosin
 #pragma unroll
     for (int quad = 0; quad < VEC / QUAD; quad++) {
         float c[QUAD], s[QUAD];
-        load(c, cosine + (quad * p.pieces + p.number) * QUAD);
-        load(s, sine + (quad * p.pieces + p.number) * QUAD);
+        load(c, cosine + (quad * g.pieces + p.number) * QUAD);
+        load(s, sine + (quad * g.pieces + p.number) * QUAD);
 #pragma unroll
         for (int i = 0; i < QUAD; i++)
             rotate_pair(x[0][quad * QUAD + i], x[1][quad * QUAD + i], c[i], s[i]);
@@ -164,25 +183,26 @@ DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const float *cosin
 #endif
 }
 
-DEVICE void store_runs(OUT *to, const struct piece &p, const struct runs &r, const float *cosine, const float *sine)
+DEVICE void store_runs(OUT *to, const struct piece &p, const struct rope_segment &g, const struct runs &r, const float *cosine,
+                       const float *sine)
 {
     if (!QUANTIZES && !p.rotates) {
         store_vec((T *)to, r.run[0]);
-        if (p.half)
-            store_vec((T *)to + p.half, r.run[1]);
+        if (p.is_double)
+            store_vec((T *)to + g.half, r.run[1]);
         return;
     }
     float x[2][VEC];
     widen(x[0], r.run[0]);
     widen(x[1], r.run[1]);
-    if (p.rotates)
-        rotate(x, p, cosine, sine);
+    if (SEGMENTS == ROTATING || p.rotates)
+        rotate(x, p, g, cosine, sine);
 #pragma unroll
     for (int i = 0; i < 2 * VEC; i++)
-        x[i / VEC][i % VEC] *= QUANTIZES ? p.scale : 1.0f;
+        x[i / VEC][i % VEC] *= QUANTIZES ? g.scale : 1.0f;
     store(to, x[0]);
-    if (p.half)
-        store(to + p.half, x[1]);
+    if (p.is_double)
+        store(to + g.half, x[1]);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 2) rope_sm80(const __grid_constant__ struct rope_args a)
@@ -190,35 +210,42 @@ extern "C" __global__ void __launch_bounds__(512, 2) rope_sm80(const __grid_cons
     extern __shared__ float4 tables[];
     int floats = table_floats(a), first = blockIdx.y * blockDim.x;
     bool rotates = first < a.rotating_pieces, fills = rotates && threadIdx.x / 32 * 32 < a.num_pairs;
-    int64_t token = blockIdx.x * a.tokens_per_block, end = min(token + a.tokens_per_block, a.nnz);
-    struct piece p = piece_of(a, first + threadIdx.x);
+    int token = ONE_TOKEN ? blockIdx.x : blockIdx.x * a.tokens_per_block;
+    int end = ONE_TOKEN ? token + 1 : min(token + a.tokens_per_block, a.nnz);
+#if ONE_TOKEN && SEGMENTS == 2
+    const struct rope_segment g = select_segment(a, first + threadIdx.x);
+#else
+    const struct rope_segment &g = a.segment[segment_of(a, first + threadIdx.x)];
+#endif
+    struct piece p = piece_of(a, g, first + threadIdx.x);
+    double turns = fills && !CACHE ? turns_of(a, threadIdx.x) : 0.0;
 
     pdl_launch();
     pdl_wait();
     POS position = fills ? position_of(a, token) : 0;
-    struct runs next = load_runs(p, token);
-    double turns = fills && !CACHE ? turns_of(a, threadIdx.x) : 0.0;
+    struct runs next = load_runs(p, g, token);
     for (; token < end; token++) {
-        float *cosine = (float *)tables + (token & 1) * 2 * floats, *sine = cosine + floats;
+        float *cosine = (float *)tables + (ONE_TOKEN ? 0 : (token & 1) * 2 * floats), *sine = cosine + floats;
         struct runs now = next;
         POS here = position;
-        if (token + 1 < end) {
-            next = load_runs(p, token + 1);
+        forget(token); /* or a register pair for each address would step along with it */
+        if (!ONE_TOKEN && token + 1 < end) {
+            next = load_runs(p, g, token + 1);
             position = fills ? position_of(a, token + 1) : 0;
         }
         if (fills)
             fill_table(cosine, sine, a, here, turns);
-        OUT *to = p.to + token * p.to_stride[0];
         bool stores = p.exists;
 #if PAGED
         struct page_slot at = page_slot_of(&a.tokens, token);
-        if (p.paged)
-            to = p.to + at.page * p.to_stride[0] + at.slot * p.to_stride[1];
+        OUT *to = p.to + (g.paged ? at.page * g.to_stride[0] + at.slot * g.to_stride[1] : token * g.to_stride[0]);
         stores = stores && at.page >= 0;
+#else
+        OUT *to = p.to + token * g.to_stride[0];
 #endif
         if (rotates)
             __syncthreads();
         if (stores)
-            store_runs(to, p, now, cosine, sine);
+            store_runs(to, p, g, now, cosine, sine);
     }
 }

@@ -186,7 +186,11 @@ struct way {
     uint32_t hooks;
     size_t workspace;  /* bytes; 256-byte aligned pieces */
     int64_t value[16]; /* whatever fit tells run */
+    _Alignas(16) unsigned char args[1024]; /* room for the launch argument, if fit has to work it out */
 };
+
+/* The launch argument in a way, as its type. */
+#define WAY_ARGS(way, type) ((type *)(void *)((way)->args + 0 * sizeof(char[sizeof(type) <= sizeof(way)->args ? 1 : -1])))
 
 /* Appends a zeroed spec for that kernel and returns its constants, to be filled in the order of kernel->constants. */
 int32_t *way_spec(struct way *way, const struct jit_kernel *kernel);
