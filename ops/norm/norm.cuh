@@ -178,14 +178,19 @@ DEVICE float output_multiplier(const struct norm_args &a)
     return BLOCK_SIZE ? scale : sizeof(OUT) == 1 ? 1.0f / scale : 1.0f;
 }
 
+/* Where x stays in registers, as soon as it is known: it is written while the threads wait for each other. */
+DEVICE void store_residual(const float (&x)[VEC], const struct norm_row &row, int64_t at)
+{
+#if ADD_RESIDUAL
+    store_by<ACCESS>(row.residual + at, x);
+#endif
+}
+
 /* deviation: the reciprocal of the root mean square, or of the standard deviation. */
 DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struct norm_row &row, int64_t at,
                          const struct weights &w, float mean, float deviation, float multiplier)
 {
     float factor[VEC];
-#if ADD_RESIDUAL
-    store_by<ACCESS>(row.residual + at, x);
-#endif
     widen(factor, w.weight);
 #if BLOCK_SIZE && ADD_RESIDUAL
     round_to<R>(x);

@@ -53,11 +53,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCK_SIZE ? 4 : 8) norm_s
     for (int r = 0; r < ROWS; r++) {
         int64_t index = first_row + r * groups;
         float x[PER_THREAD][VEC], sum[PER_THREAD], mean = 0.0f;
+        struct norm_row row = norm_row(a, index);
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
             sum[i] = 0.0f;
             if (index < rows && first + i * step < hidden) {
                 widen_piece(x[i], p[r][i]);
+                store_residual(x[i], row, first + i * step);
                 sum[i] = LAYERNORM ? piece_sum(x[i]) : piece_squares(x[i], 0.0f);
             }
         }
@@ -68,7 +70,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCK_SIZE ? 4 : 8) norm_s
             sum[i] = index < rows && first + i * step < hidden ? piece_squares(x[i], mean) : 0.0f;
 #endif
         float deviation = rsqrtf(row_sum(sum) * a.inverse_hidden + a.eps);
-        struct norm_row row = norm_row(a, index);
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
             if (index < rows && first + i * step < hidden) {

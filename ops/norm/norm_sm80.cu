@@ -40,6 +40,7 @@ template <int N> DEVICE void norm_block(const struct norm_args &a, float (&scrat
         sum[i] = 0.0f;
         if (first + i * step < hidden) {
             widen_piece(x, p[i]);
+            store_residual(x, row, first + i * step);
             sum[i] = LAYERNORM ? piece_sum(x) : piece_squares(x, 0.0f);
             keep_piece(p[i]);
         }

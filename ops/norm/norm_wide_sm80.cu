@@ -48,6 +48,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
         struct weights w;
         load_x(x, row, at);
         load_weights(w, a, at);
+        store_residual(x, row, at);
         finish_piece(x, a, row, at, w, mean, deviation, multiplier);
     }
 }
