@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(256) copy_heads_sm80(const __grid_c
 {
     uint32_t piece = blockIdx.y * blockDim.x + threadIdx.x;
     int64_t token = ((int64_t)blockIdx.x * blockDim.y + threadIdx.y) * TOKENS;
-    const struct copy_segment s = piece >= a.segment[1].first_piece ? a.segment[1] : a.segment[0];
+    const struct copy_segment &s = a.segment[piece >= a.segment[1].first_piece];
     uint32_t in_segment = piece - s.first_piece;
     uint32_t head = POWERS_OF_TWO ? in_segment >> (31 - __clz(s.pieces)) : in_segment / s.pieces;
     uint32_t at = (POWERS_OF_TWO ? in_segment & (s.pieces - 1) : in_segment % s.pieces) * BYTES;

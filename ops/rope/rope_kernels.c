@@ -14,7 +14,7 @@ enum {
     MAX_THREADS = 512,
     SINE_THREADS = 128,      /* worth having, if there are so many pairs */
     RESIDENT_THREADS = 1024, /* on a multiprocessor, at 64 registers */
-    MAX_TOKENS_PER_BLOCK = 16,
+    MAX_TOKENS_PER_BLOCK = 8,
     MAX_PAIRS = 1 << ROPE_POWERS,
     MAX_GRID_Y = 65535,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */

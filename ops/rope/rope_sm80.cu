@@ -25,10 +25,11 @@
 
 enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T) };
 
-/* What a thread does for each token: a piece of a head of a segment. */
+/* What a thread does for each token: a piece of a head. */
 struct piece {
     const T *from;
     OUT *to;
+    int segment;
     int number; /* in its head */
     bool exists, rotates, is_double;
 };
@@ -37,35 +38,18 @@ struct runs {
     vec<T, VEC> run[2];
 };
 
-/* The segment of a piece. Of two and for one token fields are selected, so that none waits for the look-up of another; else they are
- * looked up where they are needed, which leaves registers free. */
-DEVICE int segment_of(const struct rope_args &a, int number)
+DEVICE struct piece piece_of(const struct rope_args &a, int number)
 {
-    int segment = 0;
+    struct piece p = {};
 #pragma unroll
     for (int s = 1; s < SEGMENTS; s++)
-        segment += number >= a.segment[s].first_piece;
-    return segment;
-}
-
-DEVICE struct rope_segment select_segment(const struct rope_args &a, int number)
-{
-    struct rope_segment g = a.segment[0];
-#pragma unroll
-    for (int s = 1; s < SEGMENTS; s++)
-        if (number >= a.segment[s].first_piece)
-            g = a.segment[s];
-    return g;
-}
-
-DEVICE struct piece piece_of(const struct rope_args &a, const struct rope_segment &g, int number)
-{
+        p.segment += number >= a.segment[s].first_piece;
+    const struct rope_segment &g = a.segment[p.segment];
     unsigned in_segment = number - g.first_piece, pieces = g.pieces;
     unsigned head = POWERS_OF_TWO ? in_segment >> (31 - __clz(pieces)) : in_segment / pieces;
-    struct piece p;
     p.number = POWERS_OF_TWO ? in_segment & (pieces - 1) : in_segment % pieces;
     p.exists = number < a.pieces;
-    p.rotates = SEGMENTS == ROTATING || number < a.rotating_pieces;
+    p.rotates = SEGMENTS == ROTATING || p.segment < ROTATING;
     int first = INTERLEAVE && VEC == 1 && p.rotates ? 2 * p.number : p.number * VEC;
     p.is_double = p.exists && first + g.half < g.width;
     p.from = (const T *)g.from + head * g.from_stride[1] + first;
@@ -73,8 +57,9 @@ DEVICE struct piece piece_of(const struct rope_args &a, const struct rope_segmen
     return p;
 }
 
-DEVICE struct runs load_runs(const struct piece &p, const struct rope_segment &g, int64_t token)
+DEVICE struct runs load_runs(const struct piece &p, const struct rope_args &a, int64_t token)
 {
+    const struct rope_segment &g = a.segment[p.segment];
     struct runs r = {};
     if (p.exists)
         r.run[0] = load_vec<VEC>(p.from + token * g.from_stride[0]);
@@ -212,29 +197,25 @@ extern "C" __global__ void __launch_bounds__(512, 2) rope_sm80(const __grid_cons
     bool rotates = first < a.rotating_pieces, fills = rotates && threadIdx.x / 32 * 32 < a.num_pairs;
     int token = ONE_TOKEN ? blockIdx.x : blockIdx.x * a.tokens_per_block;
     int end = ONE_TOKEN ? token + 1 : min(token + a.tokens_per_block, a.nnz);
-#if ONE_TOKEN && SEGMENTS == 2
-    const struct rope_segment g = select_segment(a, first + threadIdx.x);
-#else
-    const struct rope_segment &g = a.segment[segment_of(a, first + threadIdx.x)];
-#endif
-    struct piece p = piece_of(a, g, first + threadIdx.x);
+    struct piece p = piece_of(a, first + threadIdx.x);
     double turns = fills && !CACHE ? turns_of(a, threadIdx.x) : 0.0;
 
     pdl_launch();
     pdl_wait();
     POS position = fills ? position_of(a, token) : 0;
-    struct runs next = load_runs(p, g, token);
+    struct runs next = load_runs(p, a, token);
     for (; token < end; token++) {
         float *cosine = (float *)tables + (ONE_TOKEN ? 0 : (token & 1) * 2 * floats), *sine = cosine + floats;
         struct runs now = next;
         POS here = position;
         forget(token); /* or a register pair for each address would step along with it */
         if (!ONE_TOKEN && token + 1 < end) {
-            next = load_runs(p, g, token + 1);
+            next = load_runs(p, a, token + 1);
             position = fills ? position_of(a, token + 1) : 0;
         }
         if (fills)
             fill_table(cosine, sine, a, here, turns);
+        const struct rope_segment &g = a.segment[p.segment];
         bool stores = p.exists;
 #if PAGED
         struct page_slot at = page_slot_of(&a.tokens, token);
