@@ -132,3 +132,16 @@ void gated_activation_reference(const struct reference *r)
                     fabs(value) * (units + 3) * REFERENCE_UNIT + (((small + 1) * fabs(up[i]) + 1) / scale + 1) * FLT_TRUE_MIN;
         }
 }
+
+const struct op_range gated_activation_ranges[] = {{"rows", 0, 300, 0}, {"intermediate", 1, 9000, 0}, {0}};
+
+const struct op_shape gated_activation_shapes[] = {
+    {"smollm2_135m", "rows=1 intermediate=1536 dtype=bf16"},
+    {"odd", "rows=7 intermediate=111 dtype=f16"},
+    {"llama_8b_decode", "rows=128 intermediate=14336 dtype=bf16"},
+    {"llama_8b_prefill", "rows=4096 intermediate=14336 dtype=bf16"},
+    {"narrow", "rows=16384 intermediate=4096 dtype=f16"},
+    {"llama_8b_e4m3", "rows=4096 intermediate=14336 input:dtype=bf16 out:dtype=e4m3 scale=0.5"},
+    {"qwen3_e5m2", "rows=128 intermediate=3072 input:dtype=f16 out:dtype=e5m2"},
+    {0},
+};

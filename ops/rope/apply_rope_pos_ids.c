@@ -11,10 +11,7 @@ static const struct op_arg args[] = {
     IN(q, F16 | BF16, "nnz num_qo_heads head_dim", .fill = ROPE_SPECIAL),
     IN(k, LIKE(q), "nnz num_kv_heads head_dim", .fill = ROPE_SPECIAL),
     IN(pos_ids, I32 | I64, "nnz", .fill = UNIFORM(0, 1e6)),
-    INT(rotary_dim),
-    FLAG(interleave),
-    NUMBER(rope_scale, .value = 1, .min = 1e-6),
-    NUMBER(rope_theta, .value = 1e4, .min = 1e-6),
+    ROPE_OPTIONS,
     {0},
 };
 
@@ -34,17 +31,6 @@ static void view(const void *from, void *to)
     };
 }
 
-static const struct op_shape shapes[] = {
-    {"smollm2_135m", "nnz=1 num_qo_heads=9 num_kv_heads=3 head_dim=64 dtype=bf16 pos_ids:dtype=i32"},
-    {"odd", "nnz=7 num_qo_heads=5 num_kv_heads=1 head_dim=90 rotary_dim=54 interleave=1 dtype=f16 pos_ids:dtype=i64"},
-    {"llama_8b_decode", "nnz=128 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 pos_ids:dtype=i32"},
-    {"llama_8b_prefill", "nnz=4096 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 pos_ids:dtype=i64"},
-    {"partial", "nnz=64 num_qo_heads=32 num_kv_heads=32 head_dim=80 rotary_dim=32 interleave=1 dtype=f16 pos_ids:dtype=i32"},
-    {"llama_8b_prefill_16k",
-     "nnz=16384 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 pos_ids:dtype=i32"},
-    {"wide", "nnz=3 num_qo_heads=2 num_kv_heads=1 head_dim=1152 dtype=f16 pos_ids:dtype=i32"},
-    {0},
-};
-
 DEFINE_OP("rope", "rotary position embedding of q and k at given positions", .rules = rope_rules, .view = view,
-          .kernels = rope_kernels, .ranges = rope_ranges, .shapes = shapes, .reference = rope_reference, .cost = rope_cost);
+          .kernels = rope_kernels, .ranges = rope_ranges, .shapes = rope_position_shapes, .reference = rope_reference,
+          .cost = rope_cost);

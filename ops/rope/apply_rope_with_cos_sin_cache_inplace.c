@@ -46,22 +46,6 @@ static const struct op_range ranges[] = {{"nnz", 0, 100, 0},
                                          {"max_positions", 1, 500, 0},
                                          {0}};
 
-static const struct op_shape shapes[] = {
-    {"smollm2_135m",
-     "nnz=1 q_columns=576 k_columns=192 head_size=64 rotary_dim=64 max_positions=8192 dtype=bf16 positions:dtype=i64"},
-    {"odd",
-     "nnz=7 q_columns=450 k_columns=90 head_size=90 rotary_dim=54 max_positions=99 interleave=1 dtype=f16 positions:dtype=i32"},
-    {"llama_8b_decode",
-     "nnz=128 q_columns=4096 k_columns=1024 head_size=128 rotary_dim=128 max_positions=8192 dtype=bf16 positions:dtype=i64"},
-    {"llama_8b_prefill",
-     "nnz=4096 q_columns=4096 k_columns=1024 head_size=128 rotary_dim=128 max_positions=8192 dtype=bf16 positions:dtype=i64"},
-    {"partial", "nnz=64 q_columns=2560 k_columns=2560 head_size=80 rotary_dim=32 max_positions=2048 interleave=1 dtype=f16 "
-                "positions:dtype=i64"},
-    {"odd_halves",
-     "nnz=5 q_columns=150 k_columns=100 head_size=50 rotary_dim=26 max_positions=64 dtype=bf16 positions:dtype=i32"},
-    {0},
-};
-
 DEFINE_OP("rope", "rotary position embedding of query and key by cosines and sines from a table, in place", .rules = rules,
-          .view = view, .kernels = rope_kernels, .validate = rope_validate, .ranges = ranges, .shapes = shapes,
+          .view = view, .kernels = rope_kernels, .validate = rope_validate, .ranges = ranges, .shapes = rope_cache_shapes,
           .reference = rope_reference, .cost = rope_cost);

@@ -354,3 +354,44 @@ const char *const rope_rules[] = {"head_dim > 0", "head_dim % 2 == 0", "rotary_d
 
 const struct op_range rope_ranges[] = {{"nnz", 0, 100, 0},      {"num_qo_heads", 0, 20, 0}, {"num_kv_heads", 0, 8, 0},
                                        {"head_dim", 2, 280, 2}, {"rotary_dim", 0, 280, 2},  {0}};
+
+const struct op_shape rope_request_shapes[] = {
+    {"smollm2_135m", "nnz=1 num_qo_heads=9 num_kv_heads=3 head_dim=64 dtype=bf16 batch=1 indptr:dtype=i32"},
+    {"odd", "nnz=7 num_qo_heads=5 num_kv_heads=1 head_dim=90 rotary_dim=54 interleave=1 dtype=f16 batch=3 indptr:dtype=i64"},
+    {"llama_8b_decode",
+     "nnz=128 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 batch=128 indptr:dtype=i32"},
+    {"llama_8b_prefill",
+     "nnz=4096 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 batch=4 indptr:dtype=i64"},
+    {"partial",
+     "nnz=64 num_qo_heads=32 num_kv_heads=32 head_dim=80 rotary_dim=32 interleave=1 dtype=f16 batch=40 indptr:dtype=i32"},
+    {0},
+};
+
+const struct op_shape rope_position_shapes[] = {
+    {"smollm2_135m", "nnz=1 num_qo_heads=9 num_kv_heads=3 head_dim=64 dtype=bf16 pos_ids:dtype=i32"},
+    {"odd", "nnz=7 num_qo_heads=5 num_kv_heads=1 head_dim=90 rotary_dim=54 interleave=1 dtype=f16 pos_ids:dtype=i64"},
+    {"llama_8b_decode", "nnz=128 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 pos_ids:dtype=i32"},
+    {"llama_8b_prefill", "nnz=4096 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 pos_ids:dtype=i64"},
+    {"partial", "nnz=64 num_qo_heads=32 num_kv_heads=32 head_dim=80 rotary_dim=32 interleave=1 dtype=f16 pos_ids:dtype=i32"},
+    {"llama_8b_prefill_16k",
+     "nnz=16384 num_qo_heads=32 num_kv_heads=8 head_dim=128 rope_theta=500000 dtype=bf16 pos_ids:dtype=i32"},
+    {"qwen3_235b_decode", "nnz=32 num_qo_heads=64 num_kv_heads=4 head_dim=128 rope_theta=1000000 dtype=bf16 pos_ids:dtype=i64"},
+    {"wide", "nnz=3 num_qo_heads=2 num_kv_heads=1 head_dim=1152 dtype=f16 pos_ids:dtype=i32"},
+    {0},
+};
+
+const struct op_shape rope_cache_shapes[] = {
+    {"smollm2_135m",
+     "nnz=1 q_columns=576 k_columns=192 head_size=64 rotary_dim=64 max_positions=8192 dtype=bf16 positions:dtype=i64"},
+    {"odd",
+     "nnz=7 q_columns=450 k_columns=90 head_size=90 rotary_dim=54 max_positions=99 interleave=1 dtype=f16 positions:dtype=i32"},
+    {"llama_8b_decode",
+     "nnz=128 q_columns=4096 k_columns=1024 head_size=128 rotary_dim=128 max_positions=8192 dtype=bf16 positions:dtype=i64"},
+    {"llama_8b_prefill",
+     "nnz=4096 q_columns=4096 k_columns=1024 head_size=128 rotary_dim=128 max_positions=8192 dtype=bf16 positions:dtype=i64"},
+    {"partial", "nnz=64 q_columns=2560 k_columns=2560 head_size=80 rotary_dim=32 max_positions=2048 interleave=1 dtype=f16 "
+                "positions:dtype=i64"},
+    {"odd_halves",
+     "nnz=5 q_columns=150 k_columns=100 head_size=50 rotary_dim=26 max_positions=64 dtype=bf16 positions:dtype=i32"},
+    {0},
+};

@@ -39,8 +39,22 @@ flashinfer_status rope_validate(const struct call *call);
 /* All that the rotation defines. */
 #define ROPE_SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
 
-/* For apply_rope_*: rules and ranges. */
+/* For apply_rope_*: rules, ranges, shapes of ops with requests, with positions, and with a table of cosines and sines. */
 extern const char *const rope_rules[];
 extern const struct op_range rope_ranges[];
+extern const struct op_shape rope_request_shapes[], rope_position_shapes[], rope_cache_shapes[];
+
+/* Their last arguments. */
+#define ROPE_OPTIONS                                \
+    INT(rotary_dim), FLAG(interleave),              \
+    NUMBER(rope_scale, .value = 1, .min = 1e-6),    \
+    NUMBER(rope_theta, .value = 1e4, .min = 1e-6)
+#define ROPE_LLAMA31_OPTIONS                            \
+    INT(rotary_dim), FLAG(interleave),                  \
+    NUMBER(rope_scale, .value = 8, .min = 1e-6),        \
+    NUMBER(rope_theta, .value = 5e5, .min = 1e-6),      \
+    NUMBER(low_freq_factor, .value = 1, .min = 1e-6),   \
+    NUMBER(high_freq_factor, .value = 4, .min = 1e-6),  \
+    NUMBER(old_context_len, .value = 8192, .min = 1)
 
 #endif

@@ -141,7 +141,8 @@ DEVICE void rotate_pair(float &x, float &y, float cosine, float sine)
     x = turned;
 }
 
-DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const struct rope_segment &g, const float *cosine, const float *sine)
+DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const struct rope_segment &g, const float *cosine,
+                   const float *sine)
 {
 #if INTERLEAVE && VEC == 1
     rotate_pair(x[0][0], x[1][0], cosine[p.number], sine[p.number]);
