@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Programmatic dependent launch: a chain of two kernels in a captured graph. The second one is launched while the first runs, reads
- * nothing before that one has ended, and so a chain takes less time. */
+/* Programmatic dependent launch: a chain of two kernels in a captured graph. The second one is launched while the first runs,
+ * reads nothing before that one has ended, and so a chain takes less time. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
