@@ -254,14 +254,16 @@ def test_plan_from_the_host_does_not_synchronise():
     pages = Pages([5, 9, 1], PAGE, KV_HEADS, DIM, torch.float16, "cuda")
     tables, qo_indptr, q = pages.tables(), starts([1, 1, 1]), randn(3, HEADS, DIM, device="cuda")
     wrappers = (decode("cuda", pages), flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace("cuda")))
+    captured = decode("cuda", pages, wrapper=graph_decode("cuda", 3, 60)[0])
     wrappers[1].plan(qo_indptr, *tables, HEADS, KV_HEADS, DIM, PAGE)
     wrappers[1].run(q, pages.cache)
     torch.cuda.synchronize()
     event = torch.cuda.Event()
     torch.cuda._sleep(400_000_000)
     event.record()
-    wrappers[0].plan(*tables, HEADS, KV_HEADS, DIM, PAGE)
-    wrappers[0].run(q, pages.cache)
+    for wrapper in (wrappers[0], captured):
+        wrapper.plan(*tables, HEADS, KV_HEADS, DIM, PAGE)
+        wrapper.run(q, pages.cache)
     wrappers[1].plan(qo_indptr, *tables, HEADS, KV_HEADS, DIM, PAGE)
     wrappers[1].run(q, pages.cache)
     assert not event.query(), "plan() or run() waited for the device"

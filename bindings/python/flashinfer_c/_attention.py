@@ -286,7 +286,7 @@ class Wrapper:
         if not self._use_cuda_graph or buffer is None:
             setattr(self, name, indices_on(self.device, value, non_blocking))
         elif buffer.data_ptr() != value.data_ptr() or buffer.device != value.device:
-            buffer[:len(value)].copy_(value, non_blocking=non_blocking and value.device == self.device)
+            buffer[:len(value)].copy_(value, non_blocking=non_blocking)
 
     def _set_options(self, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta):
         pos_encoding(pos_encoding_mode)

@@ -105,6 +105,21 @@ def is_sm100a_supported(device):
     return _is(device, 10)
 
 
+def is_sm100f_supported(device):
+    """Whether the device is a Blackwell of data centres, of any minor version."""
+    return _is(device, 10)
+
+
+def is_sm110a_supported(device):
+    """Whether the device has compute capability 11.x."""
+    return _is(device, 11)
+
+
+def is_sm12x_supported(device):
+    """Whether the device has compute capability 12.x."""
+    return _is(device, 12)
+
+
 def is_sm120a_supported(device):
     """Whether the device has compute capability 12.0."""
     return _is(device, 12, 0)
