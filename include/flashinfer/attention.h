@@ -26,6 +26,14 @@
  *   A NaN or infinity in a key or a value of a request, or logits beyond the range of float32, may reach every row of that
  *   request, masked or not, and no other request.
  *
+ * What has no op of its own:
+ * - A batch that mixes prefill and decode is one of batch_prefill: each request has as many query tokens as it likes.
+ * - A cascade is a batch_prefill with lse for each level, whose requests are the groups of queries that share a prefix, causal in
+ *   the last level only; merge_state puts the levels together.
+ * - Block-sparse attention with blocks of R queries and C keys, in BSR form, is batch_prefill: a row of blocks is a request of R
+ *   query tokens, a column of blocks a page of C tokens, so that kv_indptr and kv_indices are the matrix' indptr and indices and
+ *   each kv_last_page_len is C; a mask inside the blocks is a custom mask. Blocks of various sizes have pages of one token.
+ *
  * Attention is planned, then run: the plan holds what the shape of a captured CUDA graph depends on (maxima, heads, dtypes,
  * options) and costs a microsecond on the host; lengths and page tables are read on the device by each run. A graph that holds
  * a run may be replayed with other lengths and other pages, and batches may be padded with requests without pages. */

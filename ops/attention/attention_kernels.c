@@ -71,13 +71,11 @@ static bool scales_heads(const struct attention_view *t) { return is_of_heads(t-
 
 static uint32_t hooks_of(const struct call *call) { return call->op->variant ? call->op->variant->hooks : 0; }
 
-/* Also what only the loader of keys and values that converts knows. */
 static bool converts(const struct call *call)
 {
-    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
     return hooks_of(call) & (HOOK_QUERY | HOOK_KEY) || plan->q_dtype != plan->dtype || plan->kv_dtype != plan->dtype ||
-           plan->pos == ATTENTION_POS_ROPE || scales_heads(t) || t->v_indptr;
+           plan->pos == ATTENTION_POS_ROPE || scales_heads(call_view(call));
 }
 
 /* What holds for every kernel. Hooks that no device has run yet are for those who ask for a row. */

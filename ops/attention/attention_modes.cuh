@@ -95,7 +95,7 @@ template <int DIM> DEVICE void copy_tile(uint32_t tile, const KV *cache, const i
     enum { ROW = DIM / 8, TOKENS = ATTENTION_PREFILL_TILE(HEAD_DIM), THREADS = 2 * TILE_Q, EVEN = TOKENS * ROW % THREADS == 0 };
 #pragma unroll COPIES_AT_ONCE
     for (int i = 0; i < (TOKENS * ROW + THREADS - 1) / THREADS; i++) {
-        int n = THREADS * i + threadIdx.x, row = n / ROW, chunk = (THREADS % ROW ? n : threadIdx.x) % ROW;
+        int n = THREADS * i + threadIdx.x, row = n / ROW, chunk = n % ROW;
         if (EVEN || row < TOKENS)
             copy_chunk(chunk_address<DIM>(tile, row, chunk), cache + at[row] + chunk * 8, row < valid);
     }

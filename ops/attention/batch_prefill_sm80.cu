@@ -108,7 +108,7 @@ DEVICE void find_tokens(const struct attention_args &a, const struct task &t, in
         if (first + i < t.end) {
             struct slot s = find_slot(a, first_page(a, t.request), first + i);
             key = s.page * a.k_page + s.at * a.k_slot;
-            if (CONVERTS && a.modes.v_indptr)
+            if (a.modes.v_indptr)
                 s.at = a.modes.v_indptr[t.request] + first + i;
             value = s.page * a.v_page + s.at * a.v_slot;
         }
