@@ -28,7 +28,13 @@ import time
 CACHES, MAX_COPIES, MAX_BYTES, MIN_NODES, LAUNCHES = 3, 200, 6e9, 24, 15  # those of src/harness/bench_time.c
 COLUMNS = ["op", "shape", "peer", "ours us", "upstream us", "ratio", "GB/s", "of copy", "TFLOP/s", "upstream GB/s",
            "upstream TFLOP/s", "kernel", "error"]
-NORM_SHAPES = [(1, 4096), (128, 8192), (2048, 4096), (8192, 8192), (16384, 4096)]
+# Of gpt-oss (2880), Llama 8B (4096, 14336), Qwen3 32B (5120, 25600), DeepSeek-V3 (7168, 18432), Llama 70B (8192, 28672)
+NORM_SHAPES = [(1, 4096), (128, 8192), (2048, 4096), (8192, 8192), (16384, 4096), (64, 2880), (64, 5120), (64, 7168),
+               (8192, 2880), (8192, 5120), (4096, 7168)]
+GATED_SHAPES = [(1, 14336), (4096, 14336), (16384, 4096), (128, 14336), (128, 28672), (4096, 28672), (4096, 2880), (4096, 25600),
+                (4096, 18432)]
+ROPE_SHAPES = [(1, 32, 8, 128), (4096, 32, 8, 128), (16384, 32, 8, 128), (128, 32, 8, 128), (4096, 64, 8, 128), (4096, 64, 8, 64),
+               (4096, 64, 4, 128)]
 HEADS = [(16, 16, 128), (32, 8, 128), (32, 32, 64), (8, 8, 256)]
 DECODE = [(1, 1024, 32, 8, 128, 16), (1, 131072, 32, 8, 128, 16), (8, 4096, 32, 8, 128, 16), (32, 4096, 32, 8, 128, 1),
           (32, 4096, 32, 8, 128, 16), (32, 4096, 32, 8, 128, 64), (32, 4096, 64, 8, 128, 16), (128, 1024, 32, 8, 128, 16),
@@ -173,21 +179,22 @@ def activation_cases():
             x = up.normal(rows, 2 * hidden)
             return up.call(up.flashinfer.silu_and_mul, x, out=up.torch.empty(rows, hidden, device="cuda", dtype=up.bf16))
         return one
-    for rows, hidden in [(1, 14336), (4096, 14336), (16384, 4096)]:
+    for rows, hidden in GATED_SHAPES:
         yield Case("silu_and_mul", f"{rows}x{hidden}", "flashinfer",
                    ["silu_and_mul", f"rows={rows}", f"intermediate={hidden}", "dtype=bf16"], make(rows, hidden), 6 * rows * hidden)
 
 
 def rope_cases():
-    def make(tokens):
+    def make(tokens, qo_heads, kv_heads, dim):
         def one(up):
-            q, k = up.normal(tokens, 32, 128), up.normal(tokens, 8, 128)
+            q, k = up.normal(tokens, qo_heads, dim), up.normal(tokens, kv_heads, dim)
             return up.call(up.flashinfer.apply_rope_pos_ids_inplace, q, k, up.integers(range(tokens)))
         return one
-    for tokens in (1, 4096, 16384):
-        yield Case("apply_rope_pos_ids_inplace", f"{tokens} tokens 32/8x128", "flashinfer",
-                   ["apply_rope_pos_ids_inplace", f"nnz={tokens}", "num_qo_heads=32", "num_kv_heads=8", "head_dim=128",
-                    "rope_theta=10000", "dtype=bf16", "pos_ids:dtype=i32"], make(tokens), 2 * tokens * 40 * 128)
+    for tokens, qo_heads, kv_heads, dim in ROPE_SHAPES:
+        yield Case("apply_rope_pos_ids_inplace", f"{tokens} tokens {qo_heads}/{kv_heads}x{dim}", "flashinfer",
+                   ["apply_rope_pos_ids_inplace", f"nnz={tokens}", f"num_qo_heads={qo_heads}", f"num_kv_heads={kv_heads}",
+                    f"head_dim={dim}", "rope_theta=10000", "dtype=bf16", "pos_ids:dtype=i32"],
+                   make(tokens, qo_heads, kv_heads, dim), 2 * tokens * (qo_heads + kv_heads) * dim)
 
 
 def page_cases():
