@@ -112,6 +112,43 @@ struct flashinfer_gated_delta_rule_mtp {
 };
 FLASHINFER_DECLARE_OP(gated_delta_rule_mtp);
 
+/* Kimi Delta Attention: one or more tokens of each sequence by the delta rule with a decay of each key,
+ *
+ *     S[:, i] = alpha[i] S[:, i];  u = beta (v - S k);  S = S + u k^T;  output = scale S q
+ *
+ * alpha = exp(g). Draft tokens: with ssm_state_indices of several columns, the state after each token is kept. (FlashInfer's packed
+ * form with cu_seqlens and a fixed number of tokens is this one, seen as [batch, tokens, ...].) */
+struct flashinfer_recurrent_kda {
+    size_t size;
+    DLTensor *output;         /* [batch, tokens, num_v_heads, head_dim], dtype of q */
+    DLTensor *initial_state;  /* optional: [num_states, num_v_heads, head_dim (values), head_dim (keys)] f32, f16 or bf16, updated in
+                                 place; NULL: zeros, and no state is kept */
+    const DLTensor *q;        /* [batch, tokens, num_q_heads, head_dim] f16 or bf16 */
+    const DLTensor *k;        /* [batch, tokens, num_q_heads, head_dim], dtype of q */
+    const DLTensor *v;        /* [batch, tokens, num_v_heads, head_dim], dtype of q; num_v_heads is a multiple of num_q_heads */
+    const DLTensor *g;        /* [batch, tokens, num_v_heads, head_dim], dtype of q: the logarithm of alpha */
+    const DLTensor *beta;     /* [batch, tokens, num_v_heads], dtype of q */
+    const DLTensor *A_log;    /* [num_q_heads] f32; required by use_gate_in_kernel, else not looked at */
+    const DLTensor *dt_bias;  /* optional: [num_q_heads, head_dim] f32, likewise */
+    double scale;             /* 0: 1 / sqrt(head_dim) */
+    int32_t skip_qk_l2norm;   /* 1: q and k as they are (FlashInfer's use_qk_l2norm_in_kernel=False); else they are divided by
+                                 sqrt(sum of squares + 1e-6) */
+    int32_t use_gate_in_kernel; /* 1: the logarithm of alpha is -exp(A_log) softplus(g + dt_bias), or with lower_bound
+                                   lower_bound sigmoid(exp(A_log) (g + dt_bias)) */
+    double lower_bound;         /* below 0; 0: none */
+    const DLTensor *ssm_state_indices; /* optional: [batch, 1 or tokens] i32. One column: the row that is read and written; below 0:
+                                          padding, the output is 0 and no state is touched. Several: the rows that the states after
+                                          each token go to, below 0: none; one of them is read. Rows that are written are distinct
+                                          and read by no other sequence. NULL: row i */
+    const DLTensor *num_accepted_tokens; /* optional: [batch] i32, 1 to tokens: the column of ssm_state_indices that is read, from
+                                            1; smaller and larger ones are taken as these. NULL: the first */
+    const DLTensor *initial_state_source;  /* optional: a pool that is read instead of initial_state; shaped and typed as that */
+    const DLTensor *initial_state_indices; /* optional: [batch] i32: the rows that are read there, distinct. NULL: row i */
+    int32_t beta_is_logit;                 /* 1: beta = sigmoid(beta) */
+    int32_t disable_state_update;          /* 1: no state is written */
+};
+FLASHINFER_DECLARE_OP(recurrent_kda);
+
 #ifdef __cplusplus
 }
 #endif

@@ -96,6 +96,7 @@ static void view(const void *from, void *to)
 }
 
 static const struct op_kernel kernels[] = {
+    {"chunk_gated_delta_rule_pieces_sm90", OP_CUDA, 90, 90, gated_delta_fit_pieces_sm90, gated_delta_run_pieces_sm90},
     {"chunk_gated_delta_rule_sm90", OP_CUDA, 90, 90, gated_delta_fit_sm90, gated_delta_run_sm90},
     {"gated_delta_recurrent_sm80", OP_CUDA, 80, 0, gated_delta_fit_recurrent_sm80, gated_delta_run_recurrent},
     {"chunk_gated_delta_rule_cpu", OP_CPU, 0, 0, fit_cpu, run_cpu},
@@ -117,6 +118,8 @@ static const struct op_range ranges[] = {{"tokens", 0, 400, 0},
 static const struct op_shape shapes[] = {
     {"qwen3_next_tp8",
      "tokens=2048 num_q_heads=2 num_k_heads=2 num_v_heads=4 num_sequences=1 num_states=1 dtype=bf16 " QWEN3_NEXT},
+    {"qwen3_next_tp8_long",
+     "tokens=8192 num_q_heads=2 num_k_heads=2 num_v_heads=4 num_sequences=1 num_states=1 dtype=bf16 " QWEN3_NEXT},
     {"qwen3_next",
      "tokens=8192 num_q_heads=16 num_k_heads=16 num_v_heads=32 num_sequences=4 num_states=64 dtype=bf16 " QWEN3_NEXT},
     {"qwen3_next_long",

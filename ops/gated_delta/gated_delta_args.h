@@ -7,9 +7,12 @@
 
 enum { GATED_DELTA_CHUNK = 64 };
 
-/* Values of the constant GATES: alpha and beta themselves, or A_log, a, dt_bias and b. */
+/* Values of the constant GATES: alpha and beta themselves, or A_log, a, dt_bias and b; for each key the logarithm of alpha, or what
+ * A_log and dt_bias make it from. */
 #define GATES_GIVEN 0
 #define GATES_FROM_LOGITS 1
+#define GATES_PER_KEY 2
+#define GATES_PER_KEY_FROM_LOGITS 3
 
 /* i32, or i64 if wide. data may be NULL. */
 struct index_list {
@@ -41,14 +44,16 @@ struct state_pool {
 
 struct gated_delta_args {
     struct head_rows q, k, v, output;
-    /* [tokens, num_heads] f32 and linear, may be NULL; or a and b, T, before exp and sigmoid */
+    /* [tokens, num_heads] f32 and linear, may be NULL; or a and b, T, before exp and sigmoid; for each key: [.., head_dim], T */
     const void *alpha, *beta;
-    int64_t alpha_token, alpha_sequence, beta_token, beta_sequence; /* strides */
-    const float *A_log;                                             /* [num_heads] */
-    const void *dt_bias;                                            /* [num_heads] T, or f32 if dt_bias_wide */
+    int64_t alpha_token, alpha_head, alpha_sequence, beta_token, beta_sequence; /* strides */
+    const float *A_log;  /* [num_heads]; for each key: [heads of q] */
+    const void *dt_bias; /* [num_heads] T, or f32 if dt_bias_wide; for each key: [heads of q, head_dim] f32, may be NULL */
     struct state_pool initial, final, kept;
     /* Rows of a sequence in `initial`, in `final`, and of each of its tokens in `kept`. NULL: row i, and the i-th of all */
     const int32_t *initial_rows, *final_rows, *kept_rows;
+    const int32_t *accepted;                      /* of the initial_step rows of a sequence in initial_rows, which; NULL: the first */
+    int64_t initial_step;                         /* 1 without initial_rows */
     struct index_list cu_seqlens;                 /* NULL: num_tokens each */
     struct index_list kept_starts;                /* kept: of each sequence, every kept_every tokens */
     int64_t num_sequences, num_tokens;            /* all tokens, or those of each sequence */
@@ -56,7 +61,8 @@ struct gated_delta_args {
     int32_t num_heads, q_group, k_group, v_group; /* heads of the state for each head of q, k and v */
     int32_t l2norm, dt_bias_wide;
     int32_t pads; /* sequences without a row have outputs of 0 */
-    float scale;
+    int32_t beta_is_logit; /* for each key */
+    float scale, lower_bound; /* of the logarithm of alpha for each key: 0: none */
 };
 
 /* Row of a sequence in a pool; below 0: none. */
@@ -65,12 +71,19 @@ ANYWHERE int64_t state_row(const int32_t *rows, int64_t sequence)
     return rows ? rows[sequence] : sequence;
 }
 
+ANYWHERE int64_t initial_row(const struct gated_delta_args *a, int64_t sequence)
+{
+    int64_t last = a->accepted ? a->accepted[sequence] - 1 : 0;
+    last = last < 0 ? 0 : last < a->initial_step ? last : a->initial_step - 1;
+    return state_row(a->initial_rows, sequence * a->initial_step + last);
+}
+
 ANYWHERE int64_t sequence_begin(const struct gated_delta_args *a, int64_t sequence)
 {
     return a->cu_seqlens.data ? index_at(&a->cu_seqlens, sequence) : sequence * a->num_tokens;
 }
 
-/* ---- the two kernels of sm_90a */
+/* ---- the kernels of sm_90a */
 
 /* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 32 x 32
  * block above the diagonal, as shared memory holds them: columns 0 to 31 of 64 rows, then columns 32 to 63 of rows 32 to 63; rows
@@ -89,21 +102,56 @@ struct gated_delta_tile {
     unsigned char t[GATED_DELTA_MATRIX_BYTES], p[GATED_DELTA_MATRIX_BYTES];
 };
 
+/* Chunks of one sequence that follow each other, and are walked for a head in one go: a whole sequence, or a piece of a long one.
+ * The first kernel lists them: those that another piece follows first, all of them halved; then others that are halved; in either
+ * part the longest first. Halved: a block has half of the values of a state, so that the longest are done in half the time. */
+struct gated_delta_segment {
+    int32_t sequence, begin, length; /* tokens */
+    int32_t first;                   /* of its chunks in the sequence */
+    int32_t tile;                    /* of its first chunk, among those of all sequences */
+    int32_t cut;                     /* number of the cut behind it; the one before it, if it has one, is the one before that */
+    int32_t ends;                    /* 1: no segment of the sequence follows */
+    int32_t padding;
+};
+
+struct gated_delta_schedule {
+    int32_t num_segments, num_cuts, num_halved;
+    int32_t taken; /* by the blocks that walk, beyond the first of each */
+};
+
 #define GATED_DELTA_TILES_SMEM (32768 + 112 * 144 + 64 * 80 + 2 * 1024 + 2 * 256 + 8)
 
-/* The second one: stages of K, Q, V, T and P; then output; gates; barriers. `halves` of the values of a state make a block. */
-enum { GATED_DELTA_STAGES = 3 };
+/* The one that walks whole sequences: stages of K, Q, V, T and P; then output; gates; barriers. `halves` of the values of a state
+ * make a block. */
+enum { GATED_DELTA_STAGES = 3, GATED_DELTA_ITEMS = 4 };
 #define GATED_DELTA_CHUNK_SMEM(halves)                                                                          \
     (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_gates)) + 8192 * (halves) + \
      8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves)))
+
+/* The one that walks pieces: the same with both halves, and items. */
+#define GATED_DELTA_PIECES_SMEM                                                              \
+    (GATED_DELTA_CHUNK_SMEM(2) + 16 * GATED_DELTA_ITEMS +                                    \
+     GATED_DELTA_ITEMS * ((int)sizeof(struct gated_delta_segment) + 16))
+
+/* The one that finds what a segment does to the state: stages of K, V and T; gates; barriers. */
+#define GATED_DELTA_SEGMENTS_SMEM                                                                            \
+    (GATED_DELTA_STAGES * (32768 + (int)sizeof(struct gated_delta_gates)) + 8 * 2 * GATED_DELTA_STAGES)
+
+enum { GATED_DELTA_STATE = 128 * 128, GATED_DELTA_JOIN_ROWS = 16, GATED_DELTA_JOIN_SMEM = 8 * GATED_DELTA_JOIN_ROWS * 128 * 4 };
 
 struct gated_delta_sm90_args {
     struct gated_delta_args a;
     struct tensor_map q, k, v, output;
     struct gated_delta_tile *tiles; /* [num_heads, max_chunks] */
-    int32_t max_chunks;             /* of all sequences, at most */
-    int32_t heads;                  /* of a block of the first kernel; they share q and k */
-    int32_t items;                  /* of the second one */
+    struct gated_delta_schedule *schedule;
+    struct gated_delta_segment *segments; /* those of the schedule */
+    /* [max_cuts, num_heads, 128, 128]: a segment turns a state S into S through + after. Joined, `after` is the state there. */
+    float *after, *through;
+    int32_t max_chunks;     /* of all sequences, at most */
+    int32_t heads;          /* of a block of the first kernel; they share q and k */
+    int32_t segment_chunks; /* of a segment, at most */
+    int32_t multiprocessors;
+    int32_t items; /* of the kernel that walks whole sequences */
 };
 
 #endif

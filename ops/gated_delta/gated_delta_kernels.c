@@ -57,8 +57,9 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .output = see_heads(t->output),
         .alpha = tensor_data_or_null(t->alpha),
         .beta = tensor_data_or_null(t->beta),
-        .alpha_token = t->alpha ? tensor_stride(t->alpha, -2) : 0,
-        .alpha_sequence = t->alpha ? sequence_stride(t->alpha, tensor_stride(t->alpha, -2), t->alpha->ndim == 3) : 0,
+        .alpha_token = t->alpha ? tensor_stride(t->alpha, t->per_key ? -3 : -2) : 0,
+        .alpha_head = t->per_key ? tensor_stride(t->alpha, -2) : 1,
+        .alpha_sequence = t->alpha ? sequence_stride(t->alpha, tensor_stride(t->alpha, t->per_key ? -3 : -2), t->alpha->ndim == 3 + t->per_key) : 0,
         .beta_token = t->beta ? tensor_stride(t->beta, -2) : 0,
         .beta_sequence = t->beta ? sequence_stride(t->beta, tensor_stride(t->beta, -2), t->beta->ndim == 3) : 0,
         .A_log = tensor_data_or_null(t->A_log),
@@ -70,6 +71,8 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .initial_rows = tensor_data_or_null(t->initial_rows),
         .final_rows = tensor_data_or_null(t->final_rows),
         .kept_rows = tensor_data_or_null(t->kept_rows),
+        .accepted = tensor_data_or_null(t->accepted),
+        .initial_step = t->initial_rows && t->initial_rows->ndim == 2 ? tensor_shape(t->initial_rows, 1) : 1,
         .cu_seqlens = see_indices(t->cu_seqlens),
         .kept_starts = see_indices(t->kept_starts),
         .num_sequences = num_sequences(t),
@@ -81,6 +84,8 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .v_group = (int32_t)(num_heads / tensor_shape(t->v, -2)),
         .l2norm = t->l2norm,
         .pads = t->pads,
+        .beta_is_logit = t->beta_is_logit,
+        .lower_bound = (float)t->lower_bound,
         .scale = (float)(t->scale > 0 ? t->scale : 1 / sqrt((double)tensor_shape(t->q, -1))),
     };
     return a;
@@ -93,7 +98,7 @@ static const struct jit_kernel recurrent_cpu = {
 static const struct jit_kernel recurrent_sm80 = {
     "gated_delta_recurrent_sm80",
     JIT_CUDA,
-    {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS"}};
+    {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS", "MANY"}};
 
 static enum dtype state_dtype(const DLTensor *t, const DLTensor *other)
 {
@@ -107,7 +112,7 @@ static int32_t *fill_spec(const struct call *call, struct way *way, const struct
     constant[0] = tensor_dtype(t->q);
     constant[1] = (int32_t)tensor_shape(t->q, -1);
     constant[2] = t->values_last;
-    constant[3] = t->A_log ? GATES_FROM_LOGITS : GATES_GIVEN;
+    constant[3] = (t->A_log ? GATES_FROM_LOGITS : GATES_GIVEN) + (t->per_key ? GATES_PER_KEY : 0);
     return constant;
 }
 
@@ -122,15 +127,17 @@ const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *w
 const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
-    const DLTensor *pieces[] = {t->q, t->k, t->initial, t->final, t->kept};
+    const DLTensor *pieces[] = {t->q, t->k, t->initial, t->final, t->kept, t->per_key ? t->alpha : NULL};
     if (num_sequences(t) > MAX_GRID_YZ || tensor_shape(t->output, -2) > MAX_GRID_YZ)
         return "there are more sequences or heads than a grid has blocks for";
     int32_t *constant = fill_spec(call, way, &recurrent_sm80);
     constant[4] = state_dtype(t->initial, NULL);
     constant[5] = state_dtype(t->final, t->kept);
-    constant[6] = PIECE;
+    bool narrow = !t->values_last && dtype_bytes((enum dtype)constant[4]) == 2 && dtype_bytes((enum dtype)constant[5]) == 2;
+    constant[6] = narrow ? 2 * PIECE : PIECE;
+    constant[7] = t->cu_seqlens || t->kept || tensor_shape(t->output, -3) != 1 || !t->initial || (t->initial_rows && !t->pads);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
-        if (pieces[i] && !tensor_is_aligned(pieces[i], PIECE * dtype_bytes(tensor_dtype(pieces[i]))))
+        if (pieces[i] && !tensor_is_aligned(pieces[i], constant[6] * dtype_bytes(tensor_dtype(pieces[i]))))
             constant[6] = 1;
     return NULL;
 }
@@ -161,20 +168,6 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
 
 /* ---- what lies on the device */
 
-static flashinfer_status check_rows(const struct call *call, const char *name, const DLTensor *rows, const DLTensor *pool)
-{
-    int32_t *row = NULL;
-    if (!rows || !pool)
-        return FLASHINFER_OK;
-    flashinfer_status status = validate_fetch(call, rows, &row);
-    for (int64_t i = 0; !status && i < tensor_elements(rows); i++)
-        if (row[i] >= tensor_shape(pool, 0))
-            status = fail(FLASHINFER_INVALID, "%s: %s[%" PRId64 "] is %d, must be below %" PRId64 ", the number of states",
-                          call->op->name, name, i, row[i], tensor_shape(pool, 0));
-    free(row);
-    return status;
-}
-
 /* Of 32 or 64 bits; what 32 bits do not hold exceeds every limit, or is negative. */
 static flashinfer_status check_starts(const struct call *call, const char *name, const DLTensor *starts, int64_t limit,
                                       const char *limit_name)
@@ -198,16 +191,21 @@ static flashinfer_status check_starts(const struct call *call, const char *name,
 flashinfer_status gated_delta_validate(const struct call *call)
 {
     const struct gated_delta_view *t = call_view(call);
-    bool whole = t->cu_seqlens;
+    const char *limit = "the number of states", *read = "initial_state_indices";
+    bool whole = t->cu_seqlens, drafts = t->initial_rows && t->initial_rows == t->kept_rows;
     TRY(check_starts(call, "cu_seqlens", t->cu_seqlens, tensor_shape(t->output, 0), "the number of tokens"));
     if (t->kept)
         TRY(check_starts(call, "checkpoint_cu_starts", t->kept_starts, tensor_shape(t->kept, 0),
                          "the rows of state_checkpoints"));
-    TRY(check_rows(call, whole ? "state_indices" : "initial_state_indices", t->initial_rows,
-                   whole && !t->initial ? t->final : t->initial));
-    if (!whole)
-        TRY(check_rows(call, "output_state_indices", t->final_rows, t->final));
-    return check_rows(call, "ssm_state_indices", t->kept_rows, t->kept);
+    if (whole)
+        read = "state_indices";
+    else if (t->initial_rows && t->initial_rows->ndim == 2)
+        read = "ssm_state_indices";
+    if (!drafts)
+        TRY(validate_rows(call, read, t->initial_rows, whole && !t->initial ? t->final : t->initial, limit));
+    if (!whole && t->final_rows != t->initial_rows)
+        TRY(validate_rows(call, "output_state_indices", t->final_rows, t->final, limit));
+    return validate_rows(call, "ssm_state_indices", t->kept_rows, t->kept, limit);
 }
 
 void gated_delta_cost(const struct call *call, double *bytes, double *operations)

@@ -15,10 +15,14 @@ struct gated_delta_view {
     const DLTensor *alpha, *beta, *A_log, *dt_bias; /* with A_log, alpha and beta are a and b */
     const DLTensor *initial, *final, *kept;
     const DLTensor *initial_rows, *final_rows, *kept_rows, *cu_seqlens, *kept_starts;
+    const DLTensor *accepted; /* which of the rows of a sequence in initial_rows, from 1 */
     double scale;
     int64_t kept_every; /* tokens */
     int32_t l2norm;
     int32_t values_last; /* states are keys by values */
+    int32_t per_key;     /* alpha has an axis of keys, and is its logarithm unless A_log is there */
+    int32_t beta_is_logit;
+    double lower_bound;
     int32_t pads;        /* sequences without a row have outputs of 0, instead of a state that starts with 0 */
 };
 
@@ -33,6 +37,8 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
 /* The kernels that take 64 tokens at a time. */
 const char *gated_delta_fit_sm90(const struct call *call, struct way *way);
 flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way *way);
+const char *gated_delta_fit_pieces_sm90(const struct call *call, struct way *way);
+flashinfer_status gated_delta_run_pieces_sm90(const struct call *call, const struct way *way);
 
 /* The table of the ops that take a few tokens. */
 extern const struct op_kernel gated_delta_decode_kernels[];

@@ -4,14 +4,14 @@
  *   T              f16, bf16
  *   HEAD_DIM       a multiple of 16, at most 256
  *   VALUES_LAST    1: states are keys by values
- *   GATES          GATES_GIVEN, GATES_FROM_LOGITS */
+ *   GATES          GATES_GIVEN, GATES_FROM_LOGITS, GATES_PER_KEY, GATES_PER_KEY_FROM_LOGITS */
 #include "gated_delta_cpu.h"
 
 enum { D = HEAD_DIM };
 
 struct token {
-    float q[D], k[D], v[D], u[D];
-    float alpha, beta;
+    float q[D], k[D], v[D];
+    float alpha[D], beta; /* alpha: of each key */
 };
 
 static void load_row(float *to, const struct head_rows *from, int64_t sequence, int64_t token, int64_t head, int l2norm)
@@ -28,21 +28,57 @@ static void load_row(float *to, const struct head_rows *from, int64_t sequence, 
         vec_store(to + i, vec_load(to + i) * factor);
 }
 
+static float softplus(float x)
+{
+    return x > 20.0f ? x : log1pf(expf(x));
+}
+
+static float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+#if GATES >= GATES_PER_KEY
+static void load_gates(struct token *x, const struct gated_delta_args *a, int64_t sequence, int64_t token, int64_t head)
+{
+    const T *gate = (const T *)a->alpha + sequence * a->alpha_sequence + token * a->alpha_token + head * a->alpha_head;
+    float beta = to_float(((const T *)a->beta)[sequence * a->beta_sequence + token * a->beta_token + head]);
+    for (int i = 0; i < D; i++) {
+        float log_alpha = to_float(gate[i]);
+        if (GATES == GATES_PER_KEY_FROM_LOGITS) {
+            int64_t own = head / a->q_group;
+            float slope = expf(a->A_log[own]);
+            log_alpha += a->dt_bias ? ((const float *)a->dt_bias)[own * D + i] : 0.0f;
+            log_alpha = a->lower_bound < 0.0f ? a->lower_bound * sigmoid(slope * log_alpha) : -slope * softplus(log_alpha);
+        }
+        x->alpha[i] = expf(log_alpha);
+    }
+    x->beta = a->beta_is_logit ? sigmoid(beta) : beta;
+}
+#else
+static void load_gates(struct token *x, const struct gated_delta_args *a, int64_t sequence, int64_t token, int64_t head)
+{
+    int64_t alpha_at = sequence * a->alpha_sequence + token * a->alpha_token + head;
+    int64_t beta_at = sequence * a->beta_sequence + token * a->beta_token + head;
+#if GATES == GATES_FROM_LOGITS
+    float bias = a->dt_bias_wide ? ((const float *)a->dt_bias)[head] : to_float(((const T *)a->dt_bias)[head]);
+    float alpha = expf(-expf(a->A_log[head]) * softplus(to_float(((const T *)a->alpha)[alpha_at]) + bias));
+    x->beta = sigmoid(to_float(((const T *)a->beta)[beta_at]));
+#else
+    float alpha = a->alpha ? ((const float *)a->alpha)[alpha_at] : 1.0f;
+    x->beta = a->beta ? ((const float *)a->beta)[beta_at] : 1.0f;
+#endif
+    for (int i = 0; i < D; i++)
+        x->alpha[i] = alpha;
+}
+#endif
+
 static void load_token(struct token *x, const struct gated_delta_args *a, int64_t sequence, int64_t token, int64_t head)
 {
     load_row(x->q, &a->q, sequence, token, head / a->q_group, a->l2norm);
     load_row(x->k, &a->k, sequence, token, head / a->k_group, a->l2norm);
     load_row(x->v, &a->v, sequence, token, head / a->v_group, 0);
-#if GATES == GATES_FROM_LOGITS
-    float bias = a->dt_bias_wide ? ((const float *)a->dt_bias)[head] : to_float(((const T *)a->dt_bias)[head]);
-    float gate = to_float(((const T *)a->alpha)[sequence * a->alpha_sequence + token * a->alpha_token + head]) + bias;
-    float softplus = gate > 20.0f ? gate : log1pf(expf(gate));
-    x->alpha = expf(-expf(a->A_log[head]) * softplus);
-    x->beta = 1.0f / (1.0f + expf(-to_float(((const T *)a->beta)[sequence * a->beta_sequence + token * a->beta_token + head])));
-#else
-    x->alpha = a->alpha ? ((const float *)a->alpha)[sequence * a->alpha_sequence + token * a->alpha_token + head] : 1.0f;
-    x->beta = a->beta ? ((const float *)a->beta)[sequence * a->beta_sequence + token * a->beta_token + head] : 1.0f;
-#endif
+    load_gates(x, a, sequence, token, head);
 }
 
 /* Lines of the state are values by keys: each stands alone. */
@@ -51,7 +87,7 @@ static void step_lines(float (*s)[D], struct token *x, float scale, T *output)
     for (int v = 0; v < D; v++) {
         vec known = {0}, sum = {0};
         for (int i = 0; i < D; i += LANES) {
-            vec y = vec_load(&s[v][i]) * x->alpha;
+            vec y = vec_load(&s[v][i]) * vec_load(x->alpha + i);
             known += y * vec_load(x->k + i);
             vec_store(&s[v][i], y);
         }
@@ -71,7 +107,7 @@ static void step_columns(float (*s)[D], struct token *x, float scale, T *output)
     for (int i = 0; i < D; i += LANES) {
         vec known = {0}, sum = {0};
         for (int k = 0; k < D; k++) {
-            vec y = vec_load(&s[k][i]) * x->alpha;
+            vec y = vec_load(&s[k][i]) * x->alpha[k];
             known += y * x->k[k];
             vec_store(&s[k][i], y);
         }
@@ -114,7 +150,7 @@ static int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, int6
 
 void gated_delta_recurrent_cpu(const struct gated_delta_args *a, int part, int parts)
 {
-    int64_t head = part % a->num_heads, sequence = part / a->num_heads, row = state_row(a->initial_rows, sequence);
+    int64_t head = part % a->num_heads, sequence = part / a->num_heads, row = initial_row(a, sequence);
     int64_t begin = sequence_begin(a, sequence), end = sequence_begin(a, sequence + 1);
     float s[D][D];
     (void)parts;

@@ -6,8 +6,9 @@
  *   INITIAL, FINAL dtypes of states
  *   HEAD_DIM       64, 128, 256
  *   VALUES_LAST    0: states are values by keys; 8 lanes share a value. 1: keys by values; 16 pieces of 8 lanes share them
- *   GATES          GATES_GIVEN, GATES_FROM_LOGITS
- *   ACCESS         elements of an access: 4, or 1 where addresses are odd
+ *   GATES          GATES_GIVEN, GATES_FROM_LOGITS, GATES_PER_KEY, GATES_PER_KEY_FROM_LOGITS
+ *   ACCESS         elements of an access: 4, 8 of 16-bit states with keys last, or 1 where addresses are odd
+ *   MANY           1: any number of tokens. 0: one of each sequence, and no states on the way; more blocks run at once
  * Grid: HEAD_DIM / 32, num_heads, num_sequences; 128 threads. */
 #include "math.cuh"
 #include "pdl.cuh"
@@ -15,17 +16,19 @@
 #include "vec.cuh"
 #include "gated_delta_args.h"
 
-enum { D = HEAD_DIM, VALUES = 32, PIECE = 4, PIECE_LANES = 8 };
-/* Elements of the state that a thread has: OWN_VALUES x OWN_KEYS, in pieces of 4 along the contiguous axis. */
+enum { D = HEAD_DIM, VALUES = 32, PIECE = ACCESS == 8 ? 8 : 4, PIECE_LANES = 8 };
+/* Elements of the state that a thread has: OWN_VALUES x OWN_KEYS, in pieces along the contiguous axis. */
 #if VALUES_LAST
 enum { OWN_VALUES = PIECE, OWN_KEYS = D / 16 };
 #else
 enum { OWN_VALUES = 2, OWN_KEYS = D / PIECE_LANES };
 #endif
 
+enum { ALPHAS = GATES >= GATES_PER_KEY ? OWN_KEYS : 1 };
+
 struct token {
     float q[OWN_KEYS], k[OWN_KEYS], v[OWN_VALUES];
-    float alpha, beta;
+    float alpha[ALPHAS], beta;
 };
 
 /* Of a thread: its i-th value and key. Lines 4 w + lane / 8 and 16 more with keys last; the line of keys 16 i + 4 w + lane / 8
@@ -67,6 +70,49 @@ DEVICE void load_keys(float (&x)[OWN_KEYS], const struct head_rows &rows, int64_
 #endif
 }
 
+DEVICE float softplus(float x)
+{
+    return x > 20.0f ? x : log1pf(expf(x));
+}
+
+DEVICE float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+#if GATES >= GATES_PER_KEY
+DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
+{
+    const struct head_rows rows = {a.alpha, a.alpha_token, a.alpha_head, a.alpha_sequence};
+    float beta = to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]);
+    load_keys(x.alpha, rows, token, head);
+#pragma unroll
+    for (int i = 0; i < OWN_KEYS; i++) {
+#if GATES == GATES_PER_KEY_FROM_LOGITS
+        int own = head / a.q_group;
+        float slope = expf(a.A_log[own]), gate = x.alpha[i] + (a.dt_bias ? ((const float *)a.dt_bias)[own * D + key_of(i)] : 0.0f);
+        x.alpha[i] = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
+#endif
+        x.alpha[i] = expf(x.alpha[i]);
+    }
+    x.beta = a.beta_is_logit ? sigmoid(beta) : beta;
+}
+#elif GATES == GATES_FROM_LOGITS
+DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
+{
+    float bias = a.dt_bias_wide ? ((const float *)a.dt_bias)[head] : to_float(((const T *)a.dt_bias)[head]);
+    float gate = to_float(((const T *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head]) + bias;
+    x.alpha[0] = expf(-expf(a.A_log[head]) * softplus(gate));
+    x.beta = sigmoid(to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]));
+}
+#else
+DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
+{
+    x.alpha[0] = a.alpha ? ((const float *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head] : 1.0f;
+    x.beta = a.beta ? ((const float *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head] : 1.0f;
+}
+#endif
+
 DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
 {
     load_keys(x.q, a.q, token, head / a.q_group);
@@ -75,16 +121,7 @@ DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int64_
 #pragma unroll
     for (int i = 0; i < OWN_VALUES; i++)
         x.v[i] = to_float(v[value_of(i)]);
-#if GATES == GATES_FROM_LOGITS
-    float bias = a.dt_bias_wide ? ((const float *)a.dt_bias)[head] : to_float(((const T *)a.dt_bias)[head]);
-    float gate = to_float(((const T *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head]) + bias;
-    float softplus = gate > 20.0f ? gate : log1pf(expf(gate));
-    x.alpha = expf(-expf(a.A_log[head]) * softplus);
-    x.beta = 1.0f / (1.0f + expf(-to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head])));
-#else
-    x.alpha = a.alpha ? ((const float *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head] : 1.0f;
-    x.beta = a.beta ? ((const float *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head] : 1.0f;
-#endif
+    load_gates(x, a, token, head);
 }
 
 /* Sums over the threads that share the values. */
@@ -125,7 +162,7 @@ DEVICE float inverse_norm(const float (&x)[OWN_KEYS], float (*scratch)[VALUES])
     return rsqrtf(sum[0] + 1e-6f);
 }
 
-/* The thread's elements of a state: pieces of 4 in memory. */
+/* The thread's elements of a state: pieces in memory. */
 DEVICE int64_t place(const struct state_pool &pool, int64_t row, int head, int value, int key)
 {
     return row * pool.row + head * pool.head + (VALUES_LAST ? key * pool.line + value : value * pool.line + key);
@@ -204,7 +241,7 @@ DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct
         x.k[j] *= k_norm;
 #pragma unroll
         for (int i = 0; i < OWN_VALUES; i++) {
-            s[i][j] *= x.alpha;
+            s[i][j] *= x.alpha[j % ALPHAS];
             known[i] += s[i][j] * x.k[j];
         }
     }
@@ -225,23 +262,11 @@ DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct
     write_output(a, token, head, out);
 }
 
-extern "C" __global__ void __launch_bounds__(128, HEAD_DIM == 64 ? 4 : 3)
-    gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)
+#if MANY
+DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_delta_args &a, int64_t row, int head,
+                        float (*scratch)[VALUES])
 {
-    __shared__ float scratch[4][VALUES];
-    int head = blockIdx.y;
-    int64_t sequence = blockIdx.z;
-    pdl_wait();
-    pdl_launch();
-    int64_t row = state_row(a.initial_rows, sequence), begin = sequence_begin(&a, sequence),
-            end = sequence_begin(&a, sequence + 1);
-    float s[OWN_VALUES][OWN_KEYS] = {};
-    if (a.pads && row < 0) {
-        float zero[OWN_VALUES] = {};
-        for (int64_t token = begin; token < end; token++)
-            write_output(a, token, head, zero);
-        return;
-    }
+    int64_t sequence = blockIdx.z, begin = sequence_begin(&a, sequence), end = sequence_begin(&a, sequence + 1);
     struct token x, next;
     if (begin < end)
         load_token(x, a, begin, head);
@@ -256,6 +281,35 @@ extern "C" __global__ void __launch_bounds__(128, HEAD_DIM == 64 ? 4 : 3)
             store_state(s, a.kept, kept, head);
         x = next;
     }
+}
+#else
+DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_delta_args &a, int64_t row, int head,
+                        float (*scratch)[VALUES])
+{
+    struct token x;
+    load_state(s, a.initial, row, head);
+    load_token(x, a, blockIdx.z, head);
+    step(s, x, a, blockIdx.z, head, scratch);
+}
+#endif
+
+extern "C" __global__ void __launch_bounds__(128, HEAD_DIM == 64 ? 4 : MANY ? 3 : ALPHAS > 1 ? 4 : 6)
+    gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)
+{
+    __shared__ float scratch[4][VALUES];
+    int head = blockIdx.y;
+    int64_t sequence = blockIdx.z;
+    pdl_wait();
+    pdl_launch();
+    int64_t row = initial_row(&a, sequence);
+    float s[OWN_VALUES][OWN_KEYS] = {};
+    if (a.pads && row < 0) {
+        float zero[OWN_VALUES] = {};
+        for (int64_t token = sequence_begin(&a, sequence); token < sequence_begin(&a, sequence + 1); token++)
+            write_output(a, token, head, zero);
+        return;
+    }
+    walk_tokens(s, a, row, head, scratch);
     row = state_row(a.final_rows, sequence);
     if (a.final.data && row >= 0)
         store_state(s, a.final, row, head);

@@ -35,17 +35,37 @@ static double softplus(double x)
     return x > 20 ? x : log1p(exp(x));
 }
 
-/* alpha and beta. */
+static double sigmoid(double x)
+{
+    return 1 / (1 + exp(-x));
+}
+
+static double alpha_of_key(const struct pair *p, int64_t token, int64_t key)
+{
+    const struct gated_delta_view *t = p->t;
+    int64_t q_head = p->head / (p->num_heads / tensor_shape(t->q, -2));
+    double x = value_at(t->alpha, (token * p->num_heads + p->head) * p->dim + key);
+    if (t->A_log) {
+        double slope = exp(value_at(t->A_log, q_head));
+        x += t->dt_bias ? value_at(t->dt_bias, q_head * p->dim + key) : 0;
+        x = t->lower_bound < 0 ? t->lower_bound * sigmoid(slope * x) : -slope * softplus(x);
+    }
+    return exp(x);
+}
+
+/* alpha, of each key, and beta. */
 static void gates_of(const struct pair *p, int64_t token, double *alpha, double *beta)
 {
     const struct gated_delta_view *t = p->t;
     int64_t at = token * p->num_heads + p->head;
-    *alpha = t->alpha ? value_at(t->alpha, at) : 1;
+    double one = !t->per_key && t->alpha ? value_at(t->alpha, at) : 1;
     *beta = t->beta ? value_at(t->beta, at) : 1;
-    if (t->A_log) {
-        *alpha = exp(-exp(value_at(t->A_log, p->head)) * softplus(*alpha + value_at(t->dt_bias, p->head)));
-        *beta = 1 / (1 + exp(-*beta));
-    }
+    if (t->A_log && !t->per_key)
+        one = exp(-exp(value_at(t->A_log, p->head)) * softplus(one + value_at(t->dt_bias, p->head)));
+    if (t->per_key ? t->beta_is_logit : t->A_log != NULL)
+        *beta = sigmoid(*beta);
+    for (int64_t j = 0; j < p->dim; j++)
+        alpha[j] = t->per_key ? alpha_of_key(p, token, j) : one;
 }
 
 /* A token's head of q or k, normalised if asked for. */
@@ -63,15 +83,15 @@ static void row_of(const struct pair *p, const DLTensor *t, int64_t token, doubl
 
 static void step(const struct pair *p, int64_t token, double scale)
 {
-    double q[MAX_DIM], k[MAX_DIM], alpha, beta;
+    double q[MAX_DIM], k[MAX_DIM], alpha[MAX_DIM], beta;
     int64_t v_heads = tensor_shape(p->t->v, -2), v_head = p->head / (p->num_heads / v_heads);
     row_of(p, p->t->q, token, q);
     row_of(p, p->t->k, token, k);
-    gates_of(p, token, &alpha, &beta);
+    gates_of(p, token, alpha, &beta);
     for (int64_t i = 0; i < p->dim; i++) {
         double *s = p->state + i * p->dim, known = 0, output = 0;
         for (int64_t j = 0; j < p->dim; j++) {
-            s[j] *= alpha;
+            s[j] *= alpha[j];
             known += s[j] * k[j];
         }
         double u = beta * (value_at(p->t->v, (token * v_heads + v_head) * p->dim + i) - known);
@@ -142,11 +162,12 @@ static const char *judge_state(const struct pair *p, const char *what, const DLT
 static const char *judge_outputs(const struct pair *p, bool padding)
 {
     const double *got = reference_got(p->r, p->t->output);
-    double error = 0, norm = 0;
+    double error = 0, norm = 0, subnormal = half_unit(reference_dtype(p->r, p->t->output), 0);
     for (int64_t token = p->begin; token < p->end; token++)
         for (int64_t i = 0; i < p->dim; i++) {
             double expected = padding ? 0 : p->outputs[(token - p->begin) * p->dim + i];
-            double off = got[(token * p->num_heads + p->head) * p->dim + i] - expected;
+            double off = fabs(got[(token * p->num_heads + p->head) * p->dim + i] - expected);
+            off = off <= subnormal ? 0 : off - subnormal; /* NaN stays */
             error += off * off;
             norm += expected * expected;
         }
@@ -178,10 +199,18 @@ static const char *judge_kept(const struct pair *p, int64_t token)
     return judge_state(p, "a kept state", t->kept, row);
 }
 
+static int64_t first_row(const struct pair *p)
+{
+    const DLTensor *rows = p->t->initial_rows;
+    int64_t step = rows && rows->ndim == 2 ? tensor_shape(rows, 1) : 1;
+    int64_t last = p->t->accepted ? (int64_t)value_at(p->t->accepted, p->sequence) - 1 : 0;
+    return row_at(rows, p->sequence * step + (last < 0 ? 0 : last < step ? last : step - 1));
+}
+
 static const char *judge_pair(const struct pair *p)
 {
     const struct gated_delta_view *t = p->t;
-    int64_t from = row_at(t->initial_rows, p->sequence);
+    int64_t from = first_row(p);
     int64_t to = t->final_rows ? row_at(t->final_rows, p->sequence) : from;
     bool padding = t->pads && from < 0;
     const char *wrong = NULL;

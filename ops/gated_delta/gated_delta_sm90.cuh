@@ -61,6 +61,19 @@ DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &index)
     return (int)a.num_sequences;
 }
 
+/* [cuts, num_heads, 128, 128] at a cut and a head. */
+DEVICE float *state_at(float *states, const struct gated_delta_sm90_args &p, int cut, int head)
+{
+    return states + ((int64_t)cut * p.a.num_heads + head) * GATED_DELTA_STATE;
+}
+
+/* The state that a piece of a sequence begins with: that at the cut before it; of the first one, a copy of the initial state,
+ * which the last one may overwrite before the first one begins. */
+DEVICE const float *joined_state(const struct gated_delta_sm90_args &p, const struct gated_delta_segment &s, int head)
+{
+    return s.first ? state_at(p.after, p, s.cut - 1, head) : state_at(p.through, p, s.cut, head);
+}
+
 /* 16-byte pieces of a tile's rows from `length` on, in slabs of 64 rows of 128 bytes, become 0: by `threads` threads. */
 DEVICE void clear_rows(unsigned char *slabs, int num_slabs, int length, int thread, int threads)
 {

@@ -8,9 +8,14 @@
  * (lane = column), then [D0 0; A10 D1]^-1 = [D0' 0; -D1' A10 D0' D1'] at 8 -> 16 in tf32, 16 -> 32 and 32 -> 64 in f16. Ratios of
  * c are powers of two of differences of logarithms, so that none of them overflows.
  *
- *   T  f16, bf16
+ *   T       f16, bf16
+ *   PIECES  1: the last block, which seldom has a chunk, lists the segments for kernels that walk pieces of sequences
  * Grid: max_chunks, num_heads / heads; 128 threads. Dynamic shared memory: struct smem. */
+#if PIECES
+#include "gated_delta_schedule_sm90.cuh"
+#else
 #include "gated_delta_sm90.cuh"
+#endif
 
 enum { HEADS = 4, F16_ROW = 144, BLOCK_ROW = 20, IMAGE_BYTES = 16384 };
 #define MIN_LOG2 -64.0f /* a smaller alpha counts as 2^-64 */
@@ -331,6 +336,10 @@ extern "C" __global__ void __launch_bounds__(128, 4)
     __syncthreads();
     pdl_wait();
     pdl_launch();
+#if PIECES
+    if (blockIdx.x == gridDim.x - 1 && blockIdx.y == 0 && p.warp == 0)
+        make_schedule(args);
+#endif
     int index, chunk = blockIdx.x, head = blockIdx.y * args.heads, sequence = find_chunk(a, chunk, index);
     if (sequence == a.num_sequences)
         return;
@@ -338,8 +347,10 @@ extern "C" __global__ void __launch_bounds__(128, 4)
     int length = (int)min((int64_t)CHUNK, sequence_begin(&a, sequence + 1) - token);
     if (threadIdx.x == 0) {
         mbarrier_arrive_expect(full, 4 * SLAB_BYTES);
-        tensor_load_4d(p.tile, &args.k, full, 0, (int)token, 0, head / a.k_group);
-        tensor_load_4d(p.tile + 2 * SLAB_BYTES, &args.q, full, 0, (int)token, 0, head / a.q_group);
+        for (int slab = 0; slab < 2; slab += PIECES ? 1 : 2) { /* as many as a box of the tensor map has */
+            tensor_load_4d(p.tile + slab * SLAB_BYTES, &args.k, full, 0, (int)token, slab, head / a.k_group);
+            tensor_load_4d(p.tile + (2 + slab) * SLAB_BYTES, &args.q, full, 0, (int)token, slab, head / a.q_group);
+        }
     }
     float c[2], kk[32], qk[32];
     if (p.warp < args.heads)

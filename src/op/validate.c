@@ -77,6 +77,21 @@ flashinfer_status validate_indptr(const struct call *call, const char *name, con
     return FLASHINFER_OK;
 }
 
+flashinfer_status validate_rows(const struct call *call, const char *name, const DLTensor *rows, const DLTensor *pool,
+                                const char *limit_name)
+{
+    int32_t *row = NULL;
+    if (!rows || !pool)
+        return FLASHINFER_OK;
+    flashinfer_status status = validate_fetch(call, rows, &row);
+    for (int64_t i = 0; !status && i < tensor_elements(rows); i++)
+        if (row[i] >= tensor_shape(pool, 0))
+            status = fail(FLASHINFER_INVALID, "%s: %s[%" PRId64 "] is %d, must be below %" PRId64 ", %s", call->op->name, name, i,
+                          row[i], tensor_shape(pool, 0), limit_name);
+    free(row);
+    return status;
+}
+
 flashinfer_status validate_indices(const struct call *call, const char *name, const int32_t *indices, int64_t count,
                                    int64_t limit, const char *limit_name)
 {

@@ -18,6 +18,10 @@ flashinfer_status validate_fetch_wide(const struct call *call, const DLTensor *t
 flashinfer_status validate_indptr(const struct call *call, const char *name, const int32_t *indptr, int64_t batch, int64_t limit,
                                   const char *limit_name);
 
+/* rows[i] < the first axis of the pool; below 0 is no row. Either may be NULL. */
+flashinfer_status validate_rows(const struct call *call, const char *name, const DLTensor *rows, const DLTensor *pool,
+                                const char *limit_name);
+
 /* 0 <= indices[i] < limit */
 flashinfer_status validate_indices(const struct call *call, const char *name, const int32_t *indices, int64_t count,
                                    int64_t limit, const char *limit_name);

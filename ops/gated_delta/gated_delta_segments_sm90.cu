@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel of chunk_gated_delta_rule on sm_90a that tells what a segment that others follow does to the state: from S it makes
+ * S through + after. The rows of a state are independent, so that the rows of `after` are walked from those of the initial state
+ * or from 0, and the rows of `through`, with values of 0, from those of the identity. As in chunk_gated_delta_rule_sm90.cu, without
+ * queries and output.
+ *
+ *   T       f16, bf16
+ *   INITIAL dtype of states
+ * Grid: 4 (halves of `after`, of `through`), num_heads, cuts at most; 160 threads, of which one warp loads. Dynamic shared
+ * memory: struct smem. */
+#include "gated_delta_state_sm90.cuh"
+
+struct stage {
+    unsigned char keys[2 * SLAB_BYTES], t[2 * NARROW_BYTES], values[SLAB_BYTES];
+};
+
+struct smem {
+    struct stage stage[STAGES];
+    struct gated_delta_gates gates[STAGES];
+    uint64_t full[STAGES], empty[STAGES];
+};
+static_assert(sizeof(struct smem) == GATED_DELTA_SEGMENTS_SMEM, "the host counts on it");
+
+/* What a block does. */
+struct part {
+    struct gated_delta_segment segment;
+    int head, half;
+    bool through;
+};
+
+DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, const struct part &i)
+{
+    const struct gated_delta_tile *tile = p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile;
+    struct ring ring = {0, 0};
+#pragma unroll 1
+    for (int c = 0; c < p.segment_chunks; c++, tile++, advance(ring)) {
+        int s = ring.stage, token = i.segment.begin + c * CHUNK;
+        struct stage *stage = &sm->stage[s];
+        uint32_t full = AT(full[s]);
+        mbarrier_wait(AT(empty[s]), ring.phase ^ 1);
+        mbarrier_arrive_expect(full, (i.through ? 2 : 3) * SLAB_BYTES + sizeof tile->gates + sizeof tile->t);
+        for (int slab = 0; slab < 2; slab++)
+            tensor_load_4d(shared_address(stage->keys) + slab * SLAB_BYTES, &p.k, full, 0, token, slab, i.head / p.a.k_group);
+        if (!i.through)
+            tensor_load_4d(shared_address(stage->values), &p.v, full, 0, token, i.half, i.head / p.a.v_group);
+        bulk_load(AT(gates[s]), &tile->gates, sizeof tile->gates, full);
+        bulk_load(shared_address(stage->t), tile->t, NARROW_BYTES, full);
+        bulk_load(shared_address(stage->t + NARROW_BYTES + 2048), tile->t + NARROW_BYTES, 2048, full);
+    }
+}
+
+struct worker {
+    struct ring ring;
+    struct place place;
+    int last_stage;
+    bool leads;
+    uint32_t v[16];
+};
+
+DEVICE void fetch(struct worker &w, struct smem *sm)
+{
+    int s = w.ring.stage;
+    mbarrier_wait(AT(full[s]), w.ring.phase);
+    load_values(w.v, AT(stage[s].values[0]), w.place);
+}
+
+DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], bool first, bool last)
+{
+    const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
+    uint32_t stage = AT(stage[w.ring.stage]);
+    uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
+    uint64_t t = wgmma_describe_narrow(stage + 2 * SLAB_BYTES, 512);
+    float x[32], end = gates->end[0];
+    uint32_t e[16];
+    float2 known[8], update[8];
+    wgmma_pin(x);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        wgmma_rows(x, a + 4 * k, keys + step_128(k), k != 0, T());
+    wgmma_commit();
+    wgmma_wait<1>();
+    mbarrier_arrive_if(AT(empty[w.last_stage]), w.leads && !first);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        known[j] = pair_at(gates->known, j, w.place.pair);
+    wgmma_wait<0>();
+    wgmma_pin(x);
+    subtract_known(e, w.v, known, x);
+    wgmma_pin(x);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        wgmma_rows(x, e + 4 * k, t + step_64(k), k != 0, T());
+    wgmma_commit();
+    wgmma_wait<1>();
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        update[j] = pair_at(gates->update, j, w.place.pair);
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        s[i] *= end;
+    wgmma_wait<0>();
+    wgmma_pin(x);
+    scale_update(e, x, update);
+    wgmma_pin(s);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        wgmma_columns(s, e + 4 * k, key_columns + k * 128, T());
+    wgmma_commit();
+    w.last_stage = w.ring.stage;
+    advance(w.ring);
+    if (!last)
+        fetch(w, sm);
+    wgmma_wait<0>();
+    wgmma_pin(s);
+    pack(a, s);
+}
+
+DEVICE void begin_state(const struct gated_delta_sm90_args &p, float (&s)[64], const struct part &i, const struct place &place)
+{
+    const struct state_pool &pool = p.a.initial;
+    int64_t row = state_row(p.a.initial_rows, i.segment.sequence);
+    if (i.through) {
+#pragma unroll
+        for (int j = 0; j < 64; j++)
+            s[j] = j / 4 * 8 + 2 * place.pair + j % 2 == i.half * 64 + place.row + j / 2 % 2 * 8 ? 1.0f : 0.0f;
+    } else if (!i.segment.first) {
+        if (pool.data && row >= 0)
+            load_state(s, (const INITIAL *)pool.data + row * pool.row + i.head * pool.head + i.half * 64 * pool.line, pool.line,
+                       place);
+        store_state(s, state_at(p.through, p, i.segment.cut, i.head) + i.half * 64 * HEAD_DIM, HEAD_DIM, place);
+    }
+}
+
+DEVICE void walk_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, const struct part &i)
+{
+    float s[64] = {};
+    uint32_t fragments[32];
+    struct worker w;
+    w.ring = {0, 0};
+    w.place = make_place();
+    w.last_stage = 0;
+    w.leads = lane_id() == 0;
+    begin_state(p, s, i, w.place);
+    fetch(w, sm);
+    pack(fragments, s);
+#pragma unroll 1
+    for (int c = 0; c < p.segment_chunks; c++)
+        take_chunk(w, sm, s, fragments, c == 0, c + 1 == p.segment_chunks);
+    store_state(s, state_at(i.through ? p.through : p.after, p, i.segment.cut, i.head) + i.half * 64 * HEAD_DIM, HEAD_DIM, w.place);
+}
+
+extern "C" __global__ void __launch_bounds__(160, 2)
+    gated_delta_segments_sm90(const __grid_constant__ struct gated_delta_sm90_args p)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    struct smem *sm = (struct smem *)shared;
+    int warp = warp_id();
+    struct part i;
+    i.half = blockIdx.x % 2;
+    i.through = blockIdx.x / 2;
+    i.head = blockIdx.y;
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < STAGES; s++) {
+            mbarrier_init(AT(full[s]), 1);
+            mbarrier_init(AT(empty[s]), WARPS);
+        }
+        mbarrier_init_fence();
+        tensor_map_prefetch(&p.k);
+        tensor_map_prefetch(&p.v);
+    }
+    for (int s = 0; s < STAGES; s++) {
+        clear_upper(sm->stage[s].t, threadIdx.x, blockDim.x);
+        for (int n = threadIdx.x; n < SLAB_BYTES / 16; n += blockDim.x)
+            *(uint4 *)(sm->stage[s].values + n * 16) = make_uint4(0, 0, 0, 0);
+    }
+    shared_async_fence();
+    __syncthreads();
+    pdl_wait();
+    pdl_launch();
+    if ((int)blockIdx.z >= p.schedule->num_cuts)
+        return;
+    i.segment = p.segments[blockIdx.z];
+    if (i.through && !i.segment.first)
+        return;
+    if (warp < WARPS)
+        walk_chunks(p, sm, i);
+    else if (lane_id() == 0)
+        load_chunks(p, sm, i);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* 64 values of a state as accumulators of a warpgroup, and what it meets: fragments, tiles of a chunk, the ring of stages. */
+#ifndef GATED_DELTA_STATE_SM90_CUH
+#define GATED_DELTA_STATE_SM90_CUH
+
+#include "gated_delta_sm90.cuh"
+
+enum { STAGES = GATED_DELTA_STAGES, WARPS = 4, NARROW_BYTES = 4096 };
+
+#define AT(field) shared_address(&sm->field)
+
+struct ring {
+    int stage, phase;
+};
+
+DEVICE void advance(struct ring &r)
+{
+    if (++r.stage == STAGES) {
+        r.stage = 0;
+        r.phase ^= 1;
+    }
+}
+
+/* Places of a thread: its row and column of pairs in fragments, and where its lane's row and 16-byte piece lie in a tile of 64
+ * tokens by 64 values. */
+struct place {
+    int row, pair, offset;
+};
+
+DEVICE struct place make_place()
+{
+    int thread = threadIdx.x % 128, lane = lane_id();
+    int token = lane / 16 * 8 + lane % 8, piece = thread / 32 * 2 + lane / 8 % 2;
+    return {thread / 32 * 16 + lane / 4, lane % 4, token * 128 + ((piece ^ token % 8) << 4)};
+}
+
+/* Steps of 16 of k, in 16 bytes: in a tile of two slabs, and in T and P. */
+DEVICE int step_128(int k)
+{
+    return (k / 4 * SLAB_BYTES + k % 4 * 32) / 16;
+}
+DEVICE int step_64(int k)
+{
+    return (k / 2 * NARROW_BYTES + k % 2 * 32) / 16;
+}
+
+template <int N> DEVICE void pack(uint32_t *to, const float (&from)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N / 2; i++)
+        to[i] = pack2(T(), from[2 * i], from[2 * i + 1]);
+}
+
+DEVICE float2 pair_at(const float *factors, int block, int pair)
+{
+    return *(const float2 *)(factors + 8 * block + 2 * pair);
+}
+
+/* Rows of a state: those of the thread, `line` elements apart. */
+template <typename E> DEVICE void load_state(float (&s)[64], const E *from, int64_t line, const struct place &p)
+{
+    from += p.row * line + 2 * p.pair;
+#pragma unroll
+    for (int j = 0; j < 32; j++) {
+        float two[2];
+        load(two, from + j % 2 * 8 * line + j / 2 * 8);
+        s[2 * j] = two[0];
+        s[2 * j + 1] = two[1];
+    }
+}
+
+template <typename E> DEVICE void store_state(const float (&s)[64], E *to, int64_t line, const struct place &p)
+{
+    to += p.row * line + 2 * p.pair;
+#pragma unroll
+    for (int j = 0; j < 32; j++) {
+        const float two[2] = {s[2 * j], s[2 * j + 1]};
+        store(to + j % 2 * 8 * line + j / 2 * 8, two);
+    }
+}
+
+/* V^T of a chunk, as fragments. */
+DEVICE void load_values(uint32_t (&v)[16], uint32_t values, const struct place &p)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        uint32_t r[4];
+        ldmatrix_x4_trans(r, values + p.offset + j * 2048);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            v[4 * j + i] = r[i];
+    }
+}
+
+/* Fragments of V^T - known S K^T. */
+DEVICE void subtract_known(uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8], const float (&x)[32])
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float2 two = unpack2(T(), v[i]), f = known[i / 2];
+        e[i] = pack2(T(), two.x - f.x * x[2 * i], two.y - f.y * x[2 * i + 1]);
+    }
+}
+
+/* Fragments of U, scaled for the state. */
+DEVICE void scale_update(uint32_t (&f)[16], const float (&x)[32], const float2 (&update)[8])
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        f[i] = pack2(T(), x[2 * i] * update[i / 2].x, x[2 * i + 1] * update[i / 2].y);
+}
+
+/* The blocks above the diagonal of T or P, which the tiles have not: by `threads` threads. */
+DEVICE void clear_upper(unsigned char *matrix, int thread, int threads)
+{
+    for (int i = thread; i < 128; i += threads)
+        *(uint4 *)(matrix + NARROW_BYTES + i * 16) = make_uint4(0, 0, 0, 0);
+}
+
+#endif
