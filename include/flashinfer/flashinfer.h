@@ -9,6 +9,7 @@
 #include "flashinfer/gated_delta.h"
 #include "flashinfer/gemm.h"
 #include "flashinfer/jit.h"
+#include "flashinfer/mamba.h"
 #include "flashinfer/norm.h"
 #include "flashinfer/page.h"
 #include "flashinfer/quantization.h"

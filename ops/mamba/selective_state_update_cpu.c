@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* selective_state_update on a CPU. A part has a head of a sequence, row after row.
+ *
+ *   T          f16, bf16
+ *   STATE      dtype of states
+ *   STATE_DIM  a multiple of 16, at most 256
+ *   UNIFORM    1: A is the same for all of a row */
+#include "vec.h"
+#include "selective_state_update_args.h"
+
+#include <math.h>
+
+struct place {
+    int64_t sequence, head, group;
+};
+
+static float at(const void *data, int64_t i, int wide)
+{
+    return wide ? ((const float *)data)[i] : to_float(((const T *)data)[i]);
+}
+
+static float token_value(const struct token_rows *rows, const struct place *p, int64_t token, int64_t row)
+{
+    return at(rows->data, p->sequence * rows->sequence + token * rows->token + p->head * rows->head + row * rows->dim, rows->wide);
+}
+
+static float weight(const struct head_weights *w, const struct place *p, int64_t row)
+{
+    return w->data ? at(w->data, p->head * w->head + row * w->dim, w->wide) : 0.0f;
+}
+
+static const T *group_row(const struct token_rows *rows, const struct place *p, int64_t token)
+{
+    return (const T *)rows->data + p->sequence * rows->sequence + token * rows->token + p->group * rows->head;
+}
+
+static STATE *state_row(const struct state_rows *states, const struct place *p, int64_t row, int64_t step, int64_t dim)
+{
+    return (STATE *)states->data + row * states->row + step * states->step + p->head * states->head + dim * states->dim;
+}
+
+static void copy_state(STATE *to, const float *s)
+{
+    for (int i = 0; i < STATE_DIM; i += LANES)
+        vec_store(to + i, vec_load(s + i));
+}
+
+static float step(const struct selective_state_update_args *a, const struct place *p, float *s, int64_t token, int64_t row)
+{
+    const float *A = (const float *)a->A.data + p->head * a->A.head + row * a->A.dim;
+    const T *b = group_row(&a->B, p, token), *c = group_row(&a->C, p, token);
+    float x = token_value(&a->x, p, token, row), delta = token_value(&a->dt, p, token, row) + weight(&a->dt_bias, p, row);
+    delta = a->softplus && delta <= 20.0f ? log1pf(expf(delta)) : delta;
+    vec decay = vec_set(UNIFORM ? expf(A[0] * delta) : 0.0f), sum = {0};
+    for (int i = 0; i < STATE_DIM; i += LANES) {
+        if (!UNIFORM)
+            decay = vec_exp(vec_load(A + i) * delta);
+        vec y = vec_load(s + i) * decay + vec_load(b + i) * (x * delta);
+        sum += y * vec_load(c + i);
+        vec_store(s + i, y);
+    }
+    float y = vec_sum(sum) + weight(&a->D, p, row) * x;
+    if (a->z.data) {
+        float z = token_value(&a->z, p, token, row);
+        y *= z / (1.0f + expf(-z));
+    }
+    return y;
+}
+
+void selective_state_update_cpu(const struct selective_state_update_args *a, int part, int parts)
+{
+    struct place p = {part / a->num_heads, part % a->num_heads, part % a->num_heads / a->group_heads};
+    int64_t first = first_state(a, p.sequence), kept = a->kept_rows ? a->kept_rows[p.sequence] : p.sequence;
+    float s[STATE_DIM];
+    (void)parts;
+    for (int64_t row = 0; row < a->head_dim; row++) {
+        for (int i = 0; first >= 0 && i < STATE_DIM; i += LANES)
+            vec_store(s + i, vec_load(state_row(&a->state, &p, first, 0, row) + i));
+        for (int64_t token = 0; token < a->tokens; token++) {
+            T *out = (T *)a->out.data + p.sequence * a->out.sequence + token * a->out.token + p.head * a->out.head + row;
+            *out = FROM_FLOAT(T, first < 0 ? 0.0f : step(a, &p, s, token, row));
+            int64_t to = first < 0 ? -1 : written_state(a, p.sequence, token, first);
+            if (to >= 0)
+                copy_state(state_row(&a->state, &p, to, 0, row), s);
+            if (a->kept.data && kept >= 0 && first >= 0)
+                copy_state(state_row(&a->kept, &p, kept, token, row), s);
+        }
+    }
+}
