@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Times the gated delta rule against upstream FlashInfer's and the Triton kernels of flash-linear-attention, on the same tensors.
+
+Usage: tools/gpu/compare_gated_delta.py [--library build/libflashinfer.so] [--rounds 3] [--launches 11] [--csv FILE]
+                                        [--peers upstream fla | --alone] [--shapes PREFIX,...]
+
+Each launch: caches are flushed, a kernel of a few milliseconds hides what the host does, then the whole op runs between two
+events. A round is the median of the launches; rounds alternate between the sides; the median of the rounds counts. ratio is the
+peer's time over ours: above 1 ours is faster. GB/s are those of the states, read and written; "of copy" relates them to torch's
+copy_ of a tensor of as many bytes, timed in the same way. difference is the Frobenius norm of the outputs' difference to the
+peer's over the peer's norm.
+"""
+
+import argparse
+import contextlib
+import csv
+import ctypes
+import importlib
+import os
+import shlex
+import statistics
+import sys
+
+COLUMNS = ["op", "shape", "peer", "ours us", "peer us", "ratio", "GB/s", "of copy", "difference", "error"]
+DIM = 128
+PREFILL = [(2, 8, [32768]), (2, 8, [8192]), (2, 8, [2048]), (2, 8, [4096] * 8), (4, 16, [32768]), (8, 32, [32768]),
+           (8, 32, [8192] * 4), (16, 64, [32768]), (16, 64, [8192] * 4), (16, 64, [1024] * 8), (16, 32, [32768]),
+           (16, 32, [2048]), (16, 32, [32768] + [512] * 63)]
+OF_FLA = {(2, 8, 32768), (8, 32, 32768), (16, 64, 8192)}  # key heads, value heads, tokens: each is tuned for many seconds
+DECODE = [("pretranspose", "float32", 1), ("pretranspose", "float32", 64), ("pretranspose", "float32", 256),
+          ("pretranspose", "bfloat16", 1), ("pretranspose", "bfloat16", 64), ("pretranspose", "bfloat16", 256),
+          ("keys_first", "float32", 1), ("keys_first", "float32", 64), ("keys_first", "float32", 256)]
+
+
+class DataType(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)]
+
+
+class Device(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_int32), ("index", ctypes.c_int32)]
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("device", Device), ("ndim", ctypes.c_int32), ("dtype", DataType),
+                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
+                ("byte_offset", ctypes.c_uint64)]
+
+
+class Exec(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
+                ("workspace_size", ctypes.c_size_t), ("kernel", ctypes.c_char_p), ("device", Device), ("threads", ctypes.c_int32),
+                ("flags", ctypes.c_uint32)]
+
+
+def struct(text):
+    """A struct of the public headers: names of tensors, and of numbers with :d, :i or :l."""
+    types = {"d": ctypes.c_double, "i": ctypes.c_int32, "l": ctypes.c_int64}
+    fields = [("size", ctypes.c_size_t)]
+    for word in text.split():
+        name, _, kind = word.partition(":")
+        fields.append((name, types[kind] if kind else ctypes.POINTER(Tensor)))
+    return type("Arguments", (ctypes.Structure,), {"_fields_": fields})
+
+
+STRUCTS = {
+    "chunk_gated_delta_rule": struct(
+        "output output_state state_checkpoints q k v g beta scale:d initial_state cu_seqlens use_qk_l2norm_in_kernel:i "
+        "checkpoint_cu_starts checkpoint_every_n_tokens:l state_indices"),
+    "gated_delta_rule_decode": struct("output state q k v A_log a dt_bias b scale:d skip_qk_l2norm:i"),
+    "gated_delta_rule_decode_pretranspose": struct(
+        "output state q k v A_log a dt_bias b scale:d skip_qk_l2norm:i initial_state_indices output_state_indices"),
+}
+
+
+class Ours:
+    def __init__(self, torch, path):
+        self.torch, self.library = torch, ctypes.CDLL(path)
+        self.library.flashinfer_last_error.restype = ctypes.c_char_p
+
+    def tensor(self, x):
+        codes = {"float32": (2, 32), "float16": (2, 16), "bfloat16": (4, 16), "int32": (0, 32), "int64": (0, 64)}
+        code, bits = codes[str(x.dtype).split(".")[1]]
+        shape, strides = (ctypes.c_int64 * x.ndim)(*x.shape), (ctypes.c_int64 * x.ndim)(*x.stride())
+        return ctypes.pointer(Tensor(x.data_ptr(), Device(2, 0), x.ndim, DataType(code, bits, 1), shape, strides, 0))
+
+    def bind(self, op, **arguments):
+        """A function that calls the op on torch's current stream."""
+        filled = STRUCTS[op](size=ctypes.sizeof(STRUCTS[op]))
+        for name, value in arguments.items():
+            setattr(filled, name, self.tensor(value) if hasattr(value, "data_ptr") else value)
+        launch, size = Exec(size=ctypes.sizeof(Exec), device=Device(2, 0), flags=1), ctypes.c_size_t()
+        self.check(self.library.flashinfer_workspace_size(op.encode(), ctypes.byref(filled), ctypes.byref(launch), ctypes.byref(size)))
+        workspace = self.torch.empty(size.value + 1, dtype=self.torch.uint8, device="cuda")
+        launch.workspace, launch.workspace_size = workspace.data_ptr(), size.value
+
+        def call():
+            launch.stream = self.torch.cuda.current_stream().cuda_stream
+            self.check(self.library.flashinfer_call(op.encode(), ctypes.byref(filled), ctypes.byref(launch)))
+        call.keep = (workspace, arguments)
+        return call
+
+    def check(self, status):
+        if status:
+            raise RuntimeError(self.library.flashinfer_last_error().decode())
+
+
+class Timer:
+    def __init__(self, torch, launches):
+        self.torch, self.launches = torch, launches
+        self.flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+
+    def __call__(self, call):
+        """Microseconds."""
+        samples = []
+        for i in range(-2, self.launches):
+            begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self.flush.fill_(i & 1)
+            self.torch.cuda._sleep(2_000_000)
+            begin.record()
+            call()
+            end.record()
+            end.synchronize()
+            if i >= 0:
+                samples.append(begin.elapsed_time(end) * 1e3)
+        return statistics.median(samples)
+
+
+def prefill_shape(key_heads, value_heads, lengths):
+    runs = []
+    for n in dict.fromkeys(lengths):
+        runs.append(f"{lengths.count(n)}x{n}")
+    return f"{key_heads}/{value_heads} {'+'.join(runs)}"
+
+
+def prefill(torch, ours, key_heads, value_heads, lengths, peers):
+    """Our call, the peers' calls by name, our output, and bytes of states."""
+    tokens, f32, bf16 = sum(lengths), torch.float32, torch.bfloat16
+
+    def normal(*shape, dtype=f32):
+        return torch.randn(*shape, device="cuda", dtype=dtype)
+    q, k = (torch.nn.functional.normalize(normal(tokens, key_heads, DIM), dim=-1).to(bf16) for _ in range(2))
+    v = normal(tokens, value_heads, DIM, dtype=bf16)
+    g = torch.exp(torch.nn.functional.logsigmoid(normal(tokens, value_heads)) / 16)
+    beta, state = torch.sigmoid(normal(tokens, value_heads)), normal(len(lengths), value_heads, DIM, DIM)
+    starts = torch.tensor([sum(lengths[:i]) for i in range(len(lengths) + 1)], device="cuda", dtype=torch.int64)
+    output, final = torch.empty_like(v), torch.empty_like(state)
+    mine = ours.bind("chunk_gated_delta_rule", output=output, output_state=final, q=q, k=k, v=v, g=g, beta=beta,
+                     initial_state=state, cu_seqlens=starts)
+    calls = {}
+    if "upstream" in peers:
+        rule = importlib.import_module("flashinfer.gdn_prefill").chunk_gated_delta_rule
+        theirs, their_final = torch.empty_like(v), torch.empty_like(state)
+        calls["upstream"] = lambda: rule(q, k, v, g=g, beta=beta, initial_state=state, output_final_state=True,
+                                         cu_seqlens=starts, output=theirs, output_state=their_final)[0]
+    if "fla" in peers and (key_heads, value_heads, tokens) in OF_FLA:
+        triton_rule = importlib.import_module("fla.ops.gated_delta_rule").chunk_gated_delta_rule
+        log_g, transposed = torch.log(g)[None], state.transpose(-1, -2).contiguous()
+        calls["fla"] = lambda: triton_rule(q[None], k[None], v[None], log_g, beta[None], initial_state=transposed,
+                                           output_final_state=True, cu_seqlens=starts)[0][0]
+    return mine, calls, output, 0
+
+
+def decode(torch, ours, layout, state_type, batch, peers):
+    key_heads, value_heads, f32 = 16, 32, torch.float32
+
+    def normal(*shape, dtype=torch.bfloat16):
+        return torch.randn(*shape, device="cuda", dtype=dtype)
+    q, k, v = (normal(batch, 1, heads, DIM) for heads in (key_heads, key_heads, value_heads))
+    state = normal(batch, value_heads, DIM, DIM, dtype=getattr(torch, state_type))
+    A_log, dt_bias = normal(value_heads, dtype=f32), normal(value_heads, dtype=f32)
+    a, b = normal(batch, 1, value_heads), normal(batch, 1, value_heads)
+    output, own = torch.empty_like(v), state.clone()
+    op = "gated_delta_rule_decode" + ("_pretranspose" if layout == "pretranspose" else "")
+    mine = ours.bind(op, output=output, state=own, q=q, k=k, v=v, A_log=A_log, a=a, dt_bias=dt_bias, b=b)
+    calls = {}
+    if "upstream" in peers:
+        rule = getattr(importlib.import_module("flashinfer.gdn_decode"), op)
+        calls["upstream"] = lambda: rule(q, k, v, state, A_log, a, dt_bias, b)[0]
+    return mine, calls, output, 2 * state.numel() * state.element_size()
+
+
+def difference(torch, call, mine, output):
+    """Of the first outputs: both sides start from the same states."""
+    theirs = call().float().reshape(output.shape)
+    mine()
+    torch.cuda.synchronize()
+    return ((output.float() - theirs).norm() / theirs.norm()).item()
+
+
+def rows(arguments, torch, timer, ours, copies):
+    peers = [] if arguments.alone else arguments.peers
+    cases = [("chunk_gated_delta_rule", prefill_shape(*shape), prefill, shape) for shape in PREFILL]
+    cases += [("decode " + shape[0], f"{shape[1]} batch {shape[2]}", decode, shape) for shape in DECODE]
+    for op, shape, make, values in cases:
+        if arguments.shapes and not any(f"{op} {shape}".startswith(p) for p in arguments.shapes.split(",")):
+            continue
+        row = {"op": op, "shape": shape}
+        try:
+            mine, calls, output, size = make(torch, ours, *values, peers)
+        except Exception as error:  # the GPU may have failed; what is measured so far is in the file
+            yield row | {"error": f"{type(error).__name__}: {error}"}
+            continue
+        for peer in list(calls) or [""]:
+            times, theirs, error = [], [], ""
+            try:
+                off = difference(torch, calls[peer], mine, output) if peer else None
+                for _ in range(arguments.rounds):
+                    times.append(timer(mine))
+                    theirs += [timer(calls[peer])] if peer else []
+            except Exception as failure:  # whatever a peer raises, the next one may work
+                error, off = " ".join(f"{type(failure).__name__}: {failure}".split())[-300:], None
+                times = times or [timer(mine)]
+            line = row | {"peer": peer, "ours us": statistics.median(times), "difference": off, "error": error}
+            if theirs:
+                line |= {"peer us": statistics.median(theirs), "ratio": statistics.median(theirs) / line["ours us"]}
+            if size:
+                if size not in copies:
+                    source = torch.empty(size // 2, dtype=torch.uint8, device="cuda")
+                    target = torch.empty_like(source)
+                    copies[size] = timer(lambda: target.copy_(source))
+                line |= {"GB/s": size / line["ours us"] * 1e-3, "of copy": copies[size] / line["ours us"]}
+            yield line
+        del mine, calls, output
+        torch.cuda.empty_cache()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="the gated delta rule against its peers on this GPU")
+    parser.add_argument("--library", default="build/libflashinfer.so")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--launches", type=int, default=11)
+    parser.add_argument("--csv", help="default: standard output")
+    parser.add_argument("--peers", nargs="+", default=["upstream", "fla"])
+    parser.add_argument("--alone", action="store_true", help="no peers")
+    parser.add_argument("--shapes", help="only those whose op and shape begin so")
+    arguments = parser.parse_args()
+    torch = importlib.import_module("torch")
+    torch.manual_seed(0)
+    timer, ours, failed = Timer(torch, arguments.launches), Ours(torch, arguments.library), 0
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(arguments.csv or os.dup(1), "w", encoding="utf-8"))
+        print("# " + shlex.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]), file=file)
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for row in rows(arguments, torch, timer, ours, {}):
+            failed += bool(row.get("error"))
+            row = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
+            writer.writerow(row)
+            file.flush()
+            print(" ".join(f"{v}" for v in row.values()), file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
