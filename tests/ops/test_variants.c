@@ -12,6 +12,7 @@
 
 #include "flashinfer/attention.h"
 #include "harness/check.h"
+#include "harness/placement.h"
 #include "harness/reference.h"
 #include "op/program.h"
 #include "op/variant.h"
@@ -103,52 +104,53 @@ static double dump_logits(const struct reference *r, double s, struct at at, dou
 static const struct attention_reference_hooks dump_hooks = {.logits = dump_logits};
 static void dump_reference(const struct reference *r) { attention_reference_with(r, &dump_hooks); }
 
-/* ---- all hooks, and every field of struct at */
+/* ---- the hooks before the logits, and those from there on; every field of struct at */
 
-static const char all_text[] =
+static const char later_text[] =
     "ANYWHERE float gate_of(struct variant v, struct at a)\n"
     "{\n"
     "    return v.gate ? to_float(v.gate[a.row * v.gate_stride[0] + a.qo_head]) : 1.0f;\n"
     "}\n"
-    "HOOK float query(struct variant v, float x, struct at a) { return a.element % 2 ? x * v.factor : x + (float)a.q * 0.01f; }\n"
-    "HOOK float key(struct variant v, float x, struct at a) { return a.element % 3 ? x : x * to_float(v.scale[a.kv_head]); }\n"
     "HOOK float logits(struct variant v, float s, struct at a) { return a.kv == a.kv_len - 1 ? -INFINITY : s * 0.5f; }\n"
     "HOOK bool mask(struct variant v, struct at a) { return (a.kv + a.q * 2 + a.request + a.qo_head) % (int)v.period != 0; }\n"
     "HOOK float output(struct variant v, float x, struct at a)\n"
     "{\n"
     "    return x * gate_of(v, a) + (float)(a.element % 5 + a.kv_head + a.qo_len);\n"
     "}\n";
-static const struct flashinfer_variant_argument all_arguments[] = {
+static const char early_text[] =
+    "HOOK float query(struct variant v, float x, struct at a) { return a.element % 2 ? x * v.factor : x + (float)a.q * 0.01f; }\n"
+    "HOOK float key(struct variant v, float x, struct at a) { return a.element % 3 ? x : x * to_float(v.scale[a.kv_head]); }\n";
+static const struct flashinfer_variant_argument hooks_arguments[] = {
     ARGUMENT(.name = "scale", .shape = "num_kv_heads", .dtype = {kDLBfloat, 16, 1}),
     ARGUMENT(.name = "factor", .kind = FLASHINFER_VARIANT_FLOAT, .min = -2, .max = 2),
     ARGUMENT(.name = "gate", .shape = "TOKENS num_qo_heads", .optional = 1, .dtype = {kDLFloat, 16, 1}),
     ARGUMENT(.name = "period", .kind = FLASHINFER_VARIANT_INT, .min = 2, .max = 9)};
 
-static double all_query(const struct reference *r, double x, struct at at, double *error)
+static double hook_of_query(const struct reference *r, double x, struct at at, double *error)
 {
     (void)error;
     return at.element % 2 ? x * number(r, "factor") : x + at.q * 0.01;
 }
 
-static double all_key(const struct reference *r, double x, struct at at, double *error)
+static double hook_of_key(const struct reference *r, double x, struct at at, double *error)
 {
     (void)error;
     return at.element % 3 ? x : x * element_of(r, "scale", at.kv_head);
 }
 
-static double all_logits(const struct reference *r, double s, struct at at, double *error)
+static double hook_of_logits(const struct reference *r, double s, struct at at, double *error)
 {
     (void)r, (void)error;
     return at.kv == at.kv_len - 1 ? -INFINITY : s * 0.5;
 }
 
-static bool all_mask(const struct reference *r, struct at at)
+static bool hook_of_mask(const struct reference *r, struct at at)
 {
     int64_t period = *(const int64_t *)field(r, "period");
     return (at.kv + at.q * 2 + at.request + at.qo_head) % period != 0;
 }
 
-static double all_output(const struct reference *r, double x, struct at at, double *error)
+static double hook_of_output(const struct reference *r, double x, struct at at, double *error)
 {
     const DLTensor *gates = tensor(r, "gate");
     double gate = gates ? element_of(r, "gate", at.row * tensor_shape(gates, 1) + at.qo_head) : 1;
@@ -157,9 +159,12 @@ static double all_output(const struct reference *r, double x, struct at at, doub
     return y;
 }
 
-static const struct attention_reference_hooks all_hooks = {
-    .query = all_query, .key = all_key, .logits = all_logits, .mask = all_mask, .output = all_output};
-static void all_reference(const struct reference *r) { attention_reference_with(r, &all_hooks); }
+static const struct attention_reference_hooks early_hooks = {.query = hook_of_query, .key = hook_of_key};
+static void early_reference(const struct reference *r) { attention_reference_with(r, &early_hooks); }
+
+static const struct attention_reference_hooks later_hooks = {
+    .logits = hook_of_logits, .mask = hook_of_mask, .output = hook_of_output};
+static void later_reference(const struct reference *r) { attention_reference_with(r, &later_hooks); }
 
 /* ---- */
 
@@ -177,7 +182,8 @@ static const struct example examples[] = {
     {"flash_sigmoid", sigmoid_text, sigmoid_arguments, 1, FLASHINFER_VARIANT_NO_SOFTMAX, sigmoid_reference, "-lse bias=-1.5", 1},
     {"alibi", alibi_text, alibi_arguments, 1, 0, alibi_reference, "", 1},
     {"logits_dump", dump_text, dump_arguments, 1, 0, dump_reference, "max_kv=200", 2},
-    {"all_hooks", all_text, all_arguments, 4, 0, all_reference, "period=3 factor=0.7", 4},
+    {"early_hooks", early_text, hooks_arguments, 4, 0, early_reference, "period=3 factor=0.7", 3},
+    {"later_hooks", later_text, hooks_arguments, 4, 0, later_reference, "period=3 factor=0.7", 3},
 };
 
 /* Ops, the name of the dimension of their query tokens, and a shape that Hopper's kernel serves too. */
@@ -186,8 +192,8 @@ static const struct {
 } bases[] = {
     {"batch_prefill", "total_q",
      "q_data_type=bf16 causal=1 num_qo_heads=8 num_kv_heads=2 head_dim_qk=128 batch=3 max_batch_size=3 total_q=500 "
-     "max_total_qo=500 page_size=16 num_pages=60 num_indices=60 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items -max_item_len "
-     "-sinks -k_cache_sf -v_cache_sf"},
+     "max_total_qo=500 page_size=16 num_pages=60 num_indices=60 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items "
+     "-max_item_len -sinks -k_cache_sf -v_cache_sf"},
     {"batch_prefill_ragged", "total_q",
      "q_data_type=f16 window_left=70 logits_soft_cap=20 num_qo_heads=4 num_kv_heads=4 head_dim_qk=64 batch=4 max_batch_size=4 "
      "total_q=600 max_total_qo=600 total_kv=900 page_size=1 -packed_custom_mask -mask_indptr -prefix_len -token_pos_in_items "
@@ -248,7 +254,7 @@ static const char *missing(const struct op_kernel *row)
     return strncmp(row->name, "batch_decode_sm", strlen("batch_decode_sm")) ? NULL : "takes in no hooks";
 }
 
-static const char *missing_all(const struct op_kernel *row)
+static const char *missing_early(const struct op_kernel *row)
 {
     return strcmp(row->name, "batch_prefill_sm90") ? missing(row) : "takes in no hook query";
 }
@@ -266,12 +272,67 @@ static void check_variant(const struct example *example, int base)
     snprintf(values, sizeof values, "%s %s", bases[base].shape, example->values);
     variant->op->reference = example->reference;
     variant->op->shapes = named;
-    variant->op->missing = variant->variant.hooks & HOOK_QUERY ? missing_all : missing;
+    variant->op->missing = variant->variant.hooks & HOOK_QUERY ? missing_early : missing;
     if (check_op(variant->op, &options, &events, &counts))
         fail_msg("%s", flashinfer_last_error());
     assert_int_equal(failures, 0);
     assert_true(counts.trials > 0);
     flashinfer_variant_destroy(variant);
+}
+
+/* Hopper's kernel and the generic one compile with the hooks, without spills; no device is needed. */
+static void compile_rows(const struct op *op, const struct call *call, bool *compiles)
+{
+    for (const struct op_kernel *row = op->kernels; row->name; row++) {
+        struct call forced = *call;
+        struct way way;
+        char *log = NULL;
+        double seconds;
+        size_t bytes;
+        forced.args = forced.storage;
+        forced.exec.kernel = row->name;
+        if (call_fit(&forced, row, &way))
+            continue;
+        flashinfer_status status = jit_compile_only(&way.spec[0], call->device, &log, &seconds, &bytes);
+        if (status == FLASHINFER_NO_COMPILER)
+            skip();
+        if (status)
+            fail_msg("%s", flashinfer_last_error());
+        print_message("    %-28s %-20s %.2f s, %zu bytes\n", op->name, row->name, seconds, bytes);
+        assert_null(strstr(log ? log : "", "warning : Registers are spilled"));
+        assert_null(strstr(log ? log : "", "Potential Performance Loss"));
+        free(log);
+        *compiles = true;
+    }
+}
+
+static void compile_variant(const struct example *example, int base)
+{
+    struct device hopper;
+    struct problem *problem;
+    struct placement *placement;
+    struct call call;
+    char values[1024];
+    bool compiles = false;
+    flashinfer_variant *variant = make(example, base);
+    snprintf(values, sizeof values, "%s %s", bases[base].shape, example->values);
+    const struct problem_request request = {.op = variant->op, .values = values, .without_values = true};
+    if (device_imagine(90, &hopper) || problem_create(&request, &problem) || placement_create(problem, &hopper, &placement) ||
+        placement_check(placement, &call))
+        fail_msg("%s", flashinfer_last_error());
+    compile_rows(variant->op, &call, &compiles);
+    assert_true(compiles);
+    placement_destroy(placement);
+    problem_destroy(problem);
+    flashinfer_variant_destroy(variant);
+}
+
+static void test_compiles(void **state)
+{
+    (void)state;
+    for (int i = 0; i < (int)(sizeof examples / sizeof *examples); i++)
+        for (int base = 0; base < 2; base++)
+            compile_variant(&examples[i], base);
 }
 
 static void test_example(void **state)
@@ -286,7 +347,9 @@ int main(void)
         {"flash_sigmoid", test_example, NULL, NULL, (void *)(uintptr_t)&examples[0]},
         {"alibi", test_example, NULL, NULL, (void *)(uintptr_t)&examples[1]},
         {"logits_dump", test_example, NULL, NULL, (void *)(uintptr_t)&examples[2]},
-        {"all_hooks", test_example, NULL, NULL, (void *)(uintptr_t)&examples[3]},
+        {"early_hooks", test_example, NULL, NULL, (void *)(uintptr_t)&examples[3]},
+        {"later_hooks", test_example, NULL, NULL, (void *)(uintptr_t)&examples[4]},
+        cmocka_unit_test(test_compiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
