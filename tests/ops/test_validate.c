@@ -233,6 +233,43 @@ static void test_bad_rows(void **state)
     assert_non_null(strstr(flashinfer_last_error(), "positions[2] is -1"));
 }
 
+/* One request of 2 query tokens over 3 keys, whose mask has 6 bits. */
+static void test_bad_places(void **state)
+{
+    uint16_t q[2 * 16] = {0}, k[3 * 16] = {0}, v[4 * 16] = {0}, out[3 * 16];
+    uint8_t bits[2] = {0};
+    int32_t qo_indptr[] = {0, 2}, kv_indptr[] = {0, 3}, mask_indptr[] = {1, 2}, v_indptr[] = {1, 4}, o_indptr[] = {0, 2};
+    const DLDevice cpu = {kDLCPU, 0};
+#define TOKENS_OF(memory, n) {.data = memory, .device = cpu, .ndim = 3, .dtype = {kDLFloat, 16, 1}, .shape = (int64_t[]){n, 1, 16}}
+#define INDPTR_OF(memory) {.data = memory, .device = cpu, .ndim = 1, .dtype = {kDLInt, 32, 1}, .shape = (int64_t[]){2}}
+    DLTensor tq = TOKENS_OF(q, 2), tk = TOKENS_OF(k, 3), tv = TOKENS_OF(v, 3), to = TOKENS_OF(out, 2);
+    DLTensor iq = INDPTR_OF(qo_indptr), ik = INDPTR_OF(kv_indptr), im = INDPTR_OF(mask_indptr), iv = INDPTR_OF(v_indptr),
+             io = INDPTR_OF(o_indptr);
+    DLTensor mask = {.data = bits, .device = cpu, .ndim = 1, .dtype = {kDLUInt, 8, 1}, .shape = (int64_t[]){2}};
+    flashinfer_exec exec = {.size = sizeof exec, .device = cpu};
+    flashinfer_plan plan;
+    (void)state;
+    MUST(FLASHINFER(batch_prefill_plan, &exec, .plan = &plan, .max_total_qo = 2, .max_batch_size = 1, .num_qo_heads = 1,
+                    .num_kv_heads = 1, .head_dim_qk = 16, .page_size = 1, .custom_mask = 1));
+    struct flashinfer_batch_prefill_ragged call = {sizeof call, .out = &to, .plan = &plan, .q = &tq, .k = &tk, .v = &tv,
+                                                   .qo_indptr = &iq, .kv_indptr = &ik, .packed_custom_mask = &mask,
+                                                   .mask_indptr = &im, .v_indptr = &iv, .o_indptr = &io};
+    assert_int_equal(flashinfer_batch_prefill_ragged(&call, &exec), FLASHINFER_INVALID);
+    assert_string_equal(flashinfer_last_error(),
+                        "batch_prefill_ragged: v_indptr[0] is 1, must be at least 0, with the request's 3 at most 3");
+    v_indptr[0] = 0;
+    assert_int_equal(flashinfer_batch_prefill_ragged(&call, &exec), FLASHINFER_OK);
+    mask_indptr[0] = 2;
+    assert_int_equal(flashinfer_batch_prefill_ragged(&call, &exec), FLASHINFER_INVALID);
+    assert_string_equal(flashinfer_last_error(),
+                        "batch_prefill_ragged: mask_indptr[0] is 2, must be at least 0, with the request's 1 at most 2");
+    mask_indptr[0] = 0;
+    o_indptr[0] = -1;
+    assert_int_equal(flashinfer_batch_prefill_ragged(&call, &exec), FLASHINFER_INVALID);
+    assert_string_equal(flashinfer_last_error(),
+                        "batch_prefill_ragged: o_indptr[0] is -1, must be at least 0, with the request's 2 at most 2");
+}
+
 /* Tokens 0 to 2 are of request 0, which has 8 slots, 3 to 7 of request 2, which has 16. */
 static void test_bad_appends(void **state)
 {
@@ -261,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_good_appends),
         cmocka_unit_test(test_bad_tables),
         cmocka_unit_test(test_bad_rows),
+        cmocka_unit_test(test_bad_places),
         cmocka_unit_test(test_bad_appends),
     };
     unsetenv("FLASHINFER_VALIDATE_INPUTS");
