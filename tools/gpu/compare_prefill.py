@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times prefill attention against FlashAttention-4, cuDNN and upstream FlashInfer on the same GPU and the same tensors.
 
-Usage: tools/gpu/compare_prefill.py [--ours build/libflashinfer.so]... [--rounds 3] [--only REGEX] [--peers REGEX] [--csv FILE]
+Usage: tools/gpu/compare_prefill.py [--ours build/libflashinfer.so]... [--runs 3] [--rounds 5] [--only REGEX] [--peers REGEX] [--csv FILE]
                                     [--prepare I/N] [SET...]
        sets: dense paged page1 varlen chunked wide; default: all. A second --ours is measured like a peer
        --only: rows whose name matches; --peers: peers that match
@@ -10,8 +10,8 @@ Usage: tools/gpu/compare_prefill.py [--ours build/libflashinfer.so]... [--rounds
        fill their caches (FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED=1 keeps FlashAttention-4's)
 
 All sides of a row read the same tensors, several copies in turn, together larger than three times the L2. A side is a CUDA graph of
-calls; a round replays each side's graph once to warm up and LAUNCHES times between events; the order of the sides turns round with
-each round, and the median of the rounds counts. ratio is the peer's time over ours: above 1 ours is faster. difference is
+calls of about 5 ms; a round replays the graph of each side once, in an order drawn anew, because a kernel runs at the clock that the
+one before it leaves. A run is the median of its rounds, a figure the median of the runs. ratio is the peer's time over ours: above 1 ours is faster. difference is
 |ours - peer| / |peer| of the results. TFLOP/s count products that are seen: causal ones half. Upstream and ours launch with
 programmatic dependent launch.
 """
@@ -23,13 +23,14 @@ import gc
 import importlib
 import math
 import os
+import random
 import re
 import statistics
 import sys
 
 from compare_upstream import Upstream, say
 
-LAUNCHES, GRAPH_SECONDS, CACHES, MAX_COPIES = 3, 5e-3, 3, 8
+GRAPH_SECONDS, CACHES, MAX_COPIES = 5e-3, 3, 8
 COLUMNS = ["set", "shape", "peer", "ours us", "peer us", "ratio", "TFLOP/s", "peer TFLOP/s", "difference", "error"]
 HEADERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "include", "flashinfer")
 NHD, HND, PDL = 0, 1, 1
@@ -305,16 +306,22 @@ def capture(up, calls, nodes):
     return graph, kept
 
 
-def replay(up, graph, nodes):
-    """Microseconds of a node."""
-    events = [up.torch.cuda.Event(enable_timing=True) for _ in range(LAUNCHES + 1)]
-    graph.replay()
-    events[0].record()
-    for event in events[1:]:
-        graph.replay()
-        event.record()
-    events[-1].synchronize()
-    return statistics.median(a.elapsed_time(b) for a, b in zip(events, events[1:])) * 1e3 / nodes
+def measure(up, graphs, arguments):
+    """Milliseconds of each side's graph."""
+    order, found, replays = list(graphs), {name: [] for name in graphs}, []
+    for _ in range(arguments.runs * arguments.rounds):
+        random.shuffle(order)
+        for name in order:
+            events = [up.torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            events[0].record()
+            graphs[name][0].replay()
+            events[1].record()
+            replays.append((name, *events))
+    up.torch.cuda.synchronize()
+    for name, begin, end in replays:
+        found[name].append(begin.elapsed_time(end))
+    n = arguments.rounds
+    return {name: statistics.median(statistics.median(t[i:i + n]) for i in range(0, len(t), n)) for name, t in found.items()}
 
 
 def compare(up, peers, row, arguments):
@@ -337,11 +344,7 @@ def compare(up, peers, row, arguments):
             errors[name] = " ".join(f"{type(error).__name__}: {error}".split())[-300:]
     if arguments.prepare:
         return [{"set": row.kind, "shape": row.name, "peer": name, "error": errors.get(name, "")} for name in [*graphs, *errors]]
-    times = {name: [] for name in graphs}
-    for i in range(arguments.rounds):
-        for name in sorted(graphs, reverse=i % 2, key=list(graphs).index):
-            times[name].append(replay(up, graphs[name][0], nodes))
-    us = {name: statistics.median(t) for name, t in times.items()}
+    us = {name: ms * 1e3 / nodes for name, ms in measure(up, graphs, arguments).items()}
     lines = []
     for name in [n for n in [*graphs, *errors] if n != "ours" or len(graphs) + len(errors) == 1 or n in errors]:
         line = {"set": row.kind, "shape": row.name, "peer": name, "error": errors.get(name, "")}
@@ -371,7 +374,8 @@ def main():
     parser = argparse.ArgumentParser(description="ours against FlashAttention-4, cuDNN and upstream FlashInfer on this GPU")
     parser.add_argument("set", nargs="*", help="of " + " ".join(SETS) + "; default: all")
     parser.add_argument("--ours", action="append", help="libraries; default: build/libflashinfer.so")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="")
     parser.add_argument("--peers", default="")
     parser.add_argument("--prepare")
@@ -379,12 +383,13 @@ def main():
     arguments = parser.parse_args()
     arguments.ours = arguments.ours or ["build/libflashinfer.so"]
     unknown = [s for s in arguments.set if s not in SETS]
-    if unknown or arguments.rounds < 1:
-        parser.error(f"there is no set {unknown[0]}" if unknown else "--rounds: at least 1")
+    if unknown or arguments.runs < 1 or arguments.rounds < 1:
+        parser.error(f"there is no set {unknown[0]}" if unknown else "--runs, --rounds: at least 1")
     rows = [row for s in arguments.set or SETS for row in SETS[s]() if re.search(arguments.only, row.name)]
     if arguments.prepare:
         part, parts = map(int, arguments.prepare.split("/"))
         rows = rows[part::parts]
+    random.seed(0)
     up = Upstream(True)
     peers, lines = Peers(up, arguments), []
     with open(arguments.csv or os.dup(1), "w", encoding="utf-8") as file, up.torch.no_grad():
