@@ -29,10 +29,10 @@ enum {
  * the dynamic shared memory of a block. */
 #define ATTENTION_PREFILL_WARPGROUPS(head_dim, special) ((head_dim) == 64 && !(special) ? 3 : 2)
 #define ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) ((hooks) ? 64 : (head_dim) < 256 ? 128 : (gather) ? 64 : 80)
-#define ATTENTION_PREFILL_BUFFERS(head_dim, hooks) ((head_dim) < 256 && !(hooks) ? 2 : 1)
-#define ATTENTION_PREFILL_SM90_SMEM(head_dim, warpgroups, gather, hooks)                       \
-    (ATTENTION_PREFILL_BUFFERS(head_dim, hooks) * (warpgroups) * (128 * (head_dim) + 16) +            \
-     8 * ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) * (head_dim) + ((hooks) ? 248 : 224))
+#define ATTENTION_PREFILL_BUFFERS(head_dim, hooks) ((head_dim) <= 128 && !(hooks) ? 2 : 1)
+#define ATTENTION_PREFILL_SM90_SMEM(head_dim, head_dim_vo, warpgroups, gather, hooks)                \
+    (ATTENTION_PREFILL_BUFFERS(head_dim, hooks) * (warpgroups) * (128 * (head_dim) + 16) +           \
+     4 * ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) * ((head_dim) + (head_dim_vo)) + ((hooks) ? 248 : 224))
 
 /* n / d = n * factor >> shift for 0 <= n < 2^31: shift = 31 + ceil(log2(d)), factor = ceil(2^shift / d). */
 struct attention_divisor {

@@ -104,8 +104,8 @@ const char *attention_needs_generic(const struct call *call)
     const char *why = why_unserved(call);
     if (why)
         return why;
-    if (plan->head_dim != plan->head_dim_vo)
-        return "head_dim_vo is not head_dim_qk";
+    if (plan->head_dim != plan->head_dim_vo && !(plan->head_dim == 192 && plan->head_dim_vo == 128))
+        return "head_dim_vo is neither head_dim_qk nor 128 with 192";
     if (plan->q_dtype != plan->kv_dtype || plan->q_dtype != plan->o_dtype || plan->q_dtype != plan->dtype)
         return "q, keys, values and out must be all f16 or all bf16";
     if (plan->mask != ATTENTION_MASK_NONE)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The shared memory of a block of batch_prefill_sm90, its rings, and the warps that fill them.
  *
- *   T, HEAD_DIM, CAUSAL, WINDOW, SOFT_CAP, GATHER as in batch_prefill_sm90.cu */
+ *   T, HEAD_DIM, HEAD_DIM_VO, CAUSAL, WINDOW, SOFT_CAP, GATHER as in batch_prefill_sm90.cu */
 #ifndef ATTENTION_LOAD_SM90_CUH
 #define ATTENTION_LOAD_SM90_CUH
 
@@ -10,14 +10,15 @@
 
 struct smem {
     unsigned char queries[BUFFERS][WARPGROUPS][QUERY_BYTES];
-    unsigned char keys[STAGES][TILE_BYTES], values[STAGES][TILE_BYTES];
+    unsigned char keys[STAGES][KEYS_BYTES], values[STAGES][VALUES_BYTES];
     uint64_t queries_full[BUFFERS][WARPGROUPS], queries_empty[BUFFERS][WARPGROUPS];
     uint64_t keys_full[STAGES], keys_empty[STAGES], values_full[STAGES], values_empty[STAGES];
     uint64_t task_passed, task_taken;
     struct task task[TASKS], loaders_task[2];
 };
 
-static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, WARPGROUPS, GATHER, HAS_HOOKS), "the host counts on it");
+static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, HEAD_DIM_VO, WARPGROUPS, GATHER, HAS_HOOKS),
+              "the host counts on it");
 
 #define AT(field) shared_address(&sm->field)
 
@@ -83,8 +84,9 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
             int64_t from = __shfl_sync(0xffffffffu, at[i], step + lane / 8);
             uint32_t there = to + row * 128 + ((chunk ^ (row & 7)) << 4);
 #pragma unroll
-            for (int k = 0; k < SLABS; k++)
-                cp_async_16(there + k * (KEYS * 128), cache + max(from, (int64_t)0) + k * 64, from < 0 ? 0 : 16);
+            for (int k = 0; k < KEY_SLABS; k++)
+                if (k < VALUE_SLABS || !values)
+                    cp_async_16(there + k * (KEYS * 128), cache + max(from, (int64_t)0) + k * 64, from < 0 ? 0 : 16);
         }
     cp_async_arrive(full);
 }
@@ -101,12 +103,13 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
         s = find_slot(p.a, t.first_page, token);
     mbarrier_wait(empty, phase ^ 1);
     if (lane_id() == 0)
-        mbarrier_arrive_expect(full, (boxes + 1 - half) / 2 * p.box_tokens * (128 * SLABS));
+        mbarrier_arrive_expect(full, (boxes + 1 - half) / 2 * p.box_tokens * 128 * (values ? VALUE_SLABS : KEY_SLABS));
     __syncwarp();
     if (box < boxes) {
 #pragma unroll
-        for (int i = 0; i < SLABS; i++)
-            tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, s.at, t.kv_head, s.page);
+        for (int i = 0; i < KEY_SLABS; i++)
+            if (i < VALUE_SLABS || !values)
+                tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, s.at, t.kv_head, s.page);
     }
 }
 #endif
@@ -126,9 +129,9 @@ DEVICE void load_queries(const struct attention_sm90_args &p, const struct task 
         mbarrier_arrive(full);
         return;
     }
-    mbarrier_arrive_expect(full, p.q_tokens * p.a.group * (128 * SLABS));
+    mbarrier_arrive_expect(full, p.q_tokens * p.a.group * (128 * KEY_SLABS));
 #pragma unroll
-    for (int i = 0; i < SLABS; i++)
+    for (int i = 0; i < KEY_SLABS; i++)
         tensor_load_4d(AT(queries[buffer][lane]) + i * 8192, &p.q, full, i * 64, 0, t.kv_head, t.first_q + t.token + lane * p.q_tokens);
 }
 
@@ -136,7 +139,7 @@ DEVICE void load_queries(const struct attention_sm90_args &p, const struct task 
 DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int number, int n)
 {
     struct task t;
-    find_task(p.a, p.schedule, number, WARPGROUPS * p.q_tokens, HEAD_DIM * 4, &t);
+    find_task(p.a, p.schedule, number, WARPGROUPS * p.q_tokens, (HEAD_DIM + HEAD_DIM_VO) * 2, &t);
     mbarrier_wait(AT(task_taken), (n & 1) ^ 1);
     if (threadIdx.x == 0) {
         sm->loaders_task[n & 1] = t;
@@ -175,7 +178,8 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
         int last = last_tile(p.a, t, tile_tokens), first = first_tile(p.a, t);
         for (int tile = last; tile >= first; tile--) {
             int stage = ring.stage;
-            load_tile(p, t, tile, half, values, tiles + stage * TILE_BYTES, full + 8 * stage, empty + 8 * stage, ring.phase);
+            load_tile(p, t, tile, half, values, tiles + stage * (values ? VALUES_BYTES : KEYS_BYTES), full + 8 * stage, empty + 8 * stage,
+                      ring.phase);
             if (leads && tile == last)
                 load_queries(p, t, sm, n);
             /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */

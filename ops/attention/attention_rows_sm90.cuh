@@ -2,7 +2,7 @@
 /* What a warpgroup of batch_prefill_sm90 does with its 64 packed rows: logits, weights, weighted values, and writing them. A
  * thread holds parts of rows g and g + 8 of its warp's 16, laid out as in wgmma.cuh.
  *
- *   T, HEAD_DIM, CAUSAL, WINDOW, SOFT_CAP as in batch_prefill_sm90.cu */
+ *   T, HEAD_DIM, HEAD_DIM_VO, CAUSAL, WINDOW, SOFT_CAP as in batch_prefill_sm90.cu */
 #ifndef ATTENTION_ROWS_SM90_CUH
 #define ATTENTION_ROWS_SM90_CUH
 
@@ -19,9 +19,11 @@ enum {
     TURNS = HEAD_DIM == 64, /* warpgroups take turns at the tensor cores */
     LOADER_REGISTERS = WARPGROUPS == 3 ? 32 : GATHER ? 72 : 40,
     COMPUTER_REGISTERS = WARPGROUPS == 3 ? 160 : GATHER ? 216 : 232,
-    SLABS = HEAD_DIM / 64, /* of 128 bytes of each row */
+    KEY_SLABS = HEAD_DIM / 64, /* of 128 bytes of each row, of queries too */
+    VALUE_SLABS = HEAD_DIM_VO / 64,
     QUERY_BYTES = 64 * HEAD_DIM * 2,
-    TILE_BYTES = KEYS * HEAD_DIM * 2,
+    KEYS_BYTES = KEYS * HEAD_DIM * 2, /* of a tile */
+    VALUES_BYTES = KEYS * HEAD_DIM_VO * 2,
     TURN_BARRIER = 1, /* and on, one for each warpgroup */
     TAIL_BARRIER = TURN_BARRIER + WARPGROUPS
 };
@@ -33,7 +35,7 @@ enum {
 struct rows {
     float s[KEYS / 2];     /* logits, then weights */
     uint32_t p[KEYS / 4];  /* weights, packed */
-    float o[HEAD_DIM / 2]; /* values weighted alike */
+    float o[HEAD_DIM_VO / 2]; /* values weighted alike */
     float top[2], sum[2];  /* the reference logit, in s's unit, and this lane's sum of 2^(unit * (s - top)) */
     float shrink[2];       /* what o and sum lose when top moves */
     bool moved;
@@ -209,7 +211,7 @@ DEVICE void pack(struct rows &r)
 DEVICE void clear(struct rows &r)
 {
 #pragma unroll
-    for (int i = 0; i < HEAD_DIM / 2; i++)
+    for (int i = 0; i < HEAD_DIM_VO / 2; i++)
         r.o[i] = 0.0f;
 }
 
@@ -257,7 +259,7 @@ DEVICE void write_rows(const struct attention_sm90_args &p, struct rows &r, cons
         if (a.lse && exists && q == 0)
             a.lse[at * a.lse_token + head * a.lse_head] = lse;
 #pragma unroll
-        for (int i = 0; i < HEAD_DIM / 32; i++) {
+        for (int i = 0; i < HEAD_DIM_VO / 32; i++) {
             uint32_t u[4];
 #pragma unroll
             for (int k = 0; k < 4; k++) {

@@ -10,7 +10,7 @@ enum { WAY_BLOCKS, WAY_WARPGROUPS, WAY_BOX_TOKENS };
 enum { MAX_GROUP = 64, MIN_TILE_Q = 64, SLAB_ELEMENTS = 64, MIN_BOX_TOKENS = 8, SCHEDULE_THREADS = 1024, ALIGNMENT = 256 };
 
 static const struct jit_kernel prefill = {
-    "batch_prefill_sm90", JIT_CUDA, {"T:dtype", "HEAD_DIM", "CAUSAL", "WINDOW", "SOFT_CAP", "GATHER"}};
+    "batch_prefill_sm90", JIT_CUDA, {"T:dtype", "HEAD_DIM", "HEAD_DIM_VO", "CAUSAL", "WINDOW", "SOFT_CAP", "GATHER"}};
 static const struct jit_kernel schedule = {"batch_prefill_schedule_sm90", JIT_CUDA, {NULL}};
 
 static size_t align(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -38,10 +38,11 @@ static void see_queries(const struct attention_plan *plan, const DLTensor *q, st
     axis[3] = (struct tensor_map_axis){tensor_shape(q, 0), tensor_stride(q, 0), (uint32_t)(64 / group)};
 }
 
-static void see_cache(const struct attention_plan *plan, const DLTensor *cache, int64_t box_tokens, struct tensor_map_axis axis[4])
+static void see_cache(const struct attention_plan *plan, const DLTensor *cache, int32_t head_dim, int64_t box_tokens,
+                      struct tensor_map_axis axis[4])
 {
     struct attention_cache c = attention_see_cache(plan, cache);
-    axis[0] = (struct tensor_map_axis){plan->head_dim, 1, SLAB_ELEMENTS};
+    axis[0] = (struct tensor_map_axis){head_dim, 1, SLAB_ELEMENTS};
     axis[1] = (struct tensor_map_axis){c.slots, c.slot, (uint32_t)box_tokens};
     axis[2] = (struct tensor_map_axis){plan->num_kv_heads, c.head, 1};
     axis[3] = (struct tensor_map_axis){c.pages, c.page, 1};
@@ -66,8 +67,10 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     const char *why = attention_needs_generic(call);
     if (why)
         return why;
-    if (plan->head_dim != 64 && plan->head_dim != 128 && plan->head_dim != 256)
-        return "head_dim must be 64, 128 or 256";
+    if (plan->head_dim != 64 && plan->head_dim != 128 && plan->head_dim != 256 && (plan->head_dim != 192 || plan->head_dim_vo != 128))
+        return "head_dim must be 64, 128 or 256, or 192 with head_dim_vo 128";
+    if (plan->head_dim == 192 && !call->exec.kernel)
+        return "head_dim 192 is served where exec.kernel names it";
     /* Bits must not depend on the batch, so nor may the kernel. */
     bool invariant = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT;
     if (!call->exec.kernel && !invariant && attention_tile_q(call) < MIN_TILE_Q)
@@ -80,21 +83,22 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     why = tensor_map_fit(tensor_data(t->q), axis);
     if (why)
         return why;
-    see_cache(plan, t->k_cache, box, axis);
+    see_cache(plan, t->k_cache, plan->head_dim, box, axis);
     bool boxes = box && !tensor_map_fit(tensor_data(t->k_cache), axis);
-    see_cache(plan, t->v_cache, box, axis);
+    see_cache(plan, t->v_cache, plan->head_dim_vo, box, axis);
     boxes = boxes && !tensor_map_fit(tensor_data(t->v_cache), axis);
     int32_t *constant = way_spec(way, &prefill);
     way_spec(way, &schedule);
     constant[0] = plan->dtype;
     constant[1] = plan->head_dim;
-    constant[2] = plan->causal;
-    constant[3] = attention_window_of(call) >= 0;
-    constant[4] = plan->logits_soft_cap > 0;
-    constant[5] = !boxes;
+    constant[2] = plan->head_dim_vo;
+    constant[3] = plan->causal;
+    constant[4] = attention_window_of(call) >= 0;
+    constant[5] = plan->logits_soft_cap > 0;
+    constant[6] = !boxes;
     way->value[WAY_BLOCKS] = call->device->sms;
     way->value[WAY_WARPGROUPS] =
-        ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[3] || constant[4] || constant[5] || call->op->variant);
+        ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[4] || constant[5] || constant[6] || call->op->variant);
     way->hooks = ATTENTION_HOOKS_SM90;
     way->value[WAY_BOX_TOKENS] = boxes ? box : 0;
     way->workspace = attention_schedule_bytes(plan->max_batch_size);
@@ -112,7 +116,7 @@ static flashinfer_status encode_maps(const struct call *call, const struct way *
     see_queries(plan, t->q, axis);
     TRY(tensor_map_encode(&p->q, (enum dtype)plan->dtype, queries, axis));
     for (int i = 0; way->value[WAY_BOX_TOKENS] && i < 2; i++) {
-        see_cache(plan, cache[i], way->value[WAY_BOX_TOKENS], axis);
+        see_cache(plan, cache[i], i ? plan->head_dim_vo : plan->head_dim, way->value[WAY_BOX_TOKENS], axis);
         /* A cache without tokens may have no address. Nothing of it is read. */
         TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_elements(cache[i]) ? tensor_data(cache[i]) : queries, axis));
     }
@@ -136,8 +140,8 @@ flashinfer_status attention_run_sm90(const struct call *call, const struct way *
     return call_launch(call, way, SPEC_PREFILL,
                        &(struct jit_launch){.grid = {blocks},
                                            .block = {128 * ((uint32_t)warpgroups + 1)},
-                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, warpgroups, !p.box_tokens,
-                                                                                          call->op->variant != NULL),
+                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, plan->head_dim_vo, warpgroups,
+                                                                                         !p.box_tokens, call->op->variant != NULL),
                                            .follows = true,
                                            .args = &p,
                                            .args_size = sizeof p});

@@ -7,7 +7,7 @@
  * logit moves only when a logit exceeds it by 2^HEADROOM, so that most tiles need neither shuffles nor rescaled results.
  *
  *   T        f16, bf16
- *   HEAD_DIM 64, 128, 256
+ *   HEAD_DIM, HEAD_DIM_VO  64, 64; 128, 128; 192, 128; 256, 256
  *   CAUSAL, WINDOW, SOFT_CAP 0, 1
  *   GATHER   0: keys and values come as boxes of box_tokens; 1: pages are too small for that, and each row is copied by itself
  * Dynamic shared memory: struct smem. */
@@ -46,7 +46,7 @@ DEVICE void clear_tail(struct smem *sm, const struct ring &ring, int tail)
     int thread = threadIdx.x % 128, rest = (KEYS - tail) * 8;
     mbarrier_wait(AT(values_full[ring.stage]), ring.phase);
 #pragma unroll 1
-    for (int i = thread; i < rest * SLABS; i += 128)
+    for (int i = thread; i < rest * VALUE_SLABS; i += 128)
         *(uint4 *)(sm->values[ring.stage] + i / rest * (KEYS * 128) + tail * 128 + i % rest * 16) = make_uint4(0, 0, 0, 0);
     shared_async_fence();
     named_barrier_sync(TAIL_BARRIER + threadIdx.x / 128 - 1, 128);
@@ -156,7 +156,7 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
         clear_tail(sm, w.ring, next->tail);
     if (!next && r.moved) {
 #pragma unroll
-        for (int i = 0; i < HEAD_DIM / 2; i++)
+        for (int i = 0; i < HEAD_DIM_VO / 2; i++)
             r.o[i] *= r.shrink[i / 2 % 2];
     }
     w.v.tile--;
