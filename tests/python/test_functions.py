@@ -559,6 +559,31 @@ def _(device, function, name):
     close(output[:, 0], expected)
 
 
+@case("mamba.selective_state_update")
+def _(device, function, name):
+    from flashinfer_c.mamba import selective_state_update
+
+    if device == "cuda":
+        pytest.skip("no kernel for GPUs")
+    state, x, z = normal(device, 4, 4, 32, 16, dtype=torch.float32), normal(device, 3, 4, 32), normal(device, 3, 4, 32)
+    dt, A = torch.rand(3, 4, 32, device=device).bfloat16(), -torch.rand(4, 32, 16, device=device)
+    B, C, D = normal(device, 3, 2, 16), normal(device, 3, 2, 16), normal(device, 4, 32)
+    bias, indices = normal(device, 4, 32), torch.tensor([2, 0, 3], device=device)
+    step = F.softplus(dt.float() + bias.float())
+    b, c = (m.float().repeat_interleave(2, 1)[:, :, None] for m in (B, C))
+    final = state[indices] * torch.exp(A * step[..., None]) + (step * x.float())[..., None] * b
+    expected = ((final * c).sum(-1) + D.float() * x.float()) * F.silu(z.float())
+    kept = state.clone()
+    close(selective_state_update(state, x, dt, A, B, C, D, z, bias, True, indices, disable_state_update=True), expected, 5e-2)
+    assert state.equal(kept)
+    out = torch.empty_like(x)
+    assert selective_state_update(state, x, dt, A, B, C, D, z, bias, True, indices, out=out) is out
+    close(out, expected, 5e-2)
+    close(state[indices], final)
+    with pytest.raises(NotImplementedError, match="rand_seed"):
+        selective_state_update(state, x, dt, A, B, C, D, rand_seed=indices)
+
+
 def own():
     return [name for name in _api.PUBLIC if name.partition(".")[0] not in OWN_TESTS]
 
