@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times ops against upstream FlashInfer, torch.compile and torch's copy_ on the same GPU, in turn in the same run.
 
-Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--rounds 3] [--no-pdl] [--csv FILE] [--dry] [FAMILY...]
+Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--rounds 3] [--kernel NAME] [--no-pdl] [--csv FILE] [--dry] [FAMILY...]
        families: copy norm activation rope page decode prefill; default: all
        --dry prints our commands and needs neither a GPU nor Python packages
 
@@ -239,7 +239,7 @@ def decode_cases():
         batch, length, qo_heads, kv_heads, dim, page_size = shape
         text = f"batch {batch} kv {length} {qo_heads}/{kv_heads}x{dim} page {page_size} {ours_type}"
         ours = ["batch_decode", *attention_values(batch, length, qo_heads, kv_heads, page_size), f"head_dim={dim}",
-                f"kv_data_type={ours_type}"]
+                f"kv_data_type={ours_type}", *(["k_scale=1", "v_scale=1"] if ours_type == "e4m3" else [])]
         size = 2 * batch * length * kv_heads * dim * (2 if ours_type == "bf16" else 1) + 4 * batch * qo_heads * dim
         return Case("batch_decode", text, f"flashinfer, {'tensor' if tensor_cores else 'CUDA'} cores", ours,
                     make(tensor_cores, kv_type, *shape), size)
@@ -306,7 +306,7 @@ def compare(arguments, up, case, copy_rate):
             times.append(up.time(*captured[:2]) * 1e6)
         if case.ours and not any(e.startswith("ours") for e in errors):
             try:
-                results.append(ours(arguments, case, results[0]["kernel"] if results else None))
+                results.append(ours(arguments, case, results[0]["kernel"] if results else arguments.kernel))
             except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
                 errors.append(f"ours: {error}")
     theirs = statistics.median(times) if times else None
@@ -361,6 +361,7 @@ def main():
     parser.add_argument("family", nargs="*", help="of " + " ".join(FAMILIES) + "; default: all")
     parser.add_argument("--flashinfer", default="build/flashinfer")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kernel", help="of ours; default: the one that a call takes")
     parser.add_argument("--no-pdl", action="store_true")
     parser.add_argument("--csv", help="default: standard output")
     parser.add_argument("--dry", action="store_true")
