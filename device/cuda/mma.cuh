@@ -57,11 +57,34 @@ DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address)
                  : "memory");
 }
 
+/* An 8x8 matrix of 16-bit elements of which this lane holds [g][2t..]: it receives [2t..][g]. */
+DEVICE uint32_t transpose_8x8(uint32_t x)
+{
+    uint32_t y;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
 /* Copies 16 bytes to shared memory, of which the first `bytes` (0 to 16) are read and the rest is zero. Both
  * addresses are multiples of 16; with 0 bytes the global one is not read, but must be a valid pointer. */
 DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
+}
+
+/* The same with a policy for the L2 cache. */
+DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes, uint64_t policy)
+{
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared), "l"(global), "r"(bytes), "l"(policy)
+                 : "memory");
+}
+
+/* For what is read once: the first to leave the L2 cache. */
+DEVICE uint64_t evict_first_policy()
+{
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
 }
 
 /* Closes a group of this thread's copies. */

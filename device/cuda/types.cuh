@@ -109,6 +109,21 @@ DEVICE float2 unpack2(e4m3, uint32_t x)
 
 DEVICE float2 unpack2(e5m2, uint32_t x) { return unpack2(f16(), (x & 0xff) << 8 | (x & 0xff00) << 16); }
 
+/* The two bytes in the lower half, each as f16, which holds them exactly. */
+DEVICE uint32_t as_f16_2(e4m3, uint32_t x)
+{
+#if __CUDA_ARCH__ >= 890
+    uint32_t y;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(y) : "h"((uint16_t)x));
+    return y;
+#else
+    float2 two = unpack2(e4m3(), x);
+    return pack2(f16(), two.x, two.y);
+#endif
+}
+
+DEVICE uint32_t as_f16_2(e5m2, uint32_t x) { return __byte_perm(x, 0, 0x1404); }
+
 /* Two at a time. max2 and min2 leave a NaN out, if the other is none. */
 DEVICE uint32_t abs2(f16, uint32_t x)
 {

@@ -13,6 +13,15 @@ enum {
 };
 #define ATTENTION_DECODE_PART_BYTES(head_dim) (16 * 4 * ((head_dim) + 10) + 16) /* of a partial result */
 
+/* Of batch_decode_stream_sm80: blocks of a multiprocessor, of which one reads while the other adds up; tokens of a tile whose keys
+ * have so many bytes each; bytes of a stage of a warp, a tile of keys and one of values; whether queries lie in shared memory;
+ * bytes of a partial result of so many rows. */
+#define ATTENTION_STREAM_BLOCKS 2
+#define ATTENTION_STREAM_TILE(row_bytes) ((row_bytes) <= 128 ? 32 : 16)
+#define ATTENTION_STREAM_STAGE_BYTES(row_bytes) (2 * ATTENTION_STREAM_TILE(row_bytes) * (row_bytes))
+#define ATTENTION_STREAM_QUERIES_SHARED(row_tiles, head_dim) ((row_tiles) * (head_dim) > 256)
+#define ATTENTION_STREAM_PART_BYTES(rows, head_dim) ((16 + 8 * (rows) + 4 * (rows) * (head_dim) + 127) / 128 * 128)
+
 /* Of batch_prefill_sm80: keys of a tile; columns of values of a block; bytes of a row in shared memory, padded where there is no
  * swizzle; whether queries lie there, too; and the dynamic shared memory of a block. */
 #define ATTENTION_PREFILL_TILE(head_dim) ((head_dim) > 256 ? 32 : 64)
@@ -69,6 +78,12 @@ struct attention_modes {
     int32_t out; /* ATTENTION_OUT_, of CPU kernels whose O is not T */
 };
 
+/* Of batch_decode_stream_sm80 only. */
+struct attention_stream {
+    int32_t split;     /* tokens that are never divided; INT32_MAX: all; 0: as the kernel likes */
+    int32_t num_parts; /* partial results that the workspace has room for */
+};
+
 struct attention_args {
     void *out;         /* [total_q, num_kv_heads * group, head_dim] T */
     float *lse;        /* [total_q, num_kv_heads * group], or NULL */
@@ -92,6 +107,7 @@ struct attention_args {
     int32_t causal;      /* decode: 0 */
     int32_t whole;       /* decode: a request's keys and values are never divided */
     struct attention_modes modes;
+    struct attention_stream stream;
 };
 
 /* batch_prefill_schedule_sm90. */

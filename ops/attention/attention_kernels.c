@@ -97,7 +97,7 @@ static const char *why_unserved(const struct call *call)
     return NULL;
 }
 
-const char *attention_needs_generic(const struct call *call)
+const char *attention_needs_generic(const struct call *call, bool widens)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
@@ -106,8 +106,10 @@ const char *attention_needs_generic(const struct call *call)
         return why;
     if (plan->head_dim != plan->head_dim_vo && !(plan->head_dim == 192 && plan->head_dim_vo == 128))
         return "head_dim_vo is neither head_dim_qk nor 128 with 192";
-    if (plan->q_dtype != plan->kv_dtype || plan->q_dtype != plan->o_dtype || plan->q_dtype != plan->dtype)
-        return "q, keys, values and out must be all f16 or all bf16";
+    if (plan->q_dtype != plan->o_dtype || plan->q_dtype != plan->dtype)
+        return "q and out must be both f16 or both bf16";
+    if (plan->kv_dtype != plan->dtype && !(widens && dtype_bytes((enum dtype)plan->kv_dtype) == 1))
+        return "keys and values are not of q's dtype";
     if (plan->mask != ATTENTION_MASK_NONE)
         return "it knows no masks but causal and window";
     if (plan->pos != ATTENTION_POS_NONE)
@@ -174,7 +176,7 @@ static const char *fit_decode_sm80(const struct call *call, struct way *way)
 {
     const struct attention_plan *plan = attention_plan_of(call);
     int32_t workers = plan->workers ? plan->workers : attention_count_workers(call->device);
-    const char *why = attention_needs_generic(call);
+    const char *why = attention_needs_generic(call, false);
     if (why)
         return why;
     if (plan->head_dim != 64 && plan->head_dim != 128)
@@ -328,6 +330,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 const struct op_kernel batch_prefill_kernels[] = {
     {"batch_prefill_sm90", OP_CUDA, 90, 90, attention_fit_sm90, attention_run_sm90},
     {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
+    {"batch_decode_stream_sm80", OP_CUDA, 80, 0, attention_fit_stream_prefill, attention_run_stream},
     {"batch_prefill_cpu", OP_CPU, 0, 0, fit_prefill_cpu, run},
     {0},
 };
@@ -335,6 +338,7 @@ const struct op_kernel batch_prefill_kernels[] = {
 const struct op_kernel batch_decode_kernels[] = {
     {"batch_decode_sm80", OP_CUDA, 80, 0, fit_decode_sm80, run},
     {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
+    {"batch_decode_stream_sm80", OP_CUDA, 80, 0, attention_fit_stream, attention_run_stream},
     {"batch_decode_cpu", OP_CPU, 0, 0, fit_decode_cpu, run},
     {0},
 };

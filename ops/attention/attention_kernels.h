@@ -21,6 +21,7 @@ struct attention_plan {
     int32_t q_len_per_req;                         /* decode: query tokens of a request */
     int32_t tile_q;                                /* packed rows of a block of batch_prefill_sm80 */
     int32_t workers;                               /* blocks of batch_decode_sm80 */
+    int32_t stream_split, stream_rows;             /* batch_decode_stream_sm80: as in attention_stream; packed rows of a request */
     int32_t max_batch_size;
     double sm_scale, logits_soft_cap;
     double rope_ratio, rope_unit; /* as in attention_modes */
@@ -28,6 +29,13 @@ struct attention_plan {
 
 /* The bytes of workspace that batch_decode_sm80 needs at most. */
 size_t attention_decode_workspace(const struct attention_plan *plan, int32_t workers);
+
+/* The row batch_decode_stream_sm80 of the ops of decode, that of the ops of prefill for few query tokens, and the bytes of workspace
+ * that it needs, but for a fixed split. */
+const char *attention_fit_stream(const struct call *call, struct way *way);
+const char *attention_fit_stream_prefill(const struct call *call, struct way *way);
+flashinfer_status attention_run_stream(const struct call *call, const struct way *way);
+size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device);
 
 /* Tokens to the left that a kernel is told; -1: all. */
 int32_t attention_window(int64_t window_left);
@@ -74,8 +82,9 @@ static inline const struct attention_plan *attention_plan_of(const struct call *
     return call->plan ? call->plan : &t->plan;
 }
 
-/* Whether a call is one that only the generic kernels serve, batch_prefill_sm80 and those of CPUs: why, or NULL. */
-const char *attention_needs_generic(const struct call *call);
+/* Whether a call is one that only the generic kernels serve, batch_prefill_sm80 and those of CPUs: why, or NULL. For a kernel that
+ * itself widens keys and values of 8 bits, or not. */
+const char *attention_needs_generic(const struct call *call, bool widens);
 
 /* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
 int32_t attention_tile_q(const struct call *call);

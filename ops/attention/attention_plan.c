@@ -79,6 +79,20 @@ const char *attention_single_fit(const struct attention_options *o, int64_t kv_l
     return attention_plan_fit(o);
 }
 
+/* Packed rows of the longest request of a typical batch. */
+static int64_t typical_rows(const struct attention_options *o)
+{
+    int64_t group = o->num_qo_heads / o->num_kv_heads, longest = 0;
+    if (o->is_decode)
+        return group * (o->q_len_per_req > 1 ? o->q_len_per_req : 1);
+    if (!o->qo_indptr || !tensor_data(o->qo_indptr))
+        return group * ceil_div(least(o->max_total_qo, INT32_MAX), o->max_batch_size);
+    const int32_t *indptr = tensor_data(o->qo_indptr);
+    for (int64_t b = 0; b + 1 < tensor_shape(o->qo_indptr, 0); b++)
+        longest = most(longest, indptr[b + 1] - indptr[b]);
+    return group * longest;
+}
+
 struct attention_plan attention_single_plan(const struct attention_options *o)
 {
     const int32_t group = o->num_qo_heads / o->num_kv_heads;
@@ -105,6 +119,9 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
         .mask = custom ? ATTENTION_MASK_CUSTOM : items ? ATTENTION_MASK_ITEMS : ATTENTION_MASK_NONE,
         .pos = o->pos_encoding_mode,
         .q_len_per_req = o->q_len_per_req > 1 ? o->q_len_per_req : 1,
+        .stream_split =
+            o->disable_split_kv ? INT32_MAX : (int32_t)least((int64_t)o->fixed_split_size * o->page_size, INT32_MAX),
+        .stream_rows = (int32_t)least(typical_rows(o), INT32_MAX),
         .max_batch_size = (int32_t)(o->max_batch_size < INT32_MAX ? o->max_batch_size : INT32_MAX),
         .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt(o->head_dim_qk),
         .logits_soft_cap = o->logits_soft_cap,
@@ -123,5 +140,6 @@ flashinfer_status attention_plan_run(const struct call *call, const struct atten
     } else {
         plan.tile_q = plan_tile_q(call, o);
     }
-    return call_write_plan(call, o->plan, &plan, sizeof plan, workspace);
+    size_t stream = attention_stream_workspace(&plan, call->device);
+    return call_write_plan(call, o->plan, &plan, sizeof plan, stream > workspace ? stream : workspace);
 }

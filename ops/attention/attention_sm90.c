@@ -64,7 +64,7 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     int64_t group = plan->group, keys = ATTENTION_PREFILL_KEYS(plan->head_dim, 0, call->op->variant != NULL);
     int64_t box = choose_box(t->kv_last_page_len ? plan->page_size : keys, keys);
     struct tensor_map_axis axis[4];
-    const char *why = attention_needs_generic(call);
+    const char *why = attention_needs_generic(call, false);
     if (why)
         return why;
     if (plan->head_dim != 64 && plan->head_dim != 128 && plan->head_dim != 256 && (plan->head_dim != 192 || plan->head_dim_vo != 128))

@@ -300,7 +300,8 @@ static void test_prefill(void **state)
     UNSUPPORTED(batch_prefill, exec->kernel = "batch_prefill_sm80",
                 "the kernel named by exec.kernel does not serve this call: batch_prefill_sm80: runs on CUDA devices");
     REFUSED(batch_prefill, exec->kernel = "batch_decode_cpu",
-            "exec.kernel is \"batch_decode_cpu\", must be one of: batch_prefill_sm90, batch_prefill_sm80, batch_prefill_cpu");
+            "exec.kernel is \"batch_decode_cpu\", must be one of: batch_prefill_sm90, batch_prefill_sm80, "
+            "batch_decode_stream_sm80, batch_prefill_cpu");
 }
 
 static void test_decode(void **state)
@@ -328,7 +329,7 @@ static void test_decode(void **state)
                 "the kernel named by exec.kernel does not serve this call: batch_decode_sm80: runs on CUDA devices");
     REFUSED(batch_decode, exec->kernel = "fa3",
             "exec.kernel is \"fa3\", must be one of: batch_decode_sm80, "
-            "batch_prefill_sm80, batch_decode_cpu");
+            "batch_prefill_sm80, batch_decode_stream_sm80, batch_decode_cpu");
     REFUSED(batch_decode,
             (t->q.shape[0]++, t->out.shape[0]++, t->lse.shape[0]++, t->kv_indptr.shape[0]++, t->kv_last_page_len.shape[0]++),
             "batch <= max_batch_size does not hold: batch = 3 (from q), max_batch_size = 2 (from the plan)");

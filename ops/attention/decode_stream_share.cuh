@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How batch_decode_stream_sm80 divides a batch among its blocks, which are called workers.
+ *
+ * A pair is a KV head and up to ROWS packed rows of one request that read it. Its tokens are cut into units, of TILE tokens or,
+ * with a.stream.split, of as many tokens as that says, counted from token 0. All units of all pairs, in order, are shared out
+ * evenly; a worker takes those of one pair, as many as it has of it, as a task. Nothing here depends on anything but lengths,
+ * heads and the number of workers; the lengths are read here and nowhere else. */
+#ifndef DECODE_STREAM_SHARE_CUH
+#define DECODE_STREAM_SHARE_CUH
+
+#include "decode_stream_tile.cuh"
+#include "scan.cuh"
+
+enum { THREADS = 32 * WARPS, STREAMS = WARPS / ROW_WARPS, ROWS = 8 * ROW_TILES * ROW_WARPS };
+enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
+enum { UNDIVIDED = 4 * STREAMS * TILE }; /* if no request is longer, and there are workers enough, pairs are not divided */
+
+/* What there is to do for a request. */
+struct extent {
+    int first_q, qo_len, kv_len, first_page;
+    int begin;            /* the first token that a row sees */
+    int first_unit, units; /* of each pair; counted from token 0 */
+    int pairs;
+};
+
+/* Workers have `each` units, the first `longer` of them one more. */
+struct division {
+    int unit_tiles; /* 0: units of a tile, of which a task may have many; else it has one */
+    int workers, each, longer;
+    bool any_empty; /* among the requests, of which each worker looks after some, is one that sees nothing */
+};
+
+/* Where a worker is among all units. */
+struct walk {
+    int unit, end;              /* the next one, and the end of its own */
+    int request, request_begin; /* of `unit` or before it, and that one's first unit */
+};
+
+/* Tokens of a pair that are attended to in one go. */
+struct task {
+    int request, kv_head, kv_len, begin; /* begin: the first token that a row sees */
+    int tile, tile_end;
+    struct row_range range;     /* of the pair */
+    int first_q, first_page;
+    int pair_unit;              /* the pair's first unit, among all */
+    int unit, units, count;     /* which of the pair's units it starts with, how many there are, how many it has */
+};
+
+DEVICE int tiles_of(int tokens) { return tokens / TILE + (tokens % TILE > 0); }
+
+DEVICE struct extent extent_of(const struct attention_args &a, int unit_tiles, int request)
+{
+    struct extent e;
+    e.first_q = first_query(a, request);
+    e.qo_len = first_query(a, request + 1) - e.first_q;
+    int page = first_page(a, request), pages = first_page(a, request + 1) - page;
+    int last_page_len = a.kv_last_page_len ? a.kv_last_page_len[request] : 0; /* without waiting for the number of pages */
+    e.kv_len = !a.kv_last_page_len ? pages : pages > 0 ? (pages - 1) * a.page_size + last_page_len : 0;
+    e.first_page = page;
+    int own = e.kv_len - e.qo_len; /* what the first row sees last */
+    e.begin = a.window_left >= 0 && own > a.window_left ? own - a.window_left : 0;
+    int tile = e.begin / TILE, tiles = tiles_of(e.kv_len);
+    e.first_unit = unit_tiles ? tile / unit_tiles : tile;
+    e.units = e.kv_len == 0 || e.qo_len == 0 ? 0 : (unit_tiles ? (tiles - 1) / unit_tiles + 1 : tiles) - e.first_unit;
+    e.pairs = a.num_kv_heads * ((e.qo_len * a.group + ROWS - 1) / ROWS);
+    return e;
+}
+
+DEVICE int first_unit_of(const struct division &d, int worker) { return worker * d.each + min(worker, d.longer); }
+
+DEVICE int worker_of(const struct division &d, int unit)
+{
+    int in_longer = d.longer * (d.each + 1);
+    return unit < in_longer ? unit / (d.each + 1) : d.longer + (unit - in_longer) / d.each;
+}
+
+/* All threads of the block call it. */
+DEVICE struct division divide_batch(const struct attention_args &a, struct walk &w)
+{
+    __shared__ uint64_t scratch[32];
+    __shared__ struct { int units, pairs, request, request_begin; } found;
+    struct division d;
+    d.unit_tiles = tiles_of(a.stream.split);
+    int first = (int64_t)a.batch * threadIdx.x / THREADS, last = (int64_t)a.batch * (threadIdx.x + 1) / THREADS;
+    int units = 0, pairs = 0;
+    bool is_empty = false, is_long = d.unit_tiles > 0;
+#pragma unroll 1
+    for (int b = first; b < last; b++) {
+        struct extent e = extent_of(a, d.unit_tiles, b);
+        units += e.units * e.pairs;
+        pairs += e.units > 0 ? e.pairs : 0;
+        is_long |= e.kv_len - e.begin > UNDIVIDED;
+        is_empty |= e.units == 0 && b % gridDim.x == blockIdx.x;
+    }
+    uint64_t own = (uint64_t)pairs << 32 | units, before = block_sum_before(own, scratch);
+    if (threadIdx.x == THREADS - 1) {
+        found.units = (int)(before + own);
+        found.pairs = (int)((before + own) >> 32);
+    }
+    bool any_is_long = __syncthreads_or(is_long);
+    d.any_empty = __syncthreads_or(is_empty);
+    int at = (int)before, total = found.units;
+    if (!any_is_long && found.pairs <= gridDim.x) {
+        d.unit_tiles = tiles_of(0x7fffffff);
+        at = (int)(before >> 32);
+        units = pairs;
+        total = found.pairs;
+    }
+    d.workers = min((int)gridDim.x, d.unit_tiles ? total : (total + MIN_TILES - 1) / MIN_TILES);
+    d.each = total / max(1, d.workers);
+    d.longer = total - d.each * d.workers;
+    w.unit = first_unit_of(d, blockIdx.x);
+    w.end = blockIdx.x < d.workers ? first_unit_of(d, blockIdx.x + 1) : w.unit;
+    if (at <= w.unit && w.unit < at + units) {
+        found.request = first;
+        found.request_begin = at;
+    }
+    __syncthreads();
+    w.request = found.request;
+    w.request_begin = found.request_begin;
+    return d;
+}
+
+/* The next task of the worker, if it has one left. */
+DEVICE bool next_task(const struct attention_args &a, const struct division &d, struct walk &w, struct task &t)
+{
+    if (w.unit >= w.end)
+        return false;
+    struct extent e;
+#pragma unroll 1
+    for (;; w.request++) {
+        e = extent_of(a, d.unit_tiles, w.request);
+        if (w.unit < w.request_begin + e.units * e.pairs)
+            break;
+        w.request_begin += e.units * e.pairs;
+    }
+    int pair = (w.unit - w.request_begin) / e.units, chunks = e.pairs == a.num_kv_heads ? 1 : e.pairs / a.num_kv_heads;
+    t.pair_unit = w.request_begin + pair * e.units;
+    t.unit = w.unit - t.pair_unit;
+    t.units = e.units;
+    t.count = d.unit_tiles ? 1 : min(e.units - t.unit, w.end - w.unit);
+    w.unit += t.count;
+    int first = e.first_unit + t.unit, unit_tiles = max(1, d.unit_tiles);
+    t.tile = max(e.begin / TILE, first * unit_tiles);
+    t.tile_end = min(tiles_of(e.kv_len), (first + t.count) * unit_tiles);
+    t.request = w.request;
+    t.kv_head = chunks == 1 ? pair : pair / chunks;
+    t.kv_len = e.kv_len;
+    t.begin = e.begin;
+    t.first_q = e.first_q;
+    t.first_page = e.first_page;
+    t.range = {(pair - t.kv_head * chunks) * ROWS, e.qo_len * a.group, e.qo_len, e.kv_len};
+    return true;
+}
+
+#endif
