@@ -18,7 +18,7 @@ __version__ = _core.version
 upstream_version = "0.7.2"  # whose names, signatures and conventions these are
 
 # Modules whose names upstream does not have at its root, too.
-_APART = {"concat_ops", "ops", "utils"}
+_APART = {"concat_ops", "kda_decode", "ops", "utils"}
 # What is written in torch.
 _NEEDS_TORCH = {"attention", "cascade", "decode", "prefill", "sparse", "utils"}
 
