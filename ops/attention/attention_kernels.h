@@ -143,7 +143,8 @@ struct attention_reference_hooks {
 };
 void attention_reference_with(const struct reference *r, const struct attention_reference_hooks *hooks);
 
-/* Puts NaN and other rubbish into the slots of the cache that no request has; places masks, and what lies apart in v and out. */
+/* Puts NaN and other rubbish into the slots of the cache that no request has; places masks, and what lies apart in v and
+ * out. */
 void attention_make(struct problem *problem);
 
 /* The keys, values, queries and results that a call touches, and its products; lengths as if tokens were shared out evenly. */

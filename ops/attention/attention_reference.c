@@ -4,6 +4,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "flashinfer/attention.h"
 #include "harness/problem.h"
@@ -75,19 +76,21 @@ static const double *find(const struct row *row, const DLTensor *cache, int64_t 
 static double unit_of(const struct attention_plan *p) { return p->dtype == DTYPE_F16 ? 0x1p-11 : 0x1p-8; }
 static double smallest_of(const struct attention_plan *p) { return p->dtype == DTYPE_F16 ? 0x1p-25 : FLT_MIN; }
 
-/* Element i of a query or key, turned by its position if need be, and by how much a kernel's may differ. A turned one is rounded
- * to the dtype that is multiplied; its angle is off by less than 2^-20. */
-static double element(const struct attention_plan *p, const double *x, int i, int64_t position, double *error)
+/* Writes a query or key, turned by its position if need be, and by how much a kernel's may differ. A turned one is rounded to the
+ * dtype that is multiplied; its angle is off by less than 2^-20. */
+static void turn(const struct attention_plan *p, const double *x, int64_t position, double *turned, double *error)
 {
-    *error = 0;
-    if (p->pos != ATTENTION_POS_ROPE)
-        return x[i];
-    int half = p->head_dim / 2, pair = i % half;
-    double angle = (double)position * 2 * M_PI * p->rope_unit * pow(p->rope_ratio, pair);
-    double turned = i < half ? x[i] * cos(angle) - x[i + half] * sin(angle) : x[i] * cos(angle) + x[i - half] * sin(angle);
-    double size = fabs(x[pair]) + fabs(x[pair + half]);
-    *error = size * 0x1p-20 + fabs(turned) * 2 * unit_of(p) + smallest_of(p);
-    return turned;
+    int half = p->head_dim / 2;
+    double power = 1;
+    memset(error, 0, (size_t)p->head_dim * sizeof *error);
+    memcpy(turned, x, (size_t)p->head_dim * sizeof *x);
+    for (int i = 0; p->pos == ATTENTION_POS_ROPE && i < half; i++, power *= p->rope_ratio) {
+        double angle = (double)position * 2 * M_PI * p->rope_unit * power, c = cos(angle), s = sin(angle);
+        turned[i] = x[i] * c - x[i + half] * s;
+        turned[i + half] = x[i + half] * c + x[i] * s;
+        for (int j = i; j <= i + half; j += half)
+            error[j] = (fabs(x[i]) + fabs(x[i + half])) * 0x1p-20 + fabs(turned[j]) * 2 * unit_of(p) + smallest_of(p);
+    }
 }
 
 static double slope_of(const struct attention_plan *p, int64_t head)
@@ -143,8 +146,10 @@ static void compute_logits(const struct row *row)
     const struct attention_plan *p = row->plan;
     const double *q = (const double *)row->t->q->data + ((row->first_q + row->token) * p->num_qo_heads + row->head) * p->head_dim;
     double slope = p->pos == ATTENTION_POS_ALIBI ? slope_of(p, row->head) : 0, changed[MAX_HEAD_DIM], changed_q[MAX_HEAD_DIM];
+    double x[MAX_HEAD_DIM], x_error[MAX_HEAD_DIM], y[MAX_HEAD_DIM], y_error[MAX_HEAD_DIM];
     if (row->hooks->query)
         q = change(row, row->hooks->query, q, 0, changed_q);
+    turn(p, q, row->kv_len - row->qo_len + row->token, x, x_error);
     for (int64_t j = row->begin; j < row->end; j++) {
         const double *k = find(row, row->t->k_cache, j);
         double dot = 0, magnitude = 0, error = 0;
@@ -155,14 +160,13 @@ static void compute_logits(const struct row *row)
         }
         if (row->hooks->key)
             k = change(row, row->hooks->key, k, j, changed);
+        turn(p, k, j, y, y_error);
         for (int i = 0; i < p->head_dim; i++) {
-            double x_error, y_error, x = element(p, q, i, row->kv_len - row->qo_len + row->token, &x_error);
-            double y = element(p, k, i, j, &y_error);
-            x_error += row->hooks->query ? fabs(x) * 2 * unit_of(p) + smallest_of(p) : 0;
-            y_error += row->hooks->key ? fabs(y) * 2 * unit_of(p) + smallest_of(p) : 0;
-            dot += x * y;
-            magnitude += fabs(x * y);
-            error += fabs(x) * y_error + fabs(y) * x_error + x_error * y_error;
+            double x_off = x_error[i] + (row->hooks->query ? fabs(x[i]) * 2 * unit_of(p) + smallest_of(p) : 0);
+            double y_off = y_error[i] + (row->hooks->key ? fabs(y[i]) * 2 * unit_of(p) + smallest_of(p) : 0);
+            dot += x[i] * y[i];
+            magnitude += fabs(x[i] * y[i]);
+            error += fabs(x[i]) * y_off + fabs(y[i]) * x_off + x_off * y_off;
         }
         double bias = slope * (double)(j - row->token), logit = dot * row->scale + bias;
         error = fabs(row->scale) * (p->head_dim * (2 * REFERENCE_UNIT * magnitude + FLT_MIN) + error);

@@ -36,7 +36,8 @@ static flashinfer_status check_place(const struct call *call, const char *name, 
 {
     if (first >= 0 && first + count <= total)
         return FLASHINFER_OK;
-    return fail(FLASHINFER_INVALID, "%s: %s[%" PRId64 "] is %" PRId64 ", must be at least 0, with the request's %" PRId64 " at most %" PRId64,
+    return fail(FLASHINFER_INVALID,
+                "%s: %s[%" PRId64 "] is %" PRId64 ", must be at least 0, with the request's %" PRId64 " at most %" PRId64,
                 call->op->name, name, request, first, count, total);
 }
 

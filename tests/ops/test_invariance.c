@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Batch invariance: with fixed_split_size, disable_split_kv or FLASHINFER_BATCH_INVARIANT a request's bits are the same alone and in
- * any batch, whatever the plan's maxima. On the CPU, and on a GPU if there is one. */
+/* Batch invariance: with fixed_split_size, disable_split_kv or FLASHINFER_BATCH_INVARIANT a request's bits are the same alone and
+ * in any batch, whatever the plan's maxima. On the CPU, and on a GPU if there is one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -62,8 +62,8 @@ static uint16_t *numbers(int64_t count, uint32_t seed)
     return x;
 }
 
-/* Runs a batch in which the request of interest has `before` others before it and `after` behind it, each with `other_tokens` query
- * tokens; writes its rows of out to `rows`. */
+/* Runs a batch in which the request of interest has `before` others before it and `after` behind it, each with `other_tokens`
+ * query tokens; writes its rows of out to `rows`. */
 static void run_batch(const struct promise *p, int before, int after, int other_tokens, uint16_t *rows)
 {
     int batch = before + 1 + after, own = p->decode ? 1 : OWN_TOKENS, other = p->decode ? 1 : other_tokens;
