@@ -30,12 +30,10 @@ struct attention_plan {
 /* The bytes of workspace that batch_decode_sm80 needs at most. */
 size_t attention_decode_workspace(const struct attention_plan *plan, int32_t workers);
 
-/* The row batch_decode_stream_sm80 of the ops of decode, that of the ops of prefill for few query tokens, and the bytes of workspace
- * that it needs, but for a fixed split. */
+/* The row batch_decode_stream_sm80 of the ops of decode, and that of the ops of prefill for few query tokens. */
 const char *attention_fit_stream(const struct call *call, struct way *way);
 const char *attention_fit_stream_prefill(const struct call *call, struct way *way);
 flashinfer_status attention_run_stream(const struct call *call, const struct way *way);
-size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device);
 
 /* Tokens to the left that a kernel is told; -1: all. */
 int32_t attention_window(int64_t window_left);

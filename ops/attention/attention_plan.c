@@ -140,6 +140,5 @@ flashinfer_status attention_plan_run(const struct call *call, const struct atten
     } else {
         plan.tile_q = plan_tile_q(call, o);
     }
-    size_t stream = attention_stream_workspace(&plan, call->device);
-    return call_write_plan(call, o->plan, &plan, sizeof plan, stream > workspace ? stream : workspace);
+    return call_write_plan(call, o->plan, &plan, sizeof plan, workspace);
 }

@@ -77,14 +77,6 @@ static int64_t count_parts(const struct call *call, const struct attention_plan 
            ceil_div(plan->group, rows_of(b));
 }
 
-size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device)
-{
-    if (device->id.device_type != kDLCUDA || plan->stream_split || plan->stream_rows > MAX_ROWS)
-        return 0;
-    const struct block b = choose_block(plan, device, plan->stream_rows);
-    return 4 * (size_t)count_workers(device) * part_bytes(plan, &b);
-}
-
 static int32_t is_aligned(const struct attention_view *t)
 {
     return tensor_is_aligned(t->q, 8) && tensor_is_aligned(t->out, 8) && tensor_is_aligned(t->k_cache, 16) &&
@@ -105,6 +97,8 @@ const char *attention_fit_stream(const struct call *call, struct way *way)
     const char *why = attention_needs_generic(call, true);
     if (why)
         return why;
+    if (!call->exec.kernel)
+        return "it is served where exec.kernel names it, with a workspace that flashinfer_workspace_size tells";
     if (plan->head_dim_vo != plan->head_dim)
         return "head_dim_vo is not head_dim_qk";
     if (call->op->variant)

@@ -23,12 +23,13 @@ void specs_constants(const struct jit_spec *spec, char *text, size_t size)
     }
 }
 
-/* Whether a row serves the call. */
-static bool walk_call(const struct specs_walk *w, const char *shape, const struct call *call)
+/* Whether a row serves the call. All rows are wanted as a caller that names them would have them: serving what they can. */
+static bool walk_call(const struct specs_walk *w, const char *shape, struct call *call)
 {
     bool served = false;
     for (const struct op_kernel *row = w->op->kernels; row && row->name && !(served && w->chosen_only); row++) {
         struct way way;
+        call->exec.kernel = w->chosen_only ? w->kernel : row->name;
         if ((w->kernel && strcmp(w->kernel, row->name)) || call_fit(call, row, &way))
             continue;
         served = true;
