@@ -22,7 +22,9 @@
 
 enum { CHUNKS = HEAD_DIM / 8, ROW_BYTES = ATTENTION_ROW_BYTES(HEAD_DIM) };
 enum { COLUMNS = ATTENTION_PREFILL_COLUMNS(HEAD_DIM_VO), VALUE_ROW_BYTES = ATTENTION_ROW_BYTES(COLUMNS) }; /* of a block's values */
-enum { COPIES_AT_ONCE = ALIGNED ? 4 : 1 }; /* of a thread, to unroll loops by */
+/* From sm_100 on ptxas computes so many addresses of 256 columns ahead of the loop that registers spill. */
+enum { SPARES_REGISTERS = __CUDA_ARCH__ >= 1000 && COLUMNS >= 256 };
+enum { COPIES_AT_ONCE = ALIGNED && !SPARES_REGISTERS ? 4 : 1 }; /* of a thread, to unroll loops by */
 
 /* The state of 16 rows; index 0 is row g, 1 is row g + 8. Logits are in base 2. */
 struct rows {
@@ -199,6 +201,8 @@ template <int N> DEVICE void accumulate(struct rows &r, const float (&s)[N][4], 
 {
     int lane = threadIdx.x % 32;
     uint32_t row = values + lane % 16 * VALUE_ROW_BYTES;
+    if (SPARES_REGISTERS)
+        forget(lane);
 #pragma unroll
     for (int k = 0; k < N; k += 2) {
         uint32_t weights[4] = {pack2(T(), s[k][0], s[k][1]), pack2(T(), s[k][2], s[k][3]), pack2(T(), s[k + 1][0], s[k + 1][1]),
