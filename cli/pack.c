@@ -34,8 +34,8 @@ const struct command command_pack = {
     .operands = OPERANDS_WORDS,
     .description =
         "Compiles every CPU kernel that the named shapes of all ops lead to, with every dtype that does not follow "
-        "another argument's, and writes them to FILE. LEVEL is the instruction set: x86-64-v2, x86-64-v3, x86-64-v4 or aarch64; FLASHINFER_CC names a cross compiler where one is "
-        "needed.\n\n"
+        "another argument's, and writes them to FILE. LEVEL is the instruction set: x86-64-v2, x86-64-v3, x86-64-v4 or aarch64; "
+        "FLASHINFER_CC names a cross compiler where one is needed.\n\n"
         "The library takes its CPU kernels from flashinfer-cpu-LEVEL.pack in the folder flashinfer/ beside itself, or in "
         "FLASHINFER_PACK_DIR: "
         "the best level that the CPU has, unless others may write to the file or to its folder. It serves before the disk cache "

@@ -317,7 +317,8 @@ INLINE vec vec_exp2(vec x)
     x = vec_max2(vec_set(-127.0f), vec_min2(vec_set(128.0f), x));
     veci n;
     vec r = x - vec_round(x, &n);
-    vec y = 1.0f + r * (0.693147182f + r * (0.240226507f + r * (0.0555035695f + r * (0.00961808302f + r * (0.00133908633f + r * 0.000154531634f)))));
+    vec high = 0.0555035695f + r * (0.00961808302f + r * (0.00133908633f + r * 0.000154531634f));
+    vec y = 1.0f + r * (0.693147182f + r * (0.240226507f + r * high));
     return y * (vec)((n + 127) << 23); /* exponents 0 and 255 stand for 0 and infinity */
 }
 

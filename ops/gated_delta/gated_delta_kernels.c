@@ -59,7 +59,9 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .beta = tensor_data_or_null(t->beta),
         .alpha_token = t->alpha ? tensor_stride(t->alpha, t->per_key ? -3 : -2) : 0,
         .alpha_head = t->per_key ? tensor_stride(t->alpha, -2) : 1,
-        .alpha_sequence = t->alpha ? sequence_stride(t->alpha, tensor_stride(t->alpha, t->per_key ? -3 : -2), t->alpha->ndim == 3 + t->per_key) : 0,
+        .alpha_sequence = !t->alpha ? 0
+                                    : sequence_stride(t->alpha, tensor_stride(t->alpha, t->per_key ? -3 : -2),
+                                                      t->alpha->ndim == 3 + t->per_key),
         .beta_token = t->beta ? tensor_stride(t->beta, -2) : 0,
         .beta_sequence = t->beta ? sequence_stride(t->beta, tensor_stride(t->beta, -2), t->beta->ndim == 3) : 0,
         .A_log = tensor_data_or_null(t->A_log),

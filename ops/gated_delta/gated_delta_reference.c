@@ -346,7 +346,7 @@ static double take_row(bool *used, int64_t *next, int64_t rows)
     return (double)*next;
 }
 
-/* Rows that are written must be nobody else's. */
+/* Rows that are written must be nobody else's. Problems that break a rule may have fewer rows than sequences. */
 static void choose_written_rows(struct problem *problem)
 {
     struct problem_tensor *from = problem_tensor(problem, "initial_state_indices"),
@@ -356,7 +356,7 @@ static void choose_written_rows(struct problem *problem)
     bool *used = calloc((size_t)(rows > 0 ? rows : 0) + 1, sizeof *used);
     for (int64_t i = 0; used && from && i < batch; i++) {
         int64_t row = from->present ? (int64_t)problem_get(from, i) : i;
-        if (row >= 0)
+        if (row >= 0 && row < rows)
             used[row] = true;
     }
     for (int64_t i = 0; used && to && to->present && i < batch; i++) {

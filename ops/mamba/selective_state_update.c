@@ -221,7 +221,8 @@ static void reference_row(const struct reference *r, const struct row *p, const 
     int64_t accepted = a->num_accepted_tokens ? (int64_t)value_at(a->num_accepted_tokens, p->sequence) - 1 : 0;
     int64_t from = index_at(a->state_batch_indices, p->sequence, accepted, p->sequence);
     int64_t kept = index_at(a->intermediate_state_indices, p->sequence, 0, p->sequence);
-    bool padding = from < 0 || (a->state_batch_indices && from == pad), all = a->dst_state_batch_indices && tensor_shape(a->dst_state_batch_indices, 1) > 1;
+    bool padding = from < 0 || (a->state_batch_indices && from == pad);
+    bool all = a->dst_state_batch_indices && tensor_shape(a->dst_state_batch_indices, 1) > 1;
     for (int64_t i = 0; i < d->state_dim; i++) {
         p->s[i] = padding ? 0 : before[((from * d->num_heads + p->head) * d->head_dim + p->dim) * d->state_dim + i];
         p->error[i] = 0;

@@ -18,7 +18,8 @@ static void view(const void *from, void *to)
 {
     const struct flashinfer_gemma_fused_add_rmsnorm *a = from;
     *(struct norm_view *)to =
-        (struct norm_view){.out = a->input, .input = a->input, .residual = a->residual, .weight = a->weight, .weight_bias = 1, .eps = a->eps};
+        (struct norm_view){.out = a->input, .input = a->input, .residual = a->residual, .weight = a->weight, .weight_bias = 1,
+                           .eps = a->eps};
 }
 
 DEFINE_OP("norm", "residual += input; input = rmsnorm(residual) * (weight + 1)", .rules = norm_rules, .kernels = norm_kernels,

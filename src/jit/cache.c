@@ -47,7 +47,8 @@ static void choose_folder(void)
     const char *wanted = environment()->cache_dir;
     struct stat status;
     if (!*wanted) {
-        snprintf(reason, sizeof reason, "none of FLASHINFER_CACHE_DIR, FLASHINFER_WORKSPACE_BASE, XDG_CACHE_HOME and HOME is set to a folder");
+        snprintf(reason, sizeof reason,
+                 "none of FLASHINFER_CACHE_DIR, FLASHINFER_WORKSPACE_BASE, XDG_CACHE_HOME and HOME is set to a folder");
         return;
     }
     make_parents(wanted);

@@ -64,7 +64,8 @@ struct program {
     struct program_arg arg[OP_MAX_ARGS];
     uint64_t written;           /* bit i: argument i is OUT or INOUT */
     uint64_t conditional;       /* bit i: argument i has a required_if */
-    uint8_t order[OP_MAX_ARGS]; /* arguments as they are checked: plan, values, inputs (those last whose axes tell no dimension), outputs */
+    /* Arguments as they are checked: plan, values, inputs (those last whose axes tell no dimension), outputs. */
+    uint8_t order[OP_MAX_ARGS];
     int num_values;             /* of them, which are no tensors */
     struct {
         const char *name;

@@ -109,7 +109,8 @@ static flashinfer_status check_source(const struct flashinfer_variant_source *s,
 {
     if (!is_identifier(s->name))
         return fail(FLASHINFER_INVALID,
-                    "flashinfer_variant_create: name is \"%s\", must be a C identifier of at most %d characters", s->name ? s->name : "", MAX_NAME);
+                    "flashinfer_variant_create: name is \"%s\", must be a C identifier of at most %d characters",
+                    s->name ? s->name : "", MAX_NAME);
     if (op_find(s->name))
         return fail(FLASHINFER_INVALID, "flashinfer_variant_create: name is \"%s\", which is an op", s->name);
     TRY(check_base(s, base));

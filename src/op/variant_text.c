@@ -102,7 +102,8 @@ static void write_field(const struct op_arg *arg, int kind, int axes, struct tex
         return;
     enum dtype dtype = (enum dtype)__builtin_ctz(arg->dtype.set);
     text_print(out, "    %s%s *%s;\n    int64_t %s_shape[%d], %s_stride[%d];\n",
-               kind == FLASHINFER_VARIANT_OUTPUT ? "" : "const ", dtype == DTYPE_BOOL ? "bool" : dtype_name(dtype), arg->name, arg->name, axes, arg->name, axes);
+               kind == FLASHINFER_VARIANT_OUTPUT ? "" : "const ", dtype == DTYPE_BOOL ? "bool" : dtype_name(dtype), arg->name,
+               arg->name, axes, arg->name, axes);
 }
 
 static const struct op_arg *find_argument(const struct op *op, uint16_t offset)
