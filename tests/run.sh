@@ -117,7 +117,7 @@ for op in $ops; do
 done
 
 # The search for leaks takes the thread-local storage of oneDNN's threads for other than it is, and dies of it.
-stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 10
+stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 9
 step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests \
     "$build/sanitized/flashinfer"
 units "$build/sanitized"
@@ -134,7 +134,7 @@ for program in $threaded; do
 done
 fixed_addresses=
 
-stage 'Fuzzing, all targets together for a minute' 5
+stage 'Fuzzing, all targets together for a minute' 4
 step build_fuzz make --no-print-directory BUILD="$build" build-fuzz
 targets=$(cd tests/fuzz && ls fuzz_*.c | sed 's/\.c$//')
 for target in $targets; do
@@ -149,7 +149,7 @@ for script in tests/packaging/*.sh; do
     step "packaging_$(basename "$script" .sh)" "$script" "$build"
 done
 
-stage 'The language model' 7
+stage 'The language model' 9
 for script in tests/generate/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build" "$device"
 done

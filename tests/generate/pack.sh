@@ -36,8 +36,22 @@ esac
 ops=$(grep -ho 'FLASHINFER([a-z_0-9]*' examples/generate/*.c | cut -d'(' -f2 | sort -u)
 [ "$(echo "$ops" | wc -l)" -ge 10 ] || complain "these are not all ops that the example calls: $ops"
 
+# Kernels of attention are as many as head_dims, dtypes, masks and encodings multiplied: packs hold those of named shapes, and random
+# problems are for the other ops. The lowest level, which every later one could run, is tried with each of these shapes.
+attention='batch_prefill batch_decode'
+others=$(echo "$ops" | grep -vxF "$(echo "$attention" | tr ' ' '\n')")
+shapes_of() { sed -n '/op_shape .*shapes\[\]/,/^};/s/^    {"\([a-z0-9_]*\)".*/\1/p' "ops/attention/$1.c"; }
+for op in $attention; do
+    [ "$(shapes_of "$op" | wc -l)" -ge 10 ] || complain "these are not all shapes of $op: $(shapes_of "$op")"
+    for shape in $(shapes_of "$op"); do
+        without_compiler "${levels%%[!a-z0-9-]*}" "$build/flashinfer" check "$op" --shape "$shape" --device cpu >"$work/out" 2>&1 ||
+            complain "$op $shape: $(cat "$work/out")"
+        grep -q '^1 trials, .* 0 failures' "$work/out" || complain "$op $shape: $(tail -n 1 "$work/out")"
+    done
+done
+
 for level in $levels; do
-    without_compiler "$level" "$build/flashinfer" check $ops --device cpu --problems 10 >"$work/out" 2>&1 ||
+    without_compiler "$level" "$build/flashinfer" check $others --device cpu --problems 10 >"$work/out" 2>&1 ||
         complain "$level: $(grep -v ' 0 *$' "$work/out" | tail -n 20)"
     grep -q ' 0 failures' "$work/out" || complain "$level: $(tail -n 1 "$work/out")"
     echo "$level: $(tail -n 1 "$work/out")"
