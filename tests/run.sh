@@ -81,7 +81,7 @@ unit() { # FOLDER PROGRAM: counts the cases of a test
 stage 'Setting up and building' 8
 tools/setup.sh "$build" test && make --no-print-directory -s -j"$(nproc)" BUILD="$build" all tests || exit 2
 
-stage 'Headers, symbols, sources' 2
+stage 'Headers, symbols, sources' 1
 for script in tests/abi/*.sh tests/tree/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build"
 done
@@ -110,7 +110,7 @@ for script in tests/python/*.sh; do
     step "python_$(basename "$script" .sh)" "$script" "$build" "$device"
 done
 
-stage 'Every kernel against its reference' 4
+stage 'Every kernel against its reference' 5
 ops=$("$build/flashinfer" list | cut -d' ' -f1)
 for op in $ops; do
     step "check_$op" tools/with_nvrtc.sh "$build" "$build/flashinfer" check "$op" --device "$device" $require
