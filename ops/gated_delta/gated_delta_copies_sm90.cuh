@@ -3,9 +3,7 @@
 #ifndef GATED_DELTA_COPIES_SM90_CUH
 #define GATED_DELTA_COPIES_SM90_CUH
 
-#include "gated_delta_sm90.cuh"
-
-enum { STAGES = GATED_DELTA_STAGES, WARPS = 4 * HALVES, NARROW_BYTES = 4096 };
+#include "gated_delta_state_sm90.cuh"
 
 struct stage {
     unsigned char keys[2 * SLAB_BYTES], queries[2 * SLAB_BYTES], t[2 * NARROW_BYTES], p[2 * NARROW_BYTES],
@@ -19,20 +17,6 @@ struct smem {
     uint64_t full[STAGES], empty[STAGES], tail, output_full[HALVES], output_empty[HALVES];
 };
 static_assert(sizeof(struct smem) == GATED_DELTA_CHUNK_SMEM(HALVES), "the host counts on it");
-
-#define AT(field) shared_address(&sm->field)
-
-struct ring {
-    int stage, phase;
-};
-
-DEVICE void advance(struct ring &r)
-{
-    if (++r.stage == STAGES) {
-        r.stage = 0;
-        r.phase ^= 1;
-    }
-}
 
 /* A head of a sequence, or half of its values. */
 struct item {

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A warpgroup's walk over chunks with 64 values of a state in registers: what chunk_gated_delta_rule_sm90 and
+ * chunk_gated_delta_rule_pieces_sm90 share. With the tiles of gated_delta_tiles_sm90.cu, all of it transposed, values by tokens or
+ * keys:
+ *
+ *     U = (V - known S K^T) T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
+ *
+ * The operands a of all products come from registers: S, V - known S K^T and U go from accumulators to fragments in place. What
+ * the next chunk needs beside operands in shared memory is fetched while the state is updated.
+ *
+ * Two rules of ptxas: once a round trip all wgmmas are waited for, or it orders every one; and where an accumulator is read that
+ * is done, while others are under way, a wait that costs nothing tells so.
+ *
+ * Included where struct smem is known. */
+#ifndef GATED_DELTA_WALK_SM90_CUH
+#define GATED_DELTA_WALK_SM90_CUH
+
+#include "gated_delta_state_sm90.cuh"
+
+enum { EARLY = 6 }; /* of the 8 steps of S Q^T, those before U */
+enum { LOADER_REGISTERS = 72, WORKER_REGISTERS = 216 };
+
+struct worker {
+    struct ring ring;
+    struct place place;
+    int half, output_phase, last_stage; /* half: of the block's values */
+    bool leads;      /* lane 0 of its warp */
+    uint32_t v[16];  /* V^T of a chunk, as fragments */
+    float2 known[8]; /* factors of the columns that the thread has */
+    float end;
+};
+
+DEVICE struct worker make_worker(int half)
+{
+    struct worker w;
+    w.ring = {0, 0};
+    w.place = make_place();
+    w.half = half;
+    w.output_phase = 1;
+    w.last_stage = 0;
+    w.leads = lane_id() == 0;
+    return w;
+}
+
+/* What the chunk in the ring's stage needs besides operands in shared memory. */
+DEVICE void fetch(struct worker &w, struct smem *sm)
+{
+    int s = w.ring.stage;
+    mbarrier_wait(AT(full[s]), w.ring.phase);
+    load_values(w.v, AT(stage[s].values[0]) + w.half * SLAB_BYTES, w.place);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        w.known[j] = pair_at(sm->gates[s].known, j, w.place.pair);
+    w.end = sm->gates[s].end[0];
+}
+
+/* Hands the output of a chunk to the warp that stores it; not `real`: goes through the motions, without a branch. */
+DEVICE void put_output(struct worker &w, struct smem *sm, const float (&y)[32], bool real)
+{
+    uint32_t to = AT(output[w.half]) + w.place.offset;
+    mbarrier_wait(AT(output_empty[w.half]), w.output_phase);
+    w.output_phase ^= real;
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        stmatrix_x4_trans(to + j * 2048, pack2(T(), y[8 * j], y[8 * j + 1]), pack2(T(), y[8 * j + 2], y[8 * j + 3]),
+                          pack2(T(), y[8 * j + 4], y[8 * j + 5]), pack2(T(), y[8 * j + 6], y[8 * j + 7]));
+    __syncwarp();
+    mbarrier_arrive_if(AT(output_full[w.half]), w.leads && real);
+}
+
+DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
+{
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        float2 f = pair_at(factors, j, pair);
+        y[4 * j] *= f.x;
+        y[4 * j + 1] *= f.y;
+        y[4 * j + 2] *= f.x;
+        y[4 * j + 3] *= f.y;
+    }
+}
+
+/* One chunk: s, the fragments a of it, and y, the output of the chunk before, which it hands on, become those of this chunk. */
+DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], float (&y)[32], bool first,
+                       bool last)
+{
+    const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
+    uint32_t stage = AT(stage[w.ring.stage]);
+    uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
+    uint64_t queries = wgmma_describe(stage + 2 * SLAB_BYTES, 0, 1024);
+    uint64_t t = wgmma_describe_narrow(stage + 4 * SLAB_BYTES, 512), p = t + 2 * NARROW_BYTES / 16;
+    float x[32];
+    uint32_t e[16], f[16];
+    wgmma_pin(x);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        wgmma_rows(x, a + 4 * k, keys + step_128(k), k != 0, T());
+    wgmma_commit();
+    wgmma_wait<1>();
+    mbarrier_arrive_if(AT(empty[w.last_stage]), w.leads && !first);
+    put_output(w, sm, y, !first);
+    wgmma_pin(y);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < EARLY; k++)
+        wgmma_rows(y, a + 4 * k, queries + step_128(k), k != 0, T());
+    wgmma_commit();
+    wgmma_wait<1>();
+    wgmma_pin(x);
+    subtract_known(e, w.v, w.known, x);
+    wgmma_pin(x);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        wgmma_rows(x, e + 4 * k, t + step_64(k), k != 0, T());
+    wgmma_commit();
+#pragma unroll
+    for (int k = EARLY; k < 8; k++)
+        wgmma_rows(y, a + 4 * k, queries + step_128(k), true, T());
+    wgmma_commit();
+    wgmma_wait<2>();
+    float2 update[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        update[j] = pair_at(gates->update, j, w.place.pair);
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        s[i] *= w.end;
+    wgmma_wait<1>();
+    wgmma_pin(x);
+    scale_update(f, x, update);
+    wgmma_pin(s);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        wgmma_columns(s, f + 4 * k, key_columns + k * 128, T());
+    wgmma_commit();
+    pack(e, x);
+    wgmma_wait<1>();
+    wgmma_pin(y);
+    scale_columns(y, gates->output, w.place.pair);
+    wgmma_pin(y);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        wgmma_rows(y, e + 4 * k, p + step_64(k), true, T());
+    wgmma_commit();
+    w.last_stage = w.ring.stage;
+    advance(w.ring);
+    if (!last)
+        fetch(w, sm);
+    wgmma_wait<0>();
+    wgmma_pin(s);
+    wgmma_pin(y);
+    pack(a, s);
+}
+
+#endif
