@@ -3,6 +3,7 @@
 #include "harness/check.h"
 #include "harness/huge.h"
 #include "harness/reproduce.h"
+#include "op/op.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,8 +88,20 @@ static void failed(void *context, const struct check_failure *f)
     fflush(stdout);
 }
 
+/* The outputs that had to be exact each time, by name. */
+static void name_exact(const struct check_coverage *c, char *names, size_t size)
+{
+    size_t length = 0;
+    names[0] = 0;
+    const struct op *op = op_find(c->op);
+    for (int i = 0; i < OP_MAX_ARGS && length < size; i++)
+        if (c->exact_outputs >> i & 1)
+            length += (size_t)snprintf(names + length, size - length, "%s%s", length ? " " : "", op->args[i].name);
+}
+
 static void covered(void *context, const struct check_coverage *c)
 {
+    char exact[256];
     const struct output *out = context;
     char why[CHECK_MAX_REASONS * (CHECK_REASON + 16)] = "";
     size_t length = 0;
@@ -104,6 +117,8 @@ static void covered(void *context, const struct check_coverage *c)
     table_integer(out->table, "tried", c->tried);
     table_integer(out->table, "ran", c->ran);
     table_integer(out->table, "exact", c->exact);
+    name_exact(c, exact, sizeof exact);
+    table_text(out->table, "exact outputs", exact);
     table_integer(out->table, "failed", c->failed);
     table_text(out->table, "skipped because", why);
     table_end_row(out->table);
@@ -224,8 +239,8 @@ const struct command command_check = {
                    "every argument is "
                    "violated, which must be refused by a sentence that names it. A kernel that no problem reaches is a failure. "
                    "At the end a table "
-                   "says what was tried, what ran, how often the outputs had to be the reference's very bits and so the same on CPU and GPU "
-                    "(exact), and why the rest did not run.\n\n"
+                   "says what was tried, what ran, how often all outputs had to be the reference's very bits and so the same "
+                   "on CPU and GPU (exact), which outputs always had to, and why the rest did not run.\n\n"
                    "NAME=VALUE fixes a dimension, number, enum or dtype (dtype=bf16, ARGUMENT:dtype=f16) in every problem; "
                    "-ARGUMENT, after --, leaves "
                    "an optional argument out.",

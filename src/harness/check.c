@@ -92,6 +92,17 @@ static flashinfer_status compile_row(struct run *r, const struct device *device,
     return FLASHINFER_OK;
 }
 
+static void count_exact(const struct run *r, struct check_coverage *coverage)
+{
+    uint64_t outputs, exact;
+    if (!r->expected)
+        return;
+    expected_exact(r->expected, r->problem, &outputs, &exact);
+    coverage->exact += outputs && outputs == exact;
+    coverage->other_outputs |= outputs & ~exact;
+    coverage->exact_outputs = (coverage->exact_outputs | exact) & ~coverage->other_outputs;
+}
+
 /* The row is named, as a caller that forces it would: it serves what it can, not only what it is best at. */
 static flashinfer_status try_row(struct run *r, struct placement *p, struct call *call,
                                  const struct op_kernel *row, const char *dtypes, bool *ran)
@@ -121,7 +132,7 @@ static flashinfer_status try_row(struct run *r, struct placement *p, struct call
     flashinfer_status status = trial_run(r->problem, p, row, way.workspace, r->expected, sentence);
     r->counts->trials++;
     coverage->ran++;
-    coverage->exact += r->expected && expected_is_exact(r->expected, r->problem);
+    count_exact(r, coverage);
     *ran = true;
     if (sentence[0]) {
         coverage->failed++;

@@ -27,6 +27,7 @@ struct check_coverage {
     char dtypes[48];
     int tried, ran, failed;
     int exact; /* of those that ran, how many had to give the reference's very bits, and so the same on all devices */
+    uint64_t exact_outputs, other_outputs; /* bit i: argument i had to each time; or did not have to some time */
     struct {
         char text[CHECK_REASON];
         int count;

@@ -119,12 +119,17 @@ static bool is_exact(const struct problem_tensor *t, const struct reference_tens
     return true;
 }
 
-bool expected_is_exact(const struct expected *e, const struct problem *problem)
+void expected_exact(const struct expected *e, const struct problem *problem, uint64_t *outputs, uint64_t *exact)
 {
-    bool exact = problem->op->reference && !problem->op->verify;
-    for (int i = 0; i < problem->program->num_args && exact; i++)
-        exact = !e->state.tensor[i].bound || is_exact(&problem->tensor[i], &e->state.tensor[i]);
-    return exact;
+    bool possible = problem->op->reference && !problem->op->verify;
+    *outputs = *exact = 0;
+    for (int i = 0; i < problem->program->num_args; i++) {
+        if (!e->state.tensor[i].bound)
+            continue;
+        *outputs |= UINT64_C(1) << i;
+        if (possible && is_exact(&problem->tensor[i], &e->state.tensor[i]))
+            *exact |= UINT64_C(1) << i;
+    }
 }
 
 static void describe_index(const struct problem_tensor *t, int64_t element, char *text, size_t size)
