@@ -128,6 +128,9 @@ static const struct op_shape shapes[] = {
      "tokens=1000 num_q_heads=4 num_k_heads=4 num_v_heads=8 num_sequences=37 num_states=40 dtype=f16 " QWEN3_NEXT},
     {"checkpoints", "tokens=1500 num_q_heads=4 num_k_heads=2 num_v_heads=2 head_dim=128 num_sequences=3 num_states=3 "
                     "num_checkpoints=22 checkpoint_every_n_tokens=64 dtype=bf16 output_state:dtype=bf16"},
+    {"pieces", "tokens=3000 num_q_heads=16 num_k_heads=8 num_v_heads=8 head_dim=128 num_sequences=3 num_states=5 "
+               "num_checkpoints=50 checkpoint_every_n_tokens=64 dtype=f16 output_state:dtype=f16"},
+    {"long", "tokens=131072 num_q_heads=1 num_k_heads=1 num_v_heads=2 num_sequences=1 num_states=1 dtype=bf16 " QWEN3_NEXT},
     {"head_64", "tokens=777 num_q_heads=2 num_k_heads=2 num_v_heads=6 head_dim=64 num_sequences=3 num_states=4 dtype=f16 "
                 "checkpoint_every_n_tokens=0"},
     {0},
