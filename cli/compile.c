@@ -47,11 +47,11 @@ static int run(const struct options *options)
     struct gathered gathered;
     struct output out = {.json = options->json};
     int failures = 0;
-    if (!options->num_named && !options->from && !options->all)
+    if (!options->num_named && !options->from && !options->list && !options->all)
         return usage_error(&command_compile, "name ops, or say --all or --from FILE");
     if (options->all && (options->num_named || options->from))
         return usage_error(&command_compile, "--all: neither ops nor --from may stand beside it");
-    if (options->from && !options->num_named && options->values[0])
+    if ((options->from || options->list) && !options->num_named && options->values[0])
         return usage_error(&command_compile, "values belong to an op: %s", options->values);
     int code = gather(&command_compile, options, &gathered);
     if (code < 0 && options->kernel && gathered.list.count == 0) {
@@ -96,7 +96,10 @@ const struct command command_compile = {
                    "own: run it once, "
                    "compile the record where the program will run or where its image is built, and it starts with everything "
                    "compiled. Empty lines "
-                   "and lines that begin with # are passed over; - is the standard input.",
+                   "and lines that begin with # are passed over; - is the standard input.\n\n"
+                   "In place of OP may stand the name of a list: gdn_prefill, the 32 specialisations of FlashInfer's module for "
+                   "chunk_gated_delta_rule on Hopper (two dtypes, values grouped or not, g, beta and initial_state given or not); "
+                   "--all beside it changes nothing.",
     .options =
         (const struct command_option[]){
             {OPTION_ALL, "every op, with its named shapes"},
@@ -110,6 +113,7 @@ const struct command command_compile = {
     .environment = (const char *const[]){"FLASHINFER_CACHE_DIR", "FLASHINFER_RECORD", "FLASHINFER_NVRTC", "FLASHINFER_CC", NULL},
     .examples = "flashinfer compile mm m=1 n=4096 k=4096 dtype=bf16 --arch 90\n"
                 "flashinfer compile --all --arch 80,90 -j 16\n"
+                "flashinfer compile gdn_prefill --all --arch 90\n"
                 "FLASHINFER_RECORD=engine.kernels my-engine --model ...\n"
                 "flashinfer compile --from engine.kernels\n",
     .run = run,

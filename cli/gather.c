@@ -112,6 +112,15 @@ static int add_file(const struct command *command, const struct options *options
     return status == FLASHINFER_UNSUPPORTED ? EXIT_UNSUPPORTED : EXIT_USAGE;
 }
 
+static int add_list(const struct options *options, struct gathered *out)
+{
+    char values[MAX_VALUES];
+    flashinfer_status status = FLASHINFER_OK;
+    for (int i = 0; !status && call_list_values(options->list, i, values, sizeof values); i++)
+        status = add_call(options, call_list_op(options->list), values, out);
+    return status ? exit_with(status) : -1;
+}
+
 int gather(const struct command *command, const struct options *options, struct gathered *out)
 {
     memset(out, 0, sizeof *out);
@@ -120,7 +129,9 @@ int gather(const struct command *command, const struct options *options, struct 
     if (status && !(options->from && !options->num_named))
         return exit_with(status);
     int code = options->from ? add_file(command, options, out) : -1;
-    if (options->from && !options->num_named)
+    if (code < 0 && options->list)
+        code = add_list(options, out);
+    if ((options->from || options->list) && !options->num_named)
         return code;
     const char *values = options->values[0] ? options->values : NULL;
     for (int i = 0; code < 0 && options->op[i]; i++) {

@@ -202,6 +202,8 @@ static int parse_operand(const struct command *command, char *word, struct optio
         return -1;
     }
     const struct op *op = op_find(word);
+    if (!op && option_taken(command, OPTION_FROM) && !out->list && (out->list = call_list_find(word)))
+        return -1;
     if (!op) {
         char near[512];
         return usage_error(command, "there is no op \"%s\"; near it: %s", word, nearest_op(word, near, sizeof near));

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "cli/command.h"
+#include "cli/lists.h"
 #include "op/op.h"
 
 enum { MAX_OPS = 256, MAX_VALUES = 640, MAX_ARCHS = 32, MAX_WORDS = 256 };
@@ -24,6 +25,7 @@ struct options {
     bool all, huge, no_refcheck, warm, pdl, overhead, compile, other_versions, dry_run, detailed, man;
     const struct op *op[MAX_OPS + 1]; /* NULL-terminated; every op if none was named */
     int num_named;                    /* how many were named */
+    const struct call_list *list;     /* of compile and module-status: a list instead of ops */
     char values[MAX_VALUES];          /* "rows=4 -bias" */
     char *word[MAX_WORDS + 1];        /* OPERANDS_WORDS; NULL-terminated */
     int num_words;

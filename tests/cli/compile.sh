@@ -54,6 +54,11 @@ expect_json module-status rmsnorm --device cpu --detailed
 expect_json list-modules
 expect 2 'there is no module "none"' list-modules none
 
+# A list that has a name.
+expect 2 'values belong to an op' compile gdn_prefill dtype=f16 --arch 90
+expect 2 'there is no op "gdn_prefil"' compile gdn_prefil --arch 90
+expect 2 'there is no op "gdn_prefill"' bench gdn_prefill
+
 # For GPUs that are not there.
 expect 0 '3 compiled, 0 already there, 0 failed' compile rmsnorm --arch 80,90,sm_120a hidden=4096 rows=8
 expect 0 ' sm_120a ' cache list
