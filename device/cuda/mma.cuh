@@ -87,6 +87,14 @@ DEVICE uint64_t evict_first_policy()
     return policy;
 }
 
+/* 16 bytes to 16-byte aligned shared memory, or zeros; then nothing is read. */
+DEVICE void cp_async_16_or_zero(uint32_t shared, const void *global, bool exists)
+{
+    asm volatile("{\n.reg .pred absent;\nsetp.eq.b32 absent, %2, 0;\n"
+                 "cp.async.cg.shared.global [%0], [%1], 16, absent;\n}" ::"r"(shared), "l"(global), "r"((int)exists)
+                 : "memory");
+}
+
 /* Closes a group of this thread's copies. */
 DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -43,6 +43,7 @@ DEVICE uint64_t wgmma_describe_narrow(uint32_t address, uint32_t stride)
 #define WGMMA_10(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
 #define WGMMA_TEXT_32 WGMMA_10() WGMMA_10(1) WGMMA_10(2) "%30,%31"
 #define WGMMA_TEXT_40 WGMMA_10() WGMMA_10(1) WGMMA_10(2) "%30,%31,%32,%33,%34,%35,%36,%37,%38,%39"
+#define WGMMA_TEXT_48 WGMMA_10() WGMMA_10(1) WGMMA_10(2) WGMMA_10(3) "%40,%41,%42,%43,%44,%45,%46,%47"
 #define WGMMA_TEXT_60 WGMMA_10() WGMMA_10(1) WGMMA_10(2) WGMMA_10(3) WGMMA_10(4) WGMMA_10(5)
 #define WGMMA_TEXT_64 WGMMA_TEXT_60 "%60,%61,%62,%63"
 #define WGMMA_TEXT_128                                                                                                      \
@@ -52,6 +53,7 @@ DEVICE uint64_t wgmma_describe_narrow(uint32_t address, uint32_t stride)
 #define WGMMA_16(i) WGMMA_4(i), WGMMA_4(i + 4), WGMMA_4(i + 8), WGMMA_4(i + 12)
 #define WGMMA_D_32 WGMMA_16(0), WGMMA_16(16)
 #define WGMMA_D_40 WGMMA_D_32, WGMMA_4(32), WGMMA_4(36)
+#define WGMMA_D_48 WGMMA_D_32, WGMMA_16(32)
 #define WGMMA_D_64 WGMMA_D_32, WGMMA_16(32), WGMMA_16(48)
 #define WGMMA_D_128 WGMMA_D_64, WGMMA_16(64), WGMMA_16(80), WGMMA_16(96), WGMMA_16(112)
 
@@ -89,6 +91,7 @@ DEVICE uint64_t wgmma_describe_narrow(uint32_t address, uint32_t stride)
     WGMMA(N, HALF, i0, i1, i2, i3, i4, i5, bf16)
 WGMMA_TYPES(64, 32, 32, 33, 34, 35, 36, 37)
 WGMMA_TYPES(80, 40, 40, 41, 42, 43, 44, 45)
+WGMMA_TYPES(96, 48, 48, 49, 50, 51, 52, 53)
 WGMMA_TYPES(128, 64, 64, 65, 66, 67, 68, 69)
 WGMMA_TYPES(256, 128, 128, 129, 130, 131, 132, 133)
 

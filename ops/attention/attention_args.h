@@ -34,10 +34,11 @@ enum {
      (ATTENTION_QUERIES_SHARED(head_dim, converts) ? (tile_q) * ATTENTION_ROW_BYTES(head_dim) : 0) +                   \
      ((rope) ? 4 * (head_dim) : 0) + 272)
 
-/* Of batch_prefill_sm90: warpgroups that compute (special: WINDOW, SOFT_CAP, GATHER or hooks), keys of a tile, buffers of queries, and
+/* Of batch_prefill_sm90: warpgroups that compute (special: WINDOW, SOFT_CAP or hooks), keys of a tile, buffers of queries, and
  * the dynamic shared memory of a block. */
 #define ATTENTION_PREFILL_WARPGROUPS(head_dim, special) ((head_dim) == 64 && !(special) ? 3 : 2)
-#define ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) ((hooks) ? 64 : (head_dim) < 256 ? 128 : (gather) ? 64 : 80)
+#define ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) \
+    ((hooks) ? 64 : (head_dim) == 64 && (gather) ? 96 : (head_dim) < 256 ? 128 : (gather) ? 64 : 80)
 #define ATTENTION_PREFILL_BUFFERS(head_dim, hooks) ((head_dim) <= 128 && !(hooks) ? 2 : 1)
 #define ATTENTION_PREFILL_SM90_SMEM(head_dim, head_dim_vo, warpgroups, gather, hooks)                \
     (ATTENTION_PREFILL_BUFFERS(head_dim, hooks) * (warpgroups) * (128 * (head_dim) + 16) +           \

@@ -57,43 +57,62 @@ DEVICE int buffer_phase(int n) { return BUFFERS == 2 ? n >> 1 & 1 : n & 1; }
 DEVICE int lane_id() { return threadIdx.x % 32; }
 
 #if GATHER
-/* Half of a tile of keys or values: eight lanes copy 128 bytes of a row at a time. Rows that do not exist become 0. */
-DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
-                      uint32_t full, uint32_t empty, int phase)
+enum { ROWS = KEYS / 2, ROUNDS = (ROWS + 31) / 32 };
+
+/* Where a lane's rows of half a tile lie. */
+struct places {
+    struct slot row[ROUNDS];
+};
+
+/* Rows that do not exist repeat the request's last one, if it has any. */
+DEVICE void find_places(const struct attention_args &a, const struct task &t, int tile, int half, struct places &places)
+{
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++) {
+        int token = min(tile * KEYS + half * ROWS + i * 32 + lane_id(), t.kv_len - 1);
+        places.row[i] = {0, 0};
+        if (token >= 0)
+            places.row[i] = find_slot(a, t.first_page, token);
+    }
+}
+
+/* Half of a tile of keys or values: eight lanes copy 128 bytes of a row at a time. */
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int, int half, bool values, uint32_t to,
+                      uint32_t full, uint32_t empty, int phase, const struct places &places)
 {
     const struct attention_args &a = p.a;
-    enum { ROWS = KEYS / 2 };
     int lane = lane_id(), chunk = lane % 8;
     const T *cache = (const T *)(values ? a.v : a.k) + t.kv_head * (values ? a.v_head : a.k_head) + chunk * 8;
-    int64_t page_stride = values ? a.v_page : a.k_page, slot_stride = values ? a.v_slot : a.k_slot, at[(ROWS + 31) / 32];
+    int64_t page_stride = values ? a.v_page : a.k_page, slot_stride = values ? a.v_slot : a.k_slot, at[ROUNDS];
+    bool exists = t.kv_len > 0;
 #pragma unroll
-    for (int i = 0; i < (ROWS + 31) / 32; i++) {
-        int token = tile * KEYS + half * ROWS + i * 32 + lane;
-        at[i] = -1;
-        if (token < t.kv_len) {
-            struct slot s = find_slot(a, t.first_page, token);
-            at[i] = s.page * page_stride + s.at * slot_stride;
-        }
-    }
+    for (int i = 0; i < ROUNDS; i++)
+        at[i] = places.row[i].page * page_stride + places.row[i].at * slot_stride;
+    uint32_t there[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        there[i] = to + (half * ROWS + lane / 8) * 128 + ((chunk ^ (lane / 8 + 4 * i)) << 4);
     mbarrier_wait(empty, phase ^ 1);
 #pragma unroll
-    for (int i = 0; i < (ROWS + 31) / 32; i++)
-#pragma unroll 2
-        for (int step = 0; step < min(ROWS - i * 32, 32); step += 4) {
-            int row = half * ROWS + i * 32 + step + lane / 8;
-            int64_t from = __shfl_sync(0xffffffffu, at[i], step + lane / 8);
-            uint32_t there = to + row * 128 + ((chunk ^ (row & 7)) << 4);
+    for (int step = 0; step < ROWS / 4; step++) {
+        const T *from = cache + __shfl_sync(0xffffffffu, at[step / 8], step % 8 * 4 + lane / 8);
 #pragma unroll
-            for (int k = 0; k < KEY_SLABS; k++)
-                if (k < VALUE_SLABS || !values)
-                    cp_async_16(there + k * (KEYS * 128), cache + max(from, (int64_t)0) + k * 64, from < 0 ? 0 : 16);
-        }
+        for (int k = 0; k < KEY_SLABS; k++)
+            if (k < VALUE_SLABS || !values)
+                cp_async_16_or_zero(there[step % 2] + step * 512 + k * (KEYS * 128), from + k * 64, exists);
+    }
     cp_async_arrive(full);
 }
 #else
+/* Boxes find theirs when they are copied. */
+struct places {
+};
+
+DEVICE void find_places(const struct attention_args &, const struct task &, int, int, struct places &) {}
+
 /* Half of a tile of keys or values: a lane copies the boxes of its tokens. */
 DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
-                      uint32_t full, uint32_t empty, int phase)
+                      uint32_t full, uint32_t empty, int phase, const struct places &)
 {
     const struct tensor_map *map = values ? &p.v : &p.k;
     int box = 2 * lane_id() + half, token = tile * KEYS + box * p.box_tokens;
@@ -148,6 +167,14 @@ DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int 
     __syncwarp();
 }
 
+DEVICE int next_number(const struct attention_schedule &s)
+{
+    int number = 0x7fffffff; /* of no task */
+    if (s.next && lane_id() == 0)
+        number = atomicAdd(s.next, 1);
+    return __shfl_sync(0xffffffffu, number, 0);
+}
+
 /* By all four: the n-th task. */
 DEVICE struct task receive_task(struct smem *sm, int n)
 {
@@ -166,28 +193,36 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
     uint32_t tiles = values ? AT(values[0]) : AT(keys[0]), full = values ? AT(values_full[0]) : AT(keys_full[0]);
     uint32_t empty = values ? AT(values_empty[0]) : AT(keys_empty[0]);
     struct ring ring = {0, 0};
-    if (leads)
-        take_task(p, sm, blockIdx.x, 0);
-    for (int n = 0;; n++) {
-        struct task t = receive_task(sm, n);
-        if (t.kv_head < 0) {
-            if (leads)
-                load_queries(p, t, sm, n);
-            return;
-        }
-        int last = last_tile(p.a, t, tile_tokens), first = first_tile(p.a, t);
-        for (int tile = last; tile >= first; tile--) {
+    struct task t;
+    struct places places, ahead;
+    int n = -1, first = 0, last = 0; /* before the first task, as at its last tile */
+    for (int tile = 0;; tile--) {
+        if (n >= 0) {
             int stage = ring.stage;
+            places = ahead;
+            if (tile > first) /* so that page numbers are on their way while rows are copied */
+                find_places(p.a, t, tile - 1, half, ahead);
             load_tile(p, t, tile, half, values, tiles + stage * (values ? VALUES_BYTES : KEYS_BYTES), full + 8 * stage, empty + 8 * stage,
-                      ring.phase);
+                      ring.phase, places);
             if (leads && tile == last)
                 load_queries(p, t, sm, n);
-            /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
-            if (leads && tile == min(first + 1, last))
-                take_task(p, sm, __shfl_sync(0xffffffffu, lane_id() == 0 ? atomicAdd(p.schedule.next, 1) : 0, 0), n + 1);
             advance(ring);
         }
+        /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
+        if (leads && tile == min(first + 1, last))
+            take_task(p, sm, n < 0 ? blockIdx.x : next_number(p.schedule), n + 1);
+        if (tile > first)
+            continue;
+        t = receive_task(sm, ++n);
+        if (t.kv_head < 0)
+            break;
+        first = first_tile(p.a, t);
+        last = last_tile(p.a, t, tile_tokens);
+        tile = last + 1;
+        find_places(p.a, t, last, half, ahead);
     }
+    if (leads)
+        load_queries(p, t, sm, n);
 }
 
 #endif

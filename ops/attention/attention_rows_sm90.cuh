@@ -11,14 +11,16 @@
 #include "wgmma.cuh"
 
 enum {
-    WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW || SOFT_CAP || GATHER || HAS_HOOKS),
+    WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW || SOFT_CAP || HAS_HOOKS),
     KEYS = ATTENTION_PREFILL_KEYS(HEAD_DIM, GATHER, HAS_HOOKS), /* with hooks few, which leaves registers to them */
     STAGES = 2,
     BUFFERS = ATTENTION_PREFILL_BUFFERS(HEAD_DIM, HAS_HOOKS),
     TASKS = 4, /* that are remembered: the one that ends, the one at hand, and those whose queries are loaded */
     TURNS = HEAD_DIM == 64, /* warpgroups take turns at the tensor cores */
-    LOADER_REGISTERS = WARPGROUPS == 3 ? 32 : GATHER ? 72 : 40,
-    COMPUTER_REGISTERS = WARPGROUPS == 3 ? 160 : GATHER ? 216 : 232,
+    LOADER_REGISTERS = WARPGROUPS == 3 ? GATHER ? 56 : 32 : GATHER ? 72 : 40,
+    COMPUTER_REGISTERS = WARPGROUPS == 3 ? GATHER ? 152 : 160 : GATHER ? 216 : 232,
+    /* Steps of 16 of head_dim whose queries stay in registers, so that products read less of shared memory: as many as fit. */
+    KEPT = HAS_HOOKS || GATHER || WINDOW || SOFT_CAP ? 0 : HEAD_DIM == 128 ? 8 : HEAD_DIM == 192 ? 10 : 0,
     KEY_SLABS = HEAD_DIM / 64, /* of 128 bytes of each row, of queries too */
     VALUE_SLABS = HEAD_DIM_VO / 64,
     QUERY_BYTES = 64 * HEAD_DIM * 2,
@@ -33,6 +35,7 @@ enum {
 
 /* Index 0 is row g of a warp's 16, 1 is row g + 8. */
 struct rows {
+    uint32_t q[KEPT ? 4 * KEPT : 1]; /* queries, of steps that are kept */
     float s[KEYS / 2];     /* logits, then weights */
     uint32_t p[KEYS / 4];  /* weights, packed */
     float o[HEAD_DIM_VO / 2]; /* values weighted alike */
@@ -65,14 +68,29 @@ struct view {
     int tail;              /* tokens of the tile at hand that exist; the values of the others are not to be multiplied */
 };
 
+DEVICE void keep_queries(struct rows &r, uint32_t queries)
+{
+    int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        int chunk = i % 4 * 2 + lane / 16;
+        ldmatrix_x4(*(uint32_t(*)[4])(r.q + 4 * i), queries + i / 4 * 8192 + row * 128 + ((chunk ^ (row & 7)) << 4));
+    }
+}
+
 DEVICE void issue_logits(struct rows &r, uint32_t queries, uint32_t keys)
 {
     uint64_t q = wgmma_describe(queries, 16, 1024), k = wgmma_describe(keys, 16, 1024);
     wgmma_pin(r.s);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < HEAD_DIM / 16; i++)
-        wgmma(r.s, q + (i / 4 * 8192 + i % 4 * 32) / 16, k + (i / 4 * (KEYS * 128) + i % 4 * 32) / 16, i > 0, T());
+    for (int i = 0; i < HEAD_DIM / 16; i++) {
+        uint64_t step = k + (i / 4 * (KEYS * 128) + i % 4 * 32) / 16;
+        if (i < KEPT)
+            wgmma_rows(r.s, r.q + 4 * i, step, i > 0, T());
+        else
+            wgmma(r.s, q + (i / 4 * 8192 + i % 4 * 32) / 16, step, i > 0, T());
+    }
     wgmma_commit();
 }
 
@@ -163,35 +181,53 @@ DEVICE void scale_logits(struct rows &r, const struct scale &c)
     }
 }
 
-/* Turns logits into weights. */
-DEVICE void weigh(struct rows &r, float unit)
+/* The largest of a lane's logits of row g + 8 * h. Floats compare as integers do unless all are negative; of integers three are
+ * compared at a time. */
+DEVICE float find_top(const struct rows &r, int h, bool negative)
+{
+    uint32_t least[2];
+    int most[2];
+#pragma unroll
+    for (int i = 0; i < KEYS / 8; i++) {
+        int x = __float_as_int(r.s[4 * i + 2 * h]), y = __float_as_int(r.s[4 * i + 2 * h + 1]), &m = most[i % 2];
+        uint32_t &l = least[i % 2];
+        if (negative)
+            l = i < 2 ? min((uint32_t)x, (uint32_t)y) : min(l, min((uint32_t)x, (uint32_t)y));
+        else
+            m = i < 2 ? max(x, y) : max(m, max(x, y));
+    }
+    return __int_as_float(negative ? (int)min(least[0], least[1]) : max(most[0], most[1]));
+}
+
+/* Turns logits into weights; first: those of a row that has seen nothing. */
+DEVICE void weigh(struct rows &r, float unit, bool first)
 {
     if (WITHOUT_SOFTMAX) {
         r.moved = false;
         return;
     }
-    float most[2][4];
+    float base[2] = {r.top[0] * unit, r.top[1] * unit}, top[2], sum[2][2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
+    bool moves = first;
 #pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-        float &m = most[i / 2 % 2][i / 4 % 2 * 2 + i % 2];
-        m = i < 8 ? r.s[i] : fmaxf(m, r.s[i]);
+    for (int h = 0; h < 2; h++) {
+        top[h] = find_top(r, h, false);
+        /* Below 0 it may be another one than the largest, which matters where the reference is far below 0, too. */
+        moves |= top[h] * unit - base[h] > HEADROOM || base[h] < -HEADROOM;
     }
-    float top[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-        top[h] = fmaxf(fmaxf(most[h][0], most[h][1]), fmaxf(most[h][2], most[h][3]));
-    r.moved = __any_sync(0xffffffffu, (top[0] - r.top[0]) * unit > HEADROOM || (top[1] - r.top[1]) * unit > HEADROOM);
+    r.moved = first || __any_sync(0xffffffffu, moves);
     if (r.moved) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
+            if (top[h] < 0.0f)
+                top[h] = find_top(r, h, true);
             top[h] = fmaxf(top[h], __shfl_xor_sync(0xffffffffu, top[h], 1));
             top[h] = fmaxf(fmaxf(top[h], __shfl_xor_sync(0xffffffffu, top[h], 2)), r.top[h]);
-            r.shrink[h] = exp2_approx((r.top[h] - top[h]) * unit);
+            r.shrink[h] = first ? 0.0f : exp2_approx((r.top[h] - top[h]) * unit);
+            r.sum[h] = first ? 0.0f : r.sum[h] * r.shrink[h];
             r.top[h] = top[h];
-            r.sum[h] *= r.shrink[h];
+            base[h] = top[h] * unit;
         }
     }
-    float base[2] = {r.top[0] * unit, r.top[1] * unit}, sum[2][2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
 #pragma unroll
     for (int i = 0; i < KEYS / 2; i++) {
         r.s[i] = exp2_approx(r.s[i] * unit - base[i / 2 % 2]);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The order in which persistent blocks take the tiles of a batch: requests by falling kv_len; of a request as many KV heads at a
  * time as the L2 cache holds; of these the tiles from the last queries, which see most, to the first. Tiles are numbered in that
- * order; a block takes the next number when it is about to finish. */
+ * order; a block takes the next number when it is about to finish.
+ *
+ * Where every tile has a block of its own, there is no schedule, and the order is that of the requests. */
 #ifndef ATTENTION_SCHEDULE_CUH
 #define ATTENTION_SCHEDULE_CUH
 
 #include "attention_rules.cuh"
+#include "scan.cuh"
 
 #define HOOK DEVICE
 #include "attention_hooks.h"
@@ -37,16 +40,55 @@ DEVICE int find_last(const int32_t *first, int batch, int wanted)
     return at;
 }
 
+DEVICE struct attention_scheduled see_request(const struct attention_args &a, int request)
+{
+    int first_q = first_query(a, request);
+    return {first_q, first_query(a, request + 1) - first_q, kv_length(a, request), first_page(a, request)};
+}
+
+/* By a whole warp: the request of that tile of one KV head, its tiles, and those of the requests before it; false if there is none.
+ * Requests are at most 32, and stand in their own order. */
+DEVICE bool find_unscheduled(const struct attention_args &a, int tile, int tile_tokens, struct attention_scheduled *r, int *before,
+                             int *tiles)
+{
+    struct attention_scheduled own = {0, 0, 0, 0};
+    if (threadIdx.x % 32 < a.batch)
+        own = see_request(a, threadIdx.x % 32);
+    int own_tiles = (own.qo_len + tile_tokens - 1) / tile_tokens, end = warp_running_sum(own_tiles);
+    int request = __popc(__ballot_sync(0xffffffffu, end <= tile));
+    if (request >= a.batch)
+        return false;
+    *before = __shfl_sync(0xffffffffu, end - own_tiles, request);
+    *tiles = __shfl_sync(0xffffffffu, own_tiles, request);
+    r->first_q = __shfl_sync(0xffffffffu, own.first_q, request);
+    r->qo_len = __shfl_sync(0xffffffffu, own.qo_len, request);
+    r->kv_len = __shfl_sync(0xffffffffu, own.kv_len, request);
+    r->first_page = __shfl_sync(0xffffffffu, own.first_page, request);
+    return true;
+}
+
+/* By a whole warp: the same of a schedule. */
+DEVICE bool find_scheduled(const struct attention_args &a, const struct attention_schedule &s, int tile, struct attention_scheduled *r,
+                           int *before, int *tiles)
+{
+    if (tile >= s.first[a.batch])
+        return false;
+    int entry = find_last(s.first, a.batch, tile);
+    *before = s.first[entry];
+    *tiles = s.first[entry + 1] - *before;
+    *r = s.request[entry];
+    return true;
+}
+
 /* By a whole warp. kv_head is -1 if there is no tile of that number. */
 DEVICE void find_task(const struct attention_args &a, const struct attention_schedule &s, int number, int tile_tokens, int token_bytes,
                       struct task *t)
 {
+    struct attention_scheduled r;
+    int before, tiles, tile = number / a.num_kv_heads;
     t->kv_head = -1;
-    if (number >= s.first[a.batch] * a.num_kv_heads)
+    if (s.next ? !find_scheduled(a, s, tile, &r, &before, &tiles) : !find_unscheduled(a, tile, tile_tokens, &r, &before, &tiles))
         return;
-    int entry = find_last(s.first, a.batch, number / a.num_kv_heads);
-    int before = s.first[entry], tiles = s.first[entry + 1] - before;
-    struct attention_scheduled r = s.request[entry];
     int most = min(max(L2_BYTES / token_bytes / max(r.kv_len, 1), 1), a.num_kv_heads);
     int at = number - before * a.num_kv_heads, section = at / (tiles * most), heads = min(most, a.num_kv_heads - section * most);
     at -= section * tiles * most;

@@ -69,8 +69,6 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
         return why;
     if (plan->head_dim != 64 && plan->head_dim != 128 && plan->head_dim != 256 && (plan->head_dim != 192 || plan->head_dim_vo != 128))
         return "head_dim must be 64, 128 or 256, or 192 with head_dim_vo 128";
-    if (plan->head_dim == 192 && !call->exec.kernel)
-        return "head_dim 192 is served where exec.kernel names it";
     /* Bits must not depend on the batch, so nor may the kernel. */
     bool invariant = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT;
     if (!call->exec.kernel && !invariant && attention_tile_q(call) < MIN_TILE_Q)
@@ -97,8 +95,7 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     constant[5] = plan->logits_soft_cap > 0;
     constant[6] = !boxes;
     way->value[WAY_BLOCKS] = call->device->sms;
-    way->value[WAY_WARPGROUPS] =
-        ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[4] || constant[5] || constant[6] || call->op->variant);
+    way->value[WAY_WARPGROUPS] = ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[4] || constant[5] || call->op->variant);
     way->hooks = ATTENTION_HOOKS_SM90;
     way->value[WAY_BOX_TOKENS] = boxes ? box : 0;
     way->workspace = attention_schedule_bytes(plan->max_batch_size);
@@ -123,26 +120,38 @@ static flashinfer_status encode_maps(const struct call *call, const struct way *
     return FLASHINFER_OK;
 }
 
+/* Every tile has a block of its own, whatever the lengths are, so that there is nothing to order. */
+static bool needs_no_schedule(const struct attention_sm90_args *p, int64_t total_q, int32_t tile_tokens, uint32_t blocks)
+{
+    int64_t tiles = (total_q + (int64_t)p->a.batch * (tile_tokens - 1)) / tile_tokens;
+    return p->a.batch <= 32 && tiles * p->a.num_kv_heads <= blocks;
+}
+
 flashinfer_status attention_run_sm90(const struct call *call, const struct way *way)
 {
     const struct attention_plan *plan = attention_plan_of(call);
     struct attention_sm90_args p = {.a = attention_args(call)};
     int32_t warpgroups = (int32_t)way->value[WAY_WARPGROUPS];
     uint32_t blocks = (uint32_t)way->value[WAY_BLOCKS];
-    p.schedule = place_schedule(call->exec.workspace, p.a.batch);
     p.q_tokens = 64 / p.a.group;
     p.box_tokens = (int32_t)way->value[WAY_BOX_TOKENS];
     TRY(encode_maps(call, way, &p));
-    struct attention_schedule_args s = {
-        .a = p.a, .schedule = p.schedule, .tile_tokens = warpgroups * p.q_tokens, .blocks = (int32_t)blocks};
-    TRY(call_launch(call, way, SPEC_SCHEDULE,
-                    &(struct jit_launch){.grid = {1}, .block = {SCHEDULE_THREADS}, .args = &s, .args_size = sizeof s}));
+    int32_t tile_tokens = warpgroups * p.q_tokens;
+    bool scheduled = !needs_no_schedule(&p, attention_total_q(call_view(call)), tile_tokens, blocks);
+    if (scheduled) {
+        p.schedule = place_schedule(call->exec.workspace, p.a.batch);
+        struct attention_schedule_args s = {
+            .a = p.a, .schedule = p.schedule, .tile_tokens = tile_tokens, .blocks = (int32_t)blocks};
+        uint32_t threads = (uint32_t)least(ceil_div(p.a.batch, 32) * 32, SCHEDULE_THREADS);
+        TRY(call_launch(call, way, SPEC_SCHEDULE,
+                        &(struct jit_launch){.grid = {1}, .block = {threads}, .args = &s, .args_size = sizeof s}));
+    }
     return call_launch(call, way, SPEC_PREFILL,
                        &(struct jit_launch){.grid = {blocks},
                                            .block = {128 * ((uint32_t)warpgroups + 1)},
                                            .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, plan->head_dim_vo, warpgroups,
                                                                                          !p.box_tokens, call->op->variant != NULL),
-                                           .follows = true,
+                                           .follows = scheduled,
                                            .args = &p,
                                            .args_size = sizeof p});
 }

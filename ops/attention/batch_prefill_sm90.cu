@@ -87,6 +87,7 @@ DEVICE void start(struct worker &w, struct smem *sm, const struct attention_sm90
     forget(w.r);
     clear(w.r);
     wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
+    keep_queries(w.r, AT(queries[buffer_of(n)][w.warpgroup]));
     issue_logits(w.r, AT(queries[buffer_of(n)][w.warpgroup]), AT(keys[w.ring.stage]));
     wgmma_wait<0>();
     wgmma_pin(w.r.s);
@@ -94,7 +95,7 @@ DEVICE void start(struct worker &w, struct smem *sm, const struct attention_sm90
         mbarrier_arrive(AT(keys_empty[w.ring.stage]));
     scale_logits(w.r, w.scale);
     hide_or_change(w, sm, p, n, w.v);
-    weigh(w.r, fabsf(w.scale.unit));
+    weigh(w.r, fabsf(w.scale.unit), true);
     pack(w.r);
     if (!GATHER && w.v.tail < KEYS)
         clear_tail(sm, w.ring, w.v.tail);
@@ -123,6 +124,8 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
     const struct view &v = next ? *next : w.v;
     advance(w.ring);
     wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
+    if (next)
+        keep_queries(r, AT(queries[buffer_of(n + 1)][w.warpgroup]));
     if (TURNS)
         named_barrier_sync(TURN_BARRIER + w.warpgroup, 256);
     issue_logits(r, AT(queries[buffer_of(next ? n + 1 : n)][w.warpgroup]), AT(keys[w.ring.stage]));
@@ -140,7 +143,7 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
     float top[2] = {r.top[0], r.top[1]}, sum[2] = {r.sum[0], r.sum[1]};
     if (next)
         forget(r);
-    weigh(r, fabsf(w.scale.unit));
+    weigh(r, fabsf(w.scale.unit), next != NULL);
     wgmma_wait<0>();
     wgmma_pin(r.o);
     if (is_first_thread())
