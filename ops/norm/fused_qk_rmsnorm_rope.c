@@ -259,6 +259,7 @@ static const struct op_shape shapes[] = {
     {"wide_heads",
      "rows=10 ppf=1 pph=5 ppw=2 num_heads_q=5 num_heads_k=3 num_heads_v=2 head_dim=256 num_frame_channels=96 num_height_channels=80 "
      "num_width_channels=80 factor=2 low=4 high=20 attention_factor=1.1 dtype=f16 q_out:dtype=e4m3"},
+    {"one_token_frames", "rows=7 ppf=1 pph=1 ppw=1 num_heads_q=2 num_heads_k=2 num_heads_v=2 dtype=bf16 " WAN},
     {0},
 };
 

@@ -41,7 +41,8 @@ static flashinfer_status make_problem(const struct huge_block *b, int64_t rows, 
 {
     char values[PROBLEM_MAX_TEXT + 64];
     snprintf(values, sizeof values, "%s %s=%" PRId64, b->values, b->dimension, rows);
-    return problem_create(&(struct problem_request){.op = b->op, .values = values, .without_values = without_values}, out);
+    return problem_create(
+        &(struct problem_request){.op = b->op, .values = values, .without_values = without_values, .row_major = true}, out);
 }
 
 /* Whether the expression names the dimension. */

@@ -151,6 +151,7 @@ flashinfer_status problem_create(const struct problem_request *request, struct p
     problem->program = program;
     problem->seed = request->seed;
     problem->without_values = request->without_values;
+    problem->row_major = request->row_major;
     problem->random.state = request->seed * UINT64_C(0x2545f4914f6cdd1d);
     for (const char *c = request->op->name; *c; c++)
         problem->random.state = problem->random.state * 31 + (unsigned char)*c;
