@@ -14,7 +14,7 @@ enum { WAY_GRID, WAY_GRID_Y, WAY_GRID_Z, WAY_THREADS, WAY_SMEM };
 /* Of the generic kernels, after T. */
 #define GENERIC "HEAD_DIM", "HEAD_DIM_VO", "Q:dtype", "KV:dtype", "O:dtype", "CONVERTS", "MASK", "POS"
 
-static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", GENERIC, "ALIGNED", "TILE_Q"}};
+static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", GENERIC, "ALIGNED", "TILE_Q", "SOFT_CAP"}};
 static const struct jit_kernel decode_sm80 = {"batch_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "ALIGNED"}};
 static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", GENERIC}};
@@ -71,11 +71,13 @@ static bool scales_heads(const struct attention_view *t) { return is_of_heads(t-
 
 static uint32_t hooks_of(const struct call *call) { return call->op->variant ? call->op->variant->hooks : 0; }
 
+/* Also what only the loader of keys and values that converts knows. */
 static bool converts(const struct call *call)
 {
+    const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
     return hooks_of(call) & (HOOK_QUERY | HOOK_KEY) || plan->q_dtype != plan->dtype || plan->kv_dtype != plan->dtype ||
-           plan->pos == ATTENTION_POS_ROPE || scales_heads(call_view(call));
+           plan->pos == ATTENTION_POS_ROPE || scales_heads(t) || t->v_indptr;
 }
 
 /* What holds for every kernel. Hooks that no device has run yet are for those who ask for a row. */
@@ -134,10 +136,10 @@ static int32_t *add_spec(const struct call *call, struct way *way, const struct 
 }
 
 /* 16-byte copies of keys and values, and accesses to 8 bytes of queries, or to all of a chunk that is converted. */
-static int32_t is_aligned(const struct call *call)
+static int32_t is_aligned(const struct call *call, int32_t tile_q)
 {
     const struct attention_view *t = call_view(call);
-    bool shared = ATTENTION_QUERIES_SHARED(attention_plan_of(call)->head_dim, converts(call));
+    bool shared = ATTENTION_QUERIES_SHARED(attention_plan_of(call)->head_dim, tile_q, converts(call));
     return tensor_is_aligned(t->q, shared ? 16 : 8) && tensor_is_aligned(t->out, 8) && tensor_is_aligned(t->k_cache, 16) &&
            tensor_is_aligned(t->v_cache, 16);
 }
@@ -161,13 +163,14 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
     way->value[WAY_GRID] = count_tiles(call, t, tile_q);
     way->value[WAY_GRID_Y] = plan->num_kv_heads;
     way->value[WAY_GRID_Z] = ceil_div(plan->head_dim_vo, ATTENTION_PREFILL_COLUMNS(plan->head_dim_vo));
-    way->value[WAY_THREADS] = tile_q * 2;
+    way->value[WAY_THREADS] = tile_q * 2 / ATTENTION_PREFILL_BANDS(tile_q);
     way->value[WAY_SMEM] = smem;
     if (way->value[WAY_GRID] > INT32_MAX || plan->num_kv_heads > MAX_GRID_Y)
         return "there are more rows or heads than a grid has blocks for";
     int32_t *constant = add_spec(call, way, &prefill_sm80);
-    constant[0] = is_aligned(call);
+    constant[0] = is_aligned(call, tile_q);
     constant[1] = tile_q;
+    constant[2] = plan->logits_soft_cap > 0;
     way->hooks = ATTENTION_HOOKS;
     return NULL;
 }
@@ -190,7 +193,7 @@ static const char *fit_decode_sm80(const struct call *call, struct way *way)
     int32_t *constant = way_spec(way, &decode_sm80);
     constant[0] = plan->dtype;
     constant[1] = plan->head_dim;
-    constant[2] = is_aligned(call);
+    constant[2] = is_aligned(call, 16);
     return NULL;
 }
 

@@ -14,6 +14,7 @@
 #define HOOK DEVICE
 #include "attention_hooks.h"
 
+enum { BANDS = ATTENTION_PREFILL_BANDS(TILE_Q), WARPS = TILE_Q / 16 / BANDS, THREADS = 32 * WARPS };
 enum { PIECES = POS == ATTENTION_POS_ROPE ? 2 : 1 }; /* chunks of a row that change together */
 enum { CHANGES_LOGITS = MASK != ATTENTION_MASK_NONE || POS == ATTENTION_POS_ALIBI || CONVERTS || HAS_HOOKS };
 
@@ -92,10 +93,11 @@ template <class From> DEVICE void load_chunk(float (&x)[8], const From *from)
 /* Starts copying a tile of rows of DIM elements; `at` says where its tokens lie. */
 template <int DIM> DEVICE void copy_tile(uint32_t tile, const KV *cache, const int64_t *at, int valid)
 {
-    enum { ROW = DIM / 8, TOKENS = ATTENTION_PREFILL_TILE(HEAD_DIM), THREADS = 2 * TILE_Q, EVEN = TOKENS * ROW % THREADS == 0 };
+    enum { ROW = DIM / 8, TOKENS = ATTENTION_PREFILL_TILE(HEAD_DIM), EVEN = TOKENS * ROW % THREADS == 0, WHOLE = THREADS % ROW == 0 };
 #pragma unroll COPIES_AT_ONCE
     for (int i = 0; i < (TOKENS * ROW + THREADS - 1) / THREADS; i++) {
-        int n = THREADS * i + threadIdx.x, row = n / ROW, chunk = n % ROW;
+        int n = THREADS * i + threadIdx.x, row = WHOLE ? THREADS / ROW * i + threadIdx.x / ROW : n / ROW;
+        int chunk = (WHOLE ? threadIdx.x : n) % ROW; /* known before the loop */
         if (EVEN || row < TOKENS)
             copy_chunk(chunk_address<DIM>(tile, row, chunk), cache + at[row] + chunk * 8, row < valid);
     }

@@ -24,11 +24,12 @@ enum { CHUNKS = HEAD_DIM / 8, ROW_BYTES = ATTENTION_ROW_BYTES(HEAD_DIM) };
 enum { COLUMNS = ATTENTION_PREFILL_COLUMNS(HEAD_DIM_VO), VALUE_ROW_BYTES = ATTENTION_ROW_BYTES(COLUMNS) }; /* of a block's values */
 /* From sm_100 on ptxas computes so many addresses of 256 columns ahead of the loop that registers spill. */
 enum { SPARES_REGISTERS = __CUDA_ARCH__ >= 1000 && COLUMNS >= 256 };
+#define HEADROOM 6.0f /* of weights, which are summed in float32: a power of two */
 enum { COPIES_AT_ONCE = ALIGNED && !SPARES_REGISTERS ? 4 : 1 }; /* of a thread, to unroll loops by */
 
 /* The state of 16 rows; index 0 is row g, 1 is row g + 8. Logits are in base 2. */
 struct rows {
-    float top[2];            /* largest logit so far */
+    float top[2];            /* of the logits so far, none is above it by more than HEADROOM */
     float sum[2];            /* of exp2(logit - top), over this lane's columns */
     float o[COLUMNS / 8][4]; /* values weighted alike: columns 8i + 2t, of row g, then of g + 8 */
 };
@@ -93,8 +94,9 @@ DEVICE void clear(struct rows &r)
             r.o[i][j] = 0.0f;
 }
 
-/* s[i] += products of 16 columns, those of chunks 2k and 2k + 1, of queries and of the tokens 8i to 8i + 7 of a tile. */
-template <int N> DEVICE void multiply_keys(float (&s)[N][4], const uint32_t (&q)[4], uint32_t keys, int k)
+/* s[b][i] += products of 16 columns, those of chunks 2k and 2k + 1, of the queries of band b and of the tokens 8i to 8i + 7 of a
+ * tile. What is loaded serves all bands of 16 rows. */
+template <int BANDS, int N> DEVICE void multiply_keys(float (&s)[BANDS][N][4], const uint32_t (&q)[BANDS][4], uint32_t keys, int k)
 {
     int lane = threadIdx.x % 32, odd = lane / 8 % 2;
     uint32_t row = keys + (lane % 8 + lane / 16 * 8) * ROW_BYTES;
@@ -103,8 +105,11 @@ template <int N> DEVICE void multiply_keys(float (&s)[N][4], const uint32_t (&q)
         uint32_t r[4];
         ldmatrix_x4(r, row + 8 * i * ROW_BYTES + place<HEAD_DIM>(lane, 2 * k + odd));
         uint32_t even_keys[2] = {r[0], r[1]}, odd_keys[2] = {r[2], r[3]};
-        mma_m16n8k16(s[i], q, even_keys, T());
-        mma_m16n8k16(s[i + 1], q, odd_keys, T());
+#pragma unroll
+        for (int b = 0; b < BANDS; b++) {
+            mma_m16n8k16(s[b][i], q[b], even_keys, T());
+            mma_m16n8k16(s[b][i + 1], q[b], odd_keys, T());
+        }
     }
 }
 
@@ -115,6 +120,15 @@ template <int N> DEVICE void clear_logits(float (&s)[N][4])
 #pragma unroll
         for (int j = 0; j < 4; j++)
             s[i][j] = 0.0f;
+}
+
+template <int N> DEVICE void negate_logits(float (&s)[N][4])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            s[i][j] = -s[i][j];
 }
 
 template <int N> DEVICE void cap_logits(float (&s)[N][4], struct logit_rule rule)
@@ -134,7 +148,7 @@ template <int N> DEVICE void multiply_queries(float (&s)[N][4], const uint32_t (
     clear_logits(s);
 #pragma unroll
     for (int k = 0; k < HEAD_DIM / 16; k++)
-        multiply_keys(s, q[k], keys, k);
+        multiply_keys((float (&)[1][N][4])s, (const uint32_t (&)[1][4])q[k], keys, k);
 }
 
 template <int N> DEVICE void scale_logits(float (&s)[N][4], struct logit_rule rule)
@@ -166,28 +180,17 @@ template <int N> DEVICE void mask_logits(float (&s)[N][4], int first, const int 
                 s[i][j] = -INFINITY;
 }
 
-/* Turns logits into weights relative to the rows' largest logits, which may grow. */
-template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4])
+/* Weights become relative to the rows' largest logits, of which this lane's share in a tile is `top`. */
+DEVICE void raise_top(struct rows &r, const float (&top)[2])
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        float top = r.top[h];
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            top = fmaxf(top, fmaxf(s[i][2 * h], s[i][2 * h + 1]));
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-        float base = top == -INFINITY ? 0.0f : top; /* nothing seen yet: all weights are 0, not NaN */
-        float shrink = exp2_approx(r.top[h] - base), sum = 0.0f;
-#pragma unroll
-        for (int i = 0; i < N; i++)
-#pragma unroll
-            for (int j = 2 * h; j < 2 * h + 2; j++) {
-                s[i][j] = exp2_approx(s[i][j] - base);
-                sum += s[i][j];
-            }
-        r.top[h] = top;
-        r.sum[h] = r.sum[h] * shrink + sum;
+        float most = fmaxf(r.top[h], top[h]);
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+        float shrink = most == -INFINITY ? 1.0f : exp2_approx(r.top[h] - most);
+        r.top[h] = most;
+        r.sum[h] *= shrink;
 #pragma unroll
         for (int i = 0; i < COLUMNS / 8; i++) {
             r.o[i][2 * h] *= shrink;
@@ -196,8 +199,37 @@ template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4])
     }
 }
 
-/* o += weights times a tile of 8 * N values. */
-template <int N> DEVICE void accumulate(struct rows &r, const float (&s)[N][4], uint32_t values)
+/* Turns logits, which are s * unit with unit > 0, into weights relative to a bound of the rows' largest logits. The bound follows
+ * only once a weight of the 16 rows would exceed 2^HEADROOM: most tiles leave the sums as they are. */
+template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4], float unit = 1.0f)
+{
+    float top[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        top[h] = fmaxf(s[0][2 * h], s[0][2 * h + 1]);
+#pragma unroll
+        for (int i = 1; i < N; i++)
+            top[h] = fmaxf(top[h], fmaxf(s[i][2 * h], s[i][2 * h + 1]));
+        top[h] *= unit;
+    }
+    if (__any_sync(0xffffffffu, top[0] > r.top[0] + HEADROOM || top[1] > r.top[1] + HEADROOM))
+        raise_top(r, top);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float base = r.top[h] == -INFINITY ? 0.0f : r.top[h], sum = 0.0f; /* nothing seen yet: all weights are 0, not NaN */
+#pragma unroll
+        for (int i = 0; i < N; i++)
+#pragma unroll
+            for (int j = 2 * h; j < 2 * h + 2; j++) {
+                s[i][j] = exp2_approx(fmaf(s[i][j], unit, -base));
+                sum += s[i][j];
+            }
+        r.sum[h] += sum;
+    }
+}
+
+/* o += weights times a tile of 8 * N values, of each band. */
+template <int BANDS, int N> DEVICE void accumulate(struct rows (&r)[BANDS], const float (&s)[BANDS][N][4], uint32_t values)
 {
     int lane = threadIdx.x % 32;
     uint32_t row = values + lane % 16 * VALUE_ROW_BYTES;
@@ -205,17 +237,29 @@ template <int N> DEVICE void accumulate(struct rows &r, const float (&s)[N][4], 
         forget(lane);
 #pragma unroll
     for (int k = 0; k < N; k += 2) {
-        uint32_t weights[4] = {pack2(T(), s[k][0], s[k][1]), pack2(T(), s[k][2], s[k][3]), pack2(T(), s[k + 1][0], s[k + 1][1]),
-                               pack2(T(), s[k + 1][2], s[k + 1][3])};
+        uint32_t weights[BANDS][4];
+#pragma unroll
+        for (int b = 0; b < BANDS; b++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                weights[b][j] = pack2(T(), s[b][k + j / 2][j % 2 * 2], s[b][k + j / 2][j % 2 * 2 + 1]);
 #pragma unroll
         for (int i = 0; i < COLUMNS / 8; i += 2) {
             uint32_t x[4];
             ldmatrix_x4_trans(x, row + 8 * k * VALUE_ROW_BYTES + place<COLUMNS>(lane, i + lane / 16));
             uint32_t even_columns[2] = {x[0], x[1]}, odd_columns[2] = {x[2], x[3]};
-            mma_m16n8k16(r.o[i], weights, even_columns, T());
-            mma_m16n8k16(r.o[i + 1], weights, odd_columns, T());
+#pragma unroll
+            for (int b = 0; b < BANDS; b++) {
+                mma_m16n8k16(r[b].o[i], weights[b], even_columns, T());
+                mma_m16n8k16(r[b].o[i + 1], weights[b], odd_columns, T());
+            }
         }
     }
+}
+
+template <int N> DEVICE void accumulate(struct rows &r, const float (&s)[N][4], uint32_t values)
+{
+    accumulate((struct rows (&)[1])r, (const float (&)[1][N][4])s, values);
 }
 
 /* Sums over the lanes that share a row. */

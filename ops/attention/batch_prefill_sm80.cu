@@ -2,26 +2,29 @@
 /* batch_prefill: the query tokens of each request over its pages, FlashAttention-2's order of things.
  *
  * A block has TILE_Q packed rows of one request and KV head, found from qo_indptr, and up to 256 columns of values; blocks beyond
- * the last one leave at once. Each of its warps holds 16 rows. All warps share one tile of keys and one of values: the next keys
- * are copied while weights and values are multiplied, the next values while queries and keys are. Where tokens lie is looked up
- * one tile ahead. Queries of more than 128 elements, and those that are converted, lie in shared memory.
+ * the last one leave at once. Each of its warps holds 16 rows, or 32 of 128: what it loads of keys and values then serves both bands
+ * of 16, and shared memory is read half as often. All warps share tiles of keys and values, of which the next is copied meanwhile;
+ * where its tokens lie is looked up another tile ahead. Queries of more than 128 elements, of two bands, and those that are
+ * converted lie in shared memory. What a row sums up depends on no TILE_Q.
  *
  *   T, HEAD_DIM, HEAD_DIM_VO, ALIGNED as in attention_tile.cuh; Q, KV, O, CONVERTS, MASK, POS as in attention_modes.cuh
- *   TILE_Q   16, 64, 128; at most 64 if HEAD_DIM or HEAD_DIM_VO is above 128
+ *   TILE_Q   16, 64, 128; at most 64 if HEAD_DIM or HEAD_DIM_VO is above 128, and with anything but the usual
+ *   SOFT_CAP 1: the plan has one
  * Grid: at least ceil(total_q * group / TILE_Q) + batch blocks by num_kv_heads by ceil(HEAD_DIM_VO / 256). Dynamic shared memory:
  * struct smem. */
 #include "attention_modes.cuh"
 #include "pdl.cuh"
 #include "scan.cuh"
 
-enum { WARPS = TILE_Q / 16, THREADS = 32 * WARPS, TILE = ATTENTION_PREFILL_TILE(HEAD_DIM) };
+enum { TILE = ATTENTION_PREFILL_TILE(HEAD_DIM) };
 enum { SMALL = HEAD_DIM <= 64 && COLUMNS <= 64 };
-enum { BLOCKS = (SMALL ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
-enum { QUERIES_SHARED = ATTENTION_QUERIES_SHARED(HEAD_DIM, CONVERTS) };
+enum { BLOCKS = (SMALL && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
+#define QUERIES_SHARED ATTENTION_QUERIES_SHARED(HEAD_DIM, TILE_Q, CONVERTS)
+enum { STAGES = ATTENTION_PREFILL_STAGES, KEYS_BYTES = TILE * ROW_BYTES, VALUES_BYTES = TILE * VALUE_ROW_BYTES };
 
 struct smem {
-    unsigned char keys[TILE * ROW_BYTES], values[TILE * VALUE_ROW_BYTES];
-#if ATTENTION_QUERIES_SHARED(HEAD_DIM, CONVERTS)
+    unsigned char keys[STAGES][KEYS_BYTES], values[STAGES][VALUES_BYTES];
+#if QUERIES_SHARED
     unsigned char queries[TILE_Q * ROW_BYTES];
 #endif
 #if POS == 1 /* RoPE */
@@ -89,7 +92,7 @@ DEVICE struct task make_task(const struct attention_args &a, const struct smem *
     t.kv_len = kv_length(a, t.request);
     t.first_row = sm->tile * TILE_Q;
     int last_row = min((int64_t)t.first_row + TILE_Q, (int64_t)t.qo_len * a.group) - 1;
-    t.begin = make_row(a, t, t.first_row).begin / TILE * TILE;
+    t.begin = make_row(a, t, t.first_row).begin;
     t.end = make_row(a, t, last_row).end;
     return t;
 }
@@ -100,60 +103,68 @@ DEVICE const Q *query_row(const struct attention_args &a, const struct task &t, 
     return r.token < t.qo_len ? (const Q *)a.q + (t.first_q + r.token) * a.q_token + r.head * a.q_head : NULL;
 }
 
-/* Where the keys and values of a tile lie. */
-DEVICE void find_tokens(const struct attention_args &a, const struct task &t, int first, struct smem *sm)
+/* Where this lane's token of a tile lies. The warps take turns. */
+DEVICE bool finds_tokens(int tile) { return threadIdx.x / 32 == tile % WARPS && threadIdx.x % 32 < TILE; }
+
+DEVICE struct slot find_token(const struct attention_args &a, const struct task &t, int tile)
 {
-    for (int i = threadIdx.x; i < TILE; i += THREADS) {
-        int64_t key = 0, value = 0;
-        if (first + i < t.end) {
-            struct slot s = find_slot(a, first_page(a, t.request), first + i);
-            key = s.page * a.k_page + s.at * a.k_slot;
-            if (a.modes.v_indptr)
-                s.at = a.modes.v_indptr[t.request] + first + i;
-            value = s.page * a.v_page + s.at * a.v_slot;
-        }
-        sm->key_at[first / TILE % 2][i] = key;
-        sm->value_at[first / TILE % 2][i] = value;
-    }
+    int token = tile * TILE + threadIdx.x % 32;
+    return finds_tokens(tile) && token < t.end ? find_slot(a, first_page(a, t.request), token) : slot{0, 0};
 }
 
-/* Queries to shared memory. */
+DEVICE void put_token(struct smem *sm, struct slot s, const struct attention_args &a, const struct task &t, int tile)
+{
+    int n = threadIdx.x % 32, token = tile * TILE + n, value = s.at;
+    if (!finds_tokens(tile))
+        return;
+    if (CONVERTS && a.modes.v_indptr && token < t.end)
+        value = a.modes.v_indptr[t.request] + token;
+    sm->key_at[tile % 2][n] = s.page * a.k_page + s.at * a.k_slot;
+    sm->value_at[tile % 2][n] = s.page * a.v_page + value * a.v_slot;
+}
+
+/* Queries to shared memory; where they are copied as they are, with the group of the first keys. */
 DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t queries, const float2 *turns)
 {
 #pragma unroll 1
     for (int i = threadIdx.x; i < TILE_Q * (CHUNKS / PIECES); i += THREADS) {
         int row = i / (CHUNKS / PIECES), chunk = i % (CHUNKS / PIECES);
         const Q *from = query_row(p.a, t, t.first_row + row);
+#if CONVERTS
         struct row r = make_row(p.a, t, t.first_row + row);
         convert_row<true>(queries, row, chunk, from, turns, t.kv_len - t.qo_len + r.token, p,
                           place_of(t, r.token, 0, r.head, 0));
+#else
+        copy_chunk(chunk_address(queries, row, chunk), (from ? from : (const Q *)p.a.q) + 8 * chunk, from);
+#endif
     }
 }
 
-/* Starts copying a tile of keys; `first` is the number of its first token. */
-DEVICE void copy_keys(const struct prefill &p, const struct task &t, int first, struct smem *sm, const float2 *turns)
+/* Starts copying a tile of keys. */
+DEVICE void copy_keys(const struct prefill &p, const struct task &t, int tile, struct smem *sm, const float2 *turns)
 {
     const KV *cache = (const KV *)p.a.k + t.kv_head * p.a.k_head;
-    const int64_t *at = sm->key_at[first / TILE % 2];
-    uint32_t tile = shared_address(sm->keys);
+    const int64_t *at = sm->key_at[tile % 2];
+    uint32_t to = shared_address(sm->keys[tile % STAGES]);
+    int first = tile * TILE;
 #if CONVERTS
 #pragma unroll 1
     for (int i = threadIdx.x; i < TILE * (CHUNKS / PIECES); i += THREADS) {
         int row = i / (CHUNKS / PIECES), chunk = i % (CHUNKS / PIECES);
-        convert_row<false>(tile, row, chunk, first + row < t.end ? cache + at[row] : NULL, turns, first + row, p,
+        convert_row<false>(to, row, chunk, first + row < t.end ? cache + at[row] : NULL, turns, first + row, p,
                            place_of(t, 0, first + row, t.kv_head * p.a.group, 0));
     }
 #else
-    copy_tile<HEAD_DIM>(tile, cache, at, t.end - first);
+    copy_tile<HEAD_DIM>(to, cache, at, t.end - first);
 #endif
-    cp_async_commit();
 }
 
-DEVICE void copy_values(const struct prefill &p, const struct task &t, int first, struct smem *sm)
+DEVICE void copy_values(const struct prefill &p, const struct task &t, int tile, struct smem *sm)
 {
     const KV *cache = (const KV *)p.a.v + t.kv_head * p.a.v_head + t.column;
-    const int64_t *at = sm->value_at[first / TILE % 2];
-    uint32_t tile = shared_address(sm->values);
+    const int64_t *at = sm->value_at[tile % 2];
+    uint32_t to = shared_address(sm->values[tile % STAGES]);
+    int first = tile * TILE;
 #if CONVERTS
 #pragma unroll 1
     for (int i = threadIdx.x; i < TILE * (COLUMNS / 8); i += THREADS) {
@@ -161,93 +172,141 @@ DEVICE void copy_values(const struct prefill &p, const struct task &t, int first
         float x[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         if (first + row < t.end)
             load_chunk(x, cache + at[row] + 8 * chunk);
-        put_chunk<COLUMNS>(tile, row, chunk, x);
+        put_chunk<COLUMNS>(to, row, chunk, x);
     }
 #else
-    copy_tile<COLUMNS>(tile, cache, at, t.end - first);
+    copy_tile<COLUMNS>(to, cache, at, t.end - first);
 #endif
+}
+
+DEVICE void copy_tiles(const struct prefill &p, const struct task &t, int tile, struct smem *sm, const float2 *turns)
+{
+    copy_keys(p, t, tile, sm, turns);
+    copy_values(p, t, tile, sm);
     cp_async_commit();
 }
 
-/* Products of the block's queries in shared memory and a tile of keys. */
-DEVICE void multiply_shared(float (&s)[TILE / 8][4], uint32_t queries, uint32_t keys)
+/* Products of the warp's queries in shared memory and a tile of keys. */
+DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], uint32_t queries, uint32_t keys)
 {
-    int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane % 16;
-    clear_logits(s);
+    int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 * BANDS + lane % 16;
+#pragma unroll
+    for (int b = 0; b < BANDS; b++)
+        clear_logits(s[b]);
 #pragma unroll 4
     for (int k = 0; k < HEAD_DIM / 16; k++) {
-        uint32_t q[4];
-        ldmatrix_x4(q, chunk_address<HEAD_DIM>(queries, row, 2 * k + lane / 16));
+        uint32_t q[BANDS][4];
+#pragma unroll
+        for (int b = 0; b < BANDS; b++)
+            ldmatrix_x4(q[b], chunk_address<HEAD_DIM>(queries, row, 2 * k + lane / 16) + 16 * b * ROW_BYTES);
         multiply_keys(s, q, keys, k);
     }
 }
 
-DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *sm, struct rows &r)
+/* The first packed row of this thread in a band; the other is 8 below. */
+DEVICE int row_of(const struct task &t, int band) { return t.first_row + (threadIdx.x / 32 * BANDS + band) * 16 + threadIdx.x % 32 / 4; }
+
+/* Hides what rows do not see of a tile, if there is a row that does not see it all. */
+DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_args &a, const struct task &t, int first)
+{
+#pragma unroll
+    for (int b = 0; b < BANDS; b++) {
+        struct row low = make_row(a, t, row_of(t, b)), high = make_row(a, t, row_of(t, b) + 8);
+        const int begin[2] = {low.begin, high.begin}, end[2] = {low.end, high.end};
+        mask_logits(s[b], first, begin, end);
+    }
+}
+
+/* Products become logits, or only what is s * unit, and unit is returned. */
+DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p, const struct task &t, const struct row (&rows)[BANDS][2],
+                         struct logit_rule rule, int first)
+{
+    float unit = CHANGES_LOGITS || SOFT_CAP ? 1.0f : fmaxf(fabsf(rule.factor), 1e-30f); /* with 0 what is hidden would not stay so */
+#pragma unroll
+    for (int b = 0; b < BANDS; b++) {
+        if (CHANGES_LOGITS)
+            change_logits(s[b], p, t, rows[b], rule, first);
+        else if (SOFT_CAP)
+            scale_logits(s[b], rule);
+        else if (rule.factor < 0.0f)
+            negate_logits(s[b]);
+    }
+    return unit;
+}
+
+DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *sm, struct rows (&r)[BANDS])
 {
     const struct attention_args &a = p.a;
-    uint32_t keys = shared_address(sm->keys), values = shared_address(sm->values);
-    int row = t.first_row + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-    struct row rows[2] = {make_row(a, t, row), make_row(a, t, row + 8)};
+    int warp_row = t.first_row + threadIdx.x / 32 * 16 * BANDS;
+    const int seen_from = make_row(a, t, warp_row + 16 * BANDS - 1).begin, seen_to = make_row(a, t, warp_row).end; /* by all rows */
+    struct row rows[BANDS][2];
     struct logit_rule rule = make_logit_rule(a);
-    const int begin[2] = {rows[0].begin, rows[1].begin}, end[2] = {rows[0].end, rows[1].end};
     const float2 *turns = NULL;
 #if POS == 1 /* RoPE */
     fill_rotation(sm->turns, a.modes, THREADS);
     turns = sm->turns;
-#endif
-    if (CHANGES_LOGITS)
-        complete_rows(rows, a, rule);
-
-    find_tokens(a, t, t.begin, sm);
     __syncthreads();
-    copy_keys(p, t, t.begin, sm, turns);
-    copy_values(p, t, t.begin, sm);
-#if ATTENTION_QUERIES_SHARED(HEAD_DIM, CONVERTS)
+#endif
+    if (!SOFT_CAP)
+        rule.cap = 0.0f;
+#pragma unroll
+    for (int b = 0; b < BANDS && CHANGES_LOGITS; b++) {
+        rows[b][0] = make_row(a, t, row_of(t, b));
+        rows[b][1] = make_row(a, t, row_of(t, b) + 8);
+        complete_rows(rows[b], a, rule);
+    }
+
+    int tile = t.begin / TILE, tiles = t.end / TILE + (t.end % TILE > 0), copied = tile;
+#if QUERIES_SHARED
     uint32_t queries = shared_address(sm->queries);
     copy_queries(p, t, queries, turns);
 #else
     uint32_t q[HEAD_DIM / 16][4];
-    load_queries(q, query_row(a, t, row), query_row(a, t, row + 8));
+    load_queries(q, query_row(a, t, row_of(t, 0)), query_row(a, t, row_of(t, 0) + 8));
 #endif
-    for (int first = t.begin; first < t.end; first += TILE) {
-        float s[TILE / 8][4];
-        int next = first + TILE;
-        find_tokens(a, t, next, sm);
-        cp_async_wait<1>();
+    put_token(sm, find_token(a, t, copied), a, t, copied);
+#pragma unroll 1
+    for (; copied < tile + STAGES - 1; copied++) {
         __syncthreads();
-#if ATTENTION_QUERIES_SHARED(HEAD_DIM, CONVERTS)
+        copy_tiles(p, t, copied, sm, turns);
+        put_token(sm, find_token(a, t, copied + 1), a, t, copied + 1);
+    }
+#pragma unroll 1
+    for (; tile < tiles; tile++, copied++) {
+        float s[BANDS][TILE / 8][4];
+        cp_async_wait<STAGES - 2>();
+        __syncthreads();
+        copy_tiles(p, t, copied, sm, turns);
+        struct slot slot = find_token(a, t, copied + 1);
+        uint32_t keys = shared_address(sm->keys[tile % STAGES]), values = shared_address(sm->values[tile % STAGES]);
+#if QUERIES_SHARED
         multiply_shared(s, queries, keys);
 #else
-        multiply_queries(s, q, keys);
+        multiply_queries(s[0], q, keys);
 #endif
-        if (CHANGES_LOGITS)
-            change_logits(s, p, t, rows, rule, first);
-        else
-            scale_logits(s, rule);
-        __syncthreads();
-        copy_keys(p, t, next, sm, turns);
-        if (!CHANGES_LOGITS && (first < max(begin[0], begin[1]) || next > min(end[0], end[1])))
-            mask_logits(s, first, begin, end);
-        if (!WITHOUT_SOFTMAX)
-            weigh(r, s);
-        cp_async_wait<1>();
-        __syncthreads();
+        put_token(sm, slot, a, t, copied + 1);
+        float unit = make_logits(s, p, t, rows, rule, tile * TILE);
+        if (!CHANGES_LOGITS && (tile * TILE < seen_from || tile * TILE + TILE > seen_to))
+            mask_tile(s, a, t, tile * TILE);
+#pragma unroll
+        for (int b = 0; b < BANDS && !WITHOUT_SOFTMAX; b++)
+            weigh(r[b], s[b], unit);
         accumulate(r, s, values);
-        __syncthreads();
-        copy_values(p, t, next, sm);
     }
     cp_async_wait<0>();
-    complete_sums(r);
+#pragma unroll
+    for (int b = 0; b < BANDS; b++)
+        complete_sums(r[b]);
 }
 
-DEVICE void write_rows(const struct prefill &p, const struct task &t, const struct rows &r)
+DEVICE void write_rows(const struct prefill &p, const struct task &t, const struct rows &r, int band)
 {
     const struct attention_args &a = p.a;
     int column = t.column + threadIdx.x % 4 * 2;
     int first_out = a.modes.o_indptr ? a.modes.o_indptr[t.request] : t.first_q;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        struct row row = make_row(a, t, t.first_row + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * h);
+        struct row row = make_row(a, t, row_of(t, band) + 8 * h);
         if (row.token >= t.qo_len)
             continue;
         float lse, factor = finish_row(a, WITHOUT_SOFTMAX ? 0.0f : r.top[h], WITHOUT_SOFTMAX ? 1.0f : r.sum[h], row.head, &lse);
@@ -280,9 +339,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) batch_prefill_sm80
     if (!find_tile(p.a, gridDim.x - 1 - blockIdx.x, sm))
         return;
     struct task t = make_task(p.a, sm);
-    struct rows r;
-    clear(r);
+    struct rows r[BANDS];
+#pragma unroll
+    for (int b = 0; b < BANDS; b++)
+        clear(r[b]);
     if (t.begin < t.end)
         attend(p, t, sm, r);
-    write_rows(p, t, r);
+#pragma unroll
+    for (int b = 0; b < BANDS; b++)
+        write_rows(p, t, r[b], b);
 }
