@@ -80,9 +80,7 @@ static bool converts(const struct call *call)
            plan->pos == ATTENTION_POS_ROPE || scales_heads(t) || t->v_indptr;
 }
 
-/* What holds for every kernel. Hooks that no device has run yet are for those who ask for a row. */
-enum { HOOKS_TRIED = HOOK_LOGITS | HOOK_NO_SOFTMAX };
-
+/* What holds for every kernel. */
 static const char *why_unserved(const struct call *call)
 {
     const struct attention_view *t = call_view(call);
@@ -94,8 +92,6 @@ static const char *why_unserved(const struct call *call)
         return "keys and values of 8 bits must come with k_scale and v_scale";
     if (hooks_of(call) & HOOK_NO_SOFTMAX && (t->lse || t->sinks))
         return "without softmax there are neither lse nor sinks";
-    if (call->device->id.device_type == kDLCUDA && !call->exec.kernel && hooks_of(call) & ~(uint32_t)HOOKS_TRIED)
-        return "its hooks query, key, mask and output were not tried on a GPU yet; exec.kernel may name it";
     return NULL;
 }
 

@@ -54,6 +54,15 @@ static const struct attention_shape prefill_shapes[] = {
      .max_batch_size = 5,
      .max_total_qo = 300,
      .fused = true},
+    {.dtype = DTYPE_BF16,
+     .num_qo_heads = 8,
+     .num_kv_heads = 2,
+     .head_dim = 128,
+     .page_size = 16,
+     .num_pages = 60,
+     .max_batch_size = 6,
+     .max_total_qo = 300,
+     .kernel = "batch_prefill_sm80"},
 };
 
 static flashinfer_status enqueue_attention(void *batch)

@@ -298,7 +298,9 @@ static flashinfer_status run(const struct attention_batch *b,
                                                    .kv_indptr = T(KV_INDPTR),
                                                    .kv_indices = T(KV_INDICES),
                                                    .kv_last_page_len = T(KV_LAST_PAGE_LEN)};
-    return b->shape.max_total_qo ? how("batch_prefill", &prefill, &b->exec) : how("batch_decode", &decode, &b->exec);
+    flashinfer_exec exec = b->exec;
+    exec.kernel = b->shape.kernel;
+    return b->shape.max_total_qo ? how("batch_prefill", &prefill, &exec) : how("batch_decode", &decode, &exec);
 }
 
 flashinfer_status attention_batch_prepare(const struct attention_batch *b)

@@ -14,6 +14,7 @@ struct attention_shape {
     int32_t max_batch_size, max_total_qo; /* max_total_qo 0: batch_decode */
     bool fused;                           /* q, k and v are slices of one row, K and V of one cache [pages, 2, ...] */
     int32_t offset;                       /* elements by which q, k, v and the caches miss their alignment */
+    const char *kernel;                   /* of the attention op; NULL: the one that a call takes */
 };
 
 enum batch_tensor {
