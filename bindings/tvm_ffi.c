@@ -15,13 +15,12 @@
 #include <string.h>
 #include <strings.h>
 
-#include "bindings/tvm_ffi_abi.h"
+#include "bindings/ffi_call.h"
 #include "core/status.h"
 #include "core/text.h"
-#include "op/op.h"
 #include "op/variant.h"
 
-enum { FFI_OPTIONS = 5, FFI_MAX_STRINGS = 8, FFI_MAX_STRING = 128, FFI_WORKSPACE_ALIGNMENT = 256 };
+enum { FFI_MAX_STRINGS = 8, FFI_MAX_STRING = 128, FFI_WORKSPACE_ALIGNMENT = 256 };
 
 struct ffi_functions {
     ffi_raise raise;
@@ -33,10 +32,10 @@ struct ffi_functions {
 /* A call being unpacked. */
 struct ffi_call {
     const struct op *op;
-    const struct ffi_functions *ffi;
+    const struct ffi_environment *environment;
     flashinfer_exec exec;
     bool has_stream;
-    struct ffi_object *workspace; /* from the environment */
+    void *workspace; /* the environment's handle */
     void *host_workspace;
     int num_strings;
     char string[FFI_MAX_STRINGS][FFI_MAX_STRING]; /* NUL-terminated copies */
@@ -64,7 +63,27 @@ static const struct ffi_functions *ffi_functions(void)
     return f->raise && f->stream && f->tensor_alloc && f->object_release ? f : NULL;
 }
 
-__attribute__((cold)) static const char *error_kind(flashinfer_status status)
+static void *current_stream(int32_t device_type, int32_t device_id)
+{
+    return functions.stream(device_type, device_id);
+}
+
+static int allocate_tensor(const DLTensor *prototype, void **handle, void **data)
+{
+    struct ffi_object *tensor;
+    int status = functions.tensor_alloc(prototype, &tensor);
+    if (status)
+        return status;
+    *handle = tensor;
+    *data = tensor_data((const DLTensor *)(tensor + 1));
+    return 0;
+}
+
+static void release_tensor(void *handle) { functions.object_release(handle); }
+
+static const struct ffi_environment tvm_environment = {current_stream, allocate_tensor, release_tensor};
+
+__attribute__((cold)) const char *ffi_error_kind(flashinfer_status status)
 {
     switch (status) {
     case FLASHINFER_INVALID:
@@ -152,7 +171,7 @@ static void note_stream(struct ffi_call *c, const DLTensor *tensor)
     if (c->has_stream || (device.device_type != kDLCUDA && device.device_type != kDLCUDAManaged))
         return;
     c->has_stream = true;
-    c->exec.stream = c->ffi->stream(device.device_type, device.device_id);
+    c->exec.stream = c->environment->stream(device.device_type, device.device_id);
 }
 
 static flashinfer_status unpack_tensor(struct ffi_call *c, const struct op_arg *arg, const struct ffi_any *value, void *field)
@@ -330,9 +349,8 @@ static flashinfer_status provide_workspace(void *context, struct call *call, siz
         int64_t shape[] = {(int64_t)bytes}, strides[] = {1};
         const DLTensor prototype = {
             .device = call->device->id, .ndim = 1, .dtype = {kDLUInt, 8, 1}, .shape = shape, .strides = strides};
-        if (c->ffi->tensor_alloc(&prototype, &c->workspace))
+        if (c->environment->allocate(&prototype, &c->workspace, &call->exec.workspace))
             return fail(FLASHINFER_MEMORY, "%s: no tensor for %zu bytes of workspace could be allocated", c->op->name, bytes);
-        call->exec.workspace = tensor_data((const DLTensor *)(c->workspace + 1));
     }
     call->exec.workspace_size = bytes;
     return FLASHINFER_OK;
@@ -355,13 +373,12 @@ static flashinfer_status unpack_and_call(struct ffi_call *c, const struct ffi_an
     return op_call_providing(op, c->args, &c->exec, provide_workspace, c);
 }
 
-static int ffi_call(const struct op *op, const struct ffi_any *values, int32_t num_values)
+flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *environment, const struct ffi_any *values,
+                           int32_t num_values)
 {
     struct ffi_call c;
     c.op = op;
-    c.ffi = ffi_functions();
-    if (!c.ffi)
-        return -1;
+    c.environment = environment;
     c.exec = (flashinfer_exec){.size = sizeof c.exec};
     c.has_stream = false;
     c.workspace = NULL;
@@ -370,10 +387,19 @@ static int ffi_call(const struct op *op, const struct ffi_any *values, int32_t n
     const flashinfer_status status = unpack_and_call(&c, values, num_values);
     free(c.host_workspace);
     if (c.workspace)
-        c.ffi->object_release(c.workspace);
+        environment->release(c.workspace);
+    return status;
+}
+
+static int tvm_call(const struct op *op, const struct ffi_any *values, int32_t num_values)
+{
+    const struct ffi_functions *ffi = ffi_functions();
+    if (!ffi)
+        return -1;
+    const flashinfer_status status = ffi_call(op, &tvm_environment, values, num_values);
     if (status == FLASHINFER_OK)
         return 0;
-    c.ffi->raise(error_kind(status), flashinfer_last_error());
+    ffi->raise(ffi_error_kind(status), flashinfer_last_error());
     return -1;
 }
 
@@ -385,7 +411,7 @@ int __tvm_ffi_flashinfer_variant_call(void *handle, const struct ffi_any *values
     (void)handle, (void)result;
     const struct ffi_functions *ffi = ffi_functions();
     if (num_values > 0 && values->type == FFI_POINTER && values->value.pointer)
-        return ffi_call(((const flashinfer_variant *)values->value.pointer)->op, values + 1, num_values - 1);
+        return tvm_call(((const flashinfer_variant *)values->value.pointer)->op, values + 1, num_values - 1);
     if (ffi)
         ffi->raise("TypeError", "flashinfer_variant_call: the first argument must be the pointer of a variant");
     return -1;
@@ -397,7 +423,7 @@ int __tvm_ffi_flashinfer_variant_call(void *handle, const struct ffi_any *values
     int __tvm_ffi_##name(void *handle, const struct ffi_any *values, int32_t num_values, struct ffi_any *result)               \
     {                                                                                                                          \
         (void)handle, (void)result;                                                                                            \
-        return ffi_call(&op_##name, values, num_values);                                                                       \
+        return tvm_call(&op_##name, values, num_values);                                                                       \
     }
 #include "ops/ops.def"
 #undef OP_ENTRY

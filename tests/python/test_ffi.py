@@ -4,6 +4,7 @@
 import concurrent.futures
 import ctypes
 import random
+import sys
 
 import numpy
 import pytest
@@ -164,6 +165,50 @@ def test_threads(device):
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(64, 80)))
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize("odd", [
+    lambda x: x, torch.nn.Parameter, lambda x: x.as_subclass(Subclass), lambda x: x.numpy(), lambda x: x.to("meta"),
+    lambda x: x.to_sparse(), lambda x: x.to_sparse_csr(), lambda x: x.to(torch.cfloat), lambda x: [1.0], lambda x: 2**70,
+    lambda x: "a\0b", lambda x: "\ud800", lambda x: 1j, lambda x: torch.float32,
+], ids=range(14))
+def test_the_direct_way_is_the_same(odd):
+    """The library's own function of CPython does what TVM-FFI's does, to which it leaves whatever is not quite torch's tensor."""
+    direct, ffi = _core.op("rmsnorm").function, module.rmsnorm
+    assert type(direct) is type(print) and direct.__name__ == "rmsnorm" and type(ffi) is not type(print)
+    found = []
+    for function in direct, ffi:
+        y, x, w = tensors("cpu")
+        x, w = x.fill_(3).index_fill_(0, torch.tensor([1]), 0.5), w.fill_(2)
+        y.fill_(7)
+        try:
+            function(y, odd(x), w, 1e-3)
+            found.append(y.tolist())
+        except Exception as error:
+            found.append((type(error), str(error).partition("\n")[0]))
+    assert found[0] == found[1]
+
+
+def test_the_direct_way_keeps_no_references():
+    direct, (y, x, w) = _core.op("rmsnorm").function, tensors("cpu")
+    argument_lists = (y, x, w, 1e-3), (y, x, w.half()), (y, x.numpy(), w), (y, x, "weight")
+    counted = y, x, w, direct, argument_lists[1][2], argument_lists[2][1]
+    counts = [sys.getrefcount(value) for value in counted]
+    for _ in range(100):
+        for arguments in argument_lists:
+            try:
+                assert direct(*arguments) is None
+            except ValueError:
+                pass
+    assert counts == [sys.getrefcount(value) for value in counted]
+    with pytest.raises(TypeError, match="keyword"):
+        direct(y, x, weight=w)
+    with pytest.raises(ValueError, match="4 arguments and 5 options, 200 were given"):
+        direct(y, x, w, *[None] * 197)
 
 
 ANYTHING = [

@@ -263,12 +263,26 @@ def _names():
 op_names = _names()
 
 
+def _direct(name, function):
+    """TVM-FFI's function of an op, behind the library's own where torch tells it how its tensors lie (bindings/python.c)."""
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None) if torch is not None else None
+    if exchange is None or "t" in sys.abiflags:  # a build without the interpreter's lock lays objects out differently
+        return function
+    make = ctypes.PyDLL(LIBRARY).flashinfer_python_function
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_char_p] + [ctypes.py_object] * 4
+    try:
+        return make(name.encode(), torch.Tensor, torch.nn.Parameter, exchange, function)
+    except ValueError:  # NULL
+        return function
+
+
 @functools.cache
 def op(name):
     """The declaration of an op."""
     if name not in op_names:
         raise AttributeError(f"no op is called {name!r}")
-    return Op(described(functools.partial(library.flashinfer_describe, name.encode())), module.get_function(name))
+    declared = described(functools.partial(library.flashinfer_describe, name.encode()))
+    return Op(declared, _direct(name, module.get_function(name)))
 
 
 # ------------------------------------------------------------------------------------------------------------------ calls
@@ -444,7 +458,7 @@ if torch is not None:
         _torch_library.define(_schema(declared))
         _torch_library.impl(declared.name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"flashinfer_c::{declared.name}", lambda *args: None, lib=_torch_library)
-        return getattr(torch.ops.flashinfer_c, declared.name).default, split, len(declared.arguments)
+        return getattr(torch.ops.flashinfer_c, declared.name).default, split
 
 else:
 
@@ -454,26 +468,34 @@ else:
 
 @functools.cache
 def launcher(name):
-    """The op as a function of positional arguments in the order of the declaration, after which may stand flags, workspace,
-    kernel, threads and device. Outputs are given. A graph that torch.compile makes holds it as torch.ops.flashinfer_c.<name>."""
+    """The op as a function of positional arguments in the order of the declaration, after which may stand flags and workspace.
+    Outputs are given. A graph that torch.compile makes holds it as torch.ops.flashinfer_c.<name>."""
     declared = op(name)
     function = declared.function
     if torch is None:
         return function
-    compiled, split, num_args = _compiled(declared)
-    defaults = [None] * num_args
+    compiled, split = _compiled(declared)
+    names = [f"a{i}" for i in range(len(declared.arguments))]
+    listed = ", ".join(names)
+    text = f"""
+def launch({", ".join(f"{name}=None" for name in names)}, flags=0, workspace=None):
+    if is_compiling():
+        trace(({listed},), flags)
+    else:
+        function({listed}, flags, workspace)
+"""
 
-    def launch(*args):
-        if _is_compiling():
-            values = []
-            for value, may_be_tensor in zip([*args, *defaults[len(args):]], split):
-                if may_be_tensor:
-                    is_tensor = isinstance(value, torch.Tensor)
-                    values += [None, value] if is_tensor else [value, None]
-                else:
-                    values.append(value)
-            compiled(*values, int(args[num_args]) if len(args) > num_args else 0)
-            return
-        function(*args)
+    def trace(args, flags):
+        values = []
+        for value, may_be_tensor in zip(args, split):
+            if may_be_tensor:
+                is_tensor = isinstance(value, torch.Tensor)
+                values += [None, value] if is_tensor else [value, None]
+            else:
+                values.append(value)
+        compiled(*values, int(flags))
 
+    scope = {"is_compiling": _is_compiling, "trace": trace, "function": function}
+    exec(text, scope)
+    launch = scope["launch"]
     return launch
