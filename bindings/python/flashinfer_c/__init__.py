@@ -18,7 +18,7 @@ __version__ = _core.version
 upstream_version = "0.7.2"  # whose names, signatures and conventions these are
 
 # Modules whose names upstream does not have at its root, too.
-_APART = {"concat_ops", "kda_decode", "ops", "utils"}
+_APART = {"concat_ops", "jit", "kda_decode", "ops", "utils"}
 # What is written in torch.
 _NEEDS_TORCH = {"attention", "cascade", "decode", "prefill", "sparse", "utils"}
 
@@ -36,11 +36,15 @@ _import_modules()
 
 
 def install():
-    """Registers this package and its modules as `flashinfer`, so that code which imports that name gets it. Raises ImportError if
-    another `flashinfer` is imported already."""
+    """Registers this package and its modules as `flashinfer`, and upstream_version as the version of the distribution
+    `flashinfer-python`, so that code which imports that name or asks for that version gets them. A distribution of that name that is
+    installed keeps its version. Raises ImportError if another `flashinfer` is imported already."""
     other = sys.modules.get("flashinfer")
     if other is not None and other is not sys.modules[__name__]:
         raise ImportError(f"flashinfer is imported already, from {getattr(other, '__file__', 'elsewhere')}")
     for name, module in list(sys.modules.items()):
         if name == __name__ or name.startswith(__name__ + "."):
             sys.modules["flashinfer" + name[len(__name__):]] = module
+    from ._distribution import announce
+
+    announce("flashinfer-python", upstream_version)

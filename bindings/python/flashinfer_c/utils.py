@@ -86,6 +86,11 @@ def device_support_pdl(device):
     return device.type == "cuda" and get_compute_capability(device)[0] >= 9
 
 
+def get_trtllm_gen_multi_ctas_kv_counter_bytes(batch_size, num_qo_heads, sm_count):
+    """The bytes of the buffer that engines zero for trtllm_batch_decode_with_kv_cache: 0, kernels need none."""
+    return 0
+
+
 def determine_gemm_backend(device):
     """"sm90" on Hopper, "sm80" elsewhere."""
     return "sm90" if is_sm90a_supported(device) else "sm80"
