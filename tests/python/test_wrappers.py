@@ -327,4 +327,10 @@ def test_refusals(device):
         wrapper.run(q.bfloat16(), pages.cache)
     with pytest.raises(ValueError, match="out"):
         wrapper.run(q, pages.cache, out=torch.empty(3, HEADS, DIM, dtype=torch.float16, device=device))
+    with pytest.raises(ValueError, match="sm_scale is 0"):
+        wrapper.plan(*pages.tables(), HEADS, KV_HEADS, DIM, PAGE, sm_scale=0.0)
+    for single in (flashinfer.single_decode_with_kv_cache, flashinfer.single_prefill_with_kv_cache):
+        with pytest.raises(ValueError, match="sm_scale is 0"):
+            single(q[0] if "decode" in single.__name__ else q, *pages.request(0), sm_scale=0)
+    wrapper.plan(*pages.tables(), HEADS, KV_HEADS, DIM, PAGE)
     assert sum(wrapper.workspace_size(*pages.tables(), HEADS, KV_HEADS, DIM, PAGE)) >= 0

@@ -127,6 +127,13 @@ def head_scales(args, q_scale, k_scale, v_scale):
     return args
 
 
+def softmax_scale(sm_scale):
+    """sm_scale, which is not 0: to the library that is the default, and a caller who says 0 does not mean it."""
+    if sm_scale == 0:
+        raise ValueError("sm_scale is 0, must be another number (None: 1 / sqrt(head_dim))")
+    return sm_scale
+
+
 def indices_on(device, tensor, non_blocking):
     return tensor.to(device=device, dtype=torch.int32, non_blocking=non_blocking)
 
@@ -303,7 +310,7 @@ class Wrapper:
 
     def _option_arguments(self):
         return {"pos_encoding_mode": pos_encoding(self._pos_encoding_mode), "window_left": self._window_left,
-                "logits_soft_cap": self._logits_soft_cap or None, "sm_scale": self._sm_scale,
+                "logits_soft_cap": self._logits_soft_cap or None, "sm_scale": softmax_scale(self._sm_scale),
                 "rope_scale": self._rope_scale, "rope_theta": self._rope_theta}
 
     def _planned(self):

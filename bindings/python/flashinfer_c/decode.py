@@ -7,7 +7,7 @@ import torch
 from . import _core
 from ._api import api
 from ._attention import (Wrapper, check_layout, dtype_of, flags_of, head_scales, host_or_none, make_plan, pos_encoding, public,
-                         runner, scales, split_size, unpack_cache, unpack_scales)
+                         runner, scales, softmax_scale, split_size, unpack_cache, unpack_scales)
 from ._block_tables import NOTES, attend, refuse
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout, _get_range_buf  # noqa: F401
@@ -31,7 +31,7 @@ def single_decode_with_kv_cache(q, k, v, kv_layout="NHD", pos_encoding_mode="NON
     _core.call("single_decode_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, kv_layout=kv_layout,
                pos_encoding_mode=pos_encoding(pos_encoding_mode), q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
                window_left=window_left,
-               logits_soft_cap=logits_soft_cap or None, sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta)
+               logits_soft_cap=logits_soft_cap or None, sm_scale=softmax_scale(sm_scale), rope_scale=rope_scale, rope_theta=rope_theta)
     return (out, lse) if return_lse else out
 
 

@@ -9,8 +9,8 @@ import torch
 from . import _core
 from ._api import api
 from ._attention import (Wrapper, check_layout, check_lse, dtype_of, finish_lse, flags_of, head_scales, host_or_none, on_host,
-                         make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales, split_size, unpack_cache,
-                         unpack_scales)
+                         make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales, softmax_scale, split_size,
+                         unpack_cache, unpack_scales)
 from ._block_tables import NOTES, attend, refuse
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
@@ -43,7 +43,7 @@ def single_prefill_with_kv_cache(q, k, v, scale_q=None, scale_k=None, scale_v=No
     _core.call("single_prefill_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, scale_q=scale_q, scale_k=scale_k, scale_v=scale_v,
                custom_mask=custom_mask if packed_custom_mask is None else None, packed_custom_mask=packed_custom_mask,
                causal=int(causal), kv_layout=kv_layout, pos_encoding_mode=pos_encoding(pos_encoding_mode),
-               use_fp16_qk_reduction=int(use_fp16_qk_reduction), sm_scale=sm_scale, window_left=window_left,
+               use_fp16_qk_reduction=int(use_fp16_qk_reduction), sm_scale=softmax_scale(sm_scale), window_left=window_left,
                logits_soft_cap=logits_soft_cap or None, rope_scale=rope_scale, rope_theta=rope_theta, k_sf=k_sf, v_sf=v_sf,
                k_scale=k_scale, v_scale=v_scale)
     return (out, lse) if return_lse else out
