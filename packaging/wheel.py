@@ -43,6 +43,10 @@ def files(build):
                 path = os.path.join(folder, name)
                 with open(path, "rb") as file:
                     yield "flashinfer_c/" + os.path.relpath(path, PACKAGE), file.read(), 0o644
+    headers = os.path.join(ROOT, "include", "flashinfer")
+    for name in sorted(os.listdir(headers)):
+        with open(os.path.join(headers, name), "rb") as file:
+            yield f"flashinfer_c/include/flashinfer/{name}", file.read(), 0o644
     yield "flashinfer_c/lib/libflashinfer.so", stripped(os.path.join(build, "libflashinfer.so")), 0o755
     yield "flashinfer_c/bin/flashinfer", stripped(os.path.join(build, "flashinfer")), 0o755
 

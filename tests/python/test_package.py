@@ -50,6 +50,24 @@ def test_help_of_ops():
     assert inspect.signature(fi.ops.rmsnorm).parameters["input"].default is inspect.Parameter.empty
 
 
+def test_help_says_what_arguments_mean():
+    """Every op and nearly every argument is found in the headers, and what they say is told once, in terms of Python."""
+    from flashinfer_c import _headers
+
+    silent = []
+    for name in _core.op_names:
+        declared = _core.op(name)
+        fields = _headers._structs()[name][1]
+        silent += [f"{name}.{a.name}" for a in declared.arguments if not fields.get(a.name)]
+        assert not any("NULL" in _headers.meaning(name, a) for a in declared.arguments), name
+    assert len(silent) < 20, silent
+    lines = fi.chunk_gated_delta_rule.__doc__.splitlines()
+    g, = (line for line in lines if line.strip().startswith("g: "))
+    assert "alpha, 0 to 1, not its logarithm" in g and "None: 1" in g and g.count("float32") == 1
+    assert "    scale: a number, at least 0; None: 1 / sqrt(head_dim)" in lines
+    assert "    eps: a number, at least 1e-30, default 1e-06" in fi.rmsnorm.__doc__.splitlines()
+
+
 def test_versions():
     assert fi.__version__ == _core.version and fi.upstream_version == "0.7.2"
 

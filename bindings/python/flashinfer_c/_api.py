@@ -4,9 +4,11 @@
 import enum
 import inspect
 import sys
+import textwrap
 import typing
 
 from . import _core
+from ._headers import described, op_text
 
 
 class Tensor(typing.Protocol):
@@ -39,7 +41,7 @@ def _hint(argument, parameter):
     if isinstance(parameter.default, enum.Enum):
         return type(parameter.default).__name__
     hint = "Tensor" if argument.is_tensor else _HINTS.get(argument.kind, "object")
-    if argument.kind == "int" and argument.max == 1 and argument.min == 0:
+    if argument.is_flag:
         hint = "bool"
     if argument.may_be_tensor:
         hint += " | Tensor"
@@ -63,15 +65,17 @@ def api(*ops, notes=None, **renamed):
                 argument = op.by_name.get(renamed.get(name, name))
                 if argument:
                     hints[name] = _hint(argument, parameter)
-                    note = (notes or {}).get(name) or argument.describe()
+                    note = (notes or {}).get(name) or described(op.name, argument)
                     break
             lines.append(f"    {name}: {note}".rstrip(": "))
             if name not in hints and isinstance(parameter.default, (bool, float, str)):
                 hints[name] = type(parameter.default).__name__
         own = inspect.cleandoc(function.__doc__) if function.__doc__ else ""
-        rules = [rule for op in declared for rule in op.rules]
+        main = declared[0] if len(declared) == 1 or ops[:1] == (function.__name__,) else None
+        more = textwrap.fill(op_text(main.name), 120) if main else ""
+        rules = main.rules if main else ()
         function.__doc__ = "\n".join(filter(None, [
-            declared[0].summary + "." if declared else None, "\n" + own if own else None,
+            main.summary + "." if main else None, "\n" + own if own else None, "\n" + more if more else None,
             "\nArguments:\n" + "\n".join(lines), "\nRequired: " + "; ".join(dict.fromkeys(rules)) + "." if rules else None]))
         function.__annotations__.update(hints)
         for name, meaning in {"Tensor": Tensor, "dtype": object}.items():

@@ -174,6 +174,7 @@ class Argument:
         self.may_alias = fields.get("may_alias")
         self.required_if = fields.get("required_if")
         self.is_tensor = self.kind in ("in", "out", "inout")
+        self.is_flag = self.kind == "int" and (self.min, self.max) == (0, 1)
         self.is_written = self.kind in ("out", "inout") or fields.get("written", False)
 
     @functools.cached_property
@@ -201,6 +202,8 @@ class Argument:
         elif self.kind == "dtype":
             default = f"that of {self.dtype_of}" if self.dtype_of else self.default and _DTYPES[self.default]
             words.append(_or(self.dtypes) + (f" (default {default})" if default else ""))
+        elif self.is_flag:
+            words.append(f"a flag, default {bool(self.default)}")
         elif self.kind in ("number", "int"):
             words.append("an int" if self.kind == "int" else "a number")
             if self.may_be_tensor:
@@ -209,7 +212,8 @@ class Argument:
                 words.append(f"at least {self.min:g}")
             if self.max is not None:
                 words.append(f"at most {self.max:g}")
-            words.append(f"default {self.default_of or format(self.default, 'g')}")
+            if self.default_of or self.default:
+                words.append(f"default {self.default_of or format(self.default, 'g')}")
         else:
             words.append({"plan": "a plan", "text": "a string", "comm": "a group of ranks"}[self.kind])
         if self.optional:

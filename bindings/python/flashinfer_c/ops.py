@@ -5,8 +5,10 @@ All arguments are given by name; outputs that are absent are allocated. help(ops
 
 import functools
 import inspect
+import textwrap
 
 from . import _core
+from ._headers import described, op_text
 
 
 def __dir__():
@@ -21,8 +23,9 @@ def __getattr__(name):
         return _core.call(name, **arguments)
 
     function.__name__ = function.__qualname__ = name
-    lines = [f"    {a.name}: {a.describe()}" for a in declared.arguments]
-    function.__doc__ = "\n".join([declared.summary, "", "Arguments:", *lines, "",
+    lines = [f"    {a.name}: {described(name, a)}" for a in declared.arguments]
+    more = textwrap.fill(op_text(name), 120)
+    function.__doc__ = "\n".join([declared.summary + ".", "", *([more, ""] if more else []), "Arguments:", *lines, "",
                                   "flags, workspace, kernel, threads and device: see flashinfer_c._core.call."])
     keyword = inspect.Parameter.KEYWORD_ONLY
     options = [p for p in inspect.signature(_core.call).parameters.values() if p.kind == keyword]
