@@ -3,16 +3,17 @@
 """A Llama-architecture model of transformers, random weights of Llama-3-8B's shape, run through this package: are the logits
 those of eager torch, and how long is a decode step beside upstream FlashInfer?
 
-    python3 bench/llama_decode.py [--check] [--time] [--peer flashinfer] [--layers 32] [--context 1024] [--batch 1 16 128] [--csv
-    FILE]
+    python3 bench/llama_decode.py [--check] [--time] [--peer flashinfer] [--draw] [--layers 32] [--context 1024]
+                                  [--batch 1 16 128] [--csv FILE]
 
 Norms, rotary embedding, the append to the paged cache, attention, activation and sampling go through the package; the matrix
 products are torch's, the same for everybody. --check takes prompts through a prefill and decode steps and compares the logits of
 every token with those of the same weights in float32: the error must not be larger than 1.2 times that of transformers' own eager
 bfloat16. --time measures a whole decode step (plan, forward of all layers, argmax, wait), once called eagerly and once as a CUDA
 graph; "gemm us" is the same with nothing but the matrix products, so that the difference is what the package is answerable for.
-Sampling is left out of the timed step, since upstream compiles it for minutes; --check draws tokens. A context has a request's
-tokens on pages in random order; medians of --steps steps.
+With --draw a step ends in a token drawn from the 50 most probable and of those from 0.9 of the mass, instead of argmax: by this
+package in its own step, by torch (topk, softmax, cumsum, multinomial) in upstream's, whose sampling compiles for more than nine
+minutes on 16 cores. A context has a request's tokens on pages in random order; medians of --steps steps.
 """
 import argparse
 import csv
@@ -25,6 +26,7 @@ import time
 import torch
 
 PAGE = 16
+TOP_K, TOP_P = 50, 0.9
 LLAMA_3_8B = dict(vocab_size=128256,
                   hidden_size=4096,
                   intermediate_size=14336,
@@ -180,8 +182,8 @@ def check(fi, model, w, device):
 def sample(fi, logits, vocabulary):
     """Draws a token of each row and sees that it is one of the 50 most probable."""
     logits = logits[:, :vocabulary].contiguous()
-    tokens = fi.sampling.top_k_top_p_sampling_from_probs(fi.sampling.softmax(logits), 50, 0.9)
-    allowed = logits.topk(50).values[:, -1]
+    tokens = fi.sampling.top_k_top_p_sampling_from_probs(fi.sampling.softmax(logits), TOP_K, TOP_P)
+    allowed = logits.topk(TOP_K).values[:, -1]
     if not (logits.gather(1, tokens.long()[:, None])[:, 0] >= allowed).all():
         sys.exit("a token was sampled that is not among the 50 most probable")
     return tokens
@@ -212,9 +214,28 @@ def median_us(call, steps):
     return statistics.median(samples)
 
 
+class Draw:
+    """Tokens by top-k and top-p, other ones in each replay of a graph: the offset of the random numbers moves on the device."""
+    def __init__(self, fi, device):
+        self.sampling = fi.sampling
+        self.seed, self.offset = (torch.tensor([n], device=device) for n in (7, 0))
+
+    def __call__(self, logits):
+        self.offset += 32
+        return self.sampling.top_k_top_p_sampling_from_probs(self.sampling.softmax(logits), TOP_K, TOP_P, seed=self.seed,
+                                                             offset=self.offset)
+
+
+def draw_by_torch(logits):
+    best, tokens = logits.float().topk(TOP_K)
+    probs = best.softmax(-1)
+    probs = probs.masked_fill(probs.cumsum(-1) - probs > TOP_P, 0.0)
+    return tokens.gather(1, torch.multinomial(probs, 1))[:, 0]
+
+
 class Step:
     """A decode step of one package at one batch size."""
-    def __init__(self, fi, w, batch, context, caches, graph, tensor_cores):
+    def __init__(self, fi, w, batch, context, caches, graph, tensor_cores, choose):
         device, pages = w.head.device, len(caches[0])
         self.host = page_tables([context] * batch, torch.Generator().manual_seed(3), pages)
         tables = [t.to(device) for t in self.host]
@@ -229,7 +250,7 @@ class Step:
         ids = torch.randint(len(w.head), (batch, ), device=device)
         positions = torch.full((batch, ), context - 1, dtype=torch.int32, device=device)
         each = torch.arange(batch, dtype=torch.int32, device=device)
-        self.forward = lambda: forward(fi, w, ids, positions, each, tables, caches, self.wrapper.run).argmax(-1)
+        self.forward = lambda: choose(forward(fi, w, ids, positions, each, tables, caches, self.wrapper.run))
         self.plan()
         self.graph = attempt_graph(self.forward)[0] if graph else None
 
@@ -241,7 +262,7 @@ class Step:
         self.graph.replay() if self.graph else self.forward()
 
 
-def measure(packages, w, batch, context, steps):
+def measure(packages, w, batch, context, steps, draw):
     """Rows of the table for one batch size; rounds alternate between the packages."""
     caches = new_caches(w, len(w.layers), batch * ((context + PAGE - 1) // PAGE), w.head.device)
     for cache in caches:
@@ -249,7 +270,10 @@ def measure(packages, w, batch, context, steps):
     ids = torch.randint(len(w.head), (batch, ), device=w.head.device)
     for graph in (False, True):
         only = attempt_graph(lambda: products(w, ids))[0].replay if graph else lambda: products(w, ids)
-        variants = [(name, tensor_cores, Step(fi, w, batch, context, caches, graph, tensor_cores))
+        choose = {name: lambda logits: logits.argmax(-1) for name in packages}
+        if draw:
+            choose = {"ours": Draw(packages["ours"], w.head.device), "upstream": draw_by_torch}
+        variants = [(name, tensor_cores, Step(fi, w, batch, context, caches, graph, tensor_cores, choose[name]))
                     for name, fi in packages.items() for tensor_cores in ((False, True) if name == "upstream" else (False, ))]
         times = {v[:2]: [] for v in variants}
         gemm = []
@@ -263,6 +287,7 @@ def measure(packages, w, batch, context, steps):
                        context=context,
                        graph=int(graph),
                        package=name,
+                       draw=int(draw),
                        step_us=round(best, 1),
                        gemm_us=round(statistics.median(gemm), 1),
                        outside_us=round(best - statistics.median(gemm), 1))
@@ -275,6 +300,7 @@ def main():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--peer", help="a module with upstream's names to time beside ours")
+    parser.add_argument("--draw", action="store_true", help="a step ends in a drawn token instead of argmax")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 128])
@@ -301,7 +327,7 @@ def main():
     rows = []
     with torch.no_grad():
         for batch in options.batch:
-            for row in measure(packages, w, batch, options.context, options.steps):
+            for row in measure(packages, w, batch, options.context, options.steps, options.draw):
                 rows.append(row)
                 print(row, f"after {time.time() - begin:.1f} s", flush=True)
     if options.csv:
