@@ -35,6 +35,8 @@ PARTLY = {
     "sparse.BlockSparseAttentionWrapper": "causal; pos_encoding_mode; block_mask and what else belongs to Blackwell's kernels",
     "sparse.VariableBlockSparseAttentionWrapper": "causal; pos_encoding_mode",
     "attention.BatchAttention": "profiler buffers",
+    "pod.PODWithPagedKVCacheWrapper": "scales; masks of the decoded part; variants",
+    "pod.BatchPODWithPagedKVCacheWrapper": "scales",
     "attention.BatchAttentionWithAttentionSinkWrapper": "as BatchPrefillWithPagedKVCacheWrapper",
     "norm.rmsnorm_fp4quant": "ue8m0 scales of blocks of 16",
     "norm.add_rmsnorm_fp4quant": "ue8m0 scales of blocks of 16",

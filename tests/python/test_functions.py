@@ -12,7 +12,7 @@ import states  # noqa: F401  its cases
 from cases import CASES, case, close, ints, normal, rms
 from flashinfer_c import _api
 
-OWN_TESTS = {"decode", "prefill", "cascade", "attention", "sparse"}  # modules with a file of tests each
+OWN_TESTS = {"decode", "prefill", "cascade", "attention", "pod", "sparse"}  # modules with a file of tests each
 
 
 @case("norm.rmsnorm", "norm.gemma_rmsnorm")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import flashinfer_c as flashinfer
-from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_prefill, close, prefill, randn,
+from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_decode, check_prefill, close, prefill, randn,
                                  random_masks, starts, workspace)
 
 
@@ -230,6 +230,41 @@ def test_batch_attention(device):
                       plan={"causal": True, "logits_soft_cap": cap})
     with pytest.raises(ValueError, match="logits_soft_cap"):
         wrapper.run(q, pages.cache, logits_soft_cap=3.0)
+
+
+def test_prefill_and_decode_in_one(device):
+    pages, layout = Pages([5, 30, 1], PAGE, KV_HEADS, DIM, torch.float16, device, "HND"), "HND"
+    q_p, q_d = randn(9, HEADS, DIM, device=device), randn(3, HEADS, DIM, device=device, seed=2)
+    k_p, v_p = (randn(33, KV_HEADS, DIM, device=device, seed=n) for n in (3, 4))
+    wrapper = flashinfer.PODWithPagedKVCacheWrapper(workspace(device), layout)
+    wrapper.plan(*pages.tables(), HEADS, KV_HEADS, DIM, PAGE, sm_scale=0.3)
+    mask = random_masks([9], [33])[0].to(device)
+    out_p, (out_d, lse) = wrapper.run(q_p, k_p, v_p, q_d, pages.cache, causal_p=True, return_lse_d=True)
+    close(out_p, attention(q_p, k_p, v_p, True)[0])
+    check_decode((out_d, lse), q_d, pages, plan={"sm_scale": 0.3})
+    out_p, again = wrapper.run(q_p, k_p, v_p, q_d, pages.cache, custom_mask_p=mask, sm_scale_p=0.2, sm_scale_d=0.3)
+    close(out_p, attention(q_p, k_p, v_p, mask=mask, sm_scale=0.2)[0])
+    assert torch.equal(again, out_d) and not wrapper.is_cuda_graph_enabled
+    with pytest.raises(ValueError, match="sm_scale_d is 0.5"):
+        wrapper.run(q_p, k_p, v_p, q_d, pages.cache, sm_scale_d=0.5)
+    with pytest.raises(NotImplementedError, match="k_scale"):
+        wrapper.run(q_p, k_p, v_p, q_d, pages.cache, k_scale=torch.ones(2))
+
+
+def test_prefill_and_decode_of_batches_in_one(device):
+    qo_lens = [2, 17, 1]
+    prefills, decodes = (Pages(lens, PAGE, KV_HEADS, DIM, torch.float16, device) for lens in ([5, 30, 1], [9, 2]))
+    q_p, q_d = randn(20, HEADS, DIM, device=device), randn(2, HEADS, DIM, device=device, seed=2)
+    wrapper = flashinfer.BatchPODWithPagedKVCacheWrapper(workspace(device))
+    wrapper.plan(starts(qo_lens), *prefills.tables(), starts([1, 1]), *decodes.tables(), HEADS, KV_HEADS, DIM, PAGE)
+    masks = random_masks(qo_lens, prefills.lengths)
+    flat = torch.cat([m.reshape(-1) for m in masks]).to(device)
+    for causal, mask in ((True, None), (False, None), (True, flat), (True, None)):
+        result, decoded = wrapper.run(q_p, prefills.cache, q_d, decodes.cache, custom_mask_p=mask, causal_p=causal,
+                                      return_lse=True)
+        check_prefill(result, q_p, qo_lens, prefills.request, masks=None if mask is None else masks, plan={"causal": causal})
+        check_decode(decoded, q_d, decodes)
+    assert torch.equal(wrapper.run(q_p, prefills.cache, q_d, decodes.cache, causal_p=True)[0], result[0])
 
 
 def test_sink_wrapper(device):

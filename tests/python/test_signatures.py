@@ -23,7 +23,7 @@ UPSTREAM = json.loads((pathlib.Path(__file__).parent / "upstream_signatures.json
 UNLISTED = {"sparse.convert_bsr_mask_layout"}
 # Modules that hold other implementations of functions that stand elsewhere, and modules that engines look for to learn of further
 # kernels than the one or two that we have of each: their presence would promise too much.
-APART = ("flashinfer.cake_sampling", "flashinfer.cute_dsl", "flashinfer.dsv3_ops", "flashinfer.pod")
+APART = ("flashinfer.cake_sampling", "flashinfer.cute_dsl", "flashinfer.dsv3_ops")
 
 
 def entry(module, name):

@@ -20,7 +20,7 @@ upstream_version = "0.7.2"  # whose names, signatures and conventions these are
 # Modules whose names upstream does not have at its root, too.
 _APART = {"concat_ops", "jit", "kda_decode", "ops", "utils"}
 # What is written in torch.
-_NEEDS_TORCH = {"attention", "cascade", "decode", "prefill", "sparse", "utils"}
+_NEEDS_TORCH = {"attention", "cascade", "decode", "pod", "prefill", "sparse", "utils"}
 
 
 def _import_modules():
