@@ -3,8 +3,8 @@
  * reference and allocates for each tensor of a call; here a tensor is described on the stack (DLPack's exchange functions, which
  * torch brings), which is a third of a call's cost. A value of another type goes to TVM-FFI's function of the same op.
  *
- * CPython's stable ABI is all that is used, found with dlsym: whoever calls has it in the process. So there is no extension module
- * to build, one library serves every CPython, and Python's headers are not needed. */
+ * CPython's stable ABI is all that is used, found with dlsym: whoever calls has it in the process. So there is no extension
+ * module to build, one library serves every CPython, and Python's headers are not needed. */
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -18,30 +18,30 @@ enum { MAX_VALUES = OP_MAX_ARGS + FFI_OPTIONS };
 
 /* Of CPython and torch, found once. */
 static struct python {
-    struct python_object *(*function_new)(const struct python_method *method, struct python_object *self, struct python_object *module);
-    struct python_object *(*capsule_new)(void *pointer, const char *name, void (*destroy)(struct python_object *capsule));
-    void *(*capsule_pointer)(struct python_object *capsule, const char *name);
-    long long (*as_integer)(struct python_object *integer, int *overflow);
-    double (*as_double)(struct python_object *number);
-    const char *(*as_text)(struct python_object *string, intptr_t *size);
-    struct python_object *(*tuple_new)(intptr_t size);
-    int (*tuple_set)(struct python_object *tuple, intptr_t at, struct python_object *item);
-    struct python_object *(*call)(struct python_object *callable, struct python_object *args, struct python_object *keywords);
-    void (*raise)(struct python_object *type, const char *message), (*forget_error)(void);
+    struct object *(*function_new)(const struct method *method, struct object *self, struct object *module);
+    struct object *(*capsule_new)(void *pointer, const char *name, void (*destroy)(struct object *capsule));
+    void *(*capsule_pointer)(struct object *capsule, const char *name);
+    long long (*as_integer)(struct object *integer, int *overflow);
+    double (*as_double)(struct object *number);
+    const char *(*as_text)(struct object *string, intptr_t *size);
+    struct object *(*tuple_new)(intptr_t size);
+    int (*tuple_set)(struct object *tuple, intptr_t at, struct object *item);
+    struct object *(*call)(struct object *callable, struct object *args, struct object *keywords);
+    void (*raise)(struct object *type, const char *message), (*forget_error)(void);
     void *(*unlock)(void);
     void (*lock)(void *thread);
-    void (*keep)(struct python_object *), (*drop)(struct python_object *);
-    struct python_object *none, *true_, *false_;
+    void (*keep)(struct object *), (*drop)(struct object *);
+    struct object *none, *true_, *false_;
     const void *integer, *number, *string;                    /* types */
-    struct python_object **value_error, **unserved, **memory, **other; /* exceptions */
-    struct python_object *tensor, *parameter;                        /* torch's types */
+    struct object **value_error, **unserved, **memory, **other; /* exceptions */
+    struct object *tensor, *parameter;                        /* torch's types */
     const struct exchange *exchange;
 } python;
 
 struct function { /* content of a capsule */
-    struct python_method method;
+    struct method method;
     const struct op *op;
-    struct python_object *otherwise;
+    struct object *otherwise;
 };
 
 /* The names of the first pointers of `python`, in order. */
@@ -92,7 +92,7 @@ static void release(void *handle)
 static const struct ffi_environment torch_environment = {current_stream, allocate, release};
 
 /* False: TVM-FFI's function is to look at it. */
-static bool convert(struct python_object *from, struct ffi_any *to, DLTensor *tensor)
+static bool convert(struct object *from, struct ffi_any *to, DLTensor *tensor)
 {
     *to = (struct ffi_any){.type = FFI_NONE};
     if (from->type == python.tensor || from->type == python.parameter) {
@@ -132,24 +132,25 @@ static bool convert(struct python_object *from, struct ffi_any *to, DLTensor *te
     return false;
 }
 
-__attribute__((cold)) static struct python_object *call_otherwise(const struct function *f, struct python_object *const *args, intptr_t num_args)
+__attribute__((cold)) static struct object *call_otherwise(const struct function *f, struct object *const *args,
+                                                           intptr_t num_args)
 {
-    struct python_object *tuple = python.tuple_new(num_args);
+    struct object *tuple = python.tuple_new(num_args);
     if (!tuple)
         return NULL;
     for (intptr_t i = 0; i < num_args; i++) {
         python.keep(args[i]);
         python.tuple_set(tuple, i, args[i]);
     }
-    struct python_object *result = python.call(f->otherwise, tuple, NULL);
+    struct object *result = python.call(f->otherwise, tuple, NULL);
     python.drop(tuple);
     return result;
 }
 
-__attribute__((cold)) static struct python_object *raise(flashinfer_status status)
+__attribute__((cold)) static struct object *raise(flashinfer_status status)
 {
     const char *kind = ffi_error_kind(status);
-    struct python_object **type = !strcmp(kind, "ValueError")            ? python.value_error
+    struct object **type = !strcmp(kind, "ValueError")            ? python.value_error
                            : !strcmp(kind, "NotImplementedError") ? python.unserved
                            : !strcmp(kind, "MemoryError")         ? python.memory
                                                                   : python.other;
@@ -157,7 +158,7 @@ __attribute__((cold)) static struct python_object *raise(flashinfer_status statu
     return NULL;
 }
 
-static struct python_object *call(struct python_object *self, struct python_object *const *args, intptr_t num_args)
+static struct object *call(struct object *self, struct object *const *args, intptr_t num_args)
 {
     const struct function *f = python.capsule_pointer(self, NULL);
     struct ffi_any values[MAX_VALUES];
@@ -176,7 +177,7 @@ static struct python_object *call(struct python_object *self, struct python_obje
     return python.none;
 }
 
-static void destroy(struct python_object *capsule)
+static void destroy(struct object *capsule)
 {
     struct function *f = python.capsule_pointer(capsule, NULL);
     python.drop(f->otherwise);
@@ -186,10 +187,10 @@ static void destroy(struct python_object *capsule)
 /* The op as a function of positional arguments, as bindings/tvm_ffi.c lists them. tensor, parameter: torch.Tensor and
  * torch.nn.Parameter, the very types. exchange: their __dlpack_c_exchange_api__. otherwise: TVM-FFI's function of the op. NULL if
  * there is no such op, or CPython's functions are not to be found. The caller holds the interpreter's lock. */
-FLASHINFER_API struct python_object *flashinfer_python_function(const char *op, struct python_object *tensor, struct python_object *parameter,
-                                                         struct python_object *exchange, struct python_object *otherwise);
-struct python_object *flashinfer_python_function(const char *op, struct python_object *tensor, struct python_object *parameter,
-                                          struct python_object *exchange, struct python_object *otherwise)
+FLASHINFER_API struct object *flashinfer_python_function(const char *op, struct object *tensor, struct object *parameter,
+                                                         struct object *exchange, struct object *otherwise);
+struct object *flashinfer_python_function(const char *op, struct object *tensor, struct object *parameter,
+                                          struct object *exchange, struct object *otherwise)
 {
     const struct op *found = op_find(op);
     if (!found || (!python.exchange && !find_python()))
@@ -209,10 +210,10 @@ struct python_object *flashinfer_python_function(const char *op, struct python_o
         return NULL;
     *f = (struct function){{found->name, call, PYTHON_FASTCALL, NULL}, found, otherwise};
     python.keep(otherwise);
-    struct python_object *capsule = python.capsule_new(f, NULL, destroy);
+    struct object *capsule = python.capsule_new(f, NULL, destroy);
     if (!capsule)
         return NULL;
-    struct python_object *function = python.function_new(&f->method, capsule, NULL);
+    struct object *function = python.function_new(&f->method, capsule, NULL);
     python.drop(capsule);
     return function;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What bindings/python.c knows of CPython's stable ABI and of DLPack's exchange functions. tests/abi/python.sh compares it with the
- * real headers. */
+/* What bindings/python.c knows of CPython's stable ABI and of DLPack's exchange functions. tests/abi/python.sh compares it with
+ * the real headers. */
 #ifndef PYTHON_ABI_H
 #define PYTHON_ABI_H
 
@@ -8,14 +8,14 @@
 
 enum { PYTHON_FASTCALL = 0x80 }; /* METH_FASTCALL */
 
-struct python_object { /* PyObject, of builds with the interpreter's lock */
+struct object { /* PyObject, of builds with the interpreter's lock */
     intptr_t references;
     const void *type;
 };
 
-struct python_method { /* PyMethodDef */
+struct method { /* PyMethodDef */
     const char *name;
-    struct python_object *(*call)(struct python_object *self, struct python_object *const *args, intptr_t num_args);
+    struct object *(*call)(struct object *self, struct object *const *args, intptr_t num_args);
     int flags;
     const char *doc;
 };
@@ -34,7 +34,7 @@ struct exchange { /* DLPackExchangeAPI */
     int (*allocate)(const DLTensor *prototype, struct managed_tensor **out, void *context,
                     void (*complain)(void *context, const char *kind, const char *message));
     void (*own)(void), (*wrap)(void); /* not called */
-    int (*describe)(struct python_object *tensor, DLTensor *out);
+    int (*describe)(struct object *tensor, DLTensor *out);
     int (*stream)(int32_t device_type, int32_t device_id, void **out);
 };
 

@@ -30,7 +30,7 @@ facts dlpack_real '<dlpack/dlpack.h>' "sizeof($m)" "offsetof($m, manager_ctx)" "
     "offsetof($e, current_work_stream)"
 cmp "$build/python_dlpack_ours.txt" "$build/python_dlpack_real.txt"
 [ -e "$headers/Python.h" ] || { echo "no $headers/Python.h: CPython's layouts are not compared"; exit 0; }
-o='struct python_object' d='struct python_method'
+o='struct object' d='struct method'
 facts cpython_ours '"bindings/python_abi.h"' PYTHON_FASTCALL "offsetof($o, type)" "sizeof($d)" "offsetof($d, name)" \
     "offsetof($d, call)" "offsetof($d, flags)" "offsetof($d, doc)"
 o=PyObject d=PyMethodDef

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU alone shows: runs of every wrapper captured in CUDA graphs and replayed with other lengths, pages and masks, wrappers
-on streams of their own, calls from threads.
+"""What a GPU alone shows: runs of every wrapper captured in CUDA graphs and replayed with other lengths, pages and masks,
+wrappers on streams of their own, calls from threads.
 """
 
 import concurrent.futures
@@ -135,7 +135,7 @@ def test_rectangles_in_a_graph(function):
 
 
 def test_sampling_in_a_graph():
-    """Seeds come from the generator, which torch asks nothing of during a capture, or from tensors that change between replays."""
+    """Seeds of a captured call are tensors that change between replays: torch gives none during a capture."""
     probs = torch.full((500, 8), 0.125, device=CUDA)
     seed, offset = (torch.tensor([n], dtype=torch.int64, device=CUDA) for n in (7, 0))
     graph, samples = captured(lambda: fi.top_k_top_p_sampling_from_probs(probs, 4, 0.9, seed=seed, offset=offset))

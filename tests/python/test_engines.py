@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vLLM and SGLang import of `flashinfer`, and probe for, after install(): the statements are theirs, as of the autumn of 2026,
-of vllm/v1/attention/backends/flashinfer.py, utils/flashinfer.py, v1/sample/ops and model_executor/warmup, and of sglang/srt."""
+"""What vLLM and SGLang import of `flashinfer`, and probe for, after install(), as of the autumn of 2026: in vllm's
+v1/attention/backends/flashinfer.py, utils/flashinfer.py, v1/sample/ops and model_executor/warmup, and in sglang/srt."""
 
 import importlib
 import importlib.metadata
@@ -19,7 +19,8 @@ import flashinfer
 import flashinfer.activation, flashinfer.mamba, flashinfer.norm, flashinfer.rope, flashinfer.sampling
 from flashinfer import (BatchDecodeWithPagedKVCacheWrapper, BatchPrefillWithPagedKVCacheWrapper,
                         BatchPrefillWithRaggedKVCacheWrapper, MultiLevelCascadeAttentionWrapper, fast_decode_plan)
-from flashinfer import SfLayout, fp4_quantize, mxfp8_quantize, nvfp4_batched_quantize, nvfp4_block_scale_interleave, nvfp4_quantize
+from flashinfer import SfLayout, fp4_quantize, mxfp8_quantize, nvfp4_batched_quantize, nvfp4_quantize
+from flashinfer import nvfp4_block_scale_interleave
 from flashinfer import block_scale_interleave, scaled_fp4_grouped_quantize, silu_and_mul_scaled_nvfp4_experts_quantize
 from flashinfer import autotune
 from flashinfer.autotuner import AutoTuner, autotune

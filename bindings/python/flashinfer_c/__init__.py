@@ -37,8 +37,8 @@ _import_modules()
 
 def install():
     """Registers this package and its modules as `flashinfer`, and upstream_version as the version of the distribution
-    `flashinfer-python`, so that code which imports that name or asks for that version gets them. A distribution of that name that is
-    installed keeps its version. Raises ImportError if another `flashinfer` is imported already."""
+    `flashinfer-python`, so that code which imports that name or asks for that version gets them. A distribution of that name that
+    is installed keeps its version. Raises ImportError if another `flashinfer` is imported already."""
     other = sys.modules.get("flashinfer")
     if other is not None and other is not sys.modules[__name__]:
         raise ImportError(f"flashinfer is imported already, from {getattr(other, '__file__', 'elsewhere')}")

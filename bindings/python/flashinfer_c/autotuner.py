@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upstream's tuning, which engines wrap around their warm-up. There is nothing to tune here: each call takes the first kernel that
-fits, which `flashinfer explain` prints, so that what runs never depends on what was measured before."""
+"""Upstream's tuning, which engines wrap around their warm-up. There is nothing to tune here: each call takes the first kernel
+that fits, which `flashinfer explain` prints, so that what runs never depends on what was measured before."""
 
 import contextlib
 

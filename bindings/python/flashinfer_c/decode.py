@@ -31,7 +31,8 @@ def single_decode_with_kv_cache(q, k, v, kv_layout="NHD", pos_encoding_mode="NON
     _core.call("single_decode_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, kv_layout=kv_layout,
                pos_encoding_mode=pos_encoding(pos_encoding_mode), q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
                window_left=window_left,
-               logits_soft_cap=logits_soft_cap or None, sm_scale=softmax_scale(sm_scale), rope_scale=rope_scale, rope_theta=rope_theta)
+               logits_soft_cap=logits_soft_cap or None, sm_scale=softmax_scale(sm_scale), rope_scale=rope_scale,
+               rope_theta=rope_theta)
     return (out, lse) if return_lse else out
 
 

@@ -9,8 +9,8 @@ import torch
 from . import _core
 from ._api import api
 from ._attention import (Wrapper, check_layout, check_lse, dtype_of, finish_lse, flags_of, head_scales, host_or_none, on_host,
-                         make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales, softmax_scale, split_size,
-                         unpack_cache, unpack_scales)
+                         make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales, softmax_scale,
+                         split_size, unpack_cache, unpack_scales)
 from ._block_tables import NOTES, attend, refuse
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
