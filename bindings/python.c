@@ -211,8 +211,11 @@ struct object *flashinfer_python_function(const char *op, struct object *tensor,
     *f = (struct function){{found->name, call, PYTHON_FASTCALL, NULL}, found, otherwise};
     python.keep(otherwise);
     struct object *capsule = python.capsule_new(f, NULL, destroy);
-    if (!capsule)
+    if (!capsule) {
+        python.drop(otherwise);
+        free(f);
         return NULL;
+    }
     struct object *function = python.function_new(&f->method, capsule, NULL);
     python.drop(capsule);
     return function;
