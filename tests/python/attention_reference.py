@@ -103,7 +103,8 @@ def check_decode(result, q, pages, q_len=1, dtype=torch.float16, plan=None, run=
         torch.testing.assert_close(lse[rows].double(), expected_lse, atol=1e-3, rtol=1e-3)
 
 
-def prefill(device, pages, qo_lens, wrapper=None, on_host=True, dtype=torch.float16, seed=1, masks=None, packed=False, **plan):
+def prefill(device, pages, qo_lens, wrapper=None, on_host=True, dtype=torch.float16, seed=1, masks=None, packed=False,
+            page_size=PAGE, **plan):
     wrapper = wrapper or flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace(device), pages.layout)
     qo_indptr = starts(qo_lens).to("cpu" if on_host else device)
     if masks is not None:
@@ -112,7 +113,8 @@ def prefill(device, pages, qo_lens, wrapper=None, on_host=True, dtype=torch.floa
             plan["packed_custom_mask"] = torch.cat([pack(m) for m in masks]).to(device)
         else:
             plan["custom_mask"] = flat.to(device)
-    wrapper.plan(qo_indptr, *pages.tables("cpu" if on_host else device), HEADS, KV_HEADS, DIM, PAGE, q_data_type=dtype, **plan)
+    wrapper.plan(qo_indptr, *pages.tables("cpu" if on_host else device), HEADS, KV_HEADS, DIM, page_size, q_data_type=dtype,
+                 **plan)
     q = randn(sum(qo_lens), HEADS, DIM, device=device, dtype=dtype, seed=seed)
     check_prefill(wrapper.run(q, pages.cache, return_lse=True), q, qo_lens, pages.request, dtype, masks, plan)
     return wrapper

@@ -112,6 +112,31 @@ def test_paged_prefill_with_fixed_buffers(device):
                      DIM, PAGE, custom_mask=torch.ones(6, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("o_data_type", [None, torch.float16])
+def test_plans_that_engines_make_themselves(device, o_data_type):
+    """As SGLang plans a verification step: buffers and attributes set from outside, dtypes as names or None, the plan by
+    _cached_module.
+    """
+    buffers = [torch.zeros(n, dtype=torch.int32, device=device) for n in (3, 3, 80, 2)]
+    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace(device), "NHD", True, *buffers, backend="fa2")
+    prefill(device, Pages([30, 12], 1, KV_HEADS, DIM, torch.float16, device), [4, 4], wrapper=wrapper, page_size=1, causal=True)
+    pages = Pages([25, 40], 1, KV_HEADS, DIM, torch.float16, device)
+    for buffer, table in zip((wrapper._qo_indptr_buf, wrapper._paged_kv_indptr_buf, wrapper._paged_kv_indices_buf,
+                              wrapper._paged_kv_last_page_len_buf), (starts([4, 4]), *pages.tables())):
+        buffer[:len(table)].copy_(table)
+    wrapper._batch_size, wrapper._max_q_len, wrapper._block_tables = 2, 4, None
+    wrapper._cached_q_data_type = wrapper._cached_kv_data_type = "float16"
+    wrapper._cached_o_data_type = o_data_type
+    wrapper._plan_info = wrapper._cached_module.plan(
+        wrapper._float_workspace_buffer, wrapper._int_workspace_buffer, wrapper._pin_memory_int_workspace_buffer, starts([4, 4]),
+        pages.indptr, torch.tensor(pages.lengths, dtype=torch.int32), wrapper._max_total_num_rows, 2, HEADS, KV_HEADS, 1, True, DIM,
+        DIM, True, -1, -1, False, 0, 0)
+    q = randn(8, HEADS, DIM, device=device)
+    out = wrapper.forward(q, pages.cache.unbind(1), causal=True, sm_scale=0.2, logits_soft_cap=0.0)
+    check_prefill((out, wrapper.run(q, pages.cache, return_lse=True)[1]), q, [4, 4], pages.request,
+                  plan={"causal": True, "sm_scale": 0.2})
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_ragged_prefill(device, causal):
     qo_lens, kv_lens = [2, 17, 1], [5, 30, 1]

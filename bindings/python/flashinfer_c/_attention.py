@@ -112,7 +112,7 @@ def number(value, device):
 
 def scales(q, k, v, kv_dtype, device):
     """q_scale, k_scale and v_scale. The library wants those of 8-bit keys and values said; upstream's default is 1."""
-    if kv_dtype.itemsize == 1:
+    if dtype_of(kv_dtype).itemsize == 1:
         k, v = 1.0 if k is None else k, 1.0 if v is None else v
     return number(q, device), number(k, device), number(v, device)
 

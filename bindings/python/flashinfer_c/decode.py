@@ -159,8 +159,9 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
 
     def _make_plan(self):
         shared = dict(max_batch_size=self._batch_size, kv_layout=self._kv_layout, num_qo_heads=self._num_qo_heads,
-                      num_kv_heads=self._num_kv_heads, page_size=self._page_size, q_data_type=self._cached_q_data_type,
-                      kv_data_type=self._cached_kv_data_type, o_data_type=self._cached_o_data_type, kv_indptr=self._indptr_host,
+                      num_kv_heads=self._num_kv_heads, page_size=self._page_size, q_data_type=dtype_of(self._cached_q_data_type),
+                      kv_data_type=dtype_of(self._cached_kv_data_type),
+                      o_data_type=dtype_of(self._cached_o_data_type or self._cached_q_data_type), kv_indptr=self._indptr_host,
                       **self._split, **self._option_arguments())
         if not self._is_prefill():
             return make_plan("batch_decode_plan", self.device, head_dim=self._head_dim, **shared)
@@ -187,7 +188,7 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         k_cache, v_cache = unpack_cache(paged_kv_cache, self._kv_layout)
         plan = self._planned()
         if out is None:
-            out = torch.empty(q.shape, dtype=self._cached_o_data_type, device=q.device)
+            out = torch.empty(q.shape, dtype=dtype_of(self._cached_o_data_type or q.dtype), device=q.device)
         if return_lse and lse is None:
             lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
         k_sf, v_sf = unpack_scales(kv_cache_sf, self._kv_layout)

@@ -155,7 +155,8 @@ class PrefillWrapper(Wrapper):
         if not self._use_cuda_graph and len(q) != self._num_rows:
             raise ValueError(f"q has {len(q)} tokens and qo_indptr ends at {self._num_rows}")
         if out is None:
-            out = torch.empty((*q.shape[:-1], self._head_dim_vo), dtype=self._cached_o_data_type, device=q.device)
+            dtype = dtype_of(self._cached_o_data_type or self._shape["o_data_type"])  # plans of engines leave None there
+            out = torch.empty((*q.shape[:-1], self._head_dim_vo), dtype=dtype, device=q.device)
         if return_lse and (lse is None or lse_layout == "HN"):
             lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
         return out, lse
