@@ -143,8 +143,10 @@ static int run(const struct options *options)
     struct output out = {.table = table_open(options->json), .json = options->json};
     if (options->archs[0] && options->archs[1])
         return usage_error(&command_bench, "--arch: one architecture");
-    if ((options->warm || options->pdl) && (options->overhead || options->compile))
-        return usage_error(&command_bench, "--warm and --pdl go with neither --overhead nor --compile");
+    if (options->warm && (options->overhead || options->compile))
+        return usage_error(&command_bench, "--warm goes with neither --overhead nor --compile");
+    if (options->pdl && options->compile)
+        return usage_error(&command_bench, "--pdl does not go with --compile");
     progress_watch_compiler();
     crash_watch();
     flashinfer_status status = options->compile ? compile(options, &out, &failures) : measure_all(options, &out, &failures);

@@ -118,6 +118,7 @@ static flashinfer_status measure_rows(const struct problem *problem, const struc
             !way.num_specs)
             continue;
         p->exec.kernel = row->name;
+        p->exec.flags = options->pdl ? FLASHINFER_PDL : 0;
         p->exec.threads = device_is_cuda(device) ? 0 : 1;
         status = placement_workspace(p, way.workspace);
         if (!status)

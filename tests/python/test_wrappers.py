@@ -140,7 +140,7 @@ def test_as_vllm_calls_it(device):
     """int8 workspace, a cache of heads before slots seen as slots before heads, indptr on the host and indices on the device, -1
     for no split size, an empty request, out given, one layer after the other with scales."""
     pages = Pages([5, 0, 9], PAGE, KV_HEADS, DIM, torch.bfloat16, device, "HND")
-    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(torch.empty(1 << 20, dtype=torch.int8, device=device), "NHD",
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(torch.empty(16 << 20, dtype=torch.int8, device=device), "NHD",
                                                             use_tensor_cores=True)
     wrapper.plan(pages.indptr, pages.indices.to(device), pages.last_page_len, num_qo_heads=HEADS, num_kv_heads=KV_HEADS,
                  head_dim=DIM, page_size=PAGE, pos_encoding_mode="NONE", sm_scale=0.2, window_left=-1, logits_soft_cap=None,
