@@ -161,12 +161,13 @@ const struct command command_bench = {
     .operands_text = "[OP...] [NAME=VALUE...] [-- -ARGUMENT...]",
     .operands = OPERANDS_OPS_VALUES,
     .description =
-        "Times each kernel that serves the named shapes of each OP (default: every op), after comparing what it writes with the "
-        "reference. Calls take copies of the tensors in turn, larger together than three times the last-level cache. On a GPU "
-        "they are "
-        "nodes of a graph between two events. Prints the median of one call, the bytes that it must move and the floating-point "
-        "operations "
-        "that it must do per second, and the share of what a large copy moves on this machine.\n\n"
+        "Times each kernel that serves the named shapes of each OP (default: every op), after comparing what it writes "
+        "with the reference. Calls take copies of the tensors in turn, larger together than three times the last-level "
+        "cache. On a GPU they are nodes of a graph between two events. Prints the median of one call, the bytes that it "
+        "must move and the floating-point operations that it must do per second, and the share of what a large copy moves "
+        "on this machine. On a CPU, calls on 64 MB and more take turns with two copies by all threads, by memcpy and past "
+        "the caches, of which the faster one counts; with FLASHINFER_NUM_THREADS=1 the clock is the thread's own, which "
+        "other programs do not move.\n\n"
         "NAME=VALUE times the first named shape with that dimension, number, enum or dtype instead.",
     .options =
         (const struct command_option[]){

@@ -2,7 +2,8 @@
 /* Times kernels.
  *
  *     bench.c           problems and rows; each is checked before it is timed
- *     bench_time.c      the clock: cold caches, medians, what this machine can copy
+ *     bench_time.c      the clock: cold caches, medians
+ *     bench_copy.c      what this machine can copy
  *     bench_overhead.c  what a call of an op costs over its bare launch
  *     bench_compile.c   compiling into an empty cache, loading from a full one */
 #ifndef HARNESS_BENCH_H
@@ -29,7 +30,7 @@ struct bench_result {
     double seconds;           /* median of one call; 0: not timed */
     double fastest, slowest;  /* 10th and 90th percentile */
     double bytes, operations; /* that the call must move and do */
-    double ceiling;           /* bytes a second that a copy moves on this device */
+    double ceiling;           /* bytes a second that a copy moves on this device; beside large calls on a CPU in turn with them */
     int copies;               /* of the tensors that calls took in turn */
     enum bench_outcome {
         BENCH_CHECKED,
@@ -54,7 +55,17 @@ flashinfer_status bench_time(struct placement *placement, bool warm, struct benc
 /* Bytes a second, read and written, of a large copy on that device; measured once. */
 double bench_ceiling(const struct device *device);
 
+/* Copies on the CPU by all threads: by memcpy and past the caches. */
+enum { BENCH_COPIES = 500 };
+struct bench_copies {
+    double seconds[2][BENCH_COPIES];
+    int count;
+};
+void bench_copy(struct bench_copies *copies);     /* one of each, if there is memory and room */
+double bench_copied(struct bench_copies *copies); /* bytes a second of the faster of the medians, or -1; sorts */
+
 double bench_now(void);
+double bench_cpu_now(void); /* with one thread (FLASHINFER_NUM_THREADS) by its own clock, which other programs do not move */
 double bench_percentile(double *samples, int count, double percent); /* sorts */
 
 struct bench_overhead {

@@ -17,15 +17,12 @@ enum {
     LAUNCHES = 15,
     MIN_SAMPLES = 15,
     MAX_SAMPLES = 4000,
-    CACHES = 3,
-    COPY_SAMPLES = 9,
-    COPY_PARTS = 64
+    CACHES = 3
 };
 #define MAX_COPIED_BYTES 6e9 /* on a GPU */
 #define MAX_HOST_BYTES 1e9   /* on a CPU */
 #define MIN_SECONDS 0.25     /* of samples on a CPU */
-#define GPU_COPY_BYTES (UINT64_C(1) << 30)
-#define CPU_COPY_BYTES (UINT64_C(1) << 27)
+#define LARGE_BYTES 6.4e7    /* calls that move as many on a CPU take turns with a copy */
 
 struct copies {
     struct placement *placement[MAX_COPIES];
@@ -36,6 +33,13 @@ double bench_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+double bench_cpu_now(void)
+{
+    struct timespec now;
+    clock_gettime(threads_count(0) == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
@@ -87,16 +91,21 @@ static flashinfer_status call(struct placement *p, void *stream)
 static flashinfer_status time_on_cpu(const struct copies *copies, struct bench_result *result)
 {
     static double samples[MAX_SAMPLES];
-    double begin = bench_now();
+    double begin = bench_now(), bytes = problem_bytes(copies->placement[0]->problem);
+    struct bench_copies beside = {0};
     int count = 0;
     for (int i = 0; i < copies->count && i < 3; i++)
         TRY(call(copies->placement[i], NULL));
     for (; count < MAX_SAMPLES && (count < MIN_SAMPLES || bench_now() - begin < MIN_SECONDS); count++) {
-        double start = bench_now();
+        double start = bench_cpu_now();
         TRY(call(copies->placement[count % copies->count], NULL));
-        samples[count] = bench_now() - start;
+        samples[count] = bench_cpu_now() - start;
+        if (bytes >= LARGE_BYTES)
+            bench_copy(&beside);
     }
     summarise(result, samples, count);
+    if (beside.count > 0)
+        result->ceiling = bench_copied(&beside);
     return FLASHINFER_OK;
 }
 
@@ -168,77 +177,4 @@ flashinfer_status bench_time(struct placement *placement, bool warm, struct benc
     for (int i = 1; i < copies.count; i++)
         placement_destroy(copies.placement[i]);
     return status;
-}
-
-static flashinfer_status time_gpu_copy(const struct device *device, double *seconds)
-{
-    const struct cuda *driver;
-    void *from = NULL, *to = NULL;
-    cuda_event begin = NULL, end = NULL;
-    double samples[COPY_SAMPLES];
-    TRY(cuda_get(&driver));
-    TRY(device_alloc(device, GPU_COPY_BYTES, &from));
-    flashinfer_status status = device_alloc(device, GPU_COPY_BYTES, &to);
-    int result = status ? 0
-                        : driver->event_create(&begin, CUDA_EVENT_DEFAULT) |
-                              driver->event_create(&end, CUDA_EVENT_DEFAULT);
-    for (int i = -1; i < COPY_SAMPLES && !status && !result; i++) {
-        float milliseconds = 0;
-        result |= driver->event_record(begin, NULL);
-        result |= driver->copy_async((cuda_pointer)(uintptr_t)to, (cuda_pointer)(uintptr_t)from,
-                                     GPU_COPY_BYTES, NULL);
-        result |= driver->event_record(end, NULL) | driver->event_synchronize(end) |
-                  driver->event_elapsed(&milliseconds, begin, end);
-        if (i >= 0)
-            samples[i] = milliseconds * 1e-3;
-    }
-    *seconds = status || result ? 0 : bench_percentile(samples, COPY_SAMPLES, 50);
-    if (begin)
-        driver->event_destroy(begin);
-    if (end)
-        driver->event_destroy(end);
-    device_free(device, from);
-    device_free(device, to);
-    return status;
-}
-
-static void copy_part(void *context, int part)
-{
-    unsigned char *const *memory = context;
-    size_t bytes = CPU_COPY_BYTES / COPY_PARTS;
-    memcpy(memory[0] + (size_t)part * bytes, memory[1] + (size_t)part * bytes, bytes);
-}
-
-static double time_cpu_copy(void)
-{
-    unsigned char *memory[2] = {malloc(CPU_COPY_BYTES), malloc(CPU_COPY_BYTES)};
-    double samples[COPY_SAMPLES], seconds = 0;
-    if (memory[0] && memory[1]) {
-        memset(memory[1], 1, CPU_COPY_BYTES);
-        for (int i = -1; i < COPY_SAMPLES; i++) {
-            double begin = bench_now();
-            threads_run(copy_part, memory, COPY_PARTS, 0);
-            if (i >= 0)
-                samples[i] = bench_now() - begin;
-        }
-        seconds = bench_percentile(samples, COPY_SAMPLES, 50);
-    }
-    free(memory[0]);
-    free(memory[1]);
-    return seconds;
-}
-
-double bench_ceiling(const struct device *device)
-{
-    static double ceilings[2];
-    bool cuda = device_is_cuda(device);
-    if (ceilings[cuda] == 0) {
-        double seconds = 0;
-        if (!cuda)
-            seconds = time_cpu_copy();
-        else if (time_gpu_copy(device, &seconds))
-            seconds = 0;
-        ceilings[cuda] = seconds > 0 ? 2.0 * (double)(cuda ? GPU_COPY_BYTES : CPU_COPY_BYTES) / seconds : -1;
-    }
-    return ceilings[cuda];
 }
