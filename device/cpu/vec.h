@@ -62,18 +62,26 @@ INLINE vec vec_load_f16(const f16 *from)
     return x;
 }
 
-INLINE void vec_store_bf16(bf16 *to, vec x)
+/* Lane by lane: a where x is NaN, b elsewhere. */
+INLINE vecu vec_where_nan(vec x, vecu a, vecu b)
 {
-    vecu bits = (vecu)x;
-    vecu rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    vecu quiet = bits >> 16 | 0x40;
 #ifdef __AVX512F__
-    __m512i h = _mm512_mask_mov_epi32((__m512i)rounded, _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q), (__m512i)quiet);
-    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(h));
+    return (vecu)_mm512_mask_mov_epi32((__m512i)b, _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q), (__m512i)a);
 #else
     vecu is_nan = (vecu)(x != x);
-    vech h = __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), vech);
-    memcpy(to, &h, sizeof h);
+    return (is_nan & a) | (~is_nan & b);
+#endif
+}
+
+INLINE void vec_store_bf16(bf16 *to, vec x)
+{
+    vecu bits = (vecu)x, rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    vecu h = vec_where_nan(x, bits >> 16 | 0x40, rounded);
+#ifdef __AVX512F__
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)h));
+#else
+    vech narrow = __builtin_convertvector(h, vech);
+    memcpy(to, &narrow, sizeof narrow);
 #endif
 }
 
@@ -137,25 +145,31 @@ INLINE vec vec_load_e5m2(const e5m2 *from)
     return vec_load_f16(same);
 }
 
+/* By way of the f16 that is a 256th of it; NaN, there 1.875, is put back. */
 INLINE vec vec_load_e4m3(const e4m3 *from)
 {
-    vecu codes = vec_load_bytes(from), magnitude = codes & 0x7f;
-    vec normal = (vec)((magnitude << 20) + ((vecu){0} + (120u << 23)));
-    vec small = __builtin_convertvector((veci)magnitude, vec) * 0.001953125f; /* subnormal */
-    vecu bits = vec_select_bits(magnitude < 8, (vecu)small, (vecu)normal);
-    bits = vec_select_bits(magnitude == 0x7f, (vecu){0} + 0x7fc00000u, bits);
-    return (vec)(bits | (codes & 0x80) << 24);
+#ifdef __AVX512F__
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from));
+    vec y = (vec)_mm512_cvtph_ps((__m256i)((vech)wide << 7 & 0xbfff));
+#else
+    vecu codes = vec_load_bytes(from);
+    vech h = __builtin_convertvector((codes & 0x80) << 8 | (codes & 0x7f) << 7, vech);
+    f16 same[LANES];
+    memcpy(same, &h, sizeof h);
+    vec y = vec_load_f16(same);
+#endif
+    vecu bits = (vecu)(y * 256.0f);
+    return (vec)(bits | ((vecu)((bits & 0x7fffffffu) == 0x43f00000u) & 0x7fc00000u));
 }
 
 /* As narrow_bits, in each lane. The sum with a power of two whose unit is that of the code's binade does the rounding. */
 INLINE vecu vec_narrow_bits(vec x, int mantissa, int bias, float largest)
 {
-    vecu bits = (vecu)vec_min2((vec)((vecu)x & 0x7fffffffu), vec_set(largest)), least = (vecu){0} + ((uint32_t)(128 - bias) << 23);
-    vecu binade = bits & 0x7f800000u;
-    binade = vec_select_bits(binade > least, binade, least);
-    vecu power = binade + ((uint32_t)(23 - mantissa) << 23);
-    vecu code = (vecu)((vec)bits + (vec)power) - power + (binade >> (23 - mantissa)) - ((uint32_t)(128 - bias) << mantissa);
-    return vec_select_bits(x == x, code | ((vecu)x >> 24 & 0x80), (vecu){0} + 0x7f);
+    vec magnitude = vec_min2((vec)((vecu)x & 0x7fffffffu), vec_set(largest));
+    vec least = (vec)((vecu){0} + ((uint32_t)(128 - bias) << 23));
+    vecu binade = (vecu)vec_max2((vec)((vecu)magnitude & 0x7f800000u), least), power = binade + ((uint32_t)(23 - mantissa) << 23);
+    vecu code = (vecu)(magnitude + (vec)power) - power + (binade >> (23 - mantissa)) - ((uint32_t)(128 - bias) << mantissa);
+    return vec_where_nan(x, (vecu){0} + 0x7f, code | ((vecu)x >> 24 & 0x80));
 }
 
 INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_bits(x, E4M3_FORMAT)); }
@@ -170,9 +184,7 @@ INLINE void vec_store_i8(i8 *to, vec x)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: its unit is one */
     x = (vec)((veci)x & (x == x));
-    x = (vec)vec_select_bits(x < -128.0f, (vecu)vec_set(-128.0f), (vecu)x);
-    x = (vec)vec_select_bits(x > 127.0f, (vecu)vec_set(127.0f), (vecu)x);
-    vec_store_bytes(to, (vecu)(x + magic) - float_bits(magic));
+    vec_store_bytes(to, (vecu)(vec_min2(vec_max2(x, vec_set(-128.0f)), vec_set(127.0f)) + magic) - float_bits(magic));
 }
 
 /* The first n elements, at most LANES; the rest is not touched and reads as 0. */

@@ -19,6 +19,7 @@ typedef float __m512_u __attribute__((vector_size(64), may_alias, aligned(1)));
 typedef unsigned short __mmask16;
 typedef float __v4sf __attribute__((vector_size(16)));
 typedef char __v16qi __attribute__((vector_size(16)));
+typedef long long __v2di __attribute__((vector_size(16)));
 typedef long long __v8di __attribute__((vector_size(64)));
 typedef short __v8hi __attribute__((vector_size(16)));
 typedef short __v16hi __attribute__((vector_size(32)));
@@ -30,6 +31,12 @@ typedef float __v16sf __attribute__((vector_size(64)));
 #define _MM_FROUND_CUR_DIRECTION 0x04
 #define _MM_FROUND_NO_EXC 0x08
 #define _CMP_UNORD_Q 0x03
+
+X86_INLINE void _mm_stream_si128(__m128i *to, __m128i x)
+{
+    __builtin_ia32_movntdq((__v2di *)to, (__v2di)x);
+}
+#define _mm_sfence() __builtin_ia32_sfence()
 
 #ifdef __F16C__
 X86_INLINE float _cvtsh_ss(unsigned short x)
@@ -63,9 +70,18 @@ X86_INLINE void _mm256_storeu_si256(__m256i_u *to, __m256i x)
 {
     *to = x;
 }
+X86_INLINE __m256i _mm256_cvtepi8_epi16(__m128i x)
+{
+    return (__m256i)__builtin_ia32_pmovsxbw256((__v16qi)x);
+}
 X86_INLINE void _mm512_storeu_ps(void *to, __m512 x)
 {
     *(__m512_u *)to = x;
+}
+
+X86_INLINE void _mm512_stream_si512(__m512i *to, __m512i x)
+{
+    __builtin_ia32_movntdq512((__v8di *)to, (__v8di)x);
 }
 
 X86_INLINE __m512 _mm512_max_ps(__m512 a, __m512 b)
@@ -101,6 +117,11 @@ X86_INLINE __m512i _mm512_mask_mov_epi32(__m512i other, __mmask16 mask, __m512i 
 X86_INLINE __m512i _mm512_cvtepu8_epi32(__m128i x)
 {
     return (__m512i)__builtin_ia32_pmovzxbd512_mask((__v16qi)x, (__v16si){0}, X86_ALL);
+}
+
+X86_INLINE __m512i _mm512_cvtepu8_epi64(__m128i x)
+{
+    return (__m512i)__builtin_ia32_pmovzxbq512_mask((__v16qi)x, (__v8di){0}, (unsigned char)-1);
 }
 
 X86_INLINE __m128i _mm512_cvtepi32_epi8(__m512i x)

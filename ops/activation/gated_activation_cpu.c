@@ -14,16 +14,23 @@ INLINE vec activation(vec x)
     return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
 }
 
+INLINE void activate(O *to, const T *gate, const T *up, float factor, int64_t n)
+{
+    vec_store_n(to, activation(vec_load_n(gate, n)) * vec_load_n(up, n) * factor, n);
+}
+
 void gated_activation_cpu(const struct gated_activation_args *a, int part, int parts)
 {
     float factor = a->scale ? 1.0f / *a->scale : a->factor;
     int64_t n = a->intermediate, chunks = (n + CHUNK - 1) / CHUNK;
     int64_t last = part_begin(a->rows * chunks, part + 1, parts);
     for (int64_t chunk = part_begin(a->rows * chunks, part, parts); chunk < last; chunk++) {
-        int64_t row = chunk / chunks, begin = chunk % chunks * CHUNK, end = begin + CHUNK < n ? begin + CHUNK : n;
+        int64_t row = chunk / chunks, at = chunk % chunks * CHUNK, end = at + CHUNK < n ? at + CHUNK : n;
         const T *gate = (const T *)a->input + row * a->input_stride, *up = gate + n;
         O *out = (O *)a->out + row * a->out_stride;
-        for (int64_t at = begin; at < end; at += LANES)
-            vec_store_n(out + at, activation(vec_load_n(gate + at, end - at)) * vec_load_n(up + at, end - at) * factor, end - at);
+        for (; at + LANES <= end; at += LANES)
+            activate(out + at, gate + at, up + at, factor, LANES);
+        if (at < end)
+            activate(out + at, gate + at, up + at, factor, end - at);
     }
 }

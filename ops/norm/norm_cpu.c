@@ -13,17 +13,21 @@
  *   E8M0         the scales are 0: e4m3, 1: e8m0 */
 #include "activation.h"
 #include "fp4.h"
+#include "stream.h"
 #include "vec_scale.h"
 #include "norm_args.h"
 
-/* Sums that run side by side, to keep the adders busy. */
-enum { SUMS = 4 };
+/* SUMS run side by side, to keep the adders busy. Where there is much to do besides loading, the next row is fetched while one is
+ * written; plain norms lose by that. */
+enum { SUMS = 4, FETCHES = ADD_RESIDUAL || sizeof(OUT) < sizeof(T) };
 
 struct row {
-    const T *input;
+    const T *input, *next_input; /* of the row after it */
     R *residual;
+    const R *next_residual;
     OUT *out;
     int64_t row, group, index;
+    float mean, deviation;
 };
 
 INLINE vec load_x(const struct row *row, int64_t at, int64_t n)
@@ -68,12 +72,16 @@ INLINE float row_sum(const struct row *row, int64_t hidden, int squares, float m
     return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-/* What is written at `at`, before it is quantised. Stores the sum with the residual. */
-INLINE vec finish(const struct norm_args *a, const struct row *row, int64_t at, float mean, float deviation)
+/* What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
+INLINE vec finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n)
 {
-    int64_t n = a->hidden - at;
+    float mean = row->mean, deviation = row->deviation;
     vec x = load_x(row, at, n), factor = vec_load_n((const W *)a->weight + at, n) + a->weight_bias;
+    if (FETCHES && at % (64 / (int)sizeof(T)) == 0)
+        __builtin_prefetch(row->next_input + at);
 #if ADD_RESIDUAL
+    if (at % (64 / (int)sizeof(R)) == 0)
+        __builtin_prefetch(row->next_residual + at);
     vec_store_n(row->residual + at, x, n);
 #endif
 #if BLOCK_SIZE && ADD_RESIDUAL
@@ -97,8 +105,9 @@ INLINE vec finish(const struct norm_args *a, const struct row *row, int64_t at, 
 enum { VECS = BLOCK_SIZE / LANES }; /* of a block */
 
 /* Sixteen blocks at a time: their values, then their scales, then their codes. */
-static void normalise(const struct norm_args *a, const struct row *row, float mean, float deviation)
+static void normalise(const struct norm_args *a, const struct row *row, bool past_caches)
 {
+    (void)past_caches;
     float global_scale = a->scale ? *a->scale : a->scale_value;
     int64_t blocks = a->hidden / BLOCK_SIZE;
     uint8_t *linear = a->linear_scales + row->row * a->scale_stride[0] + row->group * a->scale_stride[1];
@@ -110,7 +119,7 @@ static void normalise(const struct norm_args *a, const struct row *row, float me
         int64_t at = block * BLOCK_SIZE;
         int count = (int)(blocks - block < LANES ? blocks - block : LANES);
         for (int i = 0; i < count * VECS; i++) {
-            y[i] = finish(a, row, at + i * LANES, mean, deviation);
+            y[i] = finish(a, row, at + i * LANES, LANES);
             largest[i / VECS] = vec_max2((vec)((vecu)y[i] & 0x7fffffffu), largest[i / VECS]);
             if (a->y)
                 vec_store(to + at + i * LANES, y[i]);
@@ -137,17 +146,44 @@ static void pad_scales(const struct norm_args *a, int64_t index, int64_t first)
         a->swizzled_scales[block_scale_offset(SCALES_128X4, index, i, blocks)] = 0;
 }
 #else
-static void normalise(const struct norm_args *a, const struct row *row, float mean, float deviation)
+INLINE void normalise_vec(const struct norm_args *a, const struct row *row, OUT *to, int64_t at, int64_t n, float multiplier)
 {
-    float multiplier = 1.0f / (a->scale ? *a->scale : a->scale_value);
-    for (int64_t at = 0; at < a->hidden; at += LANES) {
-        vec y = finish(a, row, at, mean, deviation);
-        if (sizeof(OUT) == 1)
-            y = (LAYERNORM ? ROUND(T, y) : y) * multiplier;
-        vec_store_n(row->out + at, y, a->hidden - at);
+    vec y = finish(a, row, at, n);
+    if (sizeof(OUT) == 1)
+        y = (LAYERNORM ? ROUND(T, y) : y) * multiplier;
+    vec_store_n(to, y, n);
+}
+
+static void normalise(const struct norm_args *all, const struct row *this, bool past_caches)
+{
+    OUT piece[STREAM_PIECE];
+    const struct norm_args a = *all; /* so that no store can change it */
+    const struct row row = *this;
+    float multiplier = 1.0f / (a.scale ? *a.scale : a.scale_value);
+    for (int64_t begin = 0, end; begin < a.hidden; begin = end) {
+        end = a.hidden - begin < STREAM_PIECE ? a.hidden : begin + STREAM_PIECE;
+        OUT *to = past_caches ? piece : row.out + begin;
+        int64_t at = begin;
+        for (; at + LANES <= end; at += LANES)
+            normalise_vec(&a, &row, to + (at - begin), at, LANES, multiplier);
+        if (at < end)
+            normalise_vec(&a, &row, to + (at - begin), at, end - at, multiplier);
+        if (past_caches)
+            stream(row.out + begin, piece, (end - begin) * (int64_t)sizeof *piece);
     }
 }
 #endif
+
+static struct row row_at(const struct norm_args *a, int64_t index)
+{
+    int64_t row = a->groups == 1 ? index : index / a->groups, group = index - row * a->groups;
+    return (struct row){.input = (const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
+                        .residual = (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1],
+                        .out = (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1],
+                        .row = row,
+                        .group = group,
+                        .index = index};
+}
 
 void norm_cpu(const struct norm_args *a, int part, int parts)
 {
@@ -156,18 +192,24 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
     if (a->swizzled_scales)
         all = block_scale_rows(SCALES_128X4, rows);
 #endif
-    for (int64_t i = part_begin(all, part, parts); i < part_begin(all, part + 1, parts); i++) {
+    int64_t begin = part_begin(all, part, parts), end = part_begin(all, part + 1, parts);
+    struct row next = row_at(a, begin);
+    bool past_caches = sizeof(OUT) == 4 && a->out != a->input && streams(rows * a->hidden * 4);
+    for (int64_t i = begin; i < end; i++) {
 #if BLOCK_SIZE
         pad_scales(a, i, i < rows ? a->hidden / BLOCK_SIZE : 0);
         if (i >= rows)
             continue;
 #endif
-        int64_t row = i / a->groups, group = i % a->groups;
-        struct row r = {(const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
-                        (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1],
-                        (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1], row, group, i};
-        float mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;
-        float deviation = 1.0f / sqrtf(row_sum(&r, a->hidden, 1, mean) * a->inverse_hidden + a->eps);
-        normalise(a, &r, mean, deviation);
+        struct row r = next;
+        if (i + 1 < rows)
+            next = row_at(a, i + 1);
+        r.next_input = next.input;
+        r.next_residual = next.residual;
+        r.mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;
+        r.deviation = 1.0f / sqrtf(row_sum(&r, a->hidden, 1, r.mean) * a->inverse_hidden + a->eps);
+        normalise(a, &r, past_caches);
     }
+    if (past_caches)
+        stream_end();
 }

@@ -6,9 +6,10 @@
  *   CODE  e2m1x2, e4m3
  *   E8M0  1: scales are e8m0, 0: e4m3
  *   BLOCK 16, 32
- *   CHUNK a multiple of BLOCK */
-#include "block_scale.h"
+ *   CHUNK a multiple of 16 blocks */
 #include "fp4.h"
+#include "stream.h"
+#include "vec_scale.h"
 #include "block_dequantize_args.h"
 
 #define CODE_ELEMENTS _Generic((CODE *)0, e2m1x2 * : 2, default : 1)
@@ -23,26 +24,46 @@ INLINE vec load_e4m3(const e4m3 *codes)
 #define LOAD_(code) load_##code
 #define LOAD(code) LOAD_(code)
 
-INLINE float scale_value(uint8_t code)
+INLINE vec scale_values(const uint8_t *codes)
 {
 #if E8M0
-    return code == 255 ? NAN : e8m0_scale_value(code);
+    vecu code = vec_load_bytes(codes);
+    return (vec)vec_select_bits(code == 255, (vecu){0} + 0x7fc00000u, (vecu)vec_e8m0_value(code));
 #else
-    return to_float((e4m3){code});
+    return vec_load((const e4m3 *)codes);
 #endif
+}
+
+/* At most sixteen blocks, whose first scale is at `scales`; `step` is between four scales and the next four. */
+static void dequantize(T *out, const CODE *codes, const uint8_t *scales, uint32_t step, int blocks, float global_scale,
+                       bool past_caches)
+{
+    T piece[LANES * BLOCK], *to = past_caches ? piece : out;
+    uint8_t code[LANES] = {0};
+    float scale[LANES];
+    for (int i = 0; i < blocks; i += 4)
+        memcpy(code + i, scales + i / 4 * step, blocks - i < 4 ? (size_t)(blocks - i) : 4);
+    vec_store(scale, scale_values(code));
+    for (int at = 0; at < blocks * BLOCK; at += LANES)
+        vec_store(to + at, LOAD(CODE)(codes + at / CODE_ELEMENTS) * scale[at / BLOCK] * global_scale);
+    if (past_caches)
+        stream(out, piece, blocks * BLOCK * (int64_t)sizeof *out);
 }
 
 void block_dequantize_cpu(const struct block_dequantize_args *a, int part, int parts)
 {
     float global_scale = a->global_scale ? *a->global_scale : a->global_value;
+    bool past_caches = sizeof(T) == 4 && streams(a->rows * a->columns * 4);
     int64_t chunks = (a->columns + CHUNK - 1) / CHUNK, last = part_begin(a->rows * chunks, part + 1, parts);
     for (int64_t i = part_begin(a->rows * chunks, part, parts); i < last; i++) {
         int64_t row = i / chunks, begin = i % chunks * CHUNK, end = begin + CHUNK < a->columns ? begin + CHUNK : a->columns;
         const CODE *codes = (const CODE *)a->codes + row * a->code_stride;
         T *out = (T *)a->out + row * a->out_stride;
-        for (int64_t column = begin; column < end; column += LANES) {
-            float scale = scale_value(a->scales[block_scale_offset(a->layout, row, column / BLOCK, a->blocks)]);
-            vec_store(out + column, LOAD(CODE)(codes + column / CODE_ELEMENTS) * scale * global_scale);
-        }
+        for (int64_t at = begin; at < end; at += LANES * BLOCK)
+            dequantize(out + at, codes + at / CODE_ELEMENTS,
+                       a->scales + block_scale_offset(a->layout, row, at / BLOCK, a->blocks), block_scale_step(a->layout),
+                       (int)(end - at < LANES * BLOCK ? (end - at) / BLOCK : LANES), global_scale, past_caches);
     }
+    if (past_caches)
+        stream_end();
 }

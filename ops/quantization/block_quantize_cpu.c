@@ -9,6 +9,8 @@
  *   LARGEST value of CODE
  *   GATED   1: a column is silu(gate) * up, rounded to T
  *   CHUNK   columns, a multiple of 16 blocks */
+#include <stdbool.h>
+
 #include "activation.h"
 #include "fp4.h"
 #include "vec_scale.h"
@@ -74,29 +76,47 @@ INLINE vec store_scales(const struct block_quantize_args *a, int64_t group, int6
 #endif
 }
 
-/* Columns [begin, end) of a row; those from out_columns on have a scale only. Sixteen blocks at a time are widened, scaled,
- * stored. */
+struct line {
+    const T *input;
+    CODE *out;
+    int64_t group, row;
+    float global_scale, factor;
+};
+
+/* `count` blocks from column `at` on, up to sixteen, widened, scaled, stored. is_whole: input and out have all their columns. */
+INLINE void quantize_blocks(const struct block_quantize_args *a, const struct line *l, int64_t at, const int count,
+                            const bool is_whole)
+{
+    vec x[BLOCK], amax[LANES] = {{0}};
+    float multiplier[LANES];
+    for (int i = 0; i < count * BLOCK / LANES; i++) {
+        const T *from = l->input + at + i * LANES;
+        x[i] = load_run(from, from + a->columns, is_whole ? LANES : a->columns - at - i * LANES, l->factor);
+        amax[i * LANES / BLOCK] = vec_max2((vec)((vecu)x[i] & 0x7fffffffu), amax[i * LANES / BLOCK]);
+    }
+    vec_store(multiplier, store_scales(a, l->group, l->row, at / BLOCK, count, vec_max_each(amax), l->global_scale));
+    for (int i = 0; i < count * BLOCK / LANES && (is_whole || at + i * LANES < a->out_columns); i++)
+        STORE(CODE)(l->out + (at + i * LANES) / CODE_ELEMENTS, x[i], vec_set(multiplier[i * LANES / BLOCK]));
+}
+
+/* Columns [begin, end) of a row; those from out_columns on have a scale only. */
 static void quantize(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t begin, int64_t end)
 {
-    const T *input = (const T *)a->input + group * a->input_stride[0] + row * a->input_stride[1];
-    CODE *out = (CODE *)a->out + group * a->out_stride[0] + row * a->out_stride[1];
     float global_scale =
         a->global_scale ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
     if (a->inverse)
         global_scale = 1.0f / global_scale;
-    float factor = 6.0f / global_scale;
-    for (int64_t at = begin; at < end; at += LANES * BLOCK) {
-        int count = (int)(end - at < LANES * BLOCK ? (end - at) / BLOCK : LANES);
-        vec x[LANES * BLOCK / LANES], amax[LANES] = {{0}};
-        float multiplier[LANES];
-        for (int i = 0; i < count * BLOCK / LANES; i++) {
-            x[i] = load_run(input + at + i * LANES, input + a->columns + at + i * LANES, a->columns - at - i * LANES, factor);
-            amax[i * LANES / BLOCK] = vec_max2((vec)((vecu)x[i] & 0x7fffffffu), amax[i * LANES / BLOCK]);
-        }
-        vec_store(multiplier, store_scales(a, group, row, at / BLOCK, count, vec_max_each(amax), global_scale));
-        for (int i = 0; i < count * BLOCK / LANES && at + i * LANES < a->out_columns; i++)
-            STORE(CODE)(out + (at + i * LANES) / CODE_ELEMENTS, x[i], vec_set(multiplier[i * LANES / BLOCK]));
-    }
+    const struct line line = {.input = (const T *)a->input + group * a->input_stride[0] + row * a->input_stride[1],
+                              .out = (CODE *)a->out + group * a->out_stride[0] + row * a->out_stride[1],
+                              .group = group,
+                              .row = row,
+                              .global_scale = global_scale,
+                              .factor = 6.0f / global_scale};
+    int64_t whole = a->columns < a->out_columns ? a->columns : a->out_columns, at = begin;
+    for (whole = whole < end ? whole : end; at + LANES * BLOCK <= whole; at += LANES * BLOCK)
+        quantize_blocks(a, &line, at, LANES, true);
+    for (; at < end; at += LANES * BLOCK)
+        quantize_blocks(a, &line, at, (int)(end - at < LANES * BLOCK ? (end - at) / BLOCK : LANES), false);
 }
 
 /* A row that only the layout of the scales has. */

@@ -15,8 +15,15 @@ static void dequantize(const struct nvfp4_kv_dequantize_paged_args *a, const str
         const uint8_t *codes = h->codes + page * h->codes_stride[0] + slot * h->codes_stride[1] + head * h->codes_stride[2];
         const uint8_t *scales = h->scales + page * h->scales_stride[0] + slot * h->scales_stride[1] + head * h->scales_stride[2];
         T *out = (T *)h->out + request * h->out_stride[0] + position * h->out_stride[1] + head * h->out_stride[2];
-        for (int64_t column = 0; column < a->head_dim; column += LANES)
-            vec_store(out + column, vec_load_e2m1(codes + column / 2) * to_float((e4m3){scales[column / 16]}) * global_scale);
+        for (int64_t column = 0, end; column < a->head_dim; column = end) {
+            e4m3 code[LANES] = {{0}};
+            float scale[LANES];
+            end = a->head_dim - column < LANES * LANES ? a->head_dim : column + LANES * LANES;
+            memcpy(code, scales + column / LANES, (size_t)((end - column) / LANES));
+            vec_store(scale, vec_load(code));
+            for (int64_t at = column; at < end; at += LANES)
+                vec_store(out + at, vec_load_e2m1(codes + at / 2) * scale[(at - column) / LANES] * global_scale);
+        }
     }
 }
 

@@ -95,24 +95,41 @@ static int64_t position_of(const struct rope_args *a, int64_t token)
 
 #define SCALED(x) (QUANTIZES ? (x) * scale : (x))
 
+/* n elements, or both halves of n pairs, from `at` on. */
+#if INTERLEAVE
+INLINE void rotate_vec(OUT *to, const T *from, const struct rotation *r, int32_t at, int32_t n, float scale)
+{
+    vec x = vec_load_n(from + at, n);
+    (void)scale;
+    x = x * vec_load_f32(r->cosine + at) + vec_swap_neighbours(x) * vec_load_f32(r->sine + at);
+    vec_store_n(to + at, SCALED(x), n);
+}
+#else
+INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale)
+{
+    vec x = vec_load_n(from + at, n), y = vec_load_n(from + num_pairs + at, n);
+    vec cosine = vec_load_f32(r->cosine + at), sine = vec_load_f32(r->sine + at);
+    (void)scale;
+    vec_store_n(to + at, SCALED(x * cosine - y * sine), n);
+    vec_store_n(to + num_pairs + at, SCALED(y * cosine + x * sine), n);
+}
+#endif
+
 /* Pairs [first, first + n) of one head. */
 static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t first, int32_t n, int32_t num_pairs, float scale)
 {
-    (void)scale;
+    int32_t at = 0;
 #if INTERLEAVE
     (void)num_pairs;
-    for (int32_t at = 0; at < 2 * n; at += LANES) {
-        vec x = vec_load_n(from + 2 * first + at, 2 * n - at);
-        vec turned = x * vec_load_f32(r->cosine + at) + vec_swap_neighbours(x) * vec_load_f32(r->sine + at);
-        vec_store_n(to + 2 * first + at, SCALED(turned), 2 * n - at);
-    }
+    for (; at + LANES <= 2 * n; at += LANES)
+        rotate_vec(to + 2 * first, from + 2 * first, r, at, LANES, scale);
+    if (at < 2 * n)
+        rotate_vec(to + 2 * first, from + 2 * first, r, at, 2 * n - at, scale);
 #else
-    for (int32_t at = 0; at < n; at += LANES) {
-        vec x = vec_load_n(from + first + at, n - at), y = vec_load_n(from + num_pairs + first + at, n - at);
-        vec cosine = vec_load_f32(r->cosine + at), sine = vec_load_f32(r->sine + at);
-        vec_store_n(to + first + at, SCALED(x * cosine - y * sine), n - at);
-        vec_store_n(to + num_pairs + first + at, SCALED(y * cosine + x * sine), n - at);
-    }
+    for (; at + LANES <= n; at += LANES)
+        rotate_vec(to + first, from + first, num_pairs, r, at, LANES, scale);
+    if (at < n)
+        rotate_vec(to + first, from + first, num_pairs, r, at, n - at, scale);
 #endif
 }
 
@@ -123,7 +140,10 @@ static void copy(OUT *to, const T *from, int32_t n, float scale)
             vec_copy(to, from, n * (int64_t)sizeof *to);
         return;
     }
-    for (int32_t at = 0; at < n; at += LANES)
+    int32_t at = 0;
+    for (; at + LANES <= n; at += LANES)
+        vec_store(to + at, vec_load(from + at) * scale);
+    if (at < n)
         vec_store_n(to + at, vec_load_n(from + at, n - at) * scale, n - at);
 }
 
