@@ -116,13 +116,19 @@ FLASHINFER_DECLARE_OP(gated_delta_rule_mtp);
  *
  *     S[:, i] = alpha[i] S[:, i];  u = beta (v - S k);  S = S + u k^T;  output = scale S q
  *
- * alpha = exp(g). Draft tokens: with ssm_state_indices of several columns, the state after each token is kept. (FlashInfer's packed
- * form with cu_seqlens and a fixed number of tokens is this one, seen as [batch, tokens, ...].) */
+ * alpha = exp(g). Draft tokens: with ssm_state_indices of several columns, the state after each token is kept. Sequences are the
+ * batch, tokens each, or with cu_seqlens those tokens of all batch * tokens that it says; num_sequences is the number of
+ * either. */
 struct flashinfer_recurrent_kda {
     size_t size;
     DLTensor *output;         /* [batch, tokens, num_v_heads, head_dim], dtype of q */
-    DLTensor *initial_state;  /* optional: [num_states, num_v_heads, head_dim (values), head_dim (keys)] f32, f16 or bf16, updated in
-                                 place; NULL: zeros, and no state is kept */
+    DLTensor *initial_state;  /* optional: [num_states, num_v_heads, head_dim (values), head_dim (keys)] f32, f16 or bf16, updated
+                                 in place; NULL: zeros, and no state is kept */
+    DLTensor *state_checkpoints; /* optional: [any, num_v_heads, head_dim, head_dim], dtype of initial_state */
+    DLTensor *correction_cache; /* optional: [num_slots, num_v_heads, cache_tokens, head_dim] f32: u of the first cache_tokens
+                                   tokens of a sequence, in the slot of the row that is read */
+    DLTensor *kg_cache;       /* optional: [num_slots, num_v_heads, cache_tokens, 2 * head_dim], dtype of q: k and g as they are
+                                 given, likewise */
     const DLTensor *q;        /* [batch, tokens, num_q_heads, head_dim] f16 or bf16 */
     const DLTensor *k;        /* [batch, tokens, num_q_heads, head_dim], dtype of q */
     const DLTensor *v;        /* [batch, tokens, num_v_heads, head_dim], dtype of q; num_v_heads is a multiple of num_q_heads */
@@ -136,15 +142,27 @@ struct flashinfer_recurrent_kda {
     int32_t use_gate_in_kernel; /* 1: the logarithm of alpha is -exp(A_log) softplus(g + dt_bias), or with lower_bound
                                    lower_bound sigmoid(exp(A_log) (g + dt_bias)) */
     double lower_bound;         /* below 0; 0: none */
-    const DLTensor *ssm_state_indices; /* optional: [batch, 1 or tokens] i32. One column: the row that is read and written; below 0:
-                                          padding, the output is 0 and no state is touched. Several: the rows that the states after
-                                          each token go to, below 0: none; one of them is read. Rows that are written are distinct
-                                          and read by no other sequence. NULL: row i */
-    const DLTensor *num_accepted_tokens; /* optional: [batch] i32, 1 to tokens: the column of ssm_state_indices that is read, from
-                                            1; smaller and larger ones are taken as these. NULL: the first */
+    const DLTensor *cu_seqlens; /* optional: [num_sequences + 1] i32 or i64, from 0: sequence i has the tokens cu_seqlens[i] <= t
+                                   < cu_seqlens[i + 1] of batch * tokens; none is legal. Read where it lies: a captured graph
+                                   replays with other lengths */
+    const DLTensor *ssm_state_indices; /* optional: [num_sequences, columns] i32. One column: the row that is read and written;
+                                          below 0: padding, the output is 0 and no state is touched. Several: the rows that the
+                                          states after each token go to, as far as they go, which without cu_seqlens is to the
+                                          end; below 0: none; one of them is read. Rows that are written are distinct and read by
+                                          no other sequence. NULL: row i */
+    const DLTensor *num_accepted_tokens; /* optional: [num_sequences] i32, 1 to columns: the column of ssm_state_indices that is
+                                            read, from 1; smaller and larger ones are taken as these. NULL: the first */
     const DLTensor *initial_state_source;  /* optional: a pool that is read instead of initial_state; shaped and typed as that */
-    const DLTensor *initial_state_indices; /* optional: [batch] i32: the rows that are read there, distinct. NULL: row i */
+    const DLTensor *initial_state_indices; /* optional: [num_sequences] i32: the rows that are read there, distinct. NULL: row
+                                              i */
     int32_t beta_is_logit;                 /* 1: beta = sigmoid(beta) */
+    const DLTensor *checkpoint_cu_starts;  /* optional: [num_sequences + 1] i32 or i64 */
+    int64_t checkpoint_every_n_tokens;     /* n; 0: no checkpoints, and always with several columns. The state before token j n of
+                                              sequence i, that before its first token too, goes to row checkpoint_cu_starts[i] + j
+                                              of state_checkpoints, if below checkpoint_cu_starts[i + 1] */
+    const DLTensor *checkpoint_state_indices; /* optional: [any] i32: instead, the state after token (j + 1) n - 1 goes to the row
+                                                 that element checkpoint_cu_starts[i] + j names; below 0: none. Rows are
+                                                 distinct */
     int32_t disable_state_update;          /* 1: no state is written */
 };
 FLASHINFER_DECLARE_OP(recurrent_kda);

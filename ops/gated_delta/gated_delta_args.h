@@ -3,6 +3,7 @@
 #ifndef GATED_DELTA_ARGS_H
 #define GATED_DELTA_ARGS_H
 
+#include "index_list.h"
 #include "tensor_map.h"
 
 enum { GATED_DELTA_CHUNK = 64 };
@@ -13,17 +14,6 @@ enum { GATED_DELTA_CHUNK = 64 };
 #define GATES_FROM_LOGITS 1
 #define GATES_PER_KEY 2
 #define GATES_PER_KEY_FROM_LOGITS 3
-
-/* i32, or i64 if wide. data may be NULL. */
-struct index_list {
-    const void *data;
-    int32_t wide;
-};
-
-ANYWHERE int64_t index_at(const struct index_list *list, int64_t i)
-{
-    return list->wide ? ((const int64_t *)list->data)[i] : ((const int32_t *)list->data)[i];
-}
 
 /* [tokens, heads, head_dim]. Tokens are counted over all sequences; `sequence` is added to the stride of one where sequences have
  * one of their own. */
@@ -42,6 +32,13 @@ struct state_pool {
     int32_t dtype;           /* enum state_dtype */
 };
 
+/* [rows, num_heads, steps, any]. data may be NULL. */
+struct token_pool {
+    void *data;
+    int64_t row, head, step; /* strides */
+    int64_t steps;
+};
+
 struct gated_delta_args {
     struct head_rows q, k, v, output;
     /* [tokens, num_heads] f32 and linear, may be NULL; or a and b, T, before exp and sigmoid; for each key: [.., head_dim], T */
@@ -50,16 +47,21 @@ struct gated_delta_args {
     const float *A_log;  /* [num_heads]; for each key: [heads of q] */
     const void *dt_bias; /* [num_heads] T, or f32 if dt_bias_wide; for each key: [heads of q, head_dim] f32, may be NULL */
     struct state_pool initial, final, kept;
+    /* Of the row that a sequence starts with, what its first `steps` tokens add to the state along k, f32, and their k and alpha
+     * as they were given, T; for each key only. */
+    struct token_pool added, given;
     /* Rows of a sequence in `initial`, in `final`, and of each of its tokens in `kept`. NULL: row i, and the i-th of all */
-    const int32_t *initial_rows, *final_rows, *kept_rows;
+    const int32_t *initial_rows, *final_rows, *kept_rows; /* with kept_starts, kept_rows is counted as that counts */
     const int32_t *accepted;                      /* of the initial_step rows of a sequence in initial_rows, which; NULL: the first */
     int64_t initial_step;                         /* 1 without initial_rows */
     struct index_list cu_seqlens;                 /* NULL: num_tokens each */
     struct index_list kept_starts;                /* kept: of each sequence, every kept_every tokens */
     int64_t num_sequences, num_tokens;            /* all tokens, or those of each sequence */
     int64_t kept_every;                           /* 0: none */
+    int64_t kept_step;                            /* rows of a sequence in kept_rows */
     int32_t num_heads, q_group, k_group, v_group; /* heads of the state for each head of q, k and v */
     int32_t l2norm, dt_bias_wide;
+    int32_t kept_first; /* 1: the initial state is kept, and then those before every kept_every tokens */
     int32_t pads; /* sequences without a row have outputs of 0 */
     int32_t beta_is_logit; /* for each key */
     float scale, lower_bound; /* of the logarithm of alpha for each key: 0: none */
@@ -81,6 +83,18 @@ ANYWHERE int64_t initial_row(const struct gated_delta_args *a, int64_t sequence)
 ANYWHERE int64_t sequence_begin(const struct gated_delta_args *a, int64_t sequence)
 {
     return a->cu_seqlens.data ? index_at(&a->cu_seqlens, sequence) : sequence * a->num_tokens;
+}
+
+/* Row that keeps the state after a token, the n-th of its sequence from 1 on, or 0 for the initial one if that is kept; below 0:
+ * none. */
+ANYWHERE int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, int64_t n)
+{
+    if (!a->kept.data || n % a->kept_every)
+        return -1;
+    if (!a->kept_starts.data)
+        return n <= a->kept_step ? state_row(a->kept_rows, sequence * a->kept_step + n - 1) : -1;
+    int64_t at = index_at(&a->kept_starts, sequence) + n / a->kept_every - !a->kept_first;
+    return at < index_at(&a->kept_starts, sequence + 1) ? state_row(a->kept_rows, at) : -1;
 }
 
 /* ---- the kernels of sm_90a */

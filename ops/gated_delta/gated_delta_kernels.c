@@ -3,24 +3,45 @@
  * lie on the device. */
 #include "ops/gated_delta/gated_delta_kernels.h"
 
-#include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 
 #include "core/status.h"
 #include "harness/problem.h"
 #include "op/validate.h"
 
-/* Between sequences, beyond their tokens, where a tensor has an axis of sequences: axis 0. */
-static int64_t sequence_stride(const DLTensor *t, int64_t token, bool has)
+/* Between tokens, and beyond them between sequences, where a tensor has an axis of sequences before that of tokens. `packed`: no
+ * sequences, but tokens of all of them. */
+struct walk {
+    int64_t token, sequence;
+};
+
+static struct walk see_walk(const DLTensor *t, int axis, bool packed)
 {
-    return has ? tensor_stride(t, 0) - tensor_shape(t, 1) * token : 0;
+    struct walk w = {tensor_stride(t, axis), 0};
+    if (t->ndim + axis == 0)
+        return w;
+    if (packed)
+        return (struct walk){tensor_shape(t, 1) <= 1 ? tensor_stride(t, 0) : w.token, 0};
+    return (struct walk){w.token, tensor_stride(t, 0) - tensor_shape(t, 1) * w.token};
 }
 
-static struct head_rows see_heads(const DLTensor *t)
+/* Whether one stride walks the tokens of all sequences, of a tensor that has an axis of sequences. */
+static bool is_packed(const DLTensor *t)
 {
-    int64_t token = tensor_stride(t, -3);
-    return (struct head_rows){tensor_data(t), token, tensor_stride(t, -2), sequence_stride(t, token, t->ndim == 4)};
+    return tensor_shape(t, 0) <= 1 || tensor_shape(t, 1) <= 1 || tensor_stride(t, 0) == tensor_shape(t, 1) * tensor_stride(t, 1);
+}
+
+static struct head_rows see_heads(const DLTensor *t, bool packed)
+{
+    struct walk w = see_walk(t, -3, packed);
+    return (struct head_rows){tensor_data(t), w.token, tensor_stride(t, -2), w.sequence};
+}
+
+static struct token_pool see_tokens(const DLTensor *t)
+{
+    if (!t)
+        return (struct token_pool){0};
+    return (struct token_pool){tensor_data(t), tensor_stride(t, 0), tensor_stride(t, 1), tensor_stride(t, 2), tensor_shape(t, 2)};
 }
 
 static struct state_pool see_states(const DLTensor *t)
@@ -50,26 +71,31 @@ struct gated_delta_args gated_delta_args(const struct call *call)
 {
     const struct gated_delta_view *t = call_view(call);
     int64_t num_heads = tensor_shape(t->output, -2);
+    struct walk alpha = {0}, beta = {0};
+    if (t->alpha)
+        alpha = see_walk(t->alpha, t->per_key ? -3 : -2, t->cu_seqlens);
+    if (t->beta)
+        beta = see_walk(t->beta, -2, t->cu_seqlens);
     struct gated_delta_args a = {
-        .q = see_heads(t->q),
-        .k = see_heads(t->k),
-        .v = see_heads(t->v),
-        .output = see_heads(t->output),
+        .q = see_heads(t->q, t->cu_seqlens),
+        .k = see_heads(t->k, t->cu_seqlens),
+        .v = see_heads(t->v, t->cu_seqlens),
+        .output = see_heads(t->output, t->cu_seqlens),
         .alpha = tensor_data_or_null(t->alpha),
         .beta = tensor_data_or_null(t->beta),
-        .alpha_token = t->alpha ? tensor_stride(t->alpha, t->per_key ? -3 : -2) : 0,
+        .alpha_token = alpha.token,
         .alpha_head = t->per_key ? tensor_stride(t->alpha, -2) : 1,
-        .alpha_sequence = !t->alpha ? 0
-                                    : sequence_stride(t->alpha, tensor_stride(t->alpha, t->per_key ? -3 : -2),
-                                                      t->alpha->ndim == 3 + t->per_key),
-        .beta_token = t->beta ? tensor_stride(t->beta, -2) : 0,
-        .beta_sequence = t->beta ? sequence_stride(t->beta, tensor_stride(t->beta, -2), t->beta->ndim == 3) : 0,
+        .alpha_sequence = alpha.sequence,
+        .beta_token = beta.token,
+        .beta_sequence = beta.sequence,
         .A_log = tensor_data_or_null(t->A_log),
         .dt_bias = tensor_data_or_null(t->dt_bias),
         .dt_bias_wide = t->dt_bias && tensor_dtype(t->dt_bias) == DTYPE_F32,
         .initial = see_states(t->initial),
         .final = see_states(t->final),
         .kept = see_states(t->kept),
+        .added = see_tokens(t->added),
+        .given = see_tokens(t->given),
         .initial_rows = tensor_data_or_null(t->initial_rows),
         .final_rows = tensor_data_or_null(t->final_rows),
         .kept_rows = tensor_data_or_null(t->kept_rows),
@@ -80,6 +106,8 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .num_sequences = num_sequences(t),
         .num_tokens = tensor_shape(t->output, -3),
         .kept_every = t->kept_every,
+        .kept_first = t->kept_first,
+        .kept_step = t->kept_rows && !t->kept_starts ? tensor_shape(t->kept_rows, 1) : tensor_shape(t->output, -3),
         .num_heads = (int32_t)num_heads,
         .q_group = (int32_t)(num_heads / tensor_shape(t->q, -2)),
         .k_group = (int32_t)(num_heads / tensor_shape(t->k, -2)),
@@ -102,6 +130,16 @@ static const struct jit_kernel recurrent_sm80 = {
     JIT_CUDA,
     {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS", "MANY"}};
 
+static bool walks(const struct gated_delta_view *t)
+{
+    const DLTensor *all[] = {t->output, t->q, t->k, t->v, t->alpha, t->beta};
+    bool packed = true;
+    for (size_t i = 0; t->cu_seqlens && t->q->ndim == 4 && i < sizeof all / sizeof *all; i++)
+        packed &= is_packed(all[i]);
+    return packed;
+}
+#define UNWALKED "batch and tokens cannot be walked with one stride"
+
 static enum dtype state_dtype(const DLTensor *t, const DLTensor *other)
 {
     return t ? tensor_dtype(t) : other ? tensor_dtype(other) : DTYPE_F32;
@@ -122,6 +160,8 @@ const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *w
 {
     const struct gated_delta_view *t = call_view(call);
     fill_spec(call, way, &recurrent_cpu);
+    if (!walks(t))
+        return UNWALKED;
     return num_sequences(t) > INT32_MAX / most(tensor_shape(t->output, -2), 1) ? "there are more states than parts can be counted"
                                                                                : NULL;
 }
@@ -132,12 +172,15 @@ const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *
     const DLTensor *pieces[] = {t->q, t->k, t->initial, t->final, t->kept, t->per_key ? t->alpha : NULL};
     if (num_sequences(t) > MAX_GRID_YZ || tensor_shape(t->output, -2) > MAX_GRID_YZ)
         return "there are more sequences or heads than a grid has blocks for";
+    if (!walks(t))
+        return UNWALKED;
     int32_t *constant = fill_spec(call, way, &recurrent_sm80);
     constant[4] = state_dtype(t->initial, NULL);
     constant[5] = state_dtype(t->final, t->kept);
     bool narrow = !t->values_last && dtype_bytes((enum dtype)constant[4]) == 2 && dtype_bytes((enum dtype)constant[5]) == 2;
     constant[6] = narrow ? 2 * PIECE : PIECE;
-    constant[7] = t->cu_seqlens || t->kept || tensor_shape(t->output, -3) != 1 || !t->initial || (t->initial_rows && !t->pads);
+    constant[7] = t->cu_seqlens || t->kept || t->added || t->given || tensor_shape(t->output, -3) != 1 || !t->initial ||
+                  (t->initial_rows && !t->pads);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         if (pieces[i] && !tensor_is_aligned(pieces[i], constant[6] * dtype_bytes(tensor_dtype(pieces[i]))))
             constant[6] = 1;
@@ -170,43 +213,28 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
 
 /* ---- what lies on the device */
 
-/* Of 32 or 64 bits; what 32 bits do not hold exceeds every limit, or is negative. */
-static flashinfer_status check_starts(const struct call *call, const char *name, const DLTensor *starts, int64_t limit,
-                                      const char *limit_name)
-{
-    int64_t *wide = NULL;
-    if (!starts)
-        return FLASHINFER_OK;
-    flashinfer_status status = validate_fetch_wide(call, starts, &wide);
-    int32_t *start = status ? NULL : malloc((size_t)tensor_elements(starts) * sizeof *start + 1);
-    if (!status && !start)
-        status = fail(FLASHINFER_MEMORY, "%s: no memory to validate the inputs", call->op->name);
-    for (int64_t i = 0; !status && i < tensor_elements(starts); i++)
-        start[i] = (int32_t)(wide[i] > INT32_MAX ? INT32_MAX : wide[i] < INT32_MIN ? INT32_MIN : wide[i]);
-    if (!status)
-        status = validate_indptr(call, name, start, tensor_shape(starts, 0) - 1, limit, limit_name);
-    free(start);
-    free(wide);
-    return status;
-}
-
 flashinfer_status gated_delta_validate(const struct call *call)
 {
     const struct gated_delta_view *t = call_view(call);
     const char *limit = "the number of states", *read = "initial_state_indices";
-    bool whole = t->cu_seqlens, drafts = t->initial_rows && t->initial_rows == t->kept_rows;
-    TRY(check_starts(call, "cu_seqlens", t->cu_seqlens, tensor_shape(t->output, 0), "the number of tokens"));
+    int64_t row = tensor_shape(t->output, -2) * tensor_shape(t->output, -1);
+    bool whole = t->cu_seqlens && t->output->ndim == 3, drafts = t->initial_rows && t->initial_rows == t->kept_rows;
+    TRY(validate_starts(call, "cu_seqlens", t->cu_seqlens, tensor_elements(t->output) / most(row, 1), "the number of tokens"));
     if (t->kept)
-        TRY(check_starts(call, "checkpoint_cu_starts", t->kept_starts, tensor_shape(t->kept, 0),
-                         "the rows of state_checkpoints"));
+        TRY(validate_starts(call, "checkpoint_cu_starts", t->kept_starts, tensor_shape(t->kept_rows ? t->kept_rows : t->kept, 0),
+                            t->kept_rows ? "the length of checkpoint_state_indices" : "the rows of state_checkpoints"));
     if (whole)
         read = "state_indices";
     else if (t->initial_rows && t->initial_rows->ndim == 2)
         read = "ssm_state_indices";
+    TRY(validate_rows(call, read, t->initial_rows, t->added, "the slots of correction_cache"));
+    TRY(validate_rows(call, read, t->initial_rows, t->given, "the slots of kg_cache"));
     if (!drafts)
         TRY(validate_rows(call, read, t->initial_rows, whole && !t->initial ? t->final : t->initial, limit));
     if (!whole && t->final_rows != t->initial_rows)
         TRY(validate_rows(call, "output_state_indices", t->final_rows, t->final, limit));
+    if (t->kept_starts)
+        return validate_rows(call, "checkpoint_state_indices", t->kept_rows, t->kept, "the rows of state_checkpoints");
     return validate_rows(call, "ssm_state_indices", t->kept_rows, t->kept, limit);
 }
 

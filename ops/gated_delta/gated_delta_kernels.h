@@ -15,9 +15,11 @@ struct gated_delta_view {
     const DLTensor *alpha, *beta, *A_log, *dt_bias; /* with A_log, alpha and beta are a and b */
     const DLTensor *initial, *final, *kept;
     const DLTensor *initial_rows, *final_rows, *kept_rows, *cu_seqlens, *kept_starts;
+    const DLTensor *added, *given; /* see gated_delta_args.h */
     const DLTensor *accepted; /* which of the rows of a sequence in initial_rows, from 1 */
     double scale;
     int64_t kept_every; /* tokens */
+    int32_t kept_first; /* the initial state is kept too, and then those before every so many tokens */
     int32_t l2norm;
     int32_t values_last; /* states are keys by values */
     int32_t per_key;     /* alpha has an axis of keys, and is its logarithm unless A_log is there */

@@ -81,8 +81,8 @@ static void load_token(struct token *x, const struct gated_delta_args *a, int64_
     load_gates(x, a, sequence, token, head);
 }
 
-/* Lines of the state are values by keys: each stands alone. */
-static void step_lines(float (*s)[D], struct token *x, float scale, T *output)
+/* Lines of the state are values by keys: each stands alone. added: what the values gain along k. */
+static void step_lines(float (*s)[D], float *added, struct token *x, float scale, T *output)
 {
     for (int v = 0; v < D; v++) {
         vec known = {0}, sum = {0};
@@ -91,7 +91,7 @@ static void step_lines(float (*s)[D], struct token *x, float scale, T *output)
             known += y * vec_load(x->k + i);
             vec_store(&s[v][i], y);
         }
-        float u = x->beta * (x->v[v] - vec_sum(known));
+        float u = added[v] = x->beta * (x->v[v] - vec_sum(known));
         for (int i = 0; i < D; i += LANES) {
             vec y = vec_load(&s[v][i]) + u * vec_load(x->k + i);
             sum += y * vec_load(x->q + i);
@@ -137,26 +137,42 @@ static void store_state(float (*s)[D], const struct state_pool *pool, int64_t ro
             state_store(pool, to + i, vec_load(&s[line][i]));
 }
 
-/* Row that keeps the state after a token, the n-th of its sequence from 1 on; below 0: none. */
-static int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, int64_t token, int64_t n)
+#if GATES >= GATES_PER_KEY
+/* What a later kernel does the n-th token again from, from 0 on. */
+static void keep_token(const struct gated_delta_args *a, const float *added, int64_t row, int64_t sequence, int64_t token,
+                       int64_t n, int64_t head)
 {
-    if (!a->kept.data || n % a->kept_every)
-        return -1;
-    if (!a->kept_starts.data)
-        return state_row(a->kept_rows, token);
-    int64_t row = index_at(&a->kept_starts, sequence) + n / a->kept_every - 1;
-    return row < index_at(&a->kept_starts, sequence + 1) ? row : -1;
+    const struct token_pool *to = &a->added, *raw = &a->given;
+    if (to->data && n < to->steps)
+        memcpy((float *)to->data + row * to->row + head * to->head + n * to->step, added, D * sizeof *added);
+    if (raw->data && n < raw->steps) {
+        T *given = (T *)raw->data + row * raw->row + head * raw->head + n * raw->step;
+        const T *k = (const T *)a->k.data + sequence * a->k.sequence + token * a->k.token + head / a->k_group * a->k.head;
+        memcpy(given, k, D * sizeof *k);
+        memcpy(given + D, (const T *)a->alpha + sequence * a->alpha_sequence + token * a->alpha_token + head * a->alpha_head,
+               D * sizeof *given);
+    }
 }
+#else
+static void keep_token(const struct gated_delta_args *a, const float *added, int64_t row, int64_t sequence, int64_t token,
+                       int64_t n, int64_t head)
+{
+    (void)a, (void)added, (void)row, (void)sequence, (void)token, (void)n, (void)head;
+}
+#endif
 
 void gated_delta_recurrent_cpu(const struct gated_delta_args *a, int part, int parts)
 {
     int64_t head = part % a->num_heads, sequence = part / a->num_heads, row = initial_row(a, sequence);
     int64_t begin = sequence_begin(a, sequence), end = sequence_begin(a, sequence + 1);
-    float s[D][D];
+    float s[D][D], added[D];
     (void)parts;
     memset(s, 0, sizeof s);
     if (a->initial.data && row >= 0)
         load_state(s, &a->initial, row, head);
+    int64_t first = a->kept_first && !(a->pads && row < 0) ? kept_row(a, sequence, 0) : -1;
+    if (first >= 0)
+        store_state(s, &a->kept, first, head);
     for (int64_t token = begin; token < end; token++) {
         T *output = (T *)a->output.data + sequence * a->output.sequence + token * a->output.token + head * a->output.head;
         struct token x;
@@ -168,8 +184,9 @@ void gated_delta_recurrent_cpu(const struct gated_delta_args *a, int part, int p
         if (VALUES_LAST)
             step_columns(s, &x, a->scale, output);
         else
-            step_lines(s, &x, a->scale, output);
-        int64_t kept = kept_row(a, sequence, token, token - begin + 1);
+            step_lines(s, added, &x, a->scale, output);
+        keep_token(a, added, row, sequence, token, token - begin, head);
+        int64_t kept = kept_row(a, sequence, token - begin + 1);
         if (kept >= 0)
             store_state(s, &a->kept, kept, head);
     }

@@ -24,11 +24,11 @@ enum { OWN_VALUES = PIECE, OWN_KEYS = D / 16 };
 enum { OWN_VALUES = 2, OWN_KEYS = D / PIECE_LANES };
 #endif
 
-enum { ALPHAS = GATES >= GATES_PER_KEY ? OWN_KEYS : 1 };
+#define PER_KEY (GATES >= GATES_PER_KEY)
 
 struct token {
     float q[OWN_KEYS], k[OWN_KEYS], v[OWN_VALUES];
-    float alpha[ALPHAS], beta;
+    float alpha, beta; /* alpha: with PER_KEY, of key threadIdx.x % D */
 };
 
 /* Of a thread: its i-th value and key. Lines 4 w + lane / 8 and 16 more with keys last; the line of keys 16 i + 4 w + lane / 8
@@ -80,21 +80,20 @@ DEVICE float sigmoid(float x)
     return 1.0f / (1.0f + expf(-x));
 }
 
-#if GATES >= GATES_PER_KEY
+#if PER_KEY
 DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
 {
-    const struct head_rows rows = {a.alpha, a.alpha_token, a.alpha_head, a.alpha_sequence};
+    int key = threadIdx.x % D;
+    const T *gates = (const T *)a.alpha + blockIdx.z * a.alpha_sequence + token * a.alpha_token + head * a.alpha_head;
     float beta = to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]);
-    load_keys(x.alpha, rows, token, head);
-#pragma unroll
-    for (int i = 0; i < OWN_KEYS; i++) {
+    float gate = to_float(gates[key]);
 #if GATES == GATES_PER_KEY_FROM_LOGITS
-        int own = head / a.q_group;
-        float slope = expf(a.A_log[own]), gate = x.alpha[i] + (a.dt_bias ? ((const float *)a.dt_bias)[own * D + key_of(i)] : 0.0f);
-        x.alpha[i] = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
+    int own = head / a.q_group;
+    float slope = expf(a.A_log[own]);
+    gate += a.dt_bias ? ((const float *)a.dt_bias)[own * D + key] : 0.0f;
+    gate = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
 #endif
-        x.alpha[i] = expf(x.alpha[i]);
-    }
+    x.alpha = expf(gate);
     x.beta = a.beta_is_logit ? sigmoid(beta) : beta;
 }
 #elif GATES == GATES_FROM_LOGITS
@@ -102,13 +101,13 @@ DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_
 {
     float bias = a.dt_bias_wide ? ((const float *)a.dt_bias)[head] : to_float(((const T *)a.dt_bias)[head]);
     float gate = to_float(((const T *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head]) + bias;
-    x.alpha[0] = expf(-expf(a.A_log[head]) * softplus(gate));
+    x.alpha = expf(-expf(a.A_log[head]) * softplus(gate));
     x.beta = sigmoid(to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]));
 }
 #else
 DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
 {
-    x.alpha[0] = a.alpha ? ((const float *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head] : 1.0f;
+    x.alpha = a.alpha ? ((const float *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head] : 1.0f;
     x.beta = a.beta ? ((const float *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head] : 1.0f;
 }
 #endif
@@ -209,17 +208,6 @@ DEVICE void store_state(const float (&s)[OWN_VALUES][OWN_KEYS], const struct sta
         }
 }
 
-/* Row that keeps the state after a token, the n-th of its sequence from 1 on; below 0: none. */
-DEVICE int64_t kept_row(const struct gated_delta_args &a, int64_t sequence, int64_t token, int64_t n)
-{
-    if (!a.kept.data || n % a.kept_every)
-        return -1;
-    if (!a.kept_starts.data)
-        return state_row(a.kept_rows, token);
-    int64_t row = index_at(&a.kept_starts, sequence) + n / a.kept_every - 1;
-    return row < index_at(&a.kept_starts, sequence + 1) ? row : -1;
-}
-
 /* Those threads write that are the first of the ones that share a value. */
 DEVICE void write_output(const struct gated_delta_args &a, int64_t token, int head, const float (&x)[OWN_VALUES])
 {
@@ -230,9 +218,15 @@ DEVICE void write_output(const struct gated_delta_args &a, int64_t token, int he
             from_float(&to[value_of(i)], x[i]);
 }
 
-DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct gated_delta_args &a, int64_t token, int head,
-                 float (*scratch)[VALUES])
+/* added: what the values gain along k. scratch: for sums, or the alphas of all keys. */
+DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], float (&added)[OWN_VALUES], struct token &x, const struct gated_delta_args &a,
+                 int64_t token, int head, float (*scratch)[VALUES])
 {
+#if PER_KEY
+    __syncthreads();
+    scratch[threadIdx.x % D / VALUES][threadIdx.x % VALUES] = x.alpha;
+    __syncthreads();
+#endif
     float k_norm = a.l2norm ? inverse_norm(x.k, scratch) : 1.0f,
           scale = a.l2norm ? a.scale * inverse_norm(x.q, scratch) : a.scale;
     float known[OWN_VALUES] = {}, out[OWN_VALUES] = {};
@@ -241,17 +235,17 @@ DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct
         x.k[j] *= k_norm;
 #pragma unroll
         for (int i = 0; i < OWN_VALUES; i++) {
-            s[i][j] *= x.alpha[j % ALPHAS];
+            s[i][j] *= PER_KEY ? scratch[key_of(j) / VALUES][key_of(j) % VALUES] : x.alpha;
             known[i] += s[i][j] * x.k[j];
         }
     }
     sum_over_keys(known, scratch);
 #pragma unroll
     for (int i = 0; i < OWN_VALUES; i++) {
-        float u = x.beta * (x.v[i] - known[i]);
+        added[i] = x.beta * (x.v[i] - known[i]);
 #pragma unroll
         for (int j = 0; j < OWN_KEYS; j++) {
-            s[i][j] += u * x.k[j];
+            s[i][j] += added[i] * x.k[j];
             out[i] += s[i][j] * x.q[j];
         }
     }
@@ -262,21 +256,55 @@ DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], struct token &x, const struct
     write_output(a, token, head, out);
 }
 
+#if MANY && PER_KEY
+DEVICE int64_t slot(const struct token_pool &pool, int64_t row, int head, int64_t n)
+{
+    return row * pool.row + head * pool.head + n * pool.step;
+}
+
+/* What a later kernel does the n-th token again from, from 0 on. */
+DEVICE void keep_token(const struct gated_delta_args &a, const float (&added)[OWN_VALUES], int64_t row, int64_t token, int64_t n,
+                       int head)
+{
+    if (a.added.data && n < a.added.steps && lane8() == 0)
+#pragma unroll
+        for (int i = 0; i < OWN_VALUES; i++)
+            ((float *)a.added.data)[slot(a.added, row, head, n) + value_of(i)] = added[i];
+    if (a.given.data && n < a.given.steps && threadIdx.x < 2 * VALUES) {
+        int key = blockIdx.x * VALUES + threadIdx.x % VALUES;
+        const struct head_rows &k = a.k;
+        const T *from = (const T *)k.data + blockIdx.z * k.sequence + token * k.token + head / a.k_group * k.head;
+        if (threadIdx.x >= VALUES)
+            from = (const T *)a.alpha + blockIdx.z * a.alpha_sequence + token * a.alpha_token + head * a.alpha_head;
+        ((T *)a.given.data)[slot(a.given, row, head, n) + threadIdx.x / VALUES * D + key] = from[key];
+    }
+}
+#else
+DEVICE void keep_token(const struct gated_delta_args &, const float (&)[OWN_VALUES], int64_t, int64_t, int64_t, int) {}
+#endif
+
 #if MANY
 DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_delta_args &a, int64_t row, int head,
                         float (*scratch)[VALUES])
 {
     int64_t sequence = blockIdx.z, begin = sequence_begin(&a, sequence), end = sequence_begin(&a, sequence + 1);
     struct token x, next;
+    float added[OWN_VALUES];
     if (begin < end)
         load_token(x, a, begin, head);
     if (a.initial.data && row >= 0)
         load_state(s, a.initial, row, head);
+#if PER_KEY
+    int64_t first = a.kept_first ? kept_row(&a, sequence, 0) : -1;
+    if (first >= 0)
+        store_state(s, a.kept, first, head);
+#endif
 #pragma unroll 1
     for (int64_t token = begin; token < end; token++) {
         load_token(next, a, token + 1 < end ? token + 1 : token, head);
-        step(s, x, a, token, head, scratch);
-        int64_t kept = kept_row(a, sequence, token, token - begin + 1);
+        step(s, added, x, a, token, head, scratch);
+        keep_token(a, added, row, token, token - begin, head);
+        int64_t kept = kept_row(&a, sequence, token - begin + 1);
         if (kept >= 0)
             store_state(s, a.kept, kept, head);
         x = next;
@@ -287,14 +315,15 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
                         float (*scratch)[VALUES])
 {
     struct token x;
+    float added[OWN_VALUES];
     load_state(s, a.initial, row, head);
     load_token(x, a, blockIdx.z, head);
-    step(s, x, a, blockIdx.z, head, scratch);
+    step(s, added, x, a, blockIdx.z, head, scratch);
 }
 #endif
 
 /* Of a multiprocessor: as many as there are registers for; ptxas takes more of them from sm_100 on. */
-enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? 3 : ALPHAS > 1 ? 4 : __CUDA_ARCH__ >= 1000 ? 5 : 6 };
+enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? 3 : PER_KEY || __CUDA_ARCH__ >= 1000 ? 5 : 6 };
 
 extern "C" __global__ void __launch_bounds__(128, BLOCKS)
     gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)

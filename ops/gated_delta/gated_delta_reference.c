@@ -20,9 +20,9 @@ enum { MAX_DIM = 128 };
 struct pair {
     const struct reference *r;
     const struct gated_delta_view *t;
-    int64_t sequence, head, begin, end, num_heads, dim, every;
-    double *state, *outputs;
-    bool *touched_final, *touched_kept; /* rows */
+    int64_t sequence, head, begin, end, num_heads, num_tokens, dim, every;
+    double *state, *outputs, *added;
+    bool *touched_final, *touched_kept, *touched_slots; /* rows */
 };
 
 static double value_at(const DLTensor *t, int64_t i)
@@ -95,6 +95,7 @@ static void step(const struct pair *p, int64_t token, double scale)
             known += s[j] * k[j];
         }
         double u = beta * (value_at(p->t->v, (token * v_heads + v_head) * p->dim + i) - known);
+        p->added[(token - p->begin) * p->dim + i] = u;
         for (int64_t j = 0; j < p->dim; j++) {
             s[j] += u * k[j];
             output += s[j] * q[j];
@@ -179,19 +180,23 @@ static int64_t row_at(const DLTensor *rows, int64_t i)
     return rows ? (int64_t)value_at(rows, i) : i;
 }
 
-/* The state after a token, where it is kept. */
-static const char *judge_kept(const struct pair *p, int64_t token)
+/* The state after so many tokens, where it is kept. */
+static const char *judge_kept(const struct pair *p, int64_t done)
 {
     const struct gated_delta_view *t = p->t;
-    int64_t row, done = token - p->begin + 1;
-    if (!t->kept || done % t->kept_every)
+    int64_t row;
+    if (!t->kept || done % t->kept_every || (!done && !t->kept_first))
         return NULL;
     if (t->kept_starts) {
-        row = row_at(t->kept_starts, p->sequence) + done / t->kept_every - 1;
+        row = row_at(t->kept_starts, p->sequence) + done / t->kept_every - (t->kept_first ? 0 : 1);
         if (row >= row_at(t->kept_starts, p->sequence + 1))
             return NULL;
+        row = row_at(t->kept_rows, row);
+        if (row < 0)
+            return NULL;
     } else {
-        row = row_at(t->kept_rows, token);
+        int64_t rows = t->kept_rows ? tensor_shape(t->kept_rows, 1) : p->num_tokens;
+        row = done <= rows ? row_at(t->kept_rows, p->sequence * rows + done - 1) : -1;
         if (row < 0)
             return NULL;
     }
@@ -207,23 +212,55 @@ static int64_t first_row(const struct pair *p)
     return row_at(rows, p->sequence * step + (last < 0 ? 0 : last < step ? last : step - 1));
 }
 
+/* What is kept of the first tokens, in the slot of the row that was read. */
+static const char *judge_slots(const struct pair *p, int64_t slot)
+{
+    const struct gated_delta_view *t = p->t;
+    const DLTensor *caches[] = {t->added, t->given};
+    int64_t k_heads = tensor_shape(t->k, -2), k_head = p->head / (p->num_heads / k_heads);
+    double error = 0, norm = 0;
+    for (int n = 0; n < 2; n++) {
+        int64_t tokens = caches[n] ? tensor_shape(caches[n], 2) : 0, width = (n + 1) * p->dim;
+        const double *got = tokens ? reference_got(p->r, caches[n]) : NULL;
+        if (got)
+            p->touched_slots[slot] = true;
+        for (int64_t token = p->begin; token < p->end && token - p->begin < tokens; token++)
+            for (int64_t i = 0; i < width; i++) {
+                double is = got[((slot * p->num_heads + p->head) * tokens + token - p->begin) * width + i], key = i % p->dim;
+                double k = value_at(t->k, (token * k_heads + k_head) * p->dim + (int64_t)key);
+                double given = i < p->dim ? k : value_at(t->alpha, (token * p->num_heads + p->head) * p->dim + (int64_t)key);
+                double expected = n ? given : p->added[(token - p->begin) * p->dim + i];
+                if (n && is != expected)
+                    return reference_complain("kg_cache of slot %lld, head %lld, token %lld has %g, given was %g",
+                                              (long long)slot, (long long)p->head, (long long)(token - p->begin), is, expected);
+                error += n ? 0 : (is - expected) * (is - expected);
+                norm += n ? 0 : expected * expected;
+            }
+    }
+    return judge(p, "correction_cache", error, norm);
+}
+
 static const char *judge_pair(const struct pair *p)
 {
     const struct gated_delta_view *t = p->t;
     int64_t from = first_row(p);
-    int64_t to = t->final_rows ? row_at(t->final_rows, p->sequence) : from;
+    int64_t to = row_at(t->final_rows, p->sequence);
     bool padding = t->pads && from < 0;
     const char *wrong = NULL;
     double scale = t->scale > 0 ? t->scale : 1 / sqrt((double)p->dim);
     for (int64_t i = 0; i < p->dim; i++)
         for (int64_t j = 0; j < p->dim; j++)
             p->state[i * p->dim + j] = t->initial && from >= 0 ? value_at(t->initial, place(p, from, i, j)) : 0;
+    if (!padding)
+        wrong = judge_kept(p, 0);
     for (int64_t token = p->begin; !padding && !wrong && token < p->end; token++) {
         step(p, token, scale);
-        wrong = judge_kept(p, token);
+        wrong = judge_kept(p, token - p->begin + 1);
     }
     if (!wrong)
         wrong = judge_outputs(p, padding);
+    if (!wrong && !padding && (t->added || t->given))
+        wrong = judge_slots(p, from);
     if (wrong || !t->final || to < 0 || padding)
         return wrong;
     p->touched_final[to] = true;
@@ -250,6 +287,7 @@ static const char *judge_all(struct pair *p)
     struct gated_delta_args a = gated_delta_args(p->r->call);
     double work = 3.0 * (double)tensor_elements(t->output) * (double)p->dim;
     int64_t pairs = a.num_sequences * p->num_heads;
+    p->num_tokens = a.num_tokens;
     p->every = work > MAX_WORK ? (int64_t)(work / MAX_WORK) | 1 : 1;
     const char *wrong = NULL;
     for (int64_t i = 0; !wrong && i < pairs; i++) {
@@ -265,6 +303,10 @@ static const char *judge_all(struct pair *p)
     wrong = judge_rest(p->r, t->final, p->touched_final, same ? p->touched_kept : NULL);
     if (!wrong && !same && t->kept && (t->kept_rows || t->kept_starts))
         wrong = judge_rest(p->r, t->kept, p->touched_kept, NULL);
+    if (!wrong)
+        wrong = judge_rest(p->r, t->added, p->touched_slots, NULL);
+    if (!wrong)
+        wrong = judge_rest(p->r, t->given, p->touched_slots, NULL);
     return wrong;
 }
 
@@ -274,12 +316,18 @@ const char *gated_delta_verify(const struct reference *r)
     struct pair p = {.r = r, .t = t, .num_heads = tensor_shape(t->output, -2), .dim = tensor_shape(t->output, -1)};
     int64_t final = t->final ? tensor_shape(t->final, 0) : 0, kept = t->kept ? tensor_elements(t->kept) / (p.dim * p.dim) : 0;
     p.state = calloc((size_t)(p.dim * p.dim), sizeof *p.state);
+    p.added = calloc((size_t)(tensor_elements(t->output) / (p.num_heads ? p.num_heads : 1)) + 1, sizeof *p.added);
+    p.touched_slots = calloc((size_t)(t->added ? tensor_shape(t->added, 0) : t->given ? tensor_shape(t->given, 0) : 0) + 1,
+                             sizeof *p.touched_slots);
     p.outputs = calloc((size_t)(tensor_elements(t->output) / (p.num_heads ? p.num_heads : 1)) + 1, sizeof *p.outputs);
     p.touched_final = calloc((size_t) final + 1, sizeof *p.touched_final);
     p.touched_kept = calloc((size_t)kept + 1, sizeof *p.touched_kept);
-    const char *wrong = p.state && p.outputs && p.touched_final && p.touched_kept ? judge_all(&p) : "no memory for the reference";
+    bool all = p.state && p.added && p.touched_slots && p.outputs && p.touched_final && p.touched_kept;
+    const char *wrong = all ? judge_all(&p) : "no memory for the reference";
     free(p.state);
     free(p.outputs);
+    free(p.added);
+    free(p.touched_slots);
     free(p.touched_final);
     free(p.touched_kept);
     return wrong;
@@ -364,7 +412,8 @@ static void choose_written_rows(struct problem *problem)
     struct problem_tensor *kept = problem_tensor(problem, "ssm_state_indices");
     int64_t rows = problem_dim(problem, "num_states"), batch = problem_dim(problem, "batch"), next = 0;
     bool *used = calloc((size_t)(rows > 0 ? rows : 0) + 1, sizeof *used);
-    for (int64_t i = 0; used && from && i < batch; i++) {
+    bool same = !problem_tensor(problem, "initial_state_source"); /* pool for all of them */
+    for (int64_t i = 0; used && same && from && i < batch; i++) {
         int64_t row = from->present ? (int64_t)problem_get(from, i) : i;
         if (row >= 0 && row < rows)
             used[row] = true;
@@ -376,6 +425,31 @@ static void choose_written_rows(struct problem *problem)
     for (int64_t i = 0; used && kept && kept->present && i < kept->elements; i++)
         problem_set(kept, i, take_row(used, &next, rows));
     free(used);
+}
+
+/* Rows that are read name slots of caches too. */
+static void limit_rows(struct problem *problem, const char *cache)
+{
+    static const char *const names[] = {"ssm_state_indices", "initial_state_indices"};
+    const struct problem_tensor *slots = problem_tensor(problem, cache);
+    for (int n = 0; slots && slots->present && n < 2; n++) {
+        struct problem_tensor *rows = problem_tensor(problem, names[n]);
+        for (int64_t i = 0; rows->present && i < rows->elements; i++)
+            if (problem_get(rows, i) >= (double)slots->shape[0])
+                problem_set(rows, i, -1);
+    }
+}
+
+/* Distinct rows as far as there are any, the last one first; without rows, entries are rows. */
+static void fill_checkpoints(struct problem *problem)
+{
+    struct problem_tensor *starts = problem_tensor(problem, "checkpoint_cu_starts"),
+                          *rows = problem_tensor(problem, "checkpoint_state_indices");
+    int64_t checkpoints = problem_dim(problem, "num_checkpoints");
+    for (int64_t i = 0; rows && rows->present && i < rows->elements; i++)
+        problem_set(rows, i, i < checkpoints ? (double)(checkpoints - 1 - i) : -1);
+    if (rows && starts->present && starts->elements)
+        problem_fill_indptr(problem, starts, rows->present ? rows->elements : checkpoints);
 }
 
 void gated_delta_make(struct problem *problem)
@@ -394,13 +468,19 @@ void gated_delta_make(struct problem *problem)
         if (problem->seed % 7 == 2)
             vary_norms(problem, k, dim);
     }
-    if (cu_seqlens && problem->seed)
+    bool whole = cu_seqlens && !problem_tensor(problem, "kg_cache"); /* with gates as they are */
+    if (whole && problem->seed)
         fill_gate(problem, problem_tensor(problem, "g"), lowest[problem->seed % 4], problem->seed % 5 == 0);
-    if (cu_seqlens && problem->seed)
+    if (whole && problem->seed)
         fill_gate(problem, problem_tensor(problem, "beta"), 0, problem->seed % 5 == 0);
-    if (cu_seqlens && problem->seed % 4 == 3)
+    if (whole && problem->seed % 4 == 3)
         spoil(problem, cu_seqlens);
+    if (cu_seqlens && !whole && cu_seqlens->present && cu_seqlens->elements)
+        problem_fill_indptr(problem, cu_seqlens, problem_dim(problem, "batch") * problem_dim(problem, "tokens"));
     pad(problem, "state_indices");
     pad(problem, "initial_state_indices");
     choose_written_rows(problem);
+    limit_rows(problem, "correction_cache");
+    limit_rows(problem, "kg_cache");
+    fill_checkpoints(problem);
 }

@@ -112,6 +112,9 @@ double problem_get(const struct problem_tensor *tensor, int64_t index);
 void problem_set(struct problem_tensor *tensor, int64_t index, double value);
 uint64_t problem_random(struct problem *problem, uint64_t below);
 
+/* 0 = x[0] <= x[1] <= ... <= x[n] = total: equal shares without a seed; else of any size, some of them empty. */
+flashinfer_status problem_fill_indptr(struct problem *problem, struct problem_tensor *t, int64_t total);
+
 /* For ops that write new tokens into a paged cache: fills batch_indices and positions from kv_indices and kv_indptr, and the
  * dimensions nnz, batch, pages and page_size. Tokens go to the requests in equal runs, each run to the last slots of its
  * request. A token whose slot is taken or missing, and in random problems one of eight, has no request. */

@@ -124,29 +124,6 @@ static void fill_lengths(struct problem *problem, struct problem_tensor *t, int6
     }
 }
 
-/* Shares of `total`: equal without a seed; else of any size, some of them empty. */
-static flashinfer_status fill_indptr(struct problem *problem, struct problem_tensor *t, int64_t total)
-{
-    int64_t n = t->elements - 1;
-    double sum = 0, running = 0;
-    double *weight = calloc((size_t)n + 1, sizeof *weight);
-    if (!weight)
-        return fail(FLASHINFER_MEMORY, "%s: no memory for a problem", problem->op->name);
-    bool even = !problem->seed || random_chance(&problem->random, 0.2);
-    for (int64_t i = 0; i < n; i++)
-        sum += weight[i] = even                                    ? 1
-                           : random_chance(&problem->random, 0.15) ? 0
-                                                                   : random_unit(&problem->random);
-    problem_set(t, 0, 0);
-    for (int64_t i = 0; i < n; i++) {
-        running += weight[i];
-        problem_set(t, i + 1,
-                    i + 1 == n ? (double)total : floor((double)total * (sum > 0 ? running / sum : 0)));
-    }
-    free(weight);
-    return FLASHINFER_OK;
-}
-
 /* Distinct numbers as long as there are any, then again. */
 static flashinfer_status fill_permuted(struct problem *problem, struct problem_tensor *t, int64_t n)
 {
@@ -209,7 +186,7 @@ static flashinfer_status fill(struct problem *problem, int i)
         fill_below(problem, t, 0, bound - 1);
         break;
     case FILL_INDPTR:
-        return fill_indptr(problem, t, bound);
+        return problem_fill_indptr(problem, t, bound);
     case FILL_PERMUTED:
         return fill_permuted(problem, t, bound);
     case FILL_LENGTHS:

@@ -3,11 +3,13 @@
  * of the harness that is part of the library, because declarations are. */
 #include "harness/reference.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "harness/problem.h"
+#include "core/status.h"
 #include "harness/reference_state.h"
 
 static struct reference_tensor *find(const struct reference *r, const DLTensor *tensor)
@@ -124,4 +126,26 @@ void problem_give_slots(struct problem *problem)
         }
     }
     free(taken);
+}
+
+flashinfer_status problem_fill_indptr(struct problem *problem, struct problem_tensor *t, int64_t total)
+{
+    int64_t n = t->elements - 1;
+    double sum = 0, running = 0;
+    double *weight = calloc((size_t)n + 1, sizeof *weight);
+    if (!weight)
+        return fail(FLASHINFER_MEMORY, "%s: no memory for a problem", problem->op->name);
+    bool even = !problem->seed || random_chance(&problem->random, 0.2);
+    for (int64_t i = 0; i < n; i++)
+        sum += weight[i] = even                                    ? 1
+                           : random_chance(&problem->random, 0.15) ? 0
+                                                                   : random_unit(&problem->random);
+    problem_set(t, 0, 0);
+    for (int64_t i = 0; i < n; i++) {
+        running += weight[i];
+        problem_set(t, i + 1,
+                    i + 1 == n ? (double)total : floor((double)total * (sum > 0 ? running / sum : 0)));
+    }
+    free(weight);
+    return FLASHINFER_OK;
 }

@@ -77,6 +77,26 @@ flashinfer_status validate_indptr(const struct call *call, const char *name, con
     return FLASHINFER_OK;
 }
 
+/* What 32 bits do not hold exceeds every limit, or is negative. */
+flashinfer_status validate_starts(const struct call *call, const char *name, const DLTensor *starts, int64_t limit,
+                                  const char *limit_name)
+{
+    int64_t *wide = NULL;
+    if (!starts)
+        return FLASHINFER_OK;
+    flashinfer_status status = validate_fetch_wide(call, starts, &wide);
+    int32_t *start = status ? NULL : malloc((size_t)tensor_elements(starts) * sizeof *start + 1);
+    if (!status && !start)
+        status = fail(FLASHINFER_MEMORY, "%s: no memory to validate the inputs", call->op->name);
+    for (int64_t i = 0; !status && i < tensor_elements(starts); i++)
+        start[i] = (int32_t)(wide[i] > INT32_MAX ? INT32_MAX : wide[i] < INT32_MIN ? INT32_MIN : wide[i]);
+    if (!status)
+        status = validate_indptr(call, name, start, tensor_shape(starts, 0) - 1, limit, limit_name);
+    free(start);
+    free(wide);
+    return status;
+}
+
 flashinfer_status validate_rows(const struct call *call, const char *name, const DLTensor *rows, const DLTensor *pool,
                                 const char *limit_name)
 {

@@ -18,6 +18,10 @@ flashinfer_status validate_fetch_wide(const struct call *call, const DLTensor *t
 flashinfer_status validate_indptr(const struct call *call, const char *name, const int32_t *indptr, int64_t batch, int64_t limit,
                                   const char *limit_name);
 
+/* The same of a tensor of 32 or 64 bits on the call's device, which may be NULL. */
+flashinfer_status validate_starts(const struct call *call, const char *name, const DLTensor *starts, int64_t limit,
+                                  const char *limit_name);
+
 /* rows[i] < the first axis of the pool; below 0 is no row. Either may be NULL. */
 flashinfer_status validate_rows(const struct call *call, const char *name, const DLTensor *rows, const DLTensor *pool,
                                 const char *limit_name);
