@@ -81,6 +81,28 @@ ANYWHERE uint32_t e4m3x2_bits(float low, float high) { return e4m3_bits(low) | (
 ANYWHERE uint32_t e5m2x2_bits(float low, float high) { return e5m2_bits(low) | (uint32_t)e5m2_bits(high) << 8; }
 #endif
 
+/* Rounded at random: up with the probability of the part that is cut off, by its leading 13 bits, or 16 for bf16, and as many
+ * random ones. Of f16, what exceeds the largest is infinite. */
+ANYWHERE uint16_t f16_random_bits(float x, uint32_t random)
+{
+    uint32_t bits = float_bits(x), sign = bits >> 16 & 0x8000, up = random & 0x1fff;
+    bits &= 0x7fffffffu;
+    if (bits > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00);
+    if (bits < 113u << 23) /* subnormal: in units of 2^-37 */
+        return (uint16_t)(sign | ((uint32_t)(bits_float(bits) * 137438953472.0f) + up) >> 13);
+    bits += bits < 0x7f800000u ? up : 0;
+    return (uint16_t)(sign | (bits >= 143u << 23 ? 0x7c00 : (bits - (112u << 23)) >> 13));
+}
+
+ANYWHERE uint16_t bf16_random_bits(float x, uint32_t random)
+{
+    uint32_t bits = float_bits(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + ((bits & 0x7fffffffu) < 0x7f800000u ? random & 0xffff : 0)) >> 16);
+}
+
 /* The bits of the f16 that is an e4m3's value divided by 256; not for NaN. */
 ANYWHERE uint16_t e4m3_as_f16(uint32_t code) { return (uint16_t)((code & 0x80) << 8 | (code & 0x7f) << 7); }
 

@@ -3,9 +3,12 @@
 #ifndef SELECTIVE_STATE_UPDATE_ARGS_H
 #define SELECTIVE_STATE_UPDATE_ARGS_H
 
-#include "integers.h"
+#include "index_list.h"
+#include "narrow.h"
+#include "philox.h"
 
-/* [batch, tokens, heads, dim]; of B and C, groups and states. data may be NULL. */
+/* [tokens, heads, dim]; of B and C, groups and states. Tokens are counted over all sequences; `sequence` is added to the stride
+ * of one where sequences have one of their own. data may be NULL. */
 struct token_rows {
     const void *data;
     int64_t sequence, token, head, dim; /* strides */
@@ -29,9 +32,27 @@ struct selective_state_update_args {
     struct head_weights A, D, dt_bias;
     struct state_rows state, kept;
     const int32_t *rows, *final_rows, *kept_rows, *accepted; /* may be NULL */
-    int64_t batch, tokens, num_heads, group_heads, head_dim, columns, final_columns;
-    int32_t pad, softplus, update;
+    struct index_list cu_seqlens;                            /* NULL: tokens each */
+    const int64_t *seed_at;                                  /* of random rounding; NULL: seed */
+    int64_t seed;
+    uint64_t group_factor; /* head / group_heads is head * this / 2^32 */
+    int64_t num_sequences, tokens, num_heads, head_dim, columns, final_columns, kept_steps;
+    int32_t group_heads, pad, softplus, update, rounds;
 };
+
+struct token_range {
+    int64_t begin, end;
+};
+
+ANYWHERE struct token_range sequence_tokens(const struct selective_state_update_args *a, int64_t sequence)
+{
+    struct token_range range = {sequence * a->tokens, (sequence + 1) * a->tokens};
+    if (a->cu_seqlens.data) {
+        range.begin = index_at(&a->cu_seqlens, sequence);
+        range.end = index_at(&a->cu_seqlens, sequence + 1);
+    }
+    return range;
+}
 
 /* Row of state that a sequence reads; below 0: padding. */
 ANYWHERE int64_t first_state(const struct selective_state_update_args *a, int64_t sequence)
@@ -44,16 +65,24 @@ ANYWHERE int64_t first_state(const struct selective_state_update_args *a, int64_
     return row == a->pad ? -1 : row;
 }
 
-/* Row that the state after a token goes to; below 0: none. `row`: the one that was read. */
-ANYWHERE int64_t written_state(const struct selective_state_update_args *a, int64_t sequence, int64_t token, int64_t row)
+/* Row that the state after a token of its sequence, the n-th of `count` from 0 on, goes to; below 0: none. `row`: the one that
+ * was read. */
+ANYWHERE int64_t written_state(const struct selective_state_update_args *a, int64_t sequence, int64_t n, int64_t count,
+                               int64_t row)
 {
-    int64_t last = token + 1 == a->tokens;
-    if (!a->update || (!last && a->final_columns == 1))
+    int64_t column = a->final_columns > 1 ? n : n + 1 - count;
+    if (!a->update || column < 0 || column >= a->final_columns)
         return -1;
     if (!a->final_rows)
         return row;
-    int32_t to = a->final_rows[sequence * a->final_columns + (a->final_columns == 1 ? 0 : token)];
+    int32_t to = a->final_rows[sequence * a->final_columns + column];
     return to == a->pad ? -1 : to;
+}
+
+/* The random bits of four elements of a state, counted from the beginning of its pool; `at` is the first. */
+ANYWHERE struct philox rounding_bits(const struct selective_state_update_args *a, int64_t at)
+{
+    return philox_rounds((uint64_t)(a->seed_at ? *a->seed_at : a->seed), (uint64_t)at, 0, a->rounds);
 }
 
 #endif

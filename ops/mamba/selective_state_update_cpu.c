@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* selective_state_update on a CPU. A part has a head of a sequence, row after row.
  *
- *   T          f16, bf16
+ *   T          f16, bf16, f32
  *   STATE      dtype of states
  *   STATE_DIM  a multiple of 16, at most 256
- *   UNIFORM    1: A is the same for all of a row */
+ *   UNIFORM    1: A is the same for all of a row
+ *   RANDOM     1: states, of 16 bits, are rounded at random */
 #include "vec.h"
 #include "selective_state_update_args.h"
 
@@ -12,6 +13,7 @@
 
 struct place {
     int64_t sequence, head, group;
+    int64_t read; /* element of the pool that the row begins with, as if it were dense: for random rounding */
 };
 
 static float at(const void *data, int64_t i, int wide)
@@ -39,22 +41,32 @@ static STATE *state_row(const struct state_rows *states, const struct place *p, 
     return (STATE *)states->data + row * states->row + step * states->step + p->head * states->head + dim * states->dim;
 }
 
-static void copy_state(STATE *to, const float *s)
+static void put_state(const struct selective_state_update_args *a, const struct place *p, STATE *to, const float *s)
 {
+#if RANDOM
+    for (int i = 0; i < STATE_DIM; i += 4) {
+        struct philox random = rounding_bits(a, p->read + i);
+        for (int j = 0; j < 4; j++)
+            to[i + j].bits = _Generic(to[0], f16: f16_random_bits, bf16: bf16_random_bits)(s[i + j], random.word[j]);
+    }
+#else
+    (void)a, (void)p;
     for (int i = 0; i < STATE_DIM; i += LANES)
         vec_store(to + i, vec_load(s + i));
+#endif
 }
 
 static float step(const struct selective_state_update_args *a, const struct place *p, float *s, int64_t token, int64_t row)
 {
-    const float *A = (const float *)a->A.data + p->head * a->A.head + row * a->A.dim;
+    int64_t slopes = p->head * a->A.head + row * a->A.dim;
     const T *b = group_row(&a->B, p, token), *c = group_row(&a->C, p, token);
     float x = token_value(&a->x, p, token, row), delta = token_value(&a->dt, p, token, row) + weight(&a->dt_bias, p, row);
     delta = a->softplus && delta <= 20.0f ? log1pf(expf(delta)) : delta;
-    vec decay = vec_set(UNIFORM ? expf(A[0] * delta) : 0.0f), sum = {0};
+    vec decay = vec_set(UNIFORM ? expf(at(a->A.data, slopes, a->A.wide) * delta) : 0.0f), sum = {0};
     for (int i = 0; i < STATE_DIM; i += LANES) {
         if (!UNIFORM)
-            decay = vec_exp(vec_load(A + i) * delta);
+            decay = vec_exp(delta * (a->A.wide ? vec_load((const float *)a->A.data + slopes + i)
+                                               : vec_load((const T *)a->A.data + slopes + i)));
         vec y = vec_load(s + i) * decay + vec_load(b + i) * (x * delta);
         sum += y * vec_load(c + i);
         vec_store(s + i, y);
@@ -69,21 +81,24 @@ static float step(const struct selective_state_update_args *a, const struct plac
 
 void selective_state_update_cpu(const struct selective_state_update_args *a, int part, int parts)
 {
-    struct place p = {part / a->num_heads, part % a->num_heads, part % a->num_heads / a->group_heads};
+    struct place p = {part / a->num_heads, part % a->num_heads, part % a->num_heads / a->group_heads, 0};
     int64_t first = first_state(a, p.sequence), kept = a->kept_rows ? a->kept_rows[p.sequence] : p.sequence;
+    struct token_range range = sequence_tokens(a, p.sequence);
     float s[STATE_DIM];
     (void)parts;
     for (int64_t row = 0; row < a->head_dim; row++) {
+        p.read = ((first * a->num_heads + p.head) * a->head_dim + row) * STATE_DIM;
         for (int i = 0; first >= 0 && i < STATE_DIM; i += LANES)
             vec_store(s + i, vec_load(state_row(&a->state, &p, first, 0, row) + i));
-        for (int64_t token = 0; token < a->tokens; token++) {
+        for (int64_t token = range.begin; token < range.end; token++) {
             T *out = (T *)a->out.data + p.sequence * a->out.sequence + token * a->out.token + p.head * a->out.head + row;
+            int64_t n = token - range.begin;
             *out = FROM_FLOAT(T, first < 0 ? 0.0f : step(a, &p, s, token, row));
-            int64_t to = first < 0 ? -1 : written_state(a, p.sequence, token, first);
+            int64_t to = first < 0 ? -1 : written_state(a, p.sequence, n, range.end - range.begin, first);
             if (to >= 0)
-                copy_state(state_row(&a->state, &p, to, 0, row), s);
-            if (a->kept.data && kept >= 0 && first >= 0)
-                copy_state(state_row(&a->kept, &p, kept, token, row), s);
+                put_state(a, &p, state_row(&a->state, &p, to, 0, row), s);
+            if (a->kept.data && kept >= 0 && first >= 0 && n < a->kept_steps)
+                put_state(a, &p, state_row(&a->kept, &p, kept, n, row), s);
         }
     }
 }

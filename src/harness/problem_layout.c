@@ -57,6 +57,20 @@ static bool same_form(const struct problem_tensor *a, const struct problem_tenso
            !memcmp(a->shape, b->shape, sizeof a->shape[0] * (size_t)a->ndim);
 }
 
+/* The last axes repeat one value. Returns how many there are. */
+static int repeat(struct problem *problem, struct problem_tensor *t, int repeats)
+{
+    if (problem->seed && random_chance(&problem->random, 0.5))
+        return 0;
+    int bytes = dtype_bytes(t->dtype);
+    int64_t run = 1;
+    for (int axis = t->ndim - repeats; axis < t->ndim; axis++)
+        run *= t->shape[axis];
+    for (int64_t i = 0; t->values && i < t->elements; i++)
+        memmove(t->values + i * bytes, t->values + (i - i % run) * bytes, (size_t)bytes);
+    return repeats;
+}
+
 /* Lays out tensor i, and its neighbour too if they share a buffer. Returns how many were laid out. */
 static int lay_out_one(struct problem *problem, int i)
 {
@@ -65,10 +79,11 @@ static int lay_out_one(struct problem *problem, int i)
     bool odd = problem->seed && t->elements > 0,
          dense = (flags & DENSE) || !op_is_tensor(&problem->op->args[i]);
     int64_t extra[TENSOR_MAX_DIMS] = {0}, step = 0, shift = 0;
+    int repeats = problem->op->args[i].repeats && t->elements ? repeat(problem, t, problem->op->args[i].repeats) : 0;
 
     if (odd && random_chance(&problem->random, 0.25))
         shift = random_between(&problem->random, 1, 8);
-    if (odd && !dense && next && t->ndim > 1 && same_form(t, next) &&
+    if (odd && !dense && !repeats && next && !problem->op->args[i + 1].repeats && t->ndim > 1 && same_form(t, next) &&
         !((problem->op->args[i + 1].flags & DENSE)) && random_chance(&problem->random, 0.3)) {
         int at = (int)random_below(&problem->random, (uint64_t)t->ndim);
         int64_t elements = slice(t, extra, at, 2, &step);
@@ -88,13 +103,18 @@ static int lay_out_one(struct problem *problem, int i)
     bool column_major = flags & COLUMN_MAJOR && !problem->row_major && t->ndim > 1 && !(odd && random_chance(&problem->random, 0.3));
     if (column_major)
         exchange(t->shape, t->ndim);
+    int64_t whole[TENSOR_MAX_DIMS];
+    memcpy(whole, t->shape, sizeof whole);
+    for (int axis = t->ndim - repeats; axis < t->ndim; axis++)
+        t->shape[axis] = 1;
     int64_t elements = slice(t, extra, -1, 1, &step);
+    memcpy(t->shape, whole, sizeof whole);
     if (column_major) {
         exchange(t->shape, t->ndim);
         exchange(t->stride, t->ndim);
     }
     for (int axis = 0; axis < t->ndim; axis++)
-        t->stride[axis] *= unit;
+        t->stride[axis] *= axis < t->ndim - repeats ? unit : 0;
     place(problem, t, add_memory(problem, t, elements * unit + shift), shift);
     return 1;
 }

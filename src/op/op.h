@@ -104,6 +104,7 @@ struct op_arg {
     uint8_t kind;      /* enum op_kind */
     uint8_t flags;     /* enum op_flag */
     uint8_t is_output; /* OP_PLAN that this op writes */
+    uint8_t repeats;   /* IN that is STRIDED: so many of its last axes usually have stride 0, and so they do in benchmarks */
     uint16_t offset, bytes; /* of the field in the op's struct */
     struct {
         uint32_t set;     /* dtypes allowed, beside that of `like` if both are given */
