@@ -20,9 +20,7 @@ VARIANTS = "backends beside auto, fa2 and fa3; variants in C++ (ours are hooks)"
 FOUR_OVER_SIX = "nvfp4_4over6"
 # What raises NotImplementedError, beside what the kernels of a device say that they do not serve.
 PARTLY = {
-    "kda.recurrent_kda": "cu_seqlens, checkpoints, correction_cache, kg_cache; num_spec_tokens without ssm_state_indices",
-    "kda_decode.recurrent_kda": "cu_seqlens, correction_cache, kg_cache; num_spec_tokens without ssm_state_indices",
-    "mamba.selective_state_update": "GPUs; state_scale, intermediate_state_scales, rand_seed, cu_seqlens",
+    "mamba.selective_state_update": "states of int16: state_scale, intermediate_state_scales",
     "decode.BatchDecodeWithPagedKVCacheWrapper": VARIANTS + "; window_right",
     "prefill.BatchPrefillWithPagedKVCacheWrapper": VARIANTS + "; variant_owns_mask; use_fp16_softmax; "
                                                              "uses_spcompress",

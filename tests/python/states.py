@@ -79,8 +79,6 @@ def _(device, function, name):
 def _(device, function, name):
     from flashinfer_c.mamba import selective_state_update
 
-    if device == "cuda":
-        pytest.skip("no kernel for GPUs")
     state, x, z = normal(device, 4, 4, 32, 16, dtype=torch.float32), normal(device, 3, 4, 32), normal(device, 3, 4, 32)
     dt, A = torch.rand(3, 4, 32, device=device).bfloat16(), -torch.rand(4, 32, 16, device=device)
     B, C, D = normal(device, 3, 2, 16), normal(device, 3, 2, 16), normal(device, 4, 32)
@@ -96,8 +94,34 @@ def _(device, function, name):
     assert selective_state_update(state, x, dt, A, B, C, D, z, bias, True, indices, out=out) is out
     close(out, expected, 5e-2)
     close(state[indices], final)
-    with pytest.raises(NotImplementedError, match="rand_seed"):
-        selective_state_update(state, x, dt, A, B, C, D, rand_seed=indices)
+    with pytest.raises(NotImplementedError, match="state_scale"):
+        selective_state_update(state, x, dt, A, B, C, D, state_scale=bias)
+
+    # Packed: sequences of one and two tokens, as the same tokens one after the other, with the states after each kept.
+    rows, starts = torch.tensor([[1, 0], [3, 2]], device=device), ints(device, 0, 1, 3)
+    packed = kept.clone()
+    out = selective_state_update(packed, x, dt, A, B, C, D, z, bias, True, rows, dst_state_batch_indices=rows, cache_steps=2,
+                                 cu_seqlens=starts)
+    assert out.shape == x.shape
+    single = kept.clone()
+    for tokens, source, target in ((slice(0, 1), 1, 1), (slice(1, 2), 3, 3), (slice(2, 3), 3, 2)):
+        one = selective_state_update(single, x[tokens], dt[tokens], A, B[tokens], C[tokens], D, z[tokens], bias, True,
+                                     ints(device, source), dst_state_batch_indices=ints(device, target))
+        close(out[tokens], one)
+    close(packed, single)
+
+    # Without heads, and rounded at random: between the neighbours, the same for the same seed.
+    few = [m[:, 0] for m in (x, dt)] + [A[0]] + [m[:, 0] for m in (B, C)] + [D[0]]
+    narrow = kept[:, 0].half()
+    wide, twice, other = narrow.float(), narrow.clone(), narrow.clone()
+    assert selective_state_update(wide, *few).shape == (3, 1, 32)
+    seed = torch.tensor([7], device=device)
+    selective_state_update(narrow, *few, rand_seed=seed)
+    selective_state_update(twice, *few, rand_seed=seed)
+    selective_state_update(other, *few, rand_seed=seed + 1)
+    assert twice.equal(narrow) and not other.equal(narrow)
+    assert ((narrow.float() - wide).abs() <= wide.abs().clamp(min=2**-14) * 2**-10 * 1.001).all()
+    assert not wide.half().equal(narrow)
 
 
 @case("kda.recurrent_kda", "kda_decode.recurrent_kda")
@@ -118,5 +142,37 @@ def _(device, function, name):
     assert same is state
     close(output[:, 0], expected)
     close(state, final)
-    with pytest.raises(NotImplementedError, match="cu_seqlens"):
-        recurrent_kda(q, k, v, g, beta, cu_seqlens=ints(device, 0, 3))
+
+    # Packed is the same, and so are drafts of two sequences, whose states after each token are kept.
+    flat, packed = [m.reshape(1, 3, *m.shape[2:]) for m in (q, k, v, g, beta)], kept.clone()
+    close(recurrent_kda(*flat, initial_state=packed, cu_seqlens=ints(device, 0, 1, 2, 3))[0], output.reshape(1, 3, 4, 128))
+    close(packed, state)
+    drafts, pool = [torch.cat((m, m)).reshape(3, 2, *m.shape[2:]) for m in (q, k, v, g, beta)], kept.repeat(2, 1, 1, 1)
+    again = pool.clone()
+    first, _ = recurrent_kda(*drafts, initial_state=pool, num_spec_tokens=1)
+    second, _ = recurrent_kda(*drafts, initial_state=again, ssm_state_indices=ints(device, 0, 1, 2, 3, 4, 5).reshape(3, 2),
+                              num_spec_tokens=1)
+    assert first.equal(second) and pool.equal(again)
+
+    # A verification keeps what the states gain, and the keys and gates.
+    corrections, given = torch.zeros(3, 4, 2, 128, device=device), normal(device, 3, 4, 2, 256)
+    recurrent_kda(q, k, v, g, beta, initial_state=kept, initial_state_indices=ints(device, 0, 1, 2), disable_state_update=True,
+                  correction_cache=corrections, kg_cache=given)
+    gained = torch.einsum("bhv,bhk->bhvk", corrections[:, :, 0], unit[1].repeat_interleave(2, 1))
+    close(kept * g[:, 0].float().exp()[:, :, None, :] + gained, final)
+    assert given[:, :, 0, :128].equal(k[:, 0].repeat_interleave(2, 1)) and given[:, :, 0, 128:].equal(g[:, 0])
+    assert not corrections[:, :, 1].any()
+    with pytest.raises(ValueError, match="disable_state_update"):
+        recurrent_kda(q, k, v, g, beta, initial_state=state, kg_cache=given)
+
+    # Checkpoints of prefill: the state that each block of a token begins with, or into rows of a pool those that it ends with.
+    whole, final = kept[:1].clone(), kept[:1].clone()
+    _, _, checkpoints = kda.recurrent_kda(*flat, initial_state=whole, checkpoint_every_n_tokens=1)
+    assert checkpoints.shape[0] == 3 and checkpoints[0].equal(kept[0])
+    rows = torch.zeros(4, *kept.shape[1:], device=device)
+    kda.recurrent_kda(*flat, initial_state=final, checkpoint_every_n_tokens=1, state_checkpoints=rows,
+                      checkpoint_state_indices=ints(device, 3, 1, 0))
+    assert rows[3].equal(checkpoints[1]) and rows[1].equal(checkpoints[2]) and rows[0].equal(final[0]) and final.equal(whole)
+    assert not rows[2].any()
+    with pytest.raises(ValueError, match="state_checkpoints"):
+        kda.recurrent_kda(*flat, checkpoint_every_n_tokens=1, checkpoint_state_indices=ints(device, 3, 1, 0))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Times the gated delta rule against upstream FlashInfer's and the Triton kernels of flash-linear-attention, on the same tensors.
+"""Times the gated delta rule, Kimi Delta Attention and Mamba-2's state update against upstream FlashInfer's and the Triton
+kernels of flash-linear-attention, on the same tensors.
 
 Usage: tools/gpu/compare_gated_delta.py [--library build/libflashinfer.so] [--rounds 3] [--launches 11] [--csv FILE]
                                         [--peers upstream fla | --alone] [--shapes PREFIX,...]
@@ -32,6 +33,9 @@ DECODE = [("pretranspose", "float32", 1), ("pretranspose", "float32", 64), ("pre
           ("pretranspose", "bfloat16", 1), ("pretranspose", "bfloat16", 64), ("pretranspose", "bfloat16", 256),
           ("keys_first", "float32", 1), ("keys_first", "float32", 64), ("keys_first", "float32", 256)]
 
+KDA = [("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256)]
+MAMBA = [("float32", 1), ("float32", 64), ("float32", 256), ("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256)]
+
 
 class DataType(ctypes.Structure):
     _fields_ = [("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)]
@@ -53,9 +57,13 @@ class Exec(ctypes.Structure):
                 ("flags", ctypes.c_uint32)]
 
 
+class Number(ctypes.Structure):
+    _fields_ = [("kind", ctypes.c_int32), ("value", ctypes.c_int64)]
+
+
 def struct(text):
-    """A struct of the public headers: names of tensors, and of numbers with :d, :i or :l."""
-    types = {"d": ctypes.c_double, "i": ctypes.c_int32, "l": ctypes.c_int64}
+    """A struct of the public headers: names of tensors, and of numbers with :d, :i, :l or :n."""
+    types = {"d": ctypes.c_double, "i": ctypes.c_int32, "l": ctypes.c_int64, "n": Number}
     fields = [("size", ctypes.c_size_t)]
     for word in text.split():
         name, _, kind = word.partition(":")
@@ -70,6 +78,15 @@ STRUCTS = {
     "gated_delta_rule_decode": struct("output state q k v A_log a dt_bias b scale:d skip_qk_l2norm:i"),
     "gated_delta_rule_decode_pretranspose": struct(
         "output state q k v A_log a dt_bias b scale:d skip_qk_l2norm:i initial_state_indices output_state_indices"),
+    "recurrent_kda": struct(
+        "output initial_state state_checkpoints correction_cache kg_cache q k v g beta A_log dt_bias scale:d skip_qk_l2norm:i "
+        "use_gate_in_kernel:i lower_bound:d cu_seqlens ssm_state_indices num_accepted_tokens initial_state_source "
+        "initial_state_indices beta_is_logit:i "
+        "checkpoint_cu_starts checkpoint_every_n_tokens:l checkpoint_state_indices disable_state_update:i"),
+    "selective_state_update": struct(
+        "out state intermediate_states_buffer x dt A B C D z dt_bias dt_softplus:i state_batch_indices pad_slot_id:i "
+        "disable_state_update:i intermediate_state_indices rand_seed:n philox_rounds:i dst_state_batch_indices cu_seqlens "
+        "num_accepted_tokens"),
 }
 
 
@@ -180,6 +197,46 @@ def decode(torch, ours, layout, state_type, batch, peers):
     return mine, calls, output, 2 * state.numel() * state.element_size()
 
 
+def kda(torch, ours, state_type, batch, peers):
+    """Upstream's kernels for decoding need sm_100."""
+    heads = 32
+
+    def normal(*shape, dtype=torch.bfloat16):
+        return torch.randn(*shape, device="cuda", dtype=dtype)
+    q, k, v = (normal(batch, 1, heads, DIM) for _ in range(3))
+    g = torch.nn.functional.logsigmoid(normal(batch, 1, heads, DIM))
+    beta, state = torch.sigmoid(normal(batch, 1, heads)), normal(batch, heads, DIM, DIM, dtype=getattr(torch, state_type))
+    output, own = torch.empty_like(v), state.clone()
+    mine = ours.bind("recurrent_kda", output=output, initial_state=own, q=q, k=k, v=v, g=g, beta=beta)
+    calls = {}
+    if "fla" in peers:
+        rule = importlib.import_module("fla.ops.kda").fused_recurrent_kda
+        transposed = state.transpose(-1, -2).float().contiguous()  # it computes with float32 states
+        calls["fla"] = lambda: rule(q, k, v, g, beta, initial_state=transposed, output_final_state=True,
+                                    use_qk_l2norm_in_kernel=True)[0]
+    return mine, calls, output, 2 * state.numel() * state.element_size()
+
+
+def mamba(torch, ours, state_type, batch, peers):
+    heads, groups, dim, state_dim, bf16 = 128, 8, 64, 128, torch.bfloat16
+
+    def normal(*shape, dtype=bf16):
+        return torch.randn(*shape, device="cuda", dtype=dtype)
+    state, x, z = normal(batch, heads, dim, state_dim, dtype=getattr(torch, state_type)), *normal(2, batch, heads, dim)
+    B, C = normal(2, batch, groups, state_dim)
+    dt, D, bias = normal(batch, heads)[:, :, None].expand(-1, -1, dim), *normal(2, heads)[:, :, None].expand(-1, -1, dim)
+    A = -torch.rand(heads, device="cuda")[:, None, None].expand(-1, dim, state_dim)
+    output, own = torch.empty_like(x), state.clone()
+    tokens = {"x": x, "dt": dt, "B": B, "C": C, "z": z, "out": output}
+    mine = ours.bind("selective_state_update", state=own, A=A, D=D, dt_bias=bias, dt_softplus=1,
+                     **{name: value[:, None] for name, value in tokens.items()})
+    calls = {}
+    if "upstream" in peers:
+        update, theirs = importlib.import_module("flashinfer.mamba").selective_state_update, torch.empty_like(x)
+        calls["upstream"] = lambda: update(state, x, dt, A, B, C, D, z=z, dt_bias=bias, dt_softplus=True, out=theirs)
+    return mine, calls, output, 2 * state.numel() * state.element_size()
+
+
 def difference(torch, call, mine, output):
     """Of the first outputs: both sides start from the same states."""
     theirs = call().float().reshape(output.shape)
@@ -192,6 +249,8 @@ def rows(arguments, torch, timer, ours, copies):
     peers = [] if arguments.alone else arguments.peers
     cases = [("chunk_gated_delta_rule", prefill_shape(*shape), prefill, shape) for shape in PREFILL]
     cases += [("decode " + shape[0], f"{shape[1]} batch {shape[2]}", decode, shape) for shape in DECODE]
+    cases += [("recurrent_kda", f"{shape[0]} batch {shape[1]}", kda, shape) for shape in KDA]
+    cases += [("selective_state_update", f"{shape[0]} batch {shape[1]}", mamba, shape) for shape in MAMBA]
     for op, shape, make, values in cases:
         if arguments.shapes and not any(f"{op} {shape}".startswith(p) for p in arguments.shapes.split(",")):
             continue
@@ -226,7 +285,7 @@ def rows(arguments, torch, timer, ours, copies):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="the gated delta rule against its peers on this GPU")
+    parser = argparse.ArgumentParser(description="linear attention and state spaces against their peers on this GPU")
     parser.add_argument("--library", default="build/libflashinfer.so")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--launches", type=int, default=11)

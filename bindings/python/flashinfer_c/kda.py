@@ -1,18 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kimi Delta Attention: the delta rule with a decay of each key."""
 
-from ._api import api, as_int32, unserved
+from . import _core
+from ._api import api, as_int32, is_torch
 from ._core import call, empty, empty_like
+
+
+def _every_row(sequences, tokens, like):
+    """0, 1, ... as [sequences, tokens]."""
+    rows = empty((sequences * tokens,), "int32", like)
+    rows[...] = 1
+    return as_int32(rows.cumsum(0) - 1).reshape(sequences, tokens)
+
+
+def _checkpoint_starts(cu_seqlens, q, every, completed):
+    """Of the checkpoints of each sequence, and their number: those after every so many tokens, or one before them. Waits for
+    cu_seqlens."""
+    lengths = cu_seqlens.tolist() if cu_seqlens is not None else [i * q.shape[1] for i in range(q.shape[0] + 1)]
+    counts = [0]
+    for begin, end in zip(lengths, lengths[1:]):
+        counts.append(counts[-1] + (end - begin if completed else end - begin + every - 1) // every)
+    starts = empty((len(counts),), "int64", q)
+    starts[...] = _core.torch.tensor(counts) if is_torch(q) else counts
+    return starts, counts[-1]
 
 
 @api("recurrent_kda", notes={
     "output_final_state": "True: the state is returned too",
     "use_qk_l2norm_in_kernel": "True: q and k are divided by their lengths",
-    "num_spec_tokens": "of no effect with ssm_state_indices, without which it must be None",
-    "checkpoint_every_n_tokens": "must be 0",
-    **dict.fromkeys(("seq_order", "prefill_workspace", "checkpoint_cu_starts"), "of no effect"),
-    **dict.fromkeys(("cu_seqlens", "state_checkpoints", "checkpoint_state_indices", "correction_cache", "kg_cache"),
-                    "must be None"),
+    "num_spec_tokens": "S: rows of ssm_state_indices have S + 1 columns; without both and without cu_seqlens, q has S + 1 tokens",
+    "initial_state_indices": "rows of initial_state_source; with disable_state_update, of initial_state if there is no source",
+    **dict.fromkeys(("correction_cache", "kg_cache"), "only with disable_state_update, where the slot is that of the state read"),
+    "state_checkpoints": "[any, num_v_heads, head_dim, head_dim]: allocated if it is None, not with checkpoint_state_indices",
+    "checkpoint_cu_starts": "None: worked out on the host, which waits for cu_seqlens",
+    **dict.fromkeys(("seq_order", "prefill_workspace"), "of no effect"),
 })
 def recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initial_state=None, output_final_state=False,
                   use_qk_l2norm_in_kernel=True, use_gate_in_kernel=False, lower_bound=None, cu_seqlens=None,
@@ -20,26 +41,50 @@ def recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initia
                   initial_state_indices=None, beta_is_logit=False, seq_order=None, prefill_workspace=None, state_checkpoints=None,
                   checkpoint_cu_starts=None, checkpoint_every_n_tokens=0, checkpoint_state_indices=None, *,
                   disable_state_update=False, correction_cache=None, kg_cache=None, backend="auto"):
-    """Returns (output, state): output is allocated if it is None; state is initial_state, updated in place (zeros first, float32, if
-    it is None), or None without output_final_state."""
-    for name, given in (("cu_seqlens", cu_seqlens), ("state_checkpoints", state_checkpoints), ("correction_cache", correction_cache),
-                        ("checkpoint_state_indices", checkpoint_state_indices), ("kg_cache", kg_cache),
-                        ("num_spec_tokens without ssm_state_indices", num_spec_tokens if ssm_state_indices is None else None)):
-        if given is not None:
-            unserved(f"{name} of recurrent_kda")
-    if checkpoint_every_n_tokens:
-        unserved("checkpoint_every_n_tokens of recurrent_kda")
+    """Returns (output, state): output is allocated if it is None; state is initial_state, updated in place (zeros first, float32,
+    if it is None), or None without output_final_state. With checkpoint_every_n_tokens, state_checkpoints comes third."""
+    rows, sequences = as_int32(ssm_state_indices), q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    if disable_state_update:
+        if output_final_state or num_accepted_tokens is not None:
+            raise ValueError("disable_state_update takes neither output_final_state nor num_accepted_tokens")
+        if initial_state_source is None and initial_state_indices is not None:
+            rows, initial_state_indices = as_int32(initial_state_indices), None
+        elif initial_state_source is not None and initial_state_indices is None:
+            rows, initial_state_indices = None, rows
+    elif correction_cache is not None or kg_cache is not None:
+        raise ValueError("correction_cache and kg_cache need disable_state_update=True")
+    elif (initial_state_source is None) != (initial_state_indices is None):
+        raise ValueError("initial_state_source and initial_state_indices must be given together")
+    elif num_spec_tokens is not None and rows is None:
+        if cu_seqlens is not None:
+            raise ValueError("num_spec_tokens with cu_seqlens needs ssm_state_indices")
+        if q.shape[1] != num_spec_tokens + 1:
+            raise ValueError(f"q has {q.shape[1]} tokens, must have num_spec_tokens + 1, which is {num_spec_tokens + 1}")
+        rows = _every_row(sequences, q.shape[1], q)
     if initial_state is None and output_final_state:
-        initial_state = empty((q.shape[0], v.shape[2], v.shape[3], q.shape[3]), "float32", q)
+        states = sequences if num_spec_tokens is None else sequences * (num_spec_tokens + 1)
+        initial_state = empty((states, v.shape[2], v.shape[3], q.shape[3]), "float32", q)
         initial_state[...] = 0
     if output is None:
         output = empty_like(v)
-    rows = as_int32(ssm_state_indices)
+    if checkpoint_every_n_tokens and (checkpoint_cu_starts is None or state_checkpoints is None):
+        starts, count = _checkpoint_starts(cu_seqlens, q, checkpoint_every_n_tokens, checkpoint_state_indices is not None)
+        if checkpoint_cu_starts is None:
+            checkpoint_cu_starts = starts
+        if state_checkpoints is None:
+            if checkpoint_state_indices is not None:
+                raise ValueError("checkpoint_state_indices needs state_checkpoints, whose rows it names")
+            dtype = (q if initial_state is None else initial_state).dtype
+            state_checkpoints = empty((count, v.shape[2], v.shape[3], q.shape[3]), dtype, q)
     call("recurrent_kda", flags=1, output=output, initial_state=initial_state, q=q, k=k, v=v, g=g, beta=beta, A_log=A_log,
          dt_bias=None if dt_bias is None else dt_bias.reshape(-1, q.shape[3]), scale=scale,
          skip_qk_l2norm=not use_qk_l2norm_in_kernel, use_gate_in_kernel=use_gate_in_kernel, lower_bound=lower_bound,
+         correction_cache=correction_cache, kg_cache=kg_cache, cu_seqlens=cu_seqlens, state_checkpoints=state_checkpoints,
+         checkpoint_cu_starts=checkpoint_cu_starts, checkpoint_every_n_tokens=checkpoint_every_n_tokens,
+         checkpoint_state_indices=as_int32(checkpoint_state_indices),
          ssm_state_indices=rows[:, None] if rows is not None and len(rows.shape) == 1 else rows,
          num_accepted_tokens=as_int32(num_accepted_tokens), initial_state_source=initial_state_source,
          initial_state_indices=as_int32(initial_state_indices), beta_is_logit=beta_is_logit,
          disable_state_update=disable_state_update)
-    return output, initial_state if output_final_state else None
+    state = initial_state if output_final_state else None
+    return (output, state, state_checkpoints) if checkpoint_every_n_tokens else (output, state)

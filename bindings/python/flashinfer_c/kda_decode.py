@@ -8,8 +8,9 @@ from ._api import api
 @api("recurrent_kda", notes={
     "output_final_state": "True: the state is returned too",
     "use_qk_l2norm_in_kernel": "True: q and k are divided by their lengths",
-    "num_spec_tokens": "of no effect with ssm_state_indices, without which it must be None",
-    **dict.fromkeys(("cu_seqlens", "correction_cache", "kg_cache"), "must be None"),
+    "num_spec_tokens": "S: rows of ssm_state_indices have S + 1 columns; without both and without cu_seqlens, q has S + 1 tokens",
+    "initial_state_indices": "rows of initial_state_source; with disable_state_update, of initial_state if there is no source",
+    **dict.fromkeys(("correction_cache", "kg_cache"), "only with disable_state_update, where the slot is that of the state read"),
 })
 def recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initial_state=None, output_final_state=False,
                   use_qk_l2norm_in_kernel=True, use_gate_in_kernel=False, lower_bound=None, cu_seqlens=None,
