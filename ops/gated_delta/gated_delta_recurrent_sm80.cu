@@ -323,7 +323,7 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
 #endif
 
 /* Of a multiprocessor: as many as there are registers for; ptxas takes more of them from sm_100 on. */
-enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? 3 : PER_KEY || __CUDA_ARCH__ >= 1000 ? 5 : 6 };
+enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? 3 : __CUDA_ARCH__ >= 1000 || (PER_KEY && sizeof(INITIAL) == 4) ? 5 : 6 };
 
 extern "C" __global__ void __launch_bounds__(128, BLOCKS)
     gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)

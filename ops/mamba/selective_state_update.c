@@ -128,7 +128,6 @@ static bool fill_args(const struct call *call, struct selective_state_update_arg
         .pad = c->pad_slot_id ? c->pad_slot_id : -1,
         .softplus = c->dt_softplus,
         .update = !c->disable_state_update,
-        .rounds = c->philox_rounds,
     };
     struct token_rows *all[] = {&a->out, &a->x, &a->dt, &a->B, &a->C, &a->z};
     bool one = true;
@@ -167,7 +166,8 @@ static const char *fit(const struct call *call, int32_t *constant)
     constant[1] = tensor_dtype(c->state);
     constant[2] = (int32_t)tensor_shape(c->state, -1);
     constant[3] = tensor_stride(c->A, 2) == 0;
-    constant[4] = c->rand_seed.kind != FLASHINFER_NUMBER_ABSENT && tensor_dtype(c->state) != DTYPE_F32;
+    bool random = c->rand_seed.kind != FLASHINFER_NUMBER_ABSENT && tensor_dtype(c->state) != DTYPE_F32;
+    constant[4] = random ? c->philox_rounds : 0;
     if (!fill_args(call, &a))
         return "batch and tokens cannot be walked with one stride";
     return constant[3] || tensor_stride(c->A, 2) == 1 ? NULL : "the last axis of A is neither contiguous nor of stride 0";

@@ -37,7 +37,7 @@ struct selective_state_update_args {
     int64_t seed;
     uint64_t group_factor; /* head / group_heads is head * this / 2^32 */
     int64_t num_sequences, tokens, num_heads, head_dim, columns, final_columns, kept_steps;
-    int32_t group_heads, pad, softplus, update, rounds;
+    int32_t group_heads, pad, softplus, update;
 };
 
 struct token_range {
@@ -80,9 +80,14 @@ ANYWHERE int64_t written_state(const struct selective_state_update_args *a, int6
 }
 
 /* The random bits of four elements of a state, counted from the beginning of its pool; `at` is the first. */
-ANYWHERE struct philox rounding_bits(const struct selective_state_update_args *a, int64_t at)
+ANYWHERE struct philox rounding_bits(uint64_t seed, int64_t at, int rounds)
 {
-    return philox_rounds((uint64_t)(a->seed_at ? *a->seed_at : a->seed), (uint64_t)at, 0, a->rounds);
+    return philox_rounds(seed, (uint64_t)at, 0, rounds);
+}
+
+ANYWHERE uint64_t rounding_seed(const struct selective_state_update_args *a)
+{
+    return (uint64_t)(a->seed_at ? *a->seed_at : a->seed);
 }
 
 #endif

@@ -5,7 +5,7 @@
  *   STATE      dtype of states
  *   STATE_DIM  a multiple of 16, at most 256
  *   UNIFORM    1: A is the same for all of a row
- *   RANDOM     1: states, of 16 bits, are rounded at random */
+ *   RANDOM     rounds of Philox, for states, of 16 bits, that are rounded at random; 0: to nearest */
 #include "vec.h"
 #include "selective_state_update_args.h"
 
@@ -44,8 +44,9 @@ static STATE *state_row(const struct state_rows *states, const struct place *p, 
 static void put_state(const struct selective_state_update_args *a, const struct place *p, STATE *to, const float *s)
 {
 #if RANDOM
+    uint64_t seed = rounding_seed(a);
     for (int i = 0; i < STATE_DIM; i += 4) {
-        struct philox random = rounding_bits(a, p->read + i);
+        struct philox random = rounding_bits(seed, p->read + i, RANDOM);
         for (int j = 0; j < 4; j++)
             to[i + j].bits = _Generic(to[0], f16: f16_random_bits, bf16: bf16_random_bits)(s[i + j], random.word[j]);
     }

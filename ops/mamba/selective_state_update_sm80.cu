@@ -7,7 +7,7 @@
  *   STATE      dtype of states
  *   STATE_DIM  a multiple of 16, at most 256
  *   UNIFORM    1: A is the same for all of a row
- *   RANDOM     1: states, of 16 bits, are rounded at random
+ *   RANDOM     rounds of Philox, for states, of 16 bits, that are rounded at random; 0: to nearest
  *   PIECE      elements that lie together: 8, 4 or 2
  *   ACCESS     elements of an access: PIECE, or 1 where addresses are odd
  *   ROWS       16, 32 or 64; with MANY, at most 32
@@ -128,9 +128,9 @@ DEVICE uint16_t random_bits(f16, float x, uint32_t random) { return f16_random_b
 DEVICE uint16_t random_bits(bf16, float x, uint32_t random) { return bf16_random_bits(x, random); }
 
 /* Not inlined: a thread has up to sixteen of them, and compiling them would take seconds. */
-static __device__ __noinline__ vec<STATE, 4> round_four(float4 x, uint64_t seed, int64_t at, int rounds)
+static __device__ __noinline__ vec<STATE, 4> round_four(float4 x, uint64_t seed, int64_t at)
 {
-    struct philox random = philox_rounds(seed, (uint64_t)at, 0, rounds);
+    struct philox random = rounding_bits(seed, at, RANDOM);
     float four[4] = {x.x, x.y, x.z, x.w};
     vec_elements<STATE, 4> rounded;
 #pragma unroll
@@ -142,17 +142,17 @@ static __device__ __noinline__ vec<STATE, 4> round_four(float4 x, uint64_t seed,
 /* read: the first element that the piece was read from, in the pool as if it were dense. */
 DEVICE void store_piece(STATE *to, const float (&x)[PIECE], const struct selective_state_update_args &a, int64_t read)
 {
-    uint64_t seed = a.seed_at ? *a.seed_at : a.seed;
+    uint64_t seed = rounding_seed(&a);
     vec_elements<STATE, PIECE> rounded;
 #pragma unroll
     for (int i = 0; i < PIECE; i += 4) {
         vec_elements<STATE, 4> four;
 #if PIECE == 2
-        four.all = round_four(make_float4(x[0], x[1], x[0], x[1]), seed, read / 4 * 4, a.rounds);
+        four.all = round_four(make_float4(x[0], x[1], x[0], x[1]), seed, read / 4 * 4);
         rounded.at[0] = four.at[read % 4];
         rounded.at[1] = four.at[read % 4 + 1];
 #else
-        four.all = round_four(make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]), seed, read + i, a.rounds);
+        four.all = round_four(make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]), seed, read + i);
 #pragma unroll
         for (int j = 0; j < 4; j++)
             rounded.at[i + j] = four.at[j];
