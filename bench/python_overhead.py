@@ -7,6 +7,7 @@ median us, least us. `flashinfer bench --overhead --pdl rmsnorm` measures the la
     PYTHONPATH=build/python python3 bench/python_overhead.py
 """
 
+import statistics
 import time
 
 import torch
@@ -18,18 +19,11 @@ from flashinfer_c import _core
 CALLS, ROUNDS = 300, 25  # fewer calls than a stream queues before it waits
 
 
-def measure(function, wait):
-    for _ in range(50):
+def time_calls(function):
+    begin = time.perf_counter()
+    for _ in range(CALLS):
         function()
-    times = []
-    for _ in range(ROUNDS):
-        wait()
-        begin = time.perf_counter()
-        for _ in range(CALLS):
-            function()
-        times.append((time.perf_counter() - begin) / CALLS * 1e6)
-    times.sort()
-    return times[ROUNDS // 2], times[0]
+    return (time.perf_counter() - begin) / CALLS * 1e6
 
 
 def main():
@@ -38,8 +32,8 @@ def main():
     y = torch.empty_like(x)
     entry, nothing = _core.op("rmsnorm").function, tvm_ffi.get_global_func("testing.nop")
     tvm_entry = _core.module.get_function("rmsnorm")
-    print("call,median_us,least_us")
-    for name, function in (
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    calls = {name: (function, []) for name, function in (
         ("TVM-FFI no-op of the same arguments", lambda: nothing(y, x, w, 1e-6, True)),
         ("TVM-FFI no-op without arguments", lambda: nothing()),
         ("TVM-FFI's function", lambda: tvm_entry(y, x, w, 1e-6, True)),
@@ -50,9 +44,14 @@ def main():
         ("flashinfer_c.rmsnorm(x w)", lambda: flashinfer_c.rmsnorm(x, w)),
         ("flashinfer_c.silu_and_mul(x)", lambda: flashinfer_c.silu_and_mul(x)),
         ("torch.add(x x out=y)", lambda: torch.add(x, x, out=y)),
-    ):
-        median, least = measure(function, torch.cuda.synchronize if device == "cuda" else lambda: None)
-        print(f"{name},{median:.2f},{least:.2f}", flush=True)
+    )}
+    for _ in range(ROUNDS + 1):  # in turn; the first loads what is needed and does not count
+        for function, times in calls.values():
+            times.append(time_calls(function))
+            wait()
+    print("call,median_us,least_us")
+    for name, (_, times) in calls.items():
+        print(f"{name},{statistics.median(times[1:]):.2f},{min(times[1:]):.2f}")
 
 
 main()
