@@ -8,8 +8,8 @@
 #include "flashinfer/attention.h"
 #include "op/variant.h"
 
-enum { MAX_GRID_Y = 65535, MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
-enum { WAY_GRID, WAY_GRID_Y, WAY_GRID_Z, WAY_THREADS, WAY_SMEM };
+enum { MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
+enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
 
 /* Of the generic kernels, after T. */
 #define GENERIC "HEAD_DIM", "HEAD_DIM_VO", "Q:dtype", "KV:dtype", "O:dtype", "CONVERTS", "MASK", "POS"
@@ -156,13 +156,12 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
     while ((smem = ATTENTION_PREFILL_SMEM(plan->head_dim, plan->head_dim_vo, tile_q, converts(call),
                                           plan->pos == ATTENTION_POS_ROPE)) > call->device->smem_block && tile_q > 16)
         tile_q = next_tile(tile_q);
-    way->value[WAY_GRID] = count_tiles(call, t, tile_q);
-    way->value[WAY_GRID_Y] = plan->num_kv_heads;
-    way->value[WAY_GRID_Z] = ceil_div(plan->head_dim_vo, ATTENTION_PREFILL_COLUMNS(plan->head_dim_vo));
+    way->value[WAY_GRID] = count_tiles(call, t, tile_q) * plan->num_kv_heads;
+    way->value[WAY_GRID_Y] = ceil_div(plan->head_dim_vo, ATTENTION_PREFILL_COLUMNS(plan->head_dim_vo));
     way->value[WAY_THREADS] = tile_q * 2 / ATTENTION_PREFILL_BANDS(tile_q);
     way->value[WAY_SMEM] = smem;
-    if (way->value[WAY_GRID] > INT32_MAX || plan->num_kv_heads > MAX_GRID_Y)
-        return "there are more rows or heads than a grid has blocks for";
+    if (way->value[WAY_GRID] > INT32_MAX)
+        return "there are more rows and heads than a grid has blocks for";
     int32_t *constant = add_spec(call, way, &prefill_sm80);
     constant[0] = is_aligned(call, tile_q);
     constant[1] = tile_q;
@@ -182,7 +181,6 @@ static const char *fit_decode_sm80(const struct call *call, struct way *way)
         return "head_dim must be 64 or 128";
     way->value[WAY_GRID] = workers;
     way->value[WAY_GRID_Y] = 1;
-    way->value[WAY_GRID_Z] = 1;
     way->value[WAY_THREADS] = 128;
     way->value[WAY_SMEM] = ATTENTION_DECODE_SMEM;
     way->workspace = call->exec.flags & FLASHINFER_BATCH_INVARIANT ? 0 : attention_decode_workspace(plan, workers);
@@ -318,7 +316,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct attention_args a = attention_args(call);
     return call_launch(call, way, 0, &(struct jit_launch){
-        .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y], (uint32_t)way->value[WAY_GRID_Z]},
+        .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y]},
         .block = {(uint32_t)way->value[WAY_THREADS]},
         .smem = (uint32_t)way->value[WAY_SMEM],
         .args = &a,

@@ -10,7 +10,7 @@
  *   T, HEAD_DIM, HEAD_DIM_VO, ALIGNED as in attention_tile.cuh; Q, KV, O, CONVERTS, MASK, POS as in attention_modes.cuh
  *   TILE_Q   16, 64, 128; at most 64 if HEAD_DIM or HEAD_DIM_VO is above 128, and with anything but the usual
  *   SOFT_CAP 1: the plan has one
- * Grid: at least ceil(total_q * group / TILE_Q) + batch blocks by num_kv_heads by ceil(HEAD_DIM_VO / 256). Dynamic shared memory:
+ * Grid: num_kv_heads times at least ceil(total_q * group / TILE_Q) + batch blocks, by ceil(HEAD_DIM_VO / 256). Dynamic shared memory:
  * struct smem. */
 #include "attention_modes.cuh"
 #include "pdl.cuh"
@@ -20,6 +20,7 @@ enum { TILE = ATTENTION_PREFILL_TILE(HEAD_DIM) };
 enum { SMALL = HEAD_DIM <= 64 && COLUMNS <= 64 };
 enum { BLOCKS = (SMALL && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
 #define QUERIES_SHARED ATTENTION_QUERIES_SHARED(HEAD_DIM, TILE_Q, CONVERTS)
+enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 8 : 4 }; /* of products with queries in shared memory, to unroll loops by */
 enum { STAGES = ATTENTION_PREFILL_STAGES, KEYS_BYTES = TILE * ROW_BYTES, VALUES_BYTES = TILE * VALUE_ROW_BYTES };
 
 struct smem {
@@ -81,12 +82,12 @@ DEVICE struct row make_row(const struct attention_args &a, const struct task &t,
     return r;
 }
 
-DEVICE struct task make_task(const struct attention_args &a, const struct smem *sm)
+DEVICE struct task make_task(const struct attention_args &a, int kv_head, const struct smem *sm)
 {
     struct task t;
     t.request = sm->request;
-    t.kv_head = blockIdx.y;
-    t.column = blockIdx.z * COLUMNS;
+    t.kv_head = kv_head;
+    t.column = blockIdx.y * COLUMNS;
     t.first_q = first_query(a, t.request);
     t.qo_len = first_query(a, t.request + 1) - t.first_q;
     t.kv_len = kv_length(a, t.request);
@@ -193,7 +194,7 @@ DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], uint32_t queries, ui
 #pragma unroll
     for (int b = 0; b < BANDS; b++)
         clear_logits(s[b]);
-#pragma unroll 4
+#pragma unroll STEPS_AT_ONCE
     for (int k = 0; k < HEAD_DIM / 16; k++) {
         uint32_t q[BANDS][4];
 #pragma unroll
@@ -221,7 +222,9 @@ DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_arg
 DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p, const struct task &t, const struct row (&rows)[BANDS][2],
                          struct logit_rule rule, int first)
 {
-    float unit = CHANGES_LOGITS || SOFT_CAP ? 1.0f : fmaxf(fabsf(rule.factor), 1e-30f); /* with 0 what is hidden would not stay so */
+    float unit = CHANGES_LOGITS || SOFT_CAP ? 1.0f : fabsf(rule.factor);
+    if (unit < 1e-30f)
+        unit = 1e-30f; /* with 0 what is hidden would not stay hidden */
 #pragma unroll
     for (int b = 0; b < BANDS; b++) {
         if (CHANGES_LOGITS)
@@ -299,21 +302,39 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         complete_sums(r[b]);
 }
 
-DEVICE void write_rows(const struct prefill &p, const struct task &t, const struct rows &r, int band)
+/* What a row's weighted values are multiplied by. Each lane of a quad, which shares its rows, completes one of them. */
+DEVICE float finish_rows(const struct prefill &p, const struct task &t, const struct rows (&r)[BANDS], int first_out)
 {
     const struct attention_args &a = p.a;
-    int column = t.column + threadIdx.x % 4 * 2;
-    int first_out = a.modes.o_indptr ? a.modes.o_indptr[t.request] : t.first_q;
+    int mine = threadIdx.x % 4 % (2 * BANDS);
+    float top = 0.0f, sum = 1.0f, lse;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        struct row row = make_row(a, t, row_of(t, band) + 8 * h);
+    for (int n = 0; n < 2 * BANDS && !WITHOUT_SOFTMAX; n++) {
+        top = n == mine ? r[n / 2].top[n % 2] : top;
+        sum = n == mine ? r[n / 2].sum[n % 2] : sum;
+    }
+    struct row row = make_row(a, t, row_of(t, mine / 2) + 8 * (mine % 2));
+    float factor = finish_row(a, top, sum, row.head, &lse);
+    if (a.lse && t.column == 0 && row.token < t.qo_len && threadIdx.x % 4 == mine)
+        a.lse[(first_out + row.token) * a.lse_token + row.head * a.lse_head] = lse;
+    return factor;
+}
+
+DEVICE void write_rows(const struct prefill &p, const struct task &t, const struct rows (&r)[BANDS])
+{
+    const struct attention_args &a = p.a;
+    int column = t.column + threadIdx.x % 4 * 2, first_out = a.modes.o_indptr ? a.modes.o_indptr[t.request] : t.first_q;
+    float factors = finish_rows(p, t, r, first_out);
+#pragma unroll
+    for (int n = 0; n < 2 * BANDS; n++) {
+        float factor = __shfl_sync(0xffffffffu, factors, n, 4);
+        struct row row = make_row(a, t, row_of(t, n / 2) + 8 * (n % 2));
         if (row.token >= t.qo_len)
             continue;
-        float lse, factor = finish_row(a, WITHOUT_SOFTMAX ? 0.0f : r.top[h], WITHOUT_SOFTMAX ? 1.0f : r.sum[h], row.head, &lse);
         O *to = (O *)a.out + (first_out + row.token) * a.out_token + row.head * a.out_head + column;
 #pragma unroll
         for (int i = 0; i < COLUMNS / 8; i++, to += 8) {
-            float x[2] = {r.o[i][2 * h] * factor, r.o[i][2 * h + 1] * factor};
+            float x[2] = {r[n / 2].o[i][n % 2 * 2] * factor, r[n / 2].o[i][n % 2 * 2 + 1] * factor};
 #pragma unroll
             for (int j = 0; HAS_OUTPUT && j < 2; j++)
                 x[j] = hook_output(variant_of(p), x[j], place_of(t, row.token, 0, row.head, column + 8 * i + j));
@@ -324,8 +345,6 @@ DEVICE void write_rows(const struct prefill &p, const struct task &t, const stru
             from_float(to + 1, x[1]);
 #endif
         }
-        if (a.lse && column == 0)
-            a.lse[(first_out + row.token) * a.lse_token + row.head * a.lse_head] = lse;
     }
 }
 
@@ -335,17 +354,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) batch_prefill_sm80
     struct smem *sm = (struct smem *)shared;
     pdl_wait();
     pdl_launch();
-    /* Later rows of causal attention see more: the longest blocks start first. */
-    if (!find_tile(p.a, gridDim.x - 1 - blockIdx.x, sm))
+    /* Later rows of causal attention see more: the longest blocks start first, those of all heads. Others go head by head. */
+    int number = gridDim.x - 1 - blockIdx.x, inner = p.a.causal ? p.a.num_kv_heads : gridDim.x / p.a.num_kv_heads;
+    int slow = number / inner, fast = number % inner;
+    if (!find_tile(p.a, p.a.causal ? slow : fast, sm))
         return;
-    struct task t = make_task(p.a, sm);
+    struct task t = make_task(p.a, p.a.causal ? fast : slow, sm);
     struct rows r[BANDS];
 #pragma unroll
     for (int b = 0; b < BANDS; b++)
         clear(r[b]);
     if (t.begin < t.end)
         attend(p, t, sm, r);
-#pragma unroll
-    for (int b = 0; b < BANDS; b++)
-        write_rows(p, t, r[b], b);
+    write_rows(p, t, r);
 }
