@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times ops against upstream FlashInfer, torch.compile and torch's copy_ on the same GPU, in turn in the same run.
 
-Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--rounds 3] [--kernel NAME] [--no-pdl] [--csv FILE] [--dry] [FAMILY...]
-       families: copy norm activation rope page decode prefill; default: all
+Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--rounds 3] [--kernel NAME] [--only REGEX] [--no-pdl] [--csv FILE]
+                                     [--dry] [FAMILY...]
+       families: copy norm activation rope page decode prefill fa2 merge cascade; default: all
+       fa2 is batch_prefill_sm80 beside upstream's kernel of that name; cascade needs our Python package on PYTHONPATH, too
+       --only: rows whose op and shape match
        --dry prints our commands and needs neither a GPU nor Python packages
 
 Both sides are timed as `flashinfer bench` does it: nodes of a CUDA graph between two events, over copies of the tensors that are
@@ -19,6 +22,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -39,13 +43,19 @@ HEADS = [(16, 16, 128), (32, 8, 128), (32, 32, 64), (8, 8, 256)]
 DECODE = [(1, 1024, 32, 8, 128, 16), (1, 131072, 32, 8, 128, 16), (8, 4096, 32, 8, 128, 16), (32, 4096, 32, 8, 128, 1),
           (32, 4096, 32, 8, 128, 16), (32, 4096, 32, 8, 128, 64), (32, 4096, 64, 8, 128, 16), (128, 1024, 32, 8, 128, 16),
           (32, 4096, 32, 32, 128, 16), (32, 4096, 32, 8, 64, 16), (32, 4096, 16, 8, 256, 16)]
+MERGED = [(1, 8, 32, 128), (128, 8, 32, 128), (4096, 8, 32, 128), (4096, 2, 32, 128), (16384, 4, 16, 64)]
+CASCADES = [(256, 32768, 128, 32, 8, 128), (256, 32768, 1024, 32, 8, 128), (16, 8192, 256, 32, 8, 128)]
 
 
 class Case:
-    """One line of the table: our command, and `make`, which returns a function that calls the peer once on tensors of its own."""
+    """One line of the table: our command, and `make`, which returns a function that calls the peer once on tensors of its own.
 
-    def __init__(self, op, shape, peer, ours, make, size):
+    kernel: the one of ours. own: what `make` is, for what is ours: calls of the Python package in place of a command.
+    """
+
+    def __init__(self, op, shape, peer, ours, make, size, kernel=None, own=None):
         self.op, self.shape, self.peer, self.ours, self.make, self.size = op, shape, peer, ours, make, size
+        self.kernel, self.own = kernel, own
 
 
 class Upstream:
@@ -87,10 +97,10 @@ class Upstream:
                 samples.append(begin.elapsed_time(end) * 1e-3 / nodes)
         return statistics.median(samples)
 
-    def capture(self, case):
-        """A graph that calls the peer on copies of its tensors in turn, and its number of nodes."""
+    def capture(self, case, make):
+        """A graph that calls what `make` returns on copies of its tensors in turn, and its number of nodes."""
         count = max(1, int(min(CACHES * self.l2 / case.size + 1, MAX_COPIES, MAX_BYTES / case.size)))
-        calls = [case.make(self) for _ in range(count)]
+        calls = [make(self) for _ in range(count)]
         nodes = (MIN_NODES + count - 1) // count * count
         stream = self.torch.cuda.Stream()
         stream.wait_stream(self.torch.cuda.current_stream())
@@ -250,13 +260,13 @@ def decode_cases():
     yield case(True, "float8_e4m3fn", "e4m3", 32, 4096, 32, 8, 128, 16)
 
 
-def prefill_cases():
+def prefill_cases(backend="fa3", lengths=((8, 2048), (2, 8192), (1, 16384)), kernel=None):
     def make(batch, length, qo_heads, kv_heads, dim, causal):
         def one(up):
             cache, indptr, numbers, last = up.paged(batch, length, kv_heads, dim, 16)
             wrapper = up.planned(
                 ("prefill", batch, length, qo_heads, kv_heads, dim, causal),
-                lambda: up.flashinfer.BatchPrefillWithPagedKVCacheWrapper(up.workspace(), "NHD", backend="fa3"),
+                lambda: up.flashinfer.BatchPrefillWithPagedKVCacheWrapper(up.workspace(), "NHD", backend=backend),
                 qo_indptr=up.torch.arange(0, batch * length + 1, length, dtype=up.torch.int32), paged_kv_indptr=indptr,
                 paged_kv_indices=numbers, paged_kv_last_page_len=last, num_qo_heads=qo_heads, num_kv_heads=kv_heads,
                 head_dim_qk=dim, page_size=16, causal=causal, q_data_type=up.bf16, kv_data_type=up.bf16)
@@ -265,18 +275,83 @@ def prefill_cases():
         return one
 
     for qo_heads, kv_heads, dim in HEADS:
-        for batch, length in [(8, 2048), (2, 8192), (1, 16384)]:
+        for batch, length in lengths:
             for causal in (True, False):
                 tokens = batch * length
                 ours = ["batch_prefill", *attention_values(batch, length, qo_heads, kv_heads, 16), f"total_q={tokens}",
                         f"max_total_qo={tokens}", f"head_dim_qk={dim}", f"causal={int(causal)}"]
                 yield Case("batch_prefill", f"{batch}x{length} {qo_heads}/{kv_heads}x{dim} {'causal' if causal else 'full'}",
-                           "flashinfer, fa3 paged", ours, make(batch, length, qo_heads, kv_heads, dim, causal),
-                           4 * tokens * (qo_heads + kv_heads) * dim)
+                           f"flashinfer, {backend} paged", ours, make(batch, length, qo_heads, kv_heads, dim, causal),
+                           4 * tokens * (qo_heads + kv_heads) * dim, kernel)
+
+
+def fa2_cases():
+    yield from prefill_cases("fa2", ((8, 2048), (2, 8192)), "batch_prefill_sm80")
+
+    def make(batch, length, qo_heads, kv_heads, dim, causal):
+        def one(up):
+            indptr = up.torch.arange(0, batch * length + 1, length, dtype=up.torch.int32)
+            wrapper = up.planned(
+                ("ragged", batch, length, qo_heads, kv_heads, dim, causal),
+                lambda: up.flashinfer.BatchPrefillWithRaggedKVCacheWrapper(up.workspace(), "NHD", backend="fa2"),
+                qo_indptr=indptr, kv_indptr=indptr, num_qo_heads=qo_heads, num_kv_heads=kv_heads, head_dim_qk=dim, causal=causal,
+                q_data_type=up.bf16, kv_data_type=up.bf16)
+            q, k, v = (up.normal(batch * length, heads, dim) for heads in (qo_heads, kv_heads, kv_heads))
+            return up.call(wrapper.run, q, k, v, out=up.torch.empty_like(q))
+        return one
+
+    for qo_heads, kv_heads, dim in HEADS:
+        for causal in (True, False):
+            ours = ["batch_prefill_ragged", "batch=8", "max_batch_size=8", f"num_qo_heads={qo_heads}", f"num_kv_heads={kv_heads}",
+                    "total_q=16384", "max_total_qo=16384", "total_kv=16384", f"head_dim_qk={dim}", "q_data_type=bf16",
+                    f"causal={int(causal)}"]
+            yield Case("batch_prefill_ragged", f"8x2048 {qo_heads}/{kv_heads}x{dim} {'causal' if causal else 'full'}",
+                       "flashinfer, fa2 ragged", ours, make(8, 2048, qo_heads, kv_heads, dim, causal),
+                       4 * 16384 * (qo_heads + kv_heads) * dim, "batch_prefill_sm80")
+
+
+def merge_cases():
+    def make(tokens, states, heads, dim):
+        def one(up):
+            v = up.normal(tokens, states, heads, dim)
+            s = up.torch.randn(tokens, states, heads, device="cuda")
+            return up.call(up.flashinfer.merge_states, v, s)
+        return one
+    for tokens, states, heads, dim in MERGED:
+        yield Case("merge_states", f"{tokens} tokens {states} states {heads}x{dim}", "flashinfer",
+                   ["merge_states", f"tokens={tokens}", f"num_states={states}", f"num_heads={heads}", f"head_dim={dim}", "v:dtype=bf16"],
+                   make(tokens, states, heads, dim), tokens * heads * (states + 1) * (2 * dim + 4))
+
+
+def cascade_cases():
+    """Decode of requests that share a prefix, as both packages' MultiLevelCascadeAttentionWrapper does it."""
+    def make(package, batch, prefix, own, qo_heads, kv_heads, dim):
+        def one(up):
+            pages, own_pages = prefix // 16, own // 16
+            cache = up.normal(pages + batch * own_pages, 2, 16, kv_heads, dim)
+            numbers = up.torch.randperm(cache.shape[0], device="cuda").int()
+            up.wrappers.clear()
+            wrapper = importlib.import_module(f"{package}.cascade").MultiLevelCascadeAttentionWrapper(2, up.workspace(), "NHD")
+            wrapper.plan([up.integers([0, batch]), up.integers(range(batch + 1))],
+                         [up.integers([0, pages]), up.integers(range(0, batch * own_pages + 1, own_pages))],
+                         [numbers[:pages], numbers[pages:]], [up.integers([16]), up.integers([16] * batch)],
+                         qo_heads, kv_heads, dim, 16, q_data_type=up.bf16)
+            q = up.normal(batch, qo_heads, dim)
+            return lambda: wrapper.run(q, cache)
+        return one
+    for shape in CASCADES:
+        batch, prefix, own, qo_heads, kv_heads, dim = shape
+        yield Case("cascade", f"batch {batch} shared {prefix} own {own} {qo_heads}/{kv_heads}x{dim} page 16", "flashinfer", None,
+                   make("flashinfer", *shape), 4 * (prefix + batch * own) * kv_heads * dim + 4 * batch * qo_heads * dim,
+                   own=make("flashinfer_c", *shape))
 
 
 FAMILIES = {"copy": copy_cases, "norm": norm_cases, "activation": activation_cases, "rope": rope_cases, "page": page_cases,
-            "decode": decode_cases, "prefill": prefill_cases}
+            "decode": decode_cases, "prefill": prefill_cases, "fa2": fa2_cases, "merge": merge_cases, "cascade": cascade_cases}
+
+
+def wanted(arguments, family):
+    return (case for case in FAMILIES[family]() if re.search(arguments.only, f"{case.op} {case.shape}"))
 
 
 def our_command(arguments, case, kernel=None):
@@ -296,17 +371,20 @@ def ours(arguments, case, kernel):
 def compare(arguments, up, case, copy_rate):
     """The row of the table. One side may fail: the other's figure stands, and what failed is named."""
     row = {"op": case.op, "shape": case.shape, "peer": case.peer}
-    errors, times, results, captured = [], [], [], None
+    errors, times, results, captured, own = [], [], [], None, None
     try:
-        captured = up.capture(case)
+        captured = up.capture(case, case.make)
+        own = case.own and up.capture(case, case.own)
     except Exception as error:  # whatever upstream raises, the next case may work
-        errors.append(f"upstream: {type(error).__name__}: {error}")
+        errors.append(f"{'ours' if captured else 'upstream'}: {type(error).__name__}: {error}")
     for _ in range(arguments.rounds):
         if captured:
             times.append(up.time(*captured[:2]) * 1e6)
+        if own:
+            results.append({"us": up.time(*own[:2]) * 1e6, "bytes": case.size, "operations": 0, "copy_GB/s": None, "kernel": "Python"})
         if case.ours and not any(e.startswith("ours") for e in errors):
             try:
-                results.append(ours(arguments, case, results[0]["kernel"] if results else arguments.kernel))
+                results.append(ours(arguments, case, results[0]["kernel"] if results else case.kernel or arguments.kernel))
             except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
                 errors.append(f"ours: {error}")
     theirs = statistics.median(times) if times else None
@@ -329,7 +407,7 @@ def copy_rate_of(up):
     x = up.torch.empty(1 << 30, dtype=up.torch.int8, device="cuda")
     case = Case("copy", "1 GiB", "torch copy_", None, lambda up: lambda: out.copy_(x), 1 << 31)
     out = up.torch.empty_like(x)
-    captured = up.capture(case)
+    captured = up.capture(case, case.make)
     return (1 << 31) / up.time(*captured[:2]) * 1e-9
 
 
@@ -340,7 +418,7 @@ def run(arguments, writer, file):
     say(f"torch copy_ of 1 GiB: {copy_rate:.0f} GB/s")
     for family in arguments.family:
         begun = time.perf_counter()
-        for case in FAMILIES[family]():
+        for case in wanted(arguments, family):
             try:
                 row = compare(arguments, up, case, copy_rate)
             except Exception as error:  # the GPU may have failed; what is measured so far is in the file
@@ -362,6 +440,7 @@ def main():
     parser.add_argument("--flashinfer", default="build/flashinfer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kernel", help="of ours; default: the one that a call takes")
+    parser.add_argument("--only", default="", metavar="REGEX", help="rows whose op and shape match")
     parser.add_argument("--no-pdl", action="store_true")
     parser.add_argument("--csv", help="default: standard output")
     parser.add_argument("--dry", action="store_true")
@@ -372,7 +451,7 @@ def main():
         parser.error(f"there is no family {unknown[0]}" if unknown else "--rounds: at least 1")
     if arguments.dry:
         for family in arguments.family:
-            for case in FAMILIES[family]():
+            for case in wanted(arguments, family):
                 print(shlex.join(our_command(arguments, case)) if case.ours else f"# {case.op} {case.shape} ({case.peer})")
         return 0
     with open(arguments.csv or os.dup(1), "w", encoding="utf-8") as file:
