@@ -96,7 +96,6 @@ static void view(const void *from, void *to)
 }
 
 static const struct op_kernel kernels[] = {
-    {"chunk_gated_delta_rule_pieces_sm90", OP_CUDA, 90, 90, gated_delta_fit_pieces_sm90, gated_delta_run_pieces_sm90},
     {"chunk_gated_delta_rule_sm90", OP_CUDA, 90, 90, gated_delta_fit_sm90, gated_delta_run_sm90},
     {"gated_delta_recurrent_sm80", OP_CUDA, 80, 0, gated_delta_fit_recurrent_sm80, gated_delta_run_recurrent},
     {"chunk_gated_delta_rule_cpu", OP_CPU, 0, 0, fit_cpu, run_cpu},

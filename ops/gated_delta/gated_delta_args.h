@@ -99,17 +99,17 @@ ANYWHERE int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, in
 
 /* ---- the kernels of sm_90a */
 
-/* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 32 x 32
- * block above the diagonal, as shared memory holds them: columns 0 to 31 of 64 rows, then columns 32 to 63 of rows 32 to 63; rows
- * of 64 bytes whose 16-byte piece c lies at c ^ (row / 2 % 4). */
+/* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 16 x 16
+ * blocks above the diagonal, in strips of 16 columns as shared memory holds them: columns 16 j to 16 j + 15 of rows 16 j to 63, for
+ * j from 0 to 3; rows of 32 bytes whose 16-byte piece c lies at c ^ (row / 4 % 2). */
 struct gated_delta_gates {
     float known[GATED_DELTA_CHUNK];  /* factor of a column of S K */
     float update[GATED_DELTA_CHUNK]; /* of a column of U, for the state */
     float output[GATED_DELTA_CHUNK]; /* of a column of S Q */
-    float end[4];                    /* of S; the other three are padding */
+    float end[32];                   /* of S; the others are padding: what a tile consists of begins at 128 bytes */
 };
 
-enum { GATED_DELTA_MATRIX_BYTES = 6144 };
+enum { GATED_DELTA_MATRIX_BYTES = 5120 };
 
 struct gated_delta_tile {
     struct gated_delta_gates gates;
@@ -135,23 +135,19 @@ struct gated_delta_schedule {
 
 #define GATED_DELTA_TILES_SMEM (32768 + 112 * 144 + 64 * 80 + 2 * 1024 + 2 * 256 + 8)
 
-/* The one that walks whole sequences: stages of K, Q, V, T and P; then output; gates; barriers. `halves` of the values of a state
- * make a block. */
+/* The kernel that walks: stages of K, Q, V, T and P; then output; gates; barriers; items. `halves` of the values of a state fit into
+ * a block. */
 enum { GATED_DELTA_STAGES = 3, GATED_DELTA_ITEMS = 4 };
 #define GATED_DELTA_CHUNK_SMEM(halves)                                                                          \
     (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_gates)) + 8192 * (halves) + \
-     8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves)))
-
-/* The one that walks pieces: the same with both halves, and items. */
-#define GATED_DELTA_PIECES_SMEM                                                              \
-    (GATED_DELTA_CHUNK_SMEM(2) + 16 * GATED_DELTA_ITEMS +                                    \
+     8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves) + 2 * GATED_DELTA_ITEMS) +                                  \
      GATED_DELTA_ITEMS * ((int)sizeof(struct gated_delta_segment) + 16))
 
 /* The one that finds what a segment does to the state: stages of K, V and T; gates; barriers. */
 #define GATED_DELTA_SEGMENTS_SMEM                                                                            \
     (GATED_DELTA_STAGES * (32768 + (int)sizeof(struct gated_delta_gates)) + 8 * 2 * GATED_DELTA_STAGES)
 
-enum { GATED_DELTA_STATE = 128 * 128, GATED_DELTA_JOIN_ROWS = 16, GATED_DELTA_JOIN_SMEM = 8 * GATED_DELTA_JOIN_ROWS * 128 * 4 };
+enum { GATED_DELTA_STATE = 128 * 128, GATED_DELTA_JOIN_ROWS = 8 };
 
 struct gated_delta_sm90_args {
     struct gated_delta_args a;
@@ -165,7 +161,7 @@ struct gated_delta_sm90_args {
     int32_t heads;          /* of a block of the first kernel; they share q and k */
     int32_t segment_chunks; /* of a segment, at most */
     int32_t multiprocessors;
-    int32_t items; /* of the kernel that walks whole sequences */
+    int32_t halves; /* of the values of a state, in a block that walks: 1: every segment is halved */
 };
 
 #endif

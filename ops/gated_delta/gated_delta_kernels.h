@@ -39,8 +39,6 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
 /* The kernels that take 64 tokens at a time. */
 const char *gated_delta_fit_sm90(const struct call *call, struct way *way);
 flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way *way);
-const char *gated_delta_fit_pieces_sm90(const struct call *call, struct way *way);
-flashinfer_status gated_delta_run_pieces_sm90(const struct call *call, const struct way *way);
 
 /* The table of the ops that take a few tokens. */
 extern const struct op_kernel gated_delta_decode_kernels[];

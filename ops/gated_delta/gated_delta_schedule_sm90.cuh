@@ -51,34 +51,51 @@ DEVICE void write_segment(const struct gated_delta_sm90_args &p, int at, const s
 /* Whether half of the values at a time pay: if the segment takes longer than the whole machine for all of them, by half. */
 DEVICE bool is_halved(const struct gated_delta_sm90_args &p, const struct span &s, int tiles)
 {
-    return s.cuts || (int64_t)s.last * 2 * p.multiprocessors > (int64_t)tiles * p.a.num_heads * 3;
+    return p.halves == 1 || s.cuts || (int64_t)s.last * 2 * p.multiprocessors > (int64_t)tiles * p.a.num_heads * 3;
+}
+
+/* The last segments of sequences, by their class: halved ones first, the longest first. begin: of each class, where the next one
+ * is written; 0 at first, and nothing is written but the classes are counted. */
+DEVICE void sort_segments(const struct gated_delta_sm90_args &p, int (&begin)[2 * LENGTHS], int longest, int all, bool write)
+{
+    int tiles = 0, cuts = 0;
+    for (int first = 0; first < p.a.num_sequences; first += 32) {
+        struct span s = next_span(p, first, tiles, cuts);
+        int own = min(__clz(s.last) - __clz(longest), LENGTHS - 1) + (is_halved(p, s, all) ? 0 : LENGTHS);
+#pragma unroll
+        for (int i = 0; i < 2 * LENGTHS; i++) {
+            uint32_t those = __ballot_sync(0xffffffffu, s.real && own == i);
+            if (write && s.real && own == i)
+                write_segment(p, begin[i] + __popc(those & ((1u << lane_id()) - 1)), s, s.cuts);
+            begin[i] += __popc(those);
+        }
+    }
 }
 
 /* By a whole warp. Segment number c < num_cuts is the one before cut c. */
 DEVICE void make_schedule(const struct gated_delta_sm90_args &p)
 {
-    int tiles = 0, cuts = 0, longest = 1;
+    int tiles = 0, cuts = 0, longest = 1, begin[2 * LENGTHS] = {};
     for (int first = 0; first < p.a.num_sequences; first += 32) {
         struct span s = next_span(p, first, tiles, cuts);
         longest = max(longest, __reduce_max_sync(0xffffffffu, s.last));
         for (int i = 0; i < s.cuts; i++)
             write_segment(p, s.cut + i, s, i);
     }
-    int written = cuts, all = tiles, halved = 0;
-    for (int length = 0; length < 2 * LENGTHS; length++) {
-        halved = length == LENGTHS ? written : halved;
-        tiles = cuts = 0;
-        for (int first = 0; first < p.a.num_sequences; first += 32) {
-            struct span s = next_span(p, first, tiles, cuts);
-            int own = min(__clz(s.last) - __clz(longest), LENGTHS - 1) + (is_halved(p, s, all) ? 0 : LENGTHS);
-            uint32_t those = __ballot_sync(0xffffffffu, s.real && own == length);
-            if (s.real && own == length)
-                write_segment(p, written + __popc(those & ((1u << lane_id()) - 1)), s, s.cuts);
-            written += __popc(those);
+    int sum = cuts, halved = 0;
+#pragma unroll 1
+    for (int write = 0; write < 2; write++) {
+        sort_segments(p, begin, longest, tiles, write);
+#pragma unroll
+        for (int i = 0; i < 2 * LENGTHS && !write; i++) {
+            int count = begin[i];
+            halved = i == LENGTHS ? sum : halved;
+            begin[i] = sum;
+            sum += count;
         }
     }
     if (lane_id() == 0)
-        *p.schedule = {written, cuts, halved, 0};
+        *p.schedule = {sum, cuts, halved, 0};
 }
 
 #endif

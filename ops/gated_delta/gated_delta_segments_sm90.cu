@@ -11,7 +11,7 @@
 #include "gated_delta_state_sm90.cuh"
 
 struct stage {
-    unsigned char keys[2 * SLAB_BYTES], t[2 * NARROW_BYTES], values[SLAB_BYTES];
+    unsigned char keys[2 * SLAB_BYTES], t[MATRIX_BYTES], values[SLAB_BYTES];
 };
 
 struct smem {
@@ -32,6 +32,7 @@ DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, 
 {
     const struct gated_delta_tile *tile = p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile;
     struct ring ring = {0, 0};
+    int k_head = i.head / p.a.k_group, v_head = i.head / p.a.v_group;
 #pragma unroll 1
     for (int c = 0; c < p.segment_chunks; c++, tile++, advance(ring)) {
         int s = ring.stage, token = i.segment.begin + c * CHUNK;
@@ -39,13 +40,11 @@ DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, 
         uint32_t full = AT(full[s]);
         mbarrier_wait(AT(empty[s]), ring.phase ^ 1);
         mbarrier_arrive_expect(full, (i.through ? 2 : 3) * SLAB_BYTES + sizeof tile->gates + sizeof tile->t);
-        for (int slab = 0; slab < 2; slab++)
-            tensor_load_4d(shared_address(stage->keys) + slab * SLAB_BYTES, &p.k, full, 0, token, slab, i.head / p.a.k_group);
+        tensor_load_4d(shared_address(stage->keys), &p.k, full, 0, token, 0, k_head);
         if (!i.through)
-            tensor_load_4d(shared_address(stage->values), &p.v, full, 0, token, i.half, i.head / p.a.v_group);
+            tensor_load_4d(shared_address(stage->values), &p.v, full, 0, token, i.half, v_head);
         bulk_load(AT(gates[s]), &tile->gates, sizeof tile->gates, full);
-        bulk_load(shared_address(stage->t), tile->t, NARROW_BYTES, full);
-        bulk_load(shared_address(stage->t + NARROW_BYTES + 2048), tile->t + NARROW_BYTES, 2048, full);
+        load_matrix(stage->t, tile->t, full);
     }
 }
 
@@ -69,7 +68,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
     uint32_t stage = AT(stage[w.ring.stage]);
     uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
-    uint64_t t = wgmma_describe_narrow(stage + 2 * SLAB_BYTES, 512);
+    uint64_t t = wgmma_describe_narrow(stage + 2 * SLAB_BYTES, 256);
     float x[32], end = gates->end[0];
     uint32_t e[16];
     float2 known[8], update[8];
@@ -113,6 +112,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     advance(w.ring);
     if (!last)
         fetch(w, sm);
+    __syncwarp(); /* as in gated_delta_walk_sm90.cuh */
     wgmma_wait<0>();
     wgmma_pin(s);
     pack(a, s);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host side of chunk_gated_delta_rule on sm_90a: a kernel makes tiles of all chunks, another one walks them with the states: whole
- * sequences, or pieces of them, once two more have told the states that they begin with. */
+/* Host side of chunk_gated_delta_rule on sm_90a: a kernel makes tiles of all chunks and lists segments, another one walks them with
+ * the states: whole sequences, or pieces of them, once two more have told the states that they begin with. */
 #include "backend/bulk_copy.h"
 #include "core/status.h"
 #include "ops/gated_delta/gated_delta_kernels.h"
@@ -12,11 +12,9 @@ enum { HEAD_DIM = 128, HALF = 64, MAX_HEADS = 4, ALIGNMENT = 256 };
  * walked three times, to be walked beside the others. */
 enum { MIN_PIECES = 3, MIN_SEGMENT_CHUNKS = 8 };
 
-static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype", "PIECES"}};
+static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype"}};
 static const struct jit_kernel chunks = {
     "chunk_gated_delta_rule_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "FINAL:dtype", "HALVES", "KEPT"}};
-static const struct jit_kernel pieces = {
-    "chunk_gated_delta_rule_pieces_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "FINAL:dtype", "KEPT"}};
 static const struct jit_kernel segments = {"gated_delta_segments_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype"}};
 static const struct jit_kernel join = {"gated_delta_join_sm90", JIT_CUDA, {0}};
 
@@ -65,16 +63,34 @@ static struct layout lay_out(int64_t heads, int64_t max_chunks, int64_t sequence
     return x;
 }
 
-/* What both forms need, and the constants of the kernel that makes tiles. */
-static const char *fit(const struct call *call, struct way *way, struct gated_delta_args *a, bool cut)
+static void fill_specs(const struct call *call, struct way *way, int64_t halves, int64_t max_cuts)
+{
+    const struct gated_delta_view *t = call_view(call);
+    int32_t initial = t->initial ? tensor_dtype(t->initial) : DTYPE_F32, *constant = way_spec(way, &tiles);
+    constant[0] = tensor_dtype(t->q);
+    constant = way_spec(way, &chunks);
+    constant[0] = tensor_dtype(t->q);
+    constant[1] = initial;
+    constant[2] = t->final ? tensor_dtype(t->final) : DTYPE_F32;
+    constant[3] = (int32_t)halves;
+    constant[4] = t->kept != NULL;
+    if (!max_cuts)
+        return;
+    constant = way_spec(way, &segments);
+    constant[0] = tensor_dtype(t->q);
+    constant[1] = initial;
+    way_spec(way, &join);
+}
+
+const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
     const DLTensor *copied[] = {t->q, t->k, t->v, t->output}, *states[] = {t->initial, t->final, t->kept};
+    struct gated_delta_args a = gated_delta_args(call);
     struct tensor_map_axis axis[4];
-    *a = gated_delta_args(call);
     if (tensor_shape(t->q, -1) != HEAD_DIM)
         return "head_dim is not 128";
-    if (!a->num_tokens)
+    if (!a.num_tokens)
         return "there are no tokens";
     for (size_t i = 0; i < sizeof copied / sizeof *copied; i++) {
         see(copied[i], 2, axis);
@@ -85,139 +101,81 @@ static const char *fit(const struct call *call, struct way *way, struct gated_de
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         if (states[i] && !tensor_is_aligned(states[i], 2 * dtype_bytes(tensor_dtype(states[i]))))
             return "a state is not aligned to two of its elements";
-    int64_t max_chunks = a->num_tokens / GATED_DELTA_CHUNK + a->num_sequences;
-    if (a->num_sequences * a->num_heads > INT32_MAX / 4 || max_chunks > INT32_MAX || a->num_heads > 65535)
+    int64_t pairs = a.num_sequences * a.num_heads, max_chunks = a.num_tokens / GATED_DELTA_CHUNK + a.num_sequences;
+    if (pairs > INT32_MAX / 4 || max_chunks > INT32_MAX || a.num_heads > 65535)
         return "there are more sequences, tokens or heads than a grid has blocks for";
-    int32_t *constant = way_spec(way, &tiles);
-    constant[0] = tensor_dtype(t->q);
-    constant[1] = cut;
-    way->value[WAY_MAX_CHUNKS] = max_chunks;
-    way->value[WAY_HEADS] = choose_heads(call, a, max_chunks);
-    return NULL;
-}
-
-/* dtypes of q and of the states, of the kernel that walks. */
-static int32_t *fill_walk(const struct call *call, struct way *way, const struct jit_kernel *kernel)
-{
-    const struct gated_delta_view *t = call_view(call);
-    int32_t *constant = way_spec(way, kernel);
-    constant[0] = tensor_dtype(t->q);
-    constant[1] = t->initial ? tensor_dtype(t->initial) : DTYPE_F32;
-    constant[2] = t->final ? tensor_dtype(t->final) : DTYPE_F32;
-    return constant;
-}
-
-const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
-{
-    const struct gated_delta_view *t = call_view(call);
-    struct gated_delta_args a;
-    const char *why = fit(call, way, &a, false);
-    if (why)
-        return why;
-    int64_t pairs = a.num_sequences * a.num_heads, halves = 2 * pairs <= call->device->sms ? 1 : 2;
-    int32_t *constant = fill_walk(call, way, &chunks);
-    constant[3] = (int32_t)halves;
-    constant[4] = t->kept != NULL;
-    way->value[WAY_HALVES] = halves;
-    way->value[WAY_BLOCKS] = halves == 1 ? 2 * pairs : least(pairs, call->device->sms);
-    way->workspace = (size_t)(a.num_heads * way->value[WAY_MAX_CHUNKS]) * sizeof(struct gated_delta_tile) + ALIGNMENT;
-    return NULL;
-}
-
-const char *gated_delta_fit_pieces_sm90(const struct call *call, struct way *way)
-{
-    const struct gated_delta_view *t = call_view(call);
-    struct gated_delta_args a;
-    const char *why = fit(call, way, &a, true);
-    if (why)
-        return why;
     int64_t segment_chunks = choose_segment(call, &a);
     int64_t max_cuts = segment_chunks ? a.num_tokens / GATED_DELTA_CHUNK / segment_chunks : 0;
-    if (!max_cuts)
-        return "there are too many heads or sequences, or too few tokens, to cut sequences";
-    fill_walk(call, way, &pieces)[3] = t->kept != NULL;
-    fill_walk(call, way, &segments);
-    way_spec(way, &join);
-    way->value[WAY_BLOCKS] = least(2 * (a.num_sequences + max_cuts) * a.num_heads, call->device->sms);
-    way->value[WAY_SEGMENT_CHUNKS] = segment_chunks;
+    int64_t halves = max_cuts || 2 * pairs <= call->device->sms ? 1 : 2;
+    fill_specs(call, way, halves, max_cuts);
+    way->value[WAY_MAX_CHUNKS] = max_chunks;
+    way->value[WAY_HEADS] = choose_heads(call, &a, max_chunks);
+    way->value[WAY_HALVES] = halves;
+    way->value[WAY_BLOCKS] = least(2 * (pairs + max_cuts * a.num_heads), call->device->sms);
+    way->value[WAY_SEGMENT_CHUNKS] = max_cuts ? segment_chunks : INT32_MAX / GATED_DELTA_CHUNK;
     way->value[WAY_MAX_CUTS] = max_cuts;
-    way->workspace = lay_out(a.num_heads, way->value[WAY_MAX_CHUNKS], a.num_sequences, max_cuts).total + ALIGNMENT;
+    way->workspace = lay_out(a.num_heads, max_chunks, a.num_sequences, max_cuts).total + ALIGNMENT;
     return NULL;
 }
 
-/* halves: boxes of q and k, and of v, have so many halves of a head; those of output one. */
-static flashinfer_status encode(const struct gated_delta_view *t, struct gated_delta_sm90_args *p, uint32_t keys, uint32_t values)
+static flashinfer_status encode(const struct gated_delta_view *t, struct gated_delta_sm90_args *p)
 {
     const DLTensor *tensor[] = {t->q, t->k, t->v, t->output};
     struct tensor_map *map[] = {&p->q, &p->k, &p->v, &p->output};
-    const uint32_t box[] = {keys, keys, values, 1};
+    const uint32_t halves[] = {2, 2, 1, 1}; /* of a head, in a box */
     struct tensor_map_axis axis[4];
     for (int i = 0; i < 4; i++) {
-        see(tensor[i], box[i], axis);
+        see(tensor[i], halves[i], axis);
         TRY(tensor_map_encode(map[i], tensor_dtype(tensor[i]), tensor_data(tensor[i]), axis));
     }
     return FLASHINFER_OK;
 }
 
-/* All arguments but those of pieces, and the launch of the first kernel. */
-static struct jit_launch begin(const struct call *call, const struct way *way, struct gated_delta_sm90_args *p)
+/* Finds what the pieces of sequences do to the states, and joins them. */
+static flashinfer_status launch_cuts(const struct call *call, const struct way *way, struct jit_launch launch, uint32_t heads,
+                                     uint32_t max_cuts)
 {
-    *p = (struct gated_delta_sm90_args){.a = gated_delta_args(call)};
-    p->tiles = call->exec.workspace;
-    p->max_chunks = (int32_t)way->value[WAY_MAX_CHUNKS];
-    p->heads = (int32_t)way->value[WAY_HEADS];
-    return (struct jit_launch){.grid = {(uint32_t)p->max_chunks, (uint32_t)(p->a.num_heads / p->heads)},
-                               .block = {128},
-                               .smem = GATED_DELTA_TILES_SMEM,
-                               .args = p,
-                               .args_size = sizeof *p};
-}
-
-flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way *way)
-{
-    struct gated_delta_sm90_args p;
-    struct jit_launch launch = begin(call, way, &p);
-    uint32_t halves = (uint32_t)way->value[WAY_HALVES];
-    p.items = (int32_t)(p.a.num_sequences * p.a.num_heads * (halves == 1 ? 2 : 1));
-    TRY(encode(call_view(call), &p, 2, halves));
-    TRY(call_launch(call, way, SPEC_TILES, &launch));
-    launch.grid[0] = (uint32_t)way->value[WAY_BLOCKS];
-    launch.grid[1] = 1;
-    launch.block[0] = halves == 1 ? 192 : 384;
-    launch.smem = (uint32_t)GATED_DELTA_CHUNK_SMEM((int)halves);
-    launch.follows = true;
-    return call_launch(call, way, SPEC_CHUNKS, &launch);
-}
-
-flashinfer_status gated_delta_run_pieces_sm90(const struct call *call, const struct way *way)
-{
-    struct gated_delta_sm90_args p;
-    struct jit_launch launch = begin(call, way, &p);
-    unsigned char *workspace = call->exec.workspace;
-    int64_t max_cuts = way->value[WAY_MAX_CUTS];
-    struct layout layout = lay_out(p.a.num_heads, p.max_chunks, p.a.num_sequences, max_cuts);
-    p.after = (float *)(workspace + layout.after);
-    p.through = (float *)(workspace + layout.through);
-    p.schedule = (struct gated_delta_schedule *)(workspace + layout.schedule);
-    p.segments = (struct gated_delta_segment *)(p.schedule + 1);
-    p.segment_chunks = (int32_t)way->value[WAY_SEGMENT_CHUNKS];
-    p.multiprocessors = call->device->sms;
-    TRY(encode(call_view(call), &p, 1, 1));
-    TRY(call_launch(call, way, SPEC_TILES, &launch));
-    launch.follows = true;
     launch.grid[0] = 4;
-    launch.grid[1] = (uint32_t)p.a.num_heads;
-    launch.grid[2] = (uint32_t)max_cuts;
+    launch.grid[1] = heads;
+    launch.grid[2] = max_cuts;
     launch.block[0] = 160;
     launch.smem = GATED_DELTA_SEGMENTS_SMEM;
     TRY(call_launch(call, way, SPEC_SEGMENTS, &launch));
     launch.grid[0] = HEAD_DIM / GATED_DELTA_JOIN_ROWS;
     launch.block[0] = 256;
-    launch.smem = GATED_DELTA_JOIN_SMEM;
-    TRY(call_launch(call, way, SPEC_JOIN, &launch));
+    launch.smem = 0;
+    return call_launch(call, way, SPEC_JOIN, &launch);
+}
+
+flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way *way)
+{
+    struct gated_delta_sm90_args p = {.a = gated_delta_args(call)};
+    unsigned char *workspace = call->exec.workspace;
+    uint32_t heads = (uint32_t)p.a.num_heads, max_cuts = (uint32_t)way->value[WAY_MAX_CUTS];
+    p.max_chunks = (int32_t)way->value[WAY_MAX_CHUNKS];
+    p.heads = (int32_t)way->value[WAY_HEADS];
+    p.halves = (int32_t)way->value[WAY_HALVES];
+    p.multiprocessors = call->device->sms;
+    p.segment_chunks = (int32_t)way->value[WAY_SEGMENT_CHUNKS];
+    struct layout layout = lay_out(p.a.num_heads, p.max_chunks, p.a.num_sequences, max_cuts);
+    p.tiles = (struct gated_delta_tile *)workspace;
+    p.after = (float *)(workspace + layout.after);
+    p.through = (float *)(workspace + layout.through);
+    p.schedule = (struct gated_delta_schedule *)(workspace + layout.schedule);
+    p.segments = (struct gated_delta_segment *)(p.schedule + 1);
+    TRY(encode(call_view(call), &p));
+    struct jit_launch launch = {.grid = {(uint32_t)p.max_chunks, heads / (uint32_t)p.heads},
+                                .block = {128},
+                                .smem = GATED_DELTA_TILES_SMEM,
+                                .args = &p,
+                                .args_size = sizeof p};
+    TRY(call_launch(call, way, SPEC_TILES, &launch));
+    launch.follows = true;
+    if (max_cuts)
+        TRY(launch_cuts(call, way, launch, heads, max_cuts));
     launch.grid[0] = (uint32_t)way->value[WAY_BLOCKS];
     launch.grid[1] = launch.grid[2] = 1;
-    launch.block[0] = 384;
-    launch.smem = GATED_DELTA_PIECES_SMEM;
+    launch.block[0] = p.halves == 1 ? 192 : 384;
+    launch.smem = (uint32_t)GATED_DELTA_CHUNK_SMEM(p.halves);
     return call_launch(call, way, SPEC_CHUNKS, &launch);
 }

@@ -5,7 +5,7 @@
 
 #include "gated_delta_sm90.cuh"
 
-enum { STAGES = GATED_DELTA_STAGES, WARPS = 4, NARROW_BYTES = 4096 };
+enum { STAGES = GATED_DELTA_STAGES, WARPS = 4, STRIP_BYTES = CHUNK * 32, MATRIX_BYTES = 4 * STRIP_BYTES };
 
 #define AT(field) shared_address(&sm->field)
 
@@ -41,7 +41,7 @@ DEVICE int step_128(int k)
 }
 DEVICE int step_64(int k)
 {
-    return (k / 2 * NARROW_BYTES + k % 2 * 32) / 16;
+    return k * STRIP_BYTES / 16;
 }
 
 template <int N> DEVICE void pack(uint32_t *to, const float (&from)[N])
@@ -110,11 +110,29 @@ DEVICE void scale_update(uint32_t (&f)[16], const float (&x)[32], const float2 (
         f[i] = pack2(T(), x[2 * i] * update[i / 2].x, x[2 * i + 1] * update[i / 2].y);
 }
 
-/* The blocks above the diagonal of T or P, which the tiles have not: by `threads` threads. */
+/* T or P, of which the tiles have not the blocks above the diagonal: rows 0 to 16 j - 1 of strip j. */
+DEVICE void load_matrix(unsigned char *to, const unsigned char *from, uint32_t full)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        bulk_load(shared_address(to + j * (STRIP_BYTES + 512)), from, STRIP_BYTES - j * 512, full);
+        from += STRIP_BYTES - j * 512;
+    }
+}
+
+/* These blocks, in 16-byte pieces: where the i-th lies. */
+enum { UPPER_PIECES = 192 };
+DEVICE int upper_piece(int i)
+{
+    int strip = i < 32 ? 1 : i < 96 ? 2 : 3;
+    return strip * STRIP_BYTES + (i - 16 * strip * (strip - 1)) * 16;
+}
+
+/* By `threads` threads. */
 DEVICE void clear_upper(unsigned char *matrix, int thread, int threads)
 {
-    for (int i = thread; i < 128; i += threads)
-        *(uint4 *)(matrix + NARROW_BYTES + i * 16) = make_uint4(0, 0, 0, 0);
+    for (int i = thread; i < UPPER_PIECES; i += threads)
+        *(uint4 *)(matrix + upper_piece(i)) = make_uint4(0, 0, 0, 0);
 }
 
 #endif

@@ -8,14 +8,10 @@
  * (lane = column), then [D0 0; A10 D1]^-1 = [D0' 0; -D1' A10 D0' D1'] at 8 -> 16 in tf32, 16 -> 32 and 32 -> 64 in f16. Ratios of
  * c are powers of two of differences of logarithms, so that none of them overflows.
  *
- *   T       f16, bf16
- *   PIECES  1: the last block, which seldom has a chunk, lists the segments for kernels that walk pieces of sequences
+ *   T  f16, bf16
+ * The last block, which seldom has a chunk, lists the segments for the kernels that follow.
  * Grid: max_chunks, num_heads / heads; 128 threads. Dynamic shared memory: struct smem. */
-#if PIECES
 #include "gated_delta_schedule_sm90.cuh"
-#else
-#include "gated_delta_sm90.cuh"
-#endif
 
 enum { HEADS = 4, F16_ROW = 144, BLOCK_ROW = 20, IMAGE_BYTES = 16384 };
 #define MIN_LOG2 -64.0f /* a smaller alpha counts as 2^-64 */
@@ -47,11 +43,10 @@ DEVICE uint32_t at_x(const struct place &p, int row, int column)
     return p.x + (row + p.lane % 16) * F16_ROW + (column + p.lane / 16 * 8) * 2;
 }
 
-/* Rows from `row` on, 8 columns from 8 * piece on, of an image. */
-DEVICE uint32_t at_image(const struct place &p, uint32_t image, int row, int piece)
+/* Rows from `row` on of a strip of an image: the strips before have 64, 48 and 32 rows. */
+DEVICE uint32_t at_image(const struct place &p, uint32_t image, int row, int strip)
 {
-    int slab = piece >= 4 ? 4096 - 32 * 64 : 0;
-    return image + slab + (row + p.lane % 16) * 64 + (((piece % 4 + p.lane / 16) ^ (p.lane / 2 % 4)) << 4);
+    return image + 256 * strip * (7 - strip) + (row + p.lane % 16) * 32 + ((p.lane / 16 ^ p.lane / 4 % 2) << 4);
 }
 
 /* 16 x 16 blocks of the inverse leave as -z, for the next level, and times the columns' beta, for T. */
@@ -107,27 +102,28 @@ DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, in
     sm->log2[h][lane + 32] = c[1];
 }
 
+/* normed: the norms are in shared memory; else they are 1. */
 DEVICE void write_gates(const struct gated_delta_sm90_args &p, const struct smem *sm, struct gated_delta_gates *gates, int length,
-                        const float (&c)[2])
+                        const float (&c)[2], bool normed)
 {
     float end = __shfl_sync(0xffffffffu, c[1], 31);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t = lane_id() + 32 * i;
-        gates->known[t] = exp2_approx(c[i]) * sm->k_norm[t];
-        gates->update[t] = t < length ? exp2_approx(end - c[i]) * sm->k_norm[t] : 0.0f;
-        gates->output[t] = exp2_approx(c[i]) * p.a.scale * sm->q_norm[t];
+        float k_norm = normed ? sm->k_norm[t] : 1.0f, q_norm = normed ? sm->q_norm[t] : 1.0f;
+        gates->known[t] = exp2_approx(c[i]) * k_norm;
+        gates->update[t] = t < length ? exp2_approx(end - c[i]) * k_norm : 0.0f;
+        gates->output[t] = exp2_approx(c[i]) * p.a.scale * q_norm;
     }
-    if (lane_id() < 4)
-        gates->end[lane_id()] = exp2_approx(end);
+    gates->end[lane_id()] = exp2_approx(end);
 }
 
 /* Threads 0 to 63: a row of K, 64 to 127: of Q. */
-DEVICE void find_norms(struct smem *sm, bool l2norm)
+DEVICE void find_norms(struct smem *sm)
 {
     int row = threadIdx.x % 64, of_q = threadIdx.x / 64;
     float sum = 1e-6f;
-    for (int piece = 0; l2norm && piece < 16; piece++) {
+    for (int piece = 0; piece < 16; piece++) {
         uint4 x = *(const uint4 *)(sm->tile[of_q] + piece / 8 * SLAB_BYTES + row * 128 + ((piece ^ row) % 8) * 16);
         const uint32_t word[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
@@ -136,7 +132,7 @@ DEVICE void find_norms(struct smem *sm, bool l2norm)
             sum += two.x * two.x + two.y * two.y;
         }
     }
-    (of_q ? sm->q_norm : sm->k_norm)[row] = l2norm ? rsqrtf(sum) : 1.0f;
+    (of_q ? sm->q_norm : sm->k_norm)[row] = rsqrtf(sum);
 }
 
 /* K K^T and Q K^T, normalised. */
@@ -193,7 +189,7 @@ DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32],
                 }
             }
             stmatrix_x4(at_a(p, 16 * p.warp, 16 * jj), v[0], v[1], v[2], v[3]);
-            stmatrix_x4(at_image(p, image, 16 * p.warp, 2 * jj) + GATED_DELTA_MATRIX_BYTES, u[0], u[1], u[2], u[3]);
+            stmatrix_x4(at_image(p, image, 16 * p.warp, jj) + GATED_DELTA_MATRIX_BYTES, u[0], u[1], u[2], u[3]);
         } else if (jj == p.warp) {
 #pragma unroll
             for (int k = 0; k < 2; k++) {
@@ -209,7 +205,7 @@ DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32],
                     u[2 * k + r] = pack2(T(), qk[4 * j + 2 * r] * e0 * scale, qk[4 * j + 2 * r + 1] * e1 * scale);
                 }
             }
-            stmatrix_x4(at_image(p, image, 16 * p.warp, 2 * jj) + GATED_DELTA_MATRIX_BYTES, u[0], u[1], u[2], u[3]);
+            stmatrix_x4(at_image(p, image, 16 * p.warp, jj) + GATED_DELTA_MATRIX_BYTES, u[0], u[1], u[2], u[3]);
         }
     }
 }
@@ -245,7 +241,7 @@ DEVICE void invert_16(float (&d)[16][BLOCK_ROW], const struct place &p, uint32_t
     mma_m16n8k8(z, a0, upper);
     const float negative[2][4] = {{-d0.x, -d0.y, z[0], z[1]}, {0.0f, 0.0f, -d1.x, -d1.y}};
     store_inverse(at_x(p, 16 * p.warp, 16 * p.warp), negative);
-    store_scaled(at_image(p, image, 16 * p.warp, 2 * p.warp), negative, beta + 16 * p.warp + 2 * p.pair);
+    store_scaled(at_image(p, image, 16 * p.warp, p.warp), negative, beta + 16 * p.warp + 2 * p.pair);
 }
 
 /* Two warps: the lower left 16 x 16 block of a 32 x 32 one. */
@@ -261,7 +257,7 @@ DEVICE void invert_32(const struct place &p, uint32_t image, const float *beta)
     pack_f16(a, y);
     multiply(z, a, b);
     store_inverse(at_x(p, o + 16, o), z);
-    store_scaled(at_image(p, image, o + 16, 4 * p.warp), z, beta + o + 2 * p.pair);
+    store_scaled(at_image(p, image, o + 16, 2 * p.warp), z, beta + o + 2 * p.pair);
 }
 
 /* Four warps: a row block i and a column block of the lower left 32 x 32 one. */
@@ -287,7 +283,7 @@ DEVICE void invert_64(const struct place &p, uint32_t image, const float *beta)
             pack_f16(a, y[k]);
             multiply(z, a, b);
         }
-    store_scaled(at_image(p, image, 32 + 16 * i, 2 * column), z, beta + 16 * column + 2 * p.pair);
+    store_scaled(at_image(p, image, 32 + 16 * i, column), z, beta + 16 * column + 2 * p.pair);
 }
 
 /* T and P of a head: the image of h % 2, then its tile. */
@@ -336,10 +332,8 @@ extern "C" __global__ void __launch_bounds__(128, 4)
     __syncthreads();
     pdl_wait();
     pdl_launch();
-#if PIECES
     if (blockIdx.x == gridDim.x - 1 && blockIdx.y == 0 && p.warp == 0)
         make_schedule(args);
-#endif
     int index, chunk = blockIdx.x, head = blockIdx.y * args.heads, sequence = find_chunk(a, chunk, index);
     if (sequence == a.num_sequences)
         return;
@@ -347,30 +341,29 @@ extern "C" __global__ void __launch_bounds__(128, 4)
     int length = (int)min((int64_t)CHUNK, sequence_begin(&a, sequence + 1) - token);
     if (threadIdx.x == 0) {
         mbarrier_arrive_expect(full, 4 * SLAB_BYTES);
-        for (int slab = 0; slab < 2; slab += PIECES ? 1 : 2) { /* as many as a box of the tensor map has */
-            tensor_load_4d(p.tile + slab * SLAB_BYTES, &args.k, full, 0, (int)token, slab, head / a.k_group);
-            tensor_load_4d(p.tile + (2 + slab) * SLAB_BYTES, &args.q, full, 0, (int)token, slab, head / a.q_group);
-        }
+        tensor_load_4d(p.tile, &args.k, full, 0, (int)token, 0, head / a.k_group);
+        tensor_load_4d(p.tile + 2 * SLAB_BYTES, &args.q, full, 0, (int)token, 0, head / a.q_group);
     }
     float c[2], kk[32], qk[32];
+    struct gated_delta_tile *tile = args.tiles + (int64_t)head * args.max_chunks + chunk;
+    struct gated_delta_gates *gates = &tile[(int64_t)p.warp * args.max_chunks].gates;
     if (p.warp < args.heads)
         sum_logarithms(a, sm, token, length, head + p.warp, p.warp, c);
+    if (p.warp < args.heads && !a.l2norm)
+        write_gates(args, sm, gates, length, c, false);
     mbarrier_wait(full, 0);
     if (length < CHUNK) {
         clear_rows(sm->tile[0], 4, length, threadIdx.x, 128);
         shared_async_fence();
         __syncthreads();
     }
-    find_norms(sm, a.l2norm);
-    __syncthreads();
-    struct gated_delta_tile *tile = args.tiles + (int64_t)head * args.max_chunks + chunk;
-    if (p.warp < args.heads)
-        write_gates(args, sm, &tile[(int64_t)p.warp * args.max_chunks].gates, length, c);
+    if (a.l2norm) {
+        find_norms(sm);
+        __syncthreads();
+        if (p.warp < args.heads)
+            write_gates(args, sm, gates, length, c, true);
+    }
     multiply_keys(sm, kk, qk, p, a.l2norm);
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 16; i++) /* blocks above the diagonal stay zero */
-        *(uint4 *)(sm->tile[0] + i * 2048 + threadIdx.x * 16) = make_uint4(0, 0, 0, 0);
     __syncthreads();
 #pragma unroll 1
     for (int h = 0; h < args.heads; h++) {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A warpgroup's walk over chunks with 64 values of a state in registers: what chunk_gated_delta_rule_sm90 and
- * chunk_gated_delta_rule_pieces_sm90 share. With the tiles of gated_delta_tiles_sm90.cu, all of it transposed, values by tokens or
- * keys:
+/* A warpgroup's walk over chunks with 64 values of a state in registers. With the tiles of gated_delta_tiles_sm90.cu, all of it
+ * transposed, values by tokens or keys:
  *
  *     U = (V - known S K^T) T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
  *
@@ -23,19 +22,19 @@ enum { LOADER_REGISTERS = 72, WORKER_REGISTERS = 216 };
 struct worker {
     struct ring ring;
     struct place place;
-    int half, output_phase, last_stage; /* half: of the block's values */
+    int slot, output_phase, last_stage; /* slot: its half of what the block has */
     bool leads;      /* lane 0 of its warp */
     uint32_t v[16];  /* V^T of a chunk, as fragments */
     float2 known[8]; /* factors of the columns that the thread has */
     float end;
 };
 
-DEVICE struct worker make_worker(int half)
+DEVICE struct worker make_worker(int slot)
 {
     struct worker w;
     w.ring = {0, 0};
     w.place = make_place();
-    w.half = half;
+    w.slot = slot;
     w.output_phase = 1;
     w.last_stage = 0;
     w.leads = lane_id() == 0;
@@ -47,7 +46,7 @@ DEVICE void fetch(struct worker &w, struct smem *sm)
 {
     int s = w.ring.stage;
     mbarrier_wait(AT(full[s]), w.ring.phase);
-    load_values(w.v, AT(stage[s].values[0]) + w.half * SLAB_BYTES, w.place);
+    load_values(w.v, AT(stage[s].values[0]) + w.slot * SLAB_BYTES, w.place);
 #pragma unroll
     for (int j = 0; j < 8; j++)
         w.known[j] = pair_at(sm->gates[s].known, j, w.place.pair);
@@ -57,15 +56,15 @@ DEVICE void fetch(struct worker &w, struct smem *sm)
 /* Hands the output of a chunk to the warp that stores it; not `real`: goes through the motions, without a branch. */
 DEVICE void put_output(struct worker &w, struct smem *sm, const float (&y)[32], bool real)
 {
-    uint32_t to = AT(output[w.half]) + w.place.offset;
-    mbarrier_wait(AT(output_empty[w.half]), w.output_phase);
+    uint32_t to = AT(output[w.slot]) + w.place.offset;
+    mbarrier_wait(AT(output_empty[w.slot]), w.output_phase);
     w.output_phase ^= real;
 #pragma unroll
     for (int j = 0; j < 4; j++)
         stmatrix_x4_trans(to + j * 2048, pack2(T(), y[8 * j], y[8 * j + 1]), pack2(T(), y[8 * j + 2], y[8 * j + 3]),
                           pack2(T(), y[8 * j + 4], y[8 * j + 5]), pack2(T(), y[8 * j + 6], y[8 * j + 7]));
     __syncwarp();
-    mbarrier_arrive_if(AT(output_full[w.half]), w.leads && real);
+    mbarrier_arrive_if(AT(output_full[w.slot]), w.leads && real);
 }
 
 DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
@@ -88,7 +87,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     uint32_t stage = AT(stage[w.ring.stage]);
     uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
     uint64_t queries = wgmma_describe(stage + 2 * SLAB_BYTES, 0, 1024);
-    uint64_t t = wgmma_describe_narrow(stage + 4 * SLAB_BYTES, 512), p = t + 2 * NARROW_BYTES / 16;
+    uint64_t t = wgmma_describe_narrow(stage + 4 * SLAB_BYTES, 256), p = t + MATRIX_BYTES / 16;
     float x[32];
     uint32_t e[16], f[16];
     wgmma_pin(x);
@@ -150,6 +149,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     advance(w.ring);
     if (!last)
         fetch(w, sm);
+    __syncwarp(); /* all lanes have read of the stage what they do before one tells that it is free */
     wgmma_wait<0>();
     wgmma_pin(s);
     wgmma_pin(y);
