@@ -79,7 +79,9 @@ static int lay_out_one(struct problem *problem, int i)
     bool odd = problem->seed && t->elements > 0,
          dense = (flags & DENSE) || !op_is_tensor(&problem->op->args[i]);
     int64_t extra[TENSOR_MAX_DIMS] = {0}, step = 0, shift = 0;
-    int repeats = problem->op->args[i].repeats && t->elements ? repeat(problem, t, problem->op->args[i].repeats) : 0;
+    int repeats = problem->row_major || !t->elements ? 0 : problem->op->args[i].repeats;
+    if (repeats)
+        repeats = repeat(problem, t, repeats);
 
     if (odd && random_chance(&problem->random, 0.25))
         shift = random_between(&problem->random, 1, 8);
