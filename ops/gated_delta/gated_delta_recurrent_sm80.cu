@@ -10,6 +10,9 @@
  *   ACCESS         elements of an access: 4, 8 of 16-bit states with keys last, or 1 where addresses are odd
  *   MANY           1: any number of tokens. 0: one of each sequence, and no states on the way; more blocks run at once
  * Grid: HEAD_DIM / 32, num_heads, num_sequences; 128 threads. */
+#if __CUDA_ARCH__ >= 900
+#include "hopper.cuh"
+#endif
 #include "math.cuh"
 #include "pdl.cuh"
 #include "reduce.cuh"
@@ -311,12 +314,29 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
     }
 }
 #else
+enum { AHEAD = 99 }; /* states: half of those that an H200 has at work; 50 is 1 % slower, 198 11 % */
+
+/* A later block's part of a state into the L2 cache. Narrower states gain nothing: they are not bound by memory alone. */
+DEVICE void prefetch_state(const struct gated_delta_args &a)
+{
+#if __CUDA_ARCH__ >= 900 && !PER_KEY
+    int64_t state = (int64_t)blockIdx.z * gridDim.y + blockIdx.y + AHEAD, sequence = state / gridDim.y;
+    if (sizeof(INITIAL) < 4 || ACCESS != 4 || threadIdx.x || sequence >= gridDim.z || a.initial.line != D)
+        return;
+    int64_t row = initial_row(&a, sequence), head = state - sequence * gridDim.y;
+    if (row >= 0)
+        bulk_prefetch((const INITIAL *)a.initial.data + row * a.initial.row + head * a.initial.head + blockIdx.x * VALUES * D,
+                      VALUES * D * sizeof(INITIAL));
+#endif
+}
+
 DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_delta_args &a, int64_t row, int head,
                         float (*scratch)[VALUES])
 {
     struct token x;
     float added[OWN_VALUES];
     load_state(s, a.initial, row, head);
+    prefetch_state(a);
     load_token(x, a, blockIdx.z, head);
     step(s, added, x, a, blockIdx.z, head, scratch);
 }
