@@ -148,6 +148,8 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
     const struct attention_plan *plan = attention_plan_of(call);
     const char *why = why_unserved(call);
     bool special = call->op->variant || plan->head_dim > 128 || plan->head_dim_vo > 128 || plan->mask || plan->pos || converts(call);
+    /* In its tiles of 128 rows, beside a window, rows that do not exist may move the bound of the logits elsewhere. */
+    special = special || ((plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT) && attention_window_of(call) >= 0);
     int32_t tile_q = attention_tile_q(call), smem;
     if (why)
         return why;

@@ -5,7 +5,7 @@
  * the last one leave at once. Each of its warps holds 16 rows, or 32 of 128: what it loads of keys and values then serves both bands
  * of 16, and shared memory is read half as often. All warps share tiles of keys and values, of which the next is copied meanwhile;
  * where its tokens lie is looked up another tile ahead. Queries of more than 128 elements, of two bands, and those that are
- * converted lie in shared memory. What a row sums up depends on no TILE_Q.
+ * converted lie in shared memory. Without a window, what a row sums up depends on no TILE_Q.
  *
  *   T, HEAD_DIM, HEAD_DIM_VO, ALIGNED as in attention_tile.cuh; Q, KV, O, CONVERTS, MASK, POS as in attention_modes.cuh
  *   TILE_Q   16, 64, 128; at most 64 if HEAD_DIM or HEAD_DIM_VO is above 128, and with anything but the usual

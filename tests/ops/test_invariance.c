@@ -20,7 +20,9 @@ enum { MAX_ARRAYS = 32 };
 struct promise {
     bool decode;
     int32_t fixed_split_size, disable_split_kv, pos_encoding_mode;
+    flashinfer_number window_left;
     uint32_t flags;
+    const char *kernel; /* on a GPU */
 };
 
 static struct {
@@ -96,7 +98,8 @@ static void run_batch(const struct promise *p, int before, int after, int other_
         MUST(FLASHINFER(batch_prefill_plan, &exec, .plan = &plan, .max_total_qo = total, .max_batch_size = batch,
                         .num_qo_heads = QO_HEADS, .num_kv_heads = KV_HEADS, .head_dim_qk = DIM, .page_size = PAGE, .causal = 1,
                         .q_data_type = q.dtype, .pos_encoding_mode = p->pos_encoding_mode, .fixed_split_size = p->fixed_split_size,
-                        .disable_split_kv = p->disable_split_kv));
+                        .disable_split_kv = p->disable_split_kv, .window_left = p->window_left));
+    exec.kernel = device_is_cuda(arrays.device) ? p->kernel : NULL;
     MUST(flashinfer_plan_workspace_size(&plan, &exec.workspace_size));
     MUST(device_alloc(arrays.device, exec.workspace_size + 1, &exec.workspace));
     if (p->decode)
@@ -122,6 +125,8 @@ static void compare(const struct device *device)
         {.disable_split_kv = 1},
         {.flags = FLASHINFER_BATCH_INVARIANT},
         {.fixed_split_size = 1, .pos_encoding_mode = FLASHINFER_POS_ENCODING_ALIBI},
+        {.fixed_split_size = 4, .kernel = "batch_prefill_sm80"},
+        {.fixed_split_size = 4, .kernel = "batch_prefill_sm80", .window_left = {.kind = FLASHINFER_NUMBER_INT, .value.i = 20}},
         {.decode = true, .fixed_split_size = 4},
         {.decode = true, .disable_split_kv = 1},
         {.decode = true, .flags = FLASHINFER_BATCH_INVARIANT},
@@ -134,7 +139,7 @@ static void compare(const struct device *device)
         run_batch(&promises[i], 0, 0, 0, alone);
         run_batch(&promises[i], 2, 1, 1, among);
         assert_memory_equal(alone, among, bytes);
-        run_batch(&promises[i], 3, 4, 300, among);
+        run_batch(&promises[i], 3, 4, 400, among); /* in tiles of 128 rows */
         assert_memory_equal(alone, among, bytes);
     }
 }
