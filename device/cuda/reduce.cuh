@@ -40,27 +40,36 @@ DEVICE float lanes_max(float x, int lanes)
     return x;
 }
 
-/* Sums over a row whose piece i of the block's thread t is the row's piece i * blockDim.x + t, and whose pieces from `pieces` on are
- * 0: warps of pieces first, then these. The order of the additions follows from the number of pieces alone, not from how many
- * threads share them. scratch: 32 N floats that nobody uses before. */
-template <int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, float *scratch)
+/* Sums of N values over a warp, N a power of two. The thread gets the one whose index is its lane over 32 / N, with half the
+ * exchanges and the bits of N times warp_sum. */
+template <int N> DEVICE float warp_sums(float (&x)[N])
 {
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
+    for (int half = N / 2, step = 16; half > 0; half /= 2, step /= 2) {
+        bool upper = threadIdx.x & step;
 #pragma unroll
-        for (int i = 0; i < N; i++)
-            x[i] += __shfl_xor_sync(0xffffffffu, x[i], step);
+        for (int i = 0; i < half; i++) {
+            float mine = upper ? x[i + half] : x[i], other = upper ? x[i] : x[i + half];
+            x[i] = mine + __shfl_xor_sync(0xffffffffu, other, step);
+        }
     }
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        if (threadIdx.x % 32 == 0)
-            scratch[(i * blockDim.x + threadIdx.x) / 32] = x[i];
-    }
+    return lanes_sum(x[0], 32 / N);
+}
+
+/* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then these: the
+ * order of the additions follows from the number of pieces alone, not from how many threads share them. scratch: 32 N floats that
+ * nobody uses before. */
+template <int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, int threads, float *scratch)
+{
+    int lane = threadIdx.x % 32;
+    float sum = warp_sums(x);
+    if (lane % (32 / N) == 0)
+        scratch[(lane / (32 / N) * threads + threadIdx.x) / 32] = sum;
     __syncthreads();
     if (N == 1)
-        return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? scratch[threadIdx.x % 32] : 0.0f);
-    float sum = 0.0f;
-    for (int i = threadIdx.x % 32; i < (pieces + 31) / 32; i += 32)
+        return warp_sum(lane < threads / 32 ? scratch[lane] : 0.0f);
+    sum = 0.0f;
+    for (int i = lane; i < (pieces + 31) / 32; i += 32)
         sum += scratch[i];
     return warp_sum(sum);
 }

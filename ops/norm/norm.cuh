@@ -11,6 +11,7 @@
  *   SILU         0, 1: then silu of that
  *   BLOCK_SIZE   0; 16, 32: the output is e2m1 with a scale for so many elements
  *   E8M0         the scales are 0: e4m3, 1: e8m0
+ *   BIASED       0: weight_bias is 0
  *   VEC          1, 2, 4, 8; 16 with BLOCK_SIZE; divides hidden
  *   ACCESS       1, 2, 4, 8, at most VEC: elements that one access may load or store, as the tensors lie */
 #ifndef NORM_CUH
@@ -24,9 +25,9 @@
 #include "vec.cuh"
 #include "norm_args.h"
 
-/* Weights are constant: they can be fetched while the previous kernel still writes the input. Those of 32 bits would take too many
- * registers. */
-#define WEIGHTS_FIRST (sizeof(W) == 2)
+/* Weights are constant: they can be fetched while the previous kernel still writes the input. Several pieces of 32 bits would take too
+ * many registers. */
+#define WEIGHTS_FIRST(pieces) (sizeof(W) == 2 || (pieces) == 1)
 
 /* Threads of a block; e2m1 takes more than 64 registers. */
 #define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
@@ -136,8 +137,10 @@ DEVICE void pad_scales(const struct norm_args &a, int64_t index, int thread, int
     int64_t blocks = a.hidden / BLOCK_SIZE, rows = a.rows * a.groups;
     if (!a.swizzled_scales || index >= block_scale_rows(SCALES_128X4, rows))
         return;
+    uint8_t *scales = a.swizzled_scales + block_scale_row(SCALES_128X4, index, blocks);
+#pragma unroll 1
     for (int64_t i = (index < rows ? blocks : 0) + thread; i < block_scale_blocks(SCALES_128X4, blocks); i += threads)
-        a.swizzled_scales[block_scale_offset(SCALES_128X4, index, i, blocks)] = 0;
+        scales[i / 4 * block_scale_step(SCALES_128X4) + i % 4] = 0;
 }
 
 /* Codes of a piece of y, and from one thread of each block the scale. */
@@ -204,7 +207,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
 #endif
 #pragma unroll
     for (int j = 0; j < VEC; j++)
-        x[j] = (x[j] - mean) * deviation * (BLOCK_SIZE ? factor[j] : factor[j] + a.weight_bias);
+        x[j] = (x[j] - mean) * deviation * (BIASED ? factor[j] + a.weight_bias : factor[j]);
 #if LAYERNORM
     widen(factor, w.beta);
 #pragma unroll

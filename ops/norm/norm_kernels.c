@@ -10,6 +10,7 @@ enum {
     MAX_THREADS = 1024,
     MAX_FP4_THREADS = 512, /* which need more registers */
     SHORT_THREADS = 128,
+    MAX_SHORT_ROWS = 2, /* of a thread: more wait for each other's sums */
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
@@ -17,11 +18,11 @@ enum {
 enum { WAY_GRID, WAY_THREADS };
 
 #define ROW_CONSTANTS "T:dtype", "W:dtype", "R:dtype", "OUT:dtype", "ADD_RESIDUAL", "LAYERNORM", "SILU", "BLOCK_SIZE", "E8M0"
-#define PIECE_CONSTANTS ROW_CONSTANTS, "VEC", "ACCESS"
-enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 11 };
+#define PIECE_CONSTANTS ROW_CONSTANTS, "BIASED", "VEC", "ACCESS"
+enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 12 };
 
-static const struct jit_kernel short_sm80 = {"norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS"}};
-static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD"}};
+static const struct jit_kernel short_sm80 = {"norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT"}};
+static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES"}};
 static const struct jit_kernel wide_sm80 = {"norm_wide_sm80", JIT_CUDA, {PIECE_CONSTANTS}};
 static const struct jit_kernel cpu = {"norm_cpu", JIT_CPU, {ROW_CONSTANTS}};
 
@@ -147,8 +148,9 @@ static int32_t *fill_spec(const struct norm_view *t, struct way *way, const stru
 static int32_t *fill_piece_spec(const struct norm_view *t, const struct cut *c, struct way *way, const struct jit_kernel *kernel)
 {
     int32_t *constant = fill_spec(t, way, kernel) + NUM_ROW_CONSTANTS;
-    constant[0] = c->vec;
-    constant[1] = c->access;
+    constant[0] = t->weight_bias != 0;
+    constant[1] = c->vec;
+    constant[2] = c->access;
     return constant + NUM_PIECE_CONSTANTS - NUM_ROW_CONSTANTS;
 }
 
@@ -177,7 +179,8 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
     int32_t *constant = fill_piece_spec(t, &c, way, &short_sm80);
     constant[0] = (int32_t)per_thread;
     constant[1] = (int32_t)lanes;
-    constant[2] = (int32_t)(c.per_thread / per_thread);
+    constant[2] = (int32_t)least(c.per_thread / per_thread, MAX_SHORT_ROWS);
+    constant[3] = lanes * per_thread == c.pieces;
     int64_t groups = ceil_div(c.rows, pieces_per_thread(call, c.rows * lanes, constant[2]));
     way->value[WAY_THREADS] = SHORT_THREADS;
     way->value[WAY_GRID] = ceil_div(groups * lanes, SHORT_THREADS);
@@ -195,9 +198,14 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "hidden is more than a block holds in registers";
     int64_t warps = ceil_div(c.pieces, WARP);
     int64_t per_thread = pieces_per_thread(call, c.rows * warps * WARP, c.per_thread);
+    bool shared = c.pieces % (WARP * c.per_thread) == 0 && c.pieces <= c.max_threads;
+    if (shared && (per_thread > 1 || t->block_size))
+        per_thread = c.per_thread;
     way->value[WAY_THREADS] = least(ceil_div(warps, per_thread) * WARP, c.max_threads);
     way->value[WAY_GRID] = c.rows;
-    fill_piece_spec(t, &c, way, &sm80)[0] = (int32_t)c.per_thread;
+    int32_t *constant = fill_piece_spec(t, &c, way, &sm80);
+    constant[0] = (int32_t)c.per_thread;
+    constant[1] = shared ? (int32_t)c.pieces : 0;
     return NULL;
 }
 
