@@ -29,7 +29,7 @@ struct rope_segment {
 
 /* What a kernel's constants leave out is not set. */
 struct rope_args {
-    int32_t nnz, tokens_per_block;
+    int32_t nnz;
     int32_t num_segments, num_rotating; /* num_rotating: segments that rotate; they stand first */
     int32_t num_pairs;
     int32_t pieces, rotating_pieces; /* of a token */

@@ -11,22 +11,22 @@
 #include "ops/rope/rope_args.h"
 
 enum {
-    MAX_THREADS = 512,
+    MAX_THREADS = 320,
     SINE_THREADS = 128,      /* worth having, if there are so many pairs */
-    RESIDENT_THREADS = 1024, /* on a multiprocessor, at 64 registers */
-    MAX_TOKENS_PER_BLOCK = 8,
+    RESIDENT_THREADS = 1280, /* on a multiprocessor, at 48 registers */
+    MANY_TOKENS = 2,         /* of a block, where there are more than the GPU holds at once */
     MAX_PAIRS = 1 << ROPE_POWERS,
     MAX_GRID_Y = 65535,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
 };
 
-enum { WAY_CHUNKS, WAY_THREADS };
+enum { WAY_CHUNKS, WAY_THREADS, WAY_TOKENS };
 
 #define FORM_CONSTANTS "T:dtype", "OUT:dtype", "POS:dtype", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"
 enum { NUM_FORM_CONSTANTS = 7 };
 
 static const struct jit_kernel sm80 = {
-    "rope_sm80", JIT_CUDA, {FORM_CONSTANTS, "VEC", "SEGMENTS", "ROTATING", "POWERS_OF_TWO", "ONE_TOKEN", "WIDE"}};
+    "rope_sm80", JIT_CUDA, {FORM_CONSTANTS, "VEC", "SEGMENTS", "ROTATING", "POWERS_OF_TWO", "TOKENS", "WIDE"}};
 static const struct jit_kernel cpu = {"rope_cpu", JIT_CPU, {FORM_CONSTANTS}};
 
 /* Heads of a tensor that are rotated or copied to another one, from some element of a head on. */
@@ -157,7 +157,6 @@ static int slot_axis(const struct rope_view *v)
     return v->k_out->ndim == 4 && v->kv_layout == FLASHINFER_HND ? 2 : 1;
 }
 
-/* All but tokens_per_block. */
 static void fill_args(const struct rope_view *v, const struct parts *parts, int vec, struct rope_args *a)
 {
     a->nnz = (int32_t)tensor_shape(v->q, 0);
@@ -213,8 +212,8 @@ static int32_t *set_forms(const struct rope_view *v, int32_t *constant)
     return constant + NUM_FORM_CONSTANTS;
 }
 
-/* All blocks at once, or several times as many, of equal size. Divisions are of 32 bits, which take half as long. */
-static void cut_tokens(const struct device *device, uint32_t sines, struct rope_args *a, int64_t *value)
+/* Divisions are of 32 bits, which take half as long. */
+static void cut_tokens(const struct device *device, uint32_t sines, const struct rope_args *a, int64_t *value)
 {
     uint32_t nnz = (uint32_t)a->nnz, pieces = (uint32_t)a->pieces;
     uint32_t chunks = (pieces + MAX_THREADS - 1) / MAX_THREADS;
@@ -222,16 +221,8 @@ static void cut_tokens(const struct device *device, uint32_t sines, struct rope_
     if (threads < sines)
         threads = sines;
     threads = (threads + 31) / 32 * 32;
-    uint32_t resident = (uint32_t)device->sms * (RESIDENT_THREADS / (threads ? threads : 1)), tokens = 1;
-    if (chunks > 1)
-        resident = (resident + chunks - 1) / chunks;
-    if (!resident)
-        resident = 1;
-    if (nnz > resident) {
-        uint32_t most = resident * MAX_TOKENS_PER_BLOCK, waves = (nnz - 1) / most + 1;
-        tokens = (nnz - 1) / (resident * waves) + 1;
-    }
-    a->tokens_per_block = (int32_t)tokens;
+    uint64_t resident = (uint64_t)device->sms * RESIDENT_THREADS;
+    value[WAY_TOKENS] = (uint64_t)nnz * chunks * threads > resident ? MANY_TOKENS : 1;
     value[WAY_CHUNKS] = chunks;
     value[WAY_THREADS] = threads;
 }
@@ -264,7 +255,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[1] = parts.count ? parts.count : 1;
     constant[2] = parts.rotating;
     constant[3] = !odd;
-    constant[4] = a->tokens_per_block == 1;
+    constant[4] = (int32_t)way->value[WAY_TOKENS];
     constant[5] = a->rotating_pieces && pairs > way->value[WAY_THREADS];
     return NULL;
 }
@@ -291,10 +282,10 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (a->nnz == 0 || a->pieces == 0)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)(a->tokens_per_block == 1 ? a->nnz : ceil_div(a->nnz, a->tokens_per_block));
+        launch.grid[0] = (uint32_t)(way->value[WAY_TOKENS] == 1 ? a->nnz : ceil_div(a->nnz, way->value[WAY_TOKENS]));
         launch.grid[1] = (uint32_t)way->value[WAY_CHUNKS];
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
-        launch.smem = (uint32_t)(4 * ((a->num_pairs + 7) / 4 * 4) * sizeof(float));
+        launch.smem = (uint32_t)(way->value[WAY_TOKENS] * 2 * ((a->num_pairs + 7) / 4 * 4) * (int64_t)sizeof(float));
     } else {
         launch.grid[0] = (uint32_t)least(ceil_div(a->nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a->pieces * 16)), INT32_MAX);
     }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rope: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to OUT.
  *
- * Block (x, y) has tokens_per_block tokens and for each of them the same blockDim.x pieces of heads, one a thread: two runs of
- * VEC elements. A token's elements are loaded while the one before it is worked on. The threads share the work of sines and
- * cosines.
+ * Block (x, y) has TOKENS tokens and for each of them the same blockDim.x pieces of heads, one a thread: two runs of VEC elements.
+ * All are on their way while the threads share the work of sines and cosines.
  *
  *   T             f16, bf16
  *   OUT           T, e4m3, e5m2
@@ -16,9 +15,9 @@
  *   SEGMENTS      1 to 5
  *   ROTATING      0 to 2: segments that rotate
  *   POWERS_OF_TWO 1: the heads of all segments have so many pieces
- *   ONE_TOKEN     1: tokens_per_block is 1
+ *   TOKENS        1, 2
  *   WIDE          1: there are more pairs than threads
- * Dynamic shared memory: two tables of num_pairs cosines and sines, see table_floats. */
+ * Dynamic shared memory: for each token a table of num_pairs cosines and sines, see table_floats. */
 #include "pdl.cuh"
 #include "vec.cuh"
 #include "rope_args.h"
@@ -123,13 +122,30 @@ DEVICE void fill_pair(float *cosine, float *sine, const struct rope_args &a, POS
 #endif
 }
 
-/* turns: of pair threadIdx.x. */
-DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, double turns)
+/* The pair that a thread fills in, of which tokens of a block: `first`, then `step` on. */
+struct share {
+    int first, step, pair;
+};
+
+/* Whole warps work for the same token if they look for its request together. */
+DEVICE struct share share_of(const struct rope_args &a)
 {
-    if (threadIdx.x < a.num_pairs)
-        fill_pair(cosine, sine, a, position, threadIdx.x, turns);
+    int threads = INDPTR ? (a.num_pairs + 31) / 32 * 32 : a.num_pairs;
+    if (WIDE)
+        return share{0, 1, (int)threadIdx.x};
+    if (TOKENS == 1)
+        return share{(int)threadIdx.x >= threads, 1, (int)threadIdx.x};
+    int step = blockDim.x / threads, first = threadIdx.x / threads;
+    return share{first < step ? first : TOKENS, step, (int)threadIdx.x - first * threads};
+}
+
+/* turns: of that pair. */
+DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, int pair, double turns)
+{
+    if (!INDPTR || pair < a.num_pairs)
+        fill_pair(cosine, sine, a, position, pair, turns);
 #if WIDE
-    for (int i = threadIdx.x + blockDim.x; i < a.num_pairs; i += blockDim.x)
+    for (int i = pair + blockDim.x; i < a.num_pairs; i += blockDim.x)
         fill_pair(cosine, sine, a, position, i, CACHE ? 0.0 : turns_of(a, i));
 #endif
 }
@@ -191,43 +207,51 @@ DEVICE void store_runs(OUT *to, const struct piece &p, const struct rope_segment
         store(to + g.half, x[1]);
 }
 
-extern "C" __global__ void __launch_bounds__(512, 2) rope_sm80(const __grid_constant__ struct rope_args a)
+extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : 4) rope_sm80(const __grid_constant__ struct rope_args a)
 {
     extern __shared__ float4 tables[];
     int floats = table_floats(a), first = blockIdx.y * blockDim.x;
-    bool rotates = first < a.rotating_pieces, fills = rotates && threadIdx.x / 32 * 32 < a.num_pairs;
-    int token = ONE_TOKEN ? blockIdx.x : blockIdx.x * a.tokens_per_block;
-    int end = ONE_TOKEN ? token + 1 : min(token + a.tokens_per_block, a.nnz);
+    bool rotates = first < a.rotating_pieces;
+    int token = blockIdx.x * TOKENS, count = TOKENS == 1 ? 1 : min(TOKENS, a.nnz - token);
     struct piece p = piece_of(a, first + threadIdx.x);
-    double turns = fills && !CACHE ? turns_of(a, threadIdx.x) : 0.0;
+    struct share mine = rotates ? share_of(a) : share{TOKENS, 1, 0};
+    double turns = rotates && !CACHE ? turns_of(a, mine.pair) : 0.0;
 
     pdl_launch();
     pdl_wait();
-    POS position = fills ? position_of(a, token) : 0;
-    struct runs next = load_runs(p, a, token);
-    for (; token < end; token++) {
-        float *cosine = (float *)tables + (ONE_TOKEN ? 0 : (token & 1) * 2 * floats), *sine = cosine + floats;
-        struct runs now = next;
-        POS here = position;
-        forget(token); /* or a register pair for each address would step along with it */
-        if (!ONE_TOKEN && token + 1 < end) {
-            next = load_runs(p, a, token + 1);
-            position = fills ? position_of(a, token + 1) : 0;
-        }
-        if (fills)
-            fill_table(cosine, sine, a, here, turns);
-        const struct rope_segment &g = a.segment[p.segment];
-        bool stores = p.exists;
+    POS position[TOKENS] = {};
+    struct runs r[TOKENS];
+#pragma unroll
+    for (int i = 0; i < TOKENS; i++) {
+        if (mine.first + i * mine.step < count)
+            position[i] = position_of(a, token + mine.first + i * mine.step);
+    }
+#pragma unroll
+    for (int i = 0; i < TOKENS; i++) {
+        if (i < count)
+            r[i] = load_runs(p, a, token + i);
+    }
+#pragma unroll
+    for (int i = 0; i < TOKENS; i++) {
+        float *cosine = (float *)tables + (mine.first + i * mine.step) * 2 * floats;
+        if (mine.first + i * mine.step < count)
+            fill_table(cosine, cosine + floats, a, position[i], mine.pair, turns);
+    }
+    if (rotates)
+        __syncthreads();
+    const struct rope_segment &g = a.segment[p.segment];
+#pragma unroll
+    for (int i = 0; i < TOKENS; i++) {
+        const float *cosine = (const float *)tables + i * 2 * floats;
+        bool stores = p.exists && i < count;
 #if PAGED
-        struct page_slot at = page_slot_of(&a.tokens, token);
-        OUT *to = p.to + (g.paged ? at.page * g.to_stride[0] + at.slot * g.to_stride[1] : token * g.to_stride[0]);
+        struct page_slot at = page_slot_of(&a.tokens, i < count ? token + i : token);
+        OUT *to = p.to + (g.paged ? at.page * g.to_stride[0] + at.slot * g.to_stride[1] : (token + i) * g.to_stride[0]);
         stores = stores && at.page >= 0;
 #else
-        OUT *to = p.to + token * g.to_stride[0];
+        OUT *to = p.to + (token + i) * g.to_stride[0];
 #endif
-        if (rotates)
-            __syncthreads();
         if (stores)
-            store_runs(to, p, g, now, cosine, sine);
+            store_runs(to, p, g, r[i], cosine, cosine + floats);
     }
 }
