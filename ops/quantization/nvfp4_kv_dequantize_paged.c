@@ -34,8 +34,9 @@ static const struct op_arg args[] = {
 static const char *const rules[] = {"head_dim % 16 == 0", "page_size > 0", "max_pages * page_size >= max_seq_len", NULL};
 
 enum { COLUMNS = 8, MAX_THREADS = 256, MAX_GRID_Y = 65535, CPU_ELEMENTS_PER_PART = 8192 /* some 2 us */ };
+enum { MANY_POSITIONS = 4, RESIDENT_BLOCKS = 16 }; /* of a block, where there are more than a GPU holds at once */
 
-static const struct jit_kernel sm80 = {"nvfp4_kv_dequantize_paged_sm80", JIT_CUDA, {"T:dtype", "ALIGNED"}};
+static const struct jit_kernel sm80 = {"nvfp4_kv_dequantize_paged_sm80", JIT_CUDA, {"T:dtype", "ALIGNED", "POSITIONS"}};
 static const struct jit_kernel cpu = {"nvfp4_kv_dequantize_paged_cpu", JIT_CPU, {"T:dtype"}};
 
 /* Between pages, slots and heads. */
@@ -62,22 +63,36 @@ static struct paged_half half_of(const DLTensor *out, const DLTensor *codes, con
     return h;
 }
 
+static const char wide[] = "page_size or max_seq_len exceeds 31 bits";
+
+static int positions_of(const struct call *call)
+{
+    const struct dims *d = call_dims(call);
+    return 2 * d->batch * d->max_seq_len > (int64_t)call->device->sms * RESIDENT_BLOCKS ? MANY_POSITIONS : 1;
+}
+
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct flashinfer_nvfp4_kv_dequantize_paged *c = call_args(call);
     const struct dims *d = call_dims(call);
-    if (d->max_seq_len > INT32_MAX || d->batch > MAX_GRID_Y || d->num_kv_heads * d->head_dim > INT32_MAX)
+    if (d->page_size > INT32_MAX || d->max_seq_len > INT32_MAX)
+        return wide;
+    if (d->batch > MAX_GRID_Y || d->num_kv_heads * d->head_dim > INT32_MAX)
         return "there are more positions or requests than a grid has blocks for";
     int32_t *constant = way_spec(way, &sm80);
     constant[0] = tensor_dtype(c->output_k);
     constant[1] = tensor_is_aligned(c->output_k, 16) && tensor_is_aligned(c->output_v, 16) && tensor_is_aligned(c->k_cache, 4) &&
                   tensor_is_aligned(c->v_cache, 4);
+    constant[2] = positions_of(call);
     return NULL;
 }
 
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct flashinfer_nvfp4_kv_dequantize_paged *c = call_args(call);
+    const struct dims *d = call_dims(call);
+    if (d->page_size > INT32_MAX || d->max_seq_len > INT32_MAX)
+        return wide;
     way_spec(way, &cpu)[0] = tensor_dtype(c->output_k);
     return NULL;
 }
@@ -103,7 +118,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     int64_t columns = d->num_kv_heads * d->head_dim;
     if (way->spec[0].kernel->target == JIT_CUDA) {
         int64_t threads = (columns / COLUMNS + 31) / 32 * 32;
-        launch.grid[0] = (uint32_t)d->max_seq_len;
+        launch.grid[0] = (uint32_t)ceil_div(d->max_seq_len, positions_of(call));
         launch.grid[1] = (uint32_t)d->batch;
         launch.grid[2] = 2;
         launch.block[0] = (uint32_t)(threads < MAX_THREADS ? threads : MAX_THREADS);

@@ -23,12 +23,12 @@ struct nvfp4_kv_dequantize_paged_args {
     int64_t batch, max_seq_len, num_kv_heads, head_dim, page_size, num_pages;
 };
 
-/* The page of a position, or -1 where the request has none. */
+/* The page of a position, or -1 where the request has none. Positions and page_size are of 31 bits. */
 ANYWHERE int64_t page_of(const struct nvfp4_kv_dequantize_paged_args *a, int64_t request, int64_t position)
 {
     if (position >= a->seq_lens[request])
         return -1;
-    int64_t page = a->block_tables[request * a->tables_stride + position / a->page_size];
+    int64_t page = a->block_tables[request * a->tables_stride + (uint32_t)position / (uint32_t)a->page_size];
     return page < a->num_pages ? page : -1;
 }
 
