@@ -8,6 +8,7 @@
 #include "ops/activation/gated_activation_args.h"
 
 enum { MAX_THREADS = 256, RESIDENT_THREADS = 2048, MAX_GRID_Y = 65535 };
+enum { WIDE_PIECES = 1024, WIDE_THREADS = 512 }; /* of a row from which threads have four pieces, and then of a block */
 enum { CPU_CHUNK = 4096 }; /* columns; some 2 us */
 enum { WAY_THREADS, WAY_BLOCKS };
 
@@ -35,10 +36,13 @@ static int32_t *set_constants(const struct gated_activation_view *t, struct way 
     return constant;
 }
 
-/* One answers soonest; two hide what the activation takes behind loads, where there are more than the GPU holds at once. */
+/* One answers soonest; several hide what the activation takes behind loads, where there are more than the GPU holds at once. */
 static int pieces_per_thread(const struct call *call, const struct gated_activation_args *a, int vec)
 {
-    return a->rows * ceil_div(a->intermediate, vec) > (int64_t)call->device->sms * RESIDENT_THREADS ? 2 : 1;
+    const struct gated_activation_view *t = call_view(call);
+    int64_t pieces = ceil_div(a->intermediate, vec);
+    bool wide = pieces > WIDE_PIECES && t->activation == ACTIVATION_SILU && dtype_bytes(tensor_dtype(t->out)) == 2;
+    return a->rows * pieces <= (int64_t)call->device->sms * RESIDENT_THREADS ? 1 : wide ? 4 : 2;
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
@@ -52,7 +56,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
                        !tensor_is_aligned(t->input, vec * 2)))
         vec /= 2;
     int per_thread = pieces_per_thread(call, a, vec);
-    int64_t pieces = ceil_div(a->intermediate, vec * per_thread), blocks = ceil_div(pieces, MAX_THREADS);
+    int64_t pieces = ceil_div(a->intermediate, vec * per_thread), blocks = ceil_div(pieces, per_thread > 2 ? WIDE_THREADS : MAX_THREADS);
     if (a->rows > INT32_MAX || blocks > MAX_GRID_Y)
         return "there are more rows or columns than a grid has blocks for";
     way->value[WAY_BLOCKS] = blocks;

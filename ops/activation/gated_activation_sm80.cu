@@ -8,7 +8,7 @@
  *   O          f16, bf16, e4m3, e5m2
  *   ACTIVATION silu, gelu, gelu_tanh, as 0, 1, 2
  *   VEC        1, 2, 4, 8; divides intermediate and all row strides
- *   PIECES     1, 2 */
+ *   PIECES     1, 2, 4 */
 #include "pdl.cuh"
 #include "vec.cuh"
 #include "activation.cuh"
@@ -19,7 +19,14 @@ DEVICE float activation(float x)
     return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
 }
 
-extern "C" __global__ void __launch_bounds__(256) gated_activation_sm80(const __grid_constant__ struct gated_activation_args a)
+/* With a number of blocks the compiler keeps all loads on their way, in more registers; silu's are few enough. */
+#if ACTIVATION == 0
+#define BOUNDS __launch_bounds__(PIECES > 2 ? 512 : 256, 1)
+#else
+#define BOUNDS __launch_bounds__(256)
+#endif
+
+extern "C" __global__ void BOUNDS gated_activation_sm80(const __grid_constant__ struct gated_activation_args a)
 {
     uint32_t first = (blockIdx.y * PIECES * blockDim.x + threadIdx.x) * VEC, step = blockDim.x * VEC;
     const T *input = (const T *)a.input + blockIdx.x * a.input_stride;
