@@ -7,13 +7,14 @@
 
 enum {
     THREADS = 256,
+    MANY_THREADS = 128, /* of a block whose threads have several tokens of a paged cache */
     MANY_TOKENS = 2, /* of a thread, where there are enough to fill the GPU */
     BLOCKS_PER_SM = 8,
     MAX_GRID_Y = 65535,
     CPU_BYTES_PER_PART = 65536, /* some 2 us */
 };
 
-enum { WAY_BYTES, WAY_THREADS, WAY_CHUNKS, WAY_TOKENS, WAY_BLOCKS };
+enum { WAY_BYTES, WAY_THREADS, WAY_CHUNKS, WAY_TOKENS, WAY_BLOCK_TOKENS };
 
 static const struct jit_kernel sm80 = {"copy_heads_sm80", JIT_CUDA, {"BYTES", "PAGED", "TOKENS", "POWERS_OF_TWO"}};
 static const struct jit_kernel cpu = {"copy_heads_cpu", JIT_CPU, {"PAGED"}};
@@ -81,16 +82,22 @@ static struct copy_heads_args fill_args(const struct copy_heads_view *v, int byt
     return a;
 }
 
-/* A token's pieces side by side, in blocks of equal size; several tokens a thread where there are enough to fill the GPU. */
-static void cut_tokens(const struct device *device, int64_t nnz, int64_t pieces, int64_t *value)
+/* A token's pieces side by side, in blocks of equal size. */
+static void cut_pieces(int64_t nnz, int64_t pieces, int64_t most, int64_t *value)
 {
-    int64_t chunks = ceil_div(pieces, THREADS), threads = chunks > 1 ? ceil_div(pieces, chunks) : pieces;
-    int64_t tokens_per_block = threads ? least(nnz, THREADS / threads) : 1, resident = (int64_t)device->sms * BLOCKS_PER_SM;
-    int64_t blocks = tokens_per_block > 1 ? ceil_div(nnz, tokens_per_block) : nnz;
-    value[WAY_TOKENS] = blocks * chunks > resident ? MANY_TOKENS : 1;
-    value[WAY_BLOCKS] = value[WAY_TOKENS] > 1 ? ceil_div(blocks, value[WAY_TOKENS]) : blocks;
-    value[WAY_CHUNKS] = chunks;
-    value[WAY_THREADS] = threads;
+    value[WAY_CHUNKS] = ceil_div(pieces, most);
+    value[WAY_THREADS] = value[WAY_CHUNKS] > 1 ? ceil_div(pieces, value[WAY_CHUNKS]) : pieces;
+    value[WAY_BLOCK_TOKENS] = value[WAY_THREADS] ? least(most / value[WAY_THREADS], nnz) : 1;
+}
+
+/* Several tokens a thread where there are enough to fill the GPU. */
+static void cut_tokens(const struct device *device, int64_t nnz, int64_t pieces, bool paged, int64_t *value)
+{
+    cut_pieces(nnz, pieces, THREADS, value);
+    int64_t blocks = nnz ? ceil_div(nnz, value[WAY_BLOCK_TOKENS]) : 0, resident = (int64_t)device->sms * BLOCKS_PER_SM;
+    value[WAY_TOKENS] = blocks * value[WAY_CHUNKS] > resident ? MANY_TOKENS : 1;
+    if (paged && value[WAY_TOKENS] > 1)
+        cut_pieces(nnz, pieces, MANY_THREADS, value);
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
@@ -116,7 +123,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "there are more tokens, heads or elements than a grid has blocks for";
     if (v->kv_indptr && page_size(v) > INT32_MAX)
         return "page_size exceeds 32 bits";
-    cut_tokens(call->device, nnz, pieces, way->value);
+    cut_tokens(call->device, nnz, pieces, v->kv_indptr, way->value);
     way->value[WAY_BYTES] = bytes;
     int32_t *constant = way_spec(way, &sm80);
     constant[0] = bytes;
@@ -144,10 +151,10 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (a.nnz == 0 || token == 0)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)way->value[WAY_BLOCKS];
+        launch.grid[0] = (uint32_t)ceil_div(a.nnz, way->value[WAY_BLOCK_TOKENS] * way->value[WAY_TOKENS]);
         launch.grid[1] = (uint32_t)way->value[WAY_CHUNKS];
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
-        launch.block[1] = (uint32_t)(a.nnz < THREADS / way->value[WAY_THREADS] ? a.nnz : THREADS / way->value[WAY_THREADS]);
+        launch.block[1] = (uint32_t)way->value[WAY_BLOCK_TOKENS];
     } else {
         launch.grid[0] = (uint32_t)ceil_div(a.nnz, ceil_div(CPU_BYTES_PER_PART, token));
     }

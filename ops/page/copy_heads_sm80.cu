@@ -37,7 +37,13 @@ DEVICE void find_slots(struct page_slot (&slots)[TOKENS], const struct copy_head
 #endif
 }
 
-extern "C" __global__ void __launch_bounds__(256) copy_heads_sm80(const __grid_constant__ struct copy_heads_args a)
+#if PAGED && TOKENS > 1
+#define BOUNDS __launch_bounds__(128, 16)
+#else
+#define BOUNDS __launch_bounds__(256)
+#endif
+
+extern "C" __global__ void BOUNDS copy_heads_sm80(const __grid_constant__ struct copy_heads_args a)
 {
     uint32_t piece = blockIdx.y * blockDim.x + threadIdx.x;
     int64_t token = ((int64_t)blockIdx.x * blockDim.y + threadIdx.y) * TOKENS;
