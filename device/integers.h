@@ -16,11 +16,13 @@ typedef unsigned long long uint64_t;
 #include <stdint.h>
 #endif
 
-/* A function of kernels on both targets, and of host code. */
+/* A function of kernels on both targets, and of host code. ROLLED stands before a loop that NVRTC is not to unroll. */
 #ifdef __CUDACC_RTC__
 #define ANYWHERE static __device__ __forceinline__
+#define ROLLED _Pragma("unroll 1")
 #else
 #define ANYWHERE static inline __attribute__((unused))
+#define ROLLED
 #endif
 
 #endif

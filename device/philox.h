@@ -7,33 +7,45 @@
 #include "integers.h"
 
 struct philox {
-    uint32_t word[4];
+    uint32_t word[4], key[2];
 };
 
-/* 10 rounds are the usual ones. */
-ANYWHERE struct philox philox_rounds(uint64_t key, uint64_t counter_low, uint64_t counter_high, int rounds)
+ANYWHERE struct philox philox_begin(uint64_t key, uint64_t counter_low, uint64_t counter_high)
 {
     uint32_t x = (uint32_t)counter_low, y = (uint32_t)(counter_low >> 32);
     uint32_t z = (uint32_t)counter_high, w = (uint32_t)(counter_high >> 32);
-    uint32_t key0 = (uint32_t)key, key1 = (uint32_t)(key >> 32);
-    for (int round = 0; round < rounds; round++) {
-        uint64_t a = (uint64_t)0xd2511f53u * x, b = (uint64_t)0xcd9e8d57u * z;
-        x = (uint32_t)(b >> 32) ^ y ^ key0;
-        y = (uint32_t)b;
-        z = (uint32_t)(a >> 32) ^ w ^ key1;
-        w = (uint32_t)a;
-        key0 += 0x9e3779b9u;
-        key1 += 0xbb67ae85u;
-    }
-    struct philox random = {{x, y, z, w}};
-    return random;
+    struct philox p = {{x, y, z, w}, {(uint32_t)key, (uint32_t)(key >> 32)}};
+    return p;
+}
+
+/* 10 are usual. */
+ANYWHERE void philox_round(struct philox *p)
+{
+    uint64_t a = (uint64_t)0xd2511f53u * p->word[0], b = (uint64_t)0xcd9e8d57u * p->word[2];
+    p->word[0] = (uint32_t)(b >> 32) ^ p->word[1] ^ p->key[0];
+    p->word[1] = (uint32_t)b;
+    p->word[2] = (uint32_t)(a >> 32) ^ p->word[3] ^ p->key[1];
+    p->word[3] = (uint32_t)a;
+    p->key[0] += 0x9e3779b9u;
+    p->key[1] += 0xbb67ae85u;
+}
+
+ANYWHERE struct philox philox_rounds(uint64_t key, uint64_t counter_low, uint64_t counter_high, int rounds)
+{
+    struct philox p = philox_begin(key, counter_low, counter_high);
+    for (int i = 0; i < rounds; i++)
+        philox_round(&p);
+    return p;
 }
 
 /* The first 64 bits: a uniform number in [0, 1), times 2^64. */
 ANYWHERE uint64_t philox_uniform(uint64_t key, uint64_t counter_low, uint64_t counter_high)
 {
-    struct philox random = philox_rounds(key, counter_low, counter_high, 10);
-    return (uint64_t)random.word[0] << 32 | random.word[1];
+    struct philox p = philox_begin(key, counter_low, counter_high);
+    ROLLED
+    for (int i = 0; i < 10; i++)
+        philox_round(&p);
+    return (uint64_t)p.word[0] << 32 | p.word[1];
 }
 
 #endif

@@ -6,18 +6,19 @@
 
 #include "types.cuh"
 
+/* In three parts of at most 27 bits, whose sums over 32 lanes fit in 32. */
 DEVICE uint64_t warp_sum(uint64_t x)
 {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2)
-        x += __shfl_xor_sync(0xffffffffu, x, step);
-    return x;
+    uint64_t low = __reduce_add_sync(0xffffffffu, (uint32_t)x & 0x7ffffff);
+    uint64_t middle = __reduce_add_sync(0xffffffffu, (uint32_t)(x >> 27) & 0x7ffffff);
+    uint64_t high = __reduce_add_sync(0xffffffffu, (uint32_t)(x >> 54));
+    return low + (middle << 27) + (high << 54);
 }
 
 /* The sum over this lane and those before it. */
 DEVICE uint64_t warp_running_sum(uint64_t x)
 {
-#pragma unroll
+#pragma unroll 1
     for (int step = 1; step < 32; step *= 2) {
         uint64_t before = __shfl_up_sync(0xffffffffu, x, step);
         x += threadIdx.x % 32 >= step ? before : 0;

@@ -7,6 +7,8 @@
 #include "narrow.h"
 
 #define DEVICE static __device__ __forceinline__
+/* For what is long and used more than once, in a kernel that has to compile soon. */
+#define DEVICE_CALL static __device__ __noinline__
 #define INFINITY __int_as_float(0x7f800000)
 #define LOG2E 1.4426950408889634f
 

@@ -9,6 +9,7 @@
 #include "philox.h"
 
 enum { SAMPLING_MAX_VOCAB = 1 << 24 };
+enum { SAMPLING_SEED, SAMPLING_OFFSET, SAMPLING_TOP_K, SAMPLING_NUMBERS };
 
 /* A number for each row of the batch: at[row * step], or `value` for all where `at` is NULL. */
 struct row_integers {
@@ -33,7 +34,7 @@ struct sampling_args {
     int32_t samples_are_64;
     int32_t joint;               /* top-p is of all the row, not of what top-k left */
     struct row_integers indices; /* rows of probs; NULL: the rows of the batch */
-    struct row_integers seed, offset, top_k;
+    struct row_integers number[SAMPLING_NUMBERS];
     struct row_floats top_p;
 };
 
@@ -93,9 +94,13 @@ ANYWHERE struct weight_scale weight_scale_of(uint32_t top)
 
 ANYWHERE uint64_t multiply_high(uint64_t a, uint64_t b)
 {
+#ifdef __CUDACC_RTC__
+    return __umul64hi(a, b);
+#else
     uint64_t low = (a & 0xffffffffu) * (b & 0xffffffffu), cross = (a >> 32) * (b & 0xffffffffu) + (low >> 32);
     uint64_t other = (a & 0xffffffffu) * (b >> 32) + (cross & 0xffffffffu);
     return (a >> 32) * (b >> 32) + (cross >> 32) + (other >> 32);
+#endif
 }
 
 /* ceil(p * total), at least 1; p in [0, 1). */

@@ -205,10 +205,11 @@ static int64_t sample(const struct sampling_args *a, int64_t row)
         return -1;
     uint32_t threshold = 1;
 #if FILTER
-    threshold = filter(&r, group_top, row_integer(&a->top_k, row), row_float(&a->top_p, row), a->joint);
+    threshold = filter(&r, group_top, row_integer(&a->number[SAMPLING_TOP_K], row), row_float(&a->top_p, row), a->joint);
 #endif
-    uint64_t stream = a->seed.step ? 0 : (uint64_t)row;
-    uint64_t seed = (uint64_t)row_integer(&a->seed, row), offset = (uint64_t)row_integer(&a->offset, row);
+    uint64_t stream = a->number[SAMPLING_SEED].step ? 0 : (uint64_t)row;
+    uint64_t seed = (uint64_t)row_integer(&a->number[SAMPLING_SEED], row),
+             offset = (uint64_t)row_integer(&a->number[SAMPLING_OFFSET], row);
     return draw(&r, threshold, philox_uniform(seed, offset, stream));
 }
 

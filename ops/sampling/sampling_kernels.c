@@ -80,9 +80,9 @@ static flashinfer_status run(const struct call *call, const struct way *way)
                               .probs_stride = tensor_stride(t->probs, 0),
                               .samples_are_64 = tensor_dtype(t->samples) == DTYPE_I64,
                               .joint = t->joint,
-                              .seed = integers(&t->seed),
-                              .offset = integers(&t->offset),
-                              .top_k = integers(&t->top_k),
+                              .number = {[SAMPLING_SEED] = integers(&t->seed),
+                                         [SAMPLING_OFFSET] = integers(&t->offset),
+                                         [SAMPLING_TOP_K] = integers(&t->top_k)},
                               .top_p = floats(&t->top_p)};
     if (t->indices)
         a.indices =
