@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times ops against upstream FlashInfer, torch.compile and torch's copy_ on the same GPU, in turn in the same run.
 
-Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--rounds 3] [--kernel NAME] [--only REGEX] [--no-pdl] [--csv FILE]
-                                     [--dry] [FAMILY...]
-       families: copy norm activation rope page decode prefill fa2 merge cascade; default: all
+Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--package] [--rounds 3] [--kernel NAME] [--only REGEX]
+                                     [--no-pdl] [--csv FILE] [--dry] [FAMILY...]
+       families: copy norm compiled activation rope page decode prefill fa2 merge cascade; default: all
+       --package: norm, compiled, activation, rope, page and merge call our Python package on the peer's very tensors, in place of
+       `flashinfer bench`, which fills its own on the host
        fa2 is batch_prefill_sm80 beside upstream's kernel of that name; cascade needs our Python package on PYTHONPATH, too
        --only: rows whose op and shape match
        --dry prints our commands and needs neither a GPU nor Python packages
@@ -12,7 +14,8 @@ Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--rounds 3
 Both sides are timed as `flashinfer bench` does it: nodes of a CUDA graph between two events, over copies of the tensors that are
 together larger than three times the L2, 15 launches, median. Both launch with programmatic dependent launch where they can;
 --no-pdl: neither does. A round times each side once; the median of the rounds counts. ratio is upstream's time over ours: above 1
-ours is faster. GB/s and TFLOP/s are ours; "of copy" is GB/s over the better of torch's copy_ and cuMemcpyDtoD of 1 GiB.
+ours is faster. GB/s and TFLOP/s are ours; "of copy" is GB/s over the better of torch's copy_ and cuMemcpyDtoD of 1 GiB; with
+--package, "copy us" is what copy_ takes for as many bytes, read and written, and "of its copy" that over ours.
 """
 
 import argparse
@@ -30,8 +33,9 @@ import sys
 import time
 
 CACHES, MAX_COPIES, MAX_BYTES, MIN_NODES, LAUNCHES = 3, 200, 6e9, 24, 15  # those of src/harness/bench_time.c
-COLUMNS = ["op", "shape", "peer", "ours us", "upstream us", "ratio", "GB/s", "of copy", "TFLOP/s", "upstream GB/s",
-           "upstream TFLOP/s", "kernel", "error"]
+COLUMNS = ["op", "shape", "peer", "ours us", "upstream us", "ratio", "GB/s", "of copy", "copy us", "of its copy", "TFLOP/s",
+           "upstream GB/s", "upstream TFLOP/s", "kernel", "error"]
+SAID = ("ours us", "upstream us", "ratio", "of copy", "of its copy")
 # Of gpt-oss (2880), Llama 8B (4096, 14336), Qwen3 32B (5120, 25600), DeepSeek-V3 (7168, 18432), Llama 70B (8192, 28672)
 NORM_SHAPES = [(1, 4096), (128, 8192), (2048, 4096), (8192, 8192), (16384, 4096), (64, 2880), (64, 5120), (64, 7168),
                (8192, 2880), (8192, 5120), (4096, 7168)]
@@ -50,30 +54,47 @@ CASCADES = [(256, 32768, 128, 32, 8, 128), (256, 32768, 1024, 32, 8, 128), (16, 
 class Case:
     """One line of the table: our command, and `make`, which returns a function that calls the peer once on tensors of its own.
 
-    kernel: the one of ours. own: what `make` is, for what is ours: calls of the Python package in place of a command.
+    kernel: the one of ours. own: what `make` is, for what is ours: calls of the Python package in place of a command. size: bytes
+    of the tensors; moved: those read and written, if they are not as many.
     """
 
-    def __init__(self, op, shape, peer, ours, make, size, kernel=None, own=None):
+    def __init__(self, op, shape, peer, ours, make, size, kernel=None, own=None, moved=None):
         self.op, self.shape, self.peer, self.ours, self.make, self.size = op, shape, peer, ours, make, size
-        self.kernel, self.own = kernel, own
+        self.kernel, self.own, self.moved = kernel, own, moved or size
+
+
+class Call:
+    """A call of the peer and, where the package has a function of that name, ours on the same tensors."""
+
+    def __init__(self, peer, ours):
+        self.peer, self.ours = peer, ours
+
+    def __call__(self):
+        return self.peer()
 
 
 class Upstream:
     """What calls of the peers need: torch, flashinfer and tensors. Made only where they are called."""
 
-    def __init__(self, pdl):
+    def __init__(self, pdl, package=False):
         self.torch = importlib.import_module("torch")
         self.flashinfer = importlib.import_module("flashinfer")
         self.bf16, self.pdl = self.torch.bfloat16, pdl
         self.torch.manual_seed(0)
         self.l2 = self.torch.cuda.get_device_properties(0).L2_cache_size
-        self.wrappers = {}
+        self.package = importlib.import_module("flashinfer_c") if package else None
+        self.wrappers, self.copies = {}, {}
 
-    def call(self, function, *arguments, **named):
+    def bind(self, function, arguments, named):
         """The function with its arguments bound, and enable_pdl if it knows that."""
         if "enable_pdl" in inspect.signature(function).parameters:
-            named["enable_pdl"] = self.pdl
+            named = named | {"enable_pdl": self.pdl}
         return lambda: function(*arguments, **named)
+
+    def call(self, function, *arguments, peer=None, **named):
+        """A call of the peer's function, or of `peer`, and of ours of that name."""
+        ours = getattr(self.package, function.__name__, None)
+        return Call(peer or self.bind(function, arguments, named), ours and self.bind(ours, arguments, named))
 
     def normal(self, *shape):
         return self.torch.randn(*shape, device="cuda", dtype=self.bf16)
@@ -117,6 +138,17 @@ class Upstream:
                 calls[i % count]()
         self.torch.cuda.synchronize()
         return graph, nodes, calls  # the graph reads the tensors that the calls hold
+
+    def copy_time(self, size):
+        """Seconds of torch's copy_ that reads and writes so many bytes."""
+        def make(up):
+            x = up.normal(size // 4)
+            out = up.torch.empty_like(x)
+            return lambda: out.copy_(x)
+        if size not in self.copies:
+            captured = self.capture(Case("copy", f"{size} bytes", "torch copy_", None, make, size), make)
+            self.copies[size] = self.time(*captured[:2])
+        return self.copies[size]
 
     def paged(self, batch, length, heads, dim, page_size):
         """A cache of both K and V, and on the host its indptr, page numbers in random order and last page lengths."""
@@ -163,6 +195,16 @@ def norm_cases():
             return up.call(up.flashinfer.fused_add_rmsnorm, x, residual, weight)
         return one
 
+    for rows, hidden in NORM_SHAPES:
+        ours, size, shape = [f"rows={rows}", f"hidden={hidden}", "dtype=bf16"], rows * hidden, f"{rows}x{hidden}"
+        yield Case("rmsnorm", shape, "flashinfer", ["rmsnorm", *ours], rmsnorm(hidden, rows), 4 * size)
+        yield Case("fused_add_rmsnorm", shape, "flashinfer", ["fused_add_rmsnorm", *ours, "residual:dtype=bf16"],
+                   fused(rows, hidden), 4 * size, moved=8 * size)
+    yield Case("rmsnorm", "8192x32x128", "flashinfer", ["rmsnorm", f"rows={8192 * 32}", "hidden=128", "dtype=bf16"],
+               rmsnorm(128, 8192, 32), 4 * 8192 * 32 * 128)
+
+
+def compiled_cases():
     def compiled(rows, hidden):
         def one(up):
             if ("rms_norm", hidden) not in up.wrappers:
@@ -170,17 +212,13 @@ def norm_cases():
                 up.wrappers["rms_norm", hidden] = up.torch.compile(
                     lambda x, weight: functional.rms_norm(x, (hidden,), weight), dynamic=False)
             x, weight = up.normal(rows, hidden), up.normal(hidden)
-            return lambda: up.wrappers["rms_norm", hidden](x, weight)
+            return up.call(up.flashinfer.rmsnorm, x, weight, out=up.torch.empty_like(x),
+                           peer=lambda: up.wrappers["rms_norm", hidden](x, weight))
         return one
 
     for rows, hidden in NORM_SHAPES:
-        ours, size, shape = [f"rows={rows}", f"hidden={hidden}", "dtype=bf16"], rows * hidden, f"{rows}x{hidden}"
-        yield Case("rmsnorm", shape, "flashinfer", ["rmsnorm", *ours], rmsnorm(hidden, rows), 4 * size)
-        yield Case("rmsnorm", shape, "torch.compile", ["rmsnorm", *ours], compiled(rows, hidden), 4 * size)
-        yield Case("fused_add_rmsnorm", shape, "flashinfer", ["fused_add_rmsnorm", *ours, "residual:dtype=bf16"],
-                   fused(rows, hidden), 4 * size)
-    yield Case("rmsnorm", "8192x32x128", "flashinfer", ["rmsnorm", f"rows={8192 * 32}", "hidden=128", "dtype=bf16"],
-               rmsnorm(128, 8192, 32), 4 * 8192 * 32 * 128)
+        yield Case("rmsnorm", f"{rows}x{hidden}", "torch.compile", ["rmsnorm", f"rows={rows}", f"hidden={hidden}", "dtype=bf16"],
+                   compiled(rows, hidden), 4 * rows * hidden)
 
 
 def activation_cases():
@@ -204,7 +242,8 @@ def rope_cases():
         yield Case("apply_rope_pos_ids_inplace", f"{tokens} tokens {qo_heads}/{kv_heads}x{dim}", "flashinfer",
                    ["apply_rope_pos_ids_inplace", f"nnz={tokens}", f"num_qo_heads={qo_heads}", f"num_kv_heads={kv_heads}",
                     f"head_dim={dim}", "rope_theta=10000", "dtype=bf16", "pos_ids:dtype=i32"],
-                   make(tokens, qo_heads, kv_heads, dim), 2 * tokens * (qo_heads + kv_heads) * dim)
+                   make(tokens, qo_heads, kv_heads, dim), 2 * tokens * (qo_heads + kv_heads) * dim,
+                   moved=4 * tokens * (qo_heads + kv_heads) * dim)
 
 
 def page_cases():
@@ -346,8 +385,8 @@ def cascade_cases():
                    own=make("flashinfer_c", *shape))
 
 
-FAMILIES = {"copy": copy_cases, "norm": norm_cases, "activation": activation_cases, "rope": rope_cases, "page": page_cases,
-            "decode": decode_cases, "prefill": prefill_cases, "fa2": fa2_cases, "merge": merge_cases, "cascade": cascade_cases}
+FAMILIES = {"copy": copy_cases, "norm": norm_cases, "compiled": compiled_cases, "activation": activation_cases,
+            "rope": rope_cases, "page": page_cases, "decode": decode_cases, "prefill": prefill_cases, "fa2": fa2_cases, "merge": merge_cases, "cascade": cascade_cases}
 
 
 def wanted(arguments, family):
@@ -368,27 +407,39 @@ def ours(arguments, case, kernel):
     return rows[0]
 
 
+def captures(arguments, up, case):
+    """Graphs of the peer's calls and, unless they are a command's, of ours, and what failed."""
+    captured = own = None
+    try:
+        captured = up.capture(case, case.make)
+        if arguments.package and case.ours and getattr(captured[2][0], "ours", None):
+            same = iter(captured[2])
+            own = up.capture(case, lambda _: next(same).ours)
+        elif case.own:
+            own = up.capture(case, case.own)
+    except Exception as error:  # whatever upstream raises, the next case may work
+        return captured, own, [f"{'ours' if captured else 'upstream'}: {type(error).__name__}: {error}"]
+    return captured, own, []
+
+
 def compare(arguments, up, case, copy_rate):
     """The row of the table. One side may fail: the other's figure stands, and what failed is named."""
     row = {"op": case.op, "shape": case.shape, "peer": case.peer}
-    errors, times, results, captured, own = [], [], [], None, None
-    try:
-        captured = up.capture(case, case.make)
-        own = case.own and up.capture(case, case.own)
-    except Exception as error:  # whatever upstream raises, the next case may work
-        errors.append(f"{'ours' if captured else 'upstream'}: {type(error).__name__}: {error}")
+    times, results = [], []
+    captured, own, errors = captures(arguments, up, case)
     for _ in range(arguments.rounds):
         if captured:
             times.append(up.time(*captured[:2]) * 1e6)
         if own:
-            results.append({"us": up.time(*own[:2]) * 1e6, "bytes": case.size, "operations": 0, "copy_GB/s": None, "kernel": "Python"})
-        if case.ours and not any(e.startswith("ours") for e in errors):
+            results.append({"us": up.time(*own[:2]) * 1e6, "bytes": case.moved, "operations": 0, "copy_GB/s": None,
+                            "kernel": "Python"})
+        elif case.ours and not any(e.startswith("ours") for e in errors):
             try:
                 results.append(ours(arguments, case, results[0]["kernel"] if results else case.kernel or arguments.kernel))
             except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
                 errors.append(f"ours: {error}")
     theirs = statistics.median(times) if times else None
-    size, operations = (results[0]["bytes"], results[0]["operations"]) if results else (case.size, 0)
+    size, operations = (results[0]["bytes"], results[0]["operations"]) if results else (case.moved, 0)
     if theirs:
         row |= {"upstream us": theirs, "upstream GB/s": size / theirs * 1e-3, "upstream TFLOP/s": operations / theirs * 1e-6}
     if results:
@@ -398,6 +449,9 @@ def compare(arguments, up, case, copy_rate):
                 "TFLOP/s": operations / mine * 1e-6}
         if theirs:
             row["ratio"] = theirs / mine
+        if arguments.package:
+            row["copy us"] = up.copy_time(case.moved) * 1e6
+            row["of its copy"] = row["copy us"] / mine
     row["error"] = "; ".join(" ".join(e.split())[-300:] for e in errors)
     return row
 
@@ -413,7 +467,7 @@ def copy_rate_of(up):
 
 def run(arguments, writer, file):
     failed = 0
-    up = Upstream(not arguments.no_pdl)
+    up = Upstream(not arguments.no_pdl, arguments.package)
     copy_rate = copy_rate_of(up)
     say(f"torch copy_ of 1 GiB: {copy_rate:.0f} GB/s")
     for family in arguments.family:
@@ -427,7 +481,7 @@ def run(arguments, writer, file):
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
             file.flush()
             say(" ".join([f"{case.op} {case.shape} ({case.peer}):"] +
-                         [f"{k} {row[k]:.4g}" for k in ("ours us", "upstream us", "ratio", "of copy") if k in row] + [row["error"]]))
+                         [f"{k} {row[k]:.4g}" for k in SAID if k in row] + [row["error"]]))
             gc.collect()
             up.torch.cuda.empty_cache()
         say(f"{family}: {time.perf_counter() - begun:.0f} s")
@@ -438,6 +492,7 @@ def main():
     parser = argparse.ArgumentParser(description="ours against upstream FlashInfer and torch on this GPU")
     parser.add_argument("family", nargs="*", help="of " + " ".join(FAMILIES) + "; default: all")
     parser.add_argument("--flashinfer", default="build/flashinfer")
+    parser.add_argument("--package", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kernel", help="of ours; default: the one that a call takes")
     parser.add_argument("--only", default="", metavar="REGEX", help="rows whose op and shape match")
