@@ -63,6 +63,7 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     const struct attention_view *t = call_view(call);
     int64_t group = plan->group, keys = ATTENTION_PREFILL_KEYS(plan->head_dim, 0, call->op->variant != NULL);
     int64_t box = choose_box(t->kv_last_page_len ? plan->page_size : keys, keys);
+    const enum dtype dtype = (enum dtype)plan->dtype;
     struct tensor_map_axis axis[4];
     const char *why = attention_needs_generic(call, false);
     if (why)
@@ -78,13 +79,13 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     if (!tensor_is_aligned(t->out, 16) || !tensor_is_aligned(t->k_cache, 16) || !tensor_is_aligned(t->v_cache, 16))
         return "out, k_cache or v_cache is not aligned to 16 bytes";
     see_queries(plan, t->q, axis);
-    why = tensor_map_fit(tensor_data(t->q), axis);
+    why = tensor_map_fit(tensor_data(t->q), dtype, 4, axis);
     if (why)
         return why;
     see_cache(plan, t->k_cache, plan->head_dim, box, axis);
-    bool boxes = box && !tensor_map_fit(tensor_data(t->k_cache), axis);
+    bool boxes = box && !tensor_map_fit(tensor_data(t->k_cache), dtype, 4, axis);
     see_cache(plan, t->v_cache, plan->head_dim_vo, box, axis);
-    boxes = boxes && !tensor_map_fit(tensor_data(t->v_cache), axis);
+    boxes = boxes && !tensor_map_fit(tensor_data(t->v_cache), dtype, 4, axis);
     int32_t *constant = way_spec(way, &prefill);
     way_spec(way, &schedule);
     constant[0] = plan->dtype;
@@ -111,11 +112,12 @@ static flashinfer_status encode_maps(const struct call *call, const struct way *
     struct tensor_map_axis axis[4];
     void *queries = tensor_data(t->q);
     see_queries(plan, t->q, axis);
-    TRY(tensor_map_encode(&p->q, (enum dtype)plan->dtype, queries, axis));
+    TRY(tensor_map_encode(&p->q, (enum dtype)plan->dtype, queries, 4, axis));
     for (int i = 0; way->value[WAY_BOX_TOKENS] && i < 2; i++) {
         see_cache(plan, cache[i], i ? plan->head_dim_vo : plan->head_dim, way->value[WAY_BOX_TOKENS], axis);
         /* A cache without tokens may have no address. Nothing of it is read. */
-        TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_elements(cache[i]) ? tensor_data(cache[i]) : queries, axis));
+        TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_elements(cache[i]) ? tensor_data(cache[i]) : queries, 4,
+                              axis));
     }
     return FLASHINFER_OK;
 }

@@ -94,7 +94,7 @@ const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
         return "there are no tokens";
     for (size_t i = 0; i < sizeof copied / sizeof *copied; i++) {
         see(copied[i], 2, axis);
-        const char *why = tensor_map_fit(tensor_data(copied[i]), axis);
+        const char *why = tensor_map_fit(tensor_data(copied[i]), tensor_dtype(copied[i]), 4, axis);
         if (why)
             return why;
     }
@@ -126,7 +126,7 @@ static flashinfer_status encode(const struct gated_delta_view *t, struct gated_d
     struct tensor_map_axis axis[4];
     for (int i = 0; i < 4; i++) {
         see(tensor[i], halves[i], axis);
-        TRY(tensor_map_encode(map[i], tensor_dtype(tensor[i]), tensor_data(tensor[i]), axis));
+        TRY(tensor_map_encode(map[i], tensor_dtype(tensor[i]), tensor_data(tensor[i]), 4, axis));
     }
     return FLASHINFER_OK;
 }

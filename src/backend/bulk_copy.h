@@ -13,11 +13,12 @@ struct tensor_map_axis {
     uint32_t box;         /* elements of this axis that one copy brings */
 };
 
-/* NULL if the hardware can walk that view of 16-bit elements, else why not. */
-const char *tensor_map_fit(const void *data, const struct tensor_map_axis axis[4]);
+/* NULL if the hardware can walk that view of 1 to 5 axes, else why not. dtype: f16, bf16 or one of 8 bits. */
+const char *tensor_map_fit(const void *data, enum dtype dtype, int axes, const struct tensor_map_axis *axis);
 
 /* Rows of 128 bytes in shared memory, 16-byte chunks swizzled as wgmma takes them; what lies outside reads as 0. Takes some 40 ns,
- * touches no device. dtype: f16 or bf16. */
-flashinfer_status tensor_map_encode(struct tensor_map *map, enum dtype dtype, void *data, const struct tensor_map_axis axis[4]);
+ * touches no device. */
+flashinfer_status tensor_map_encode(struct tensor_map *map, enum dtype dtype, void *data, int axes,
+                                    const struct tensor_map_axis *axis);
 
 #endif
