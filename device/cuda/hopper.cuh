@@ -67,6 +67,16 @@ DEVICE void tensor_load_4d(uint32_t shared, const struct tensor_map *map, uint32
                  : "memory");
 }
 
+/* Of a tensor of five axes, with a policy for the L2 cache. */
+DEVICE void tensor_load_5d(uint32_t shared, const struct tensor_map *map, uint32_t barrier, int x, int y, int z, int w, int v,
+                           uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0], [%1, {%2,%3,%4,%5,%6}], [%7], %8;" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "r"(barrier), "l"(policy)
+                 : "memory");
+}
+
 /* The same for bytes that lie one after the other; addresses and `bytes` are multiples of 16. */
 DEVICE void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t barrier)
 {

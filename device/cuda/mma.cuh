@@ -105,6 +105,9 @@ template <int pending> DEVICE void cp_async_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+/* Asks for the line of the L2 cache that holds that address. */
+DEVICE void prefetch_l2(const void *global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
+
 /* 16 bytes of what no running kernel writes, streamed past the L1 cache. */
 DEVICE void load_constant_16(uint32_t (&r)[4], const void *global)
 {

@@ -168,7 +168,8 @@ struct flashinfer_batch_decode_plan {
     double sm_scale;               /* >= 0; 0: 1 / sqrt(head_dim) */
     double rope_scale;             /* >= 0; 0: 1 */
     double rope_theta;             /* >= 0; 0: 10000 */
-    int32_t fixed_split_size;      /* pages; 0: the kernel splits keys and values as it likes; else as disable_split_kv */
+    int32_t fixed_split_size;      /* pages; 0: the kernel splits keys and values as it likes; else as disable_split_kv, or, where
+                                      exec.kernel names batch_decode_stream_sm80 or _sm90, split at its multiples */
     int32_t disable_split_kv;      /* 1: a row's keys and values are never divided, so its bits do not depend on the batch */
     int32_t q_len_per_req;         /* query tokens per request, causal among themselves; 0: 1 */
 };

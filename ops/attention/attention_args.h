@@ -8,18 +8,16 @@
 #include "tensor_map.h"
 
 enum {
-    ATTENTION_CPU_ROWS = 96,       /* packed rows of a part of a CPU kernel */
-    ATTENTION_DECODE_SMEM = 65536, /* dynamic, of a block of batch_decode_sm80 */
+    ATTENTION_CPU_ROWS = 96, /* packed rows of a part of a CPU kernel */
 };
-#define ATTENTION_DECODE_PART_BYTES(head_dim) (16 * 4 * ((head_dim) + 10) + 16) /* of a partial result */
 
-/* Of batch_decode_stream_sm80: blocks of a multiprocessor, of which one reads while the other adds up; tokens of a tile whose keys
- * have so many bytes each; bytes of a stage of a warp, a tile of keys and one of values; whether queries lie in shared memory;
- * bytes of a partial result of so many rows. */
-#define ATTENTION_STREAM_BLOCKS 2
+/* Of batch_decode_stream_sm80 and _sm90: tokens of a tile whose keys have so many bytes each; bytes of a stage of a warp, a tile
+ * of keys and one of values; what all stages are aligned to; whether queries lie in shared memory; bytes of a partial result of
+ * so many rows. */
 #define ATTENTION_STREAM_TILE(row_bytes) ((row_bytes) <= 128 ? 32 : 16)
 #define ATTENTION_STREAM_STAGE_BYTES(row_bytes) (2 * ATTENTION_STREAM_TILE(row_bytes) * (row_bytes))
-#define ATTENTION_STREAM_QUERIES_SHARED(row_tiles, head_dim) ((row_tiles) * (head_dim) > 256)
+#define ATTENTION_STREAM_ALIGNMENT 1024
+#define ATTENTION_STREAM_QUERIES_SHARED(row_tiles, head_dim) ((row_tiles) == 4 || (row_tiles) * (head_dim) > 256)
 #define ATTENTION_STREAM_PART_BYTES(rows, head_dim) ((16 + 8 * (rows) + 4 * (rows) * (head_dim) + 127) / 128 * 128)
 
 /* Of batch_prefill_sm80: keys of a tile, and tiles of keys and of values in shared memory; columns of values of a block; bytes of a row
@@ -83,10 +81,11 @@ struct attention_modes {
     int32_t out; /* ATTENTION_OUT_, of CPU kernels whose O is not T */
 };
 
-/* Of batch_decode_stream_sm80 only. */
+/* Of batch_decode_stream_sm80 and _sm90 only. */
 struct attention_stream {
-    int32_t split;     /* tokens that are never divided; INT32_MAX: all; 0: as the kernel likes */
-    int32_t num_parts; /* partial results that the workspace has room for */
+    int32_t split;       /* tokens that are never divided; INT32_MAX: all; 0: as the kernel likes */
+    int32_t num_parts;   /* partial results that the workspace has room for */
+    int32_t num_indices; /* of kv_indices */
 };
 
 struct attention_args {
@@ -99,7 +98,7 @@ struct attention_args {
     const int32_t *kv_indices, *kv_last_page_len; /* [any], [batch]; NULL: ragged, kv_indptr counts slots of the only page */
     const float *sinks;                                      /* [num_kv_heads * group], or NULL */
     const float *q_scale, *k_scale, *v_scale;                /* one element, or NULL: 1 */
-    void *workspace;                                         /* batch_decode_sm80: partial results; any bytes before */
+    void *workspace;                                         /* batch_decode_stream_: partial results; any bytes before */
     int64_t out_token, out_head, lse_token, lse_head, q_token, q_head;
     int64_t k_page, k_slot, k_head, v_page, v_slot, v_head;
     float logit_factor, out_factor; /* the scales that are given by value */
@@ -110,9 +109,14 @@ struct attention_args {
     int32_t qo_len, kv_len;
     int32_t window_left; /* -1: none */
     int32_t causal;      /* decode: 0 */
-    int32_t whole;       /* decode: a request's keys and values are never divided */
     struct attention_modes modes;
     struct attention_stream stream;
+};
+
+/* batch_decode_stream_sm90. */
+struct attention_stream_sm90_args {
+    struct tensor_map k, v; /* 128 bytes of head_dim, page_size, all of head_dim, num_kv_heads, pages */
+    struct attention_args a;
 };
 
 /* batch_prefill_schedule_sm90. */

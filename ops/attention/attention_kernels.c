@@ -15,7 +15,6 @@ enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
 #define GENERIC "HEAD_DIM", "HEAD_DIM_VO", "Q:dtype", "KV:dtype", "O:dtype", "CONVERTS", "MASK", "POS"
 
 static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", GENERIC, "ALIGNED", "TILE_Q", "SOFT_CAP"}};
-static const struct jit_kernel decode_sm80 = {"batch_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "ALIGNED"}};
 static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 
@@ -26,11 +25,6 @@ int32_t attention_window_of(const struct call *call)
     const struct attention_view *t = call_view(call);
     bool own = t->window_left && t->window_left->kind != FLASHINFER_NUMBER_ABSENT;
     return own ? attention_window(t->window_left->value.i) : attention_plan_of(call)->window_left;
-}
-
-size_t attention_decode_workspace(const struct attention_plan *plan, int32_t workers)
-{
-    return plan->whole ? 0 : 2 * (size_t)workers * ATTENTION_DECODE_PART_BYTES((size_t)plan->head_dim);
 }
 
 struct attention_cache attention_see_cache(const struct attention_plan *plan, const DLTensor *cache)
@@ -172,27 +166,6 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
     return NULL;
 }
 
-static const char *fit_decode_sm80(const struct call *call, struct way *way)
-{
-    const struct attention_plan *plan = attention_plan_of(call);
-    int32_t workers = plan->workers ? plan->workers : attention_count_workers(call->device);
-    const char *why = attention_needs_generic(call, false);
-    if (why)
-        return why;
-    if (plan->head_dim != 64 && plan->head_dim != 128)
-        return "head_dim must be 64 or 128";
-    way->value[WAY_GRID] = workers;
-    way->value[WAY_GRID_Y] = 1;
-    way->value[WAY_THREADS] = 128;
-    way->value[WAY_SMEM] = ATTENTION_DECODE_SMEM;
-    way->workspace = call->exec.flags & FLASHINFER_BATCH_INVARIANT ? 0 : attention_decode_workspace(plan, workers);
-    int32_t *constant = way_spec(way, &decode_sm80);
-    constant[0] = plan->dtype;
-    constant[1] = plan->head_dim;
-    constant[2] = is_aligned(call, 16);
-    return NULL;
-}
-
 static const char *fit_cpu(const struct call *call, struct way *way, const struct jit_kernel *kernel, int64_t parts)
 {
     const char *why = why_unserved(call);
@@ -309,7 +282,6 @@ struct attention_args attention_args(const struct call *call)
         .kv_len = (int32_t)k.slots,
         .window_left = attention_window_of(call),
         .causal = plan->causal,
-        .whole = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT,
         .modes = modes_of(t, plan),
     };
 }
@@ -328,16 +300,17 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 
 const struct op_kernel batch_prefill_kernels[] = {
     {"batch_prefill_sm90", OP_CUDA, 90, 90, attention_fit_sm90, attention_run_sm90},
-    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
+    {"batch_decode_stream_sm90", OP_CUDA, 90, 0, attention_fit_stream_prefill_sm90, attention_run_stream_sm90},
     {"batch_decode_stream_sm80", OP_CUDA, 80, 0, attention_fit_stream_prefill, attention_run_stream},
+    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
     {"batch_prefill_cpu", OP_CPU, 0, 0, fit_prefill_cpu, run},
     {0},
 };
 
 const struct op_kernel batch_decode_kernels[] = {
-    {"batch_decode_sm80", OP_CUDA, 80, 0, fit_decode_sm80, run},
-    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
+    {"batch_decode_stream_sm90", OP_CUDA, 90, 0, attention_fit_stream_sm90, attention_run_stream_sm90},
     {"batch_decode_stream_sm80", OP_CUDA, 80, 0, attention_fit_stream, attention_run_stream},
+    {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
     {"batch_decode_cpu", OP_CPU, 0, 0, fit_decode_cpu, run},
     {0},
 };

@@ -20,20 +20,22 @@ struct attention_plan {
     int32_t mask, pos;                             /* ATTENTION_MASK_, ATTENTION_POS_ */
     int32_t q_len_per_req;                         /* decode: query tokens of a request */
     int32_t tile_q;                                /* packed rows of a block of batch_prefill_sm80 */
-    int32_t workers;                               /* blocks of batch_decode_sm80 */
-    int32_t stream_split, stream_rows;             /* batch_decode_stream_sm80: as in attention_stream; packed rows of a request */
+    int32_t stream_split, stream_rows;             /* batch_decode_stream_: as in attention_stream; packed rows of a request */
+    int32_t stream_rows_known;                     /* 1: no request has more rows than that */
     int32_t max_batch_size;
     double sm_scale, logits_soft_cap;
     double rope_ratio, rope_unit; /* as in attention_modes */
 };
 
-/* The bytes of workspace that batch_decode_sm80 needs at most. */
-size_t attention_decode_workspace(const struct attention_plan *plan, int32_t workers);
-
-/* The row batch_decode_stream_sm80 of the ops of decode, and that of the ops of prefill for few query tokens. */
+/* The rows batch_decode_stream_sm80 and _sm90 of the ops of decode, and those of the ops of prefill for few query tokens; the bytes
+ * of workspace that they need at most. */
+size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device);
 const char *attention_fit_stream(const struct call *call, struct way *way);
+const char *attention_fit_stream_sm90(const struct call *call, struct way *way);
 const char *attention_fit_stream_prefill(const struct call *call, struct way *way);
+const char *attention_fit_stream_prefill_sm90(const struct call *call, struct way *way);
 flashinfer_status attention_run_stream(const struct call *call, const struct way *way);
+flashinfer_status attention_run_stream_sm90(const struct call *call, const struct way *way);
 
 /* Tokens to the left that a kernel is told; -1: all. */
 int32_t attention_window(int64_t window_left);
@@ -86,9 +88,6 @@ const char *attention_needs_generic(const struct call *call, bool widens);
 
 /* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
 int32_t attention_tile_q(const struct call *call);
-
-/* As many blocks of batch_decode_sm80 as run at a time. */
-int32_t attention_count_workers(const struct device *device);
 
 /* A cache with its strides in elements. Ragged keys and values are one page. */
 struct attention_cache {

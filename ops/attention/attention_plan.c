@@ -6,11 +6,6 @@
 #include "flashinfer/attention.h"
 #include "ops/attention/attention_kernels.h"
 
-enum {
-    MAX_DECODE_BLOCKS = 3,   /* of a multiprocessor, as far as registers go */
-    STATIC_DECODE_SMEM = 3072, /* of a block, and what the driver takes */
-};
-
 static bool is_head_dim(int32_t head_dim) { return head_dim % 16 == 0 && (head_dim <= 256 || head_dim == 512); }
 
 static bool is_narrow(enum dtype dtype) { return dtype == DTYPE_E4M3 || dtype == DTYPE_E5M2; }
@@ -56,12 +51,6 @@ static int32_t plan_tile_q(const struct call *call, const struct attention_optio
         total = indptr[batch];
     }
     return choose_tile_q(call->device, o->num_qo_heads / o->num_kv_heads, o->num_kv_heads, total, batch);
-}
-
-int32_t attention_count_workers(const struct device *device)
-{
-    int32_t blocks = device->smem_sm / (ATTENTION_DECODE_SMEM + STATIC_DECODE_SMEM);
-    return device->sms * (blocks < 1 ? 1 : blocks < MAX_DECODE_BLOCKS ? blocks : MAX_DECODE_BLOCKS);
 }
 
 static struct attention_divisor divisor(uint32_t by)
@@ -122,6 +111,7 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
         .stream_split =
             o->disable_split_kv ? INT32_MAX : (int32_t)least((int64_t)o->fixed_split_size * o->page_size, INT32_MAX),
         .stream_rows = (int32_t)least(typical_rows(o), INT32_MAX),
+        .stream_rows_known = o->is_decode || o->max_batch_size == 1 || (o->qo_indptr && tensor_data(o->qo_indptr)),
         .max_batch_size = (int32_t)(o->max_batch_size < INT32_MAX ? o->max_batch_size : INT32_MAX),
         .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt(o->head_dim_qk),
         .logits_soft_cap = o->logits_soft_cap,
@@ -130,15 +120,17 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
     };
 }
 
+static size_t most_bytes(size_t a, size_t b) { return a > b ? a : b; }
+
 flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *o)
 {
     struct attention_plan plan = attention_single_plan(o);
-    size_t workspace = attention_schedule_bytes(plan.max_batch_size);
-    if (o->is_decode) {
-        plan.workers = call->device->id.device_type == kDLCUDA ? attention_count_workers(call->device) : 0;
-        workspace = attention_decode_workspace(&plan, plan.workers);
-    } else {
+    size_t workspace = 0;
+    if (!o->is_decode) {
         plan.tile_q = plan_tile_q(call, o);
+        workspace = attention_schedule_bytes(plan.max_batch_size);
     }
+    if (call->device->id.device_type == kDLCUDA)
+        workspace = most_bytes(workspace, attention_stream_workspace(&plan, call->device));
     return call_write_plan(call, o->plan, &plan, sizeof plan, workspace);
 }

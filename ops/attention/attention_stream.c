@@ -1,40 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host side of the row batch_decode_stream_sm80, of the ops of decode, and of those of prefill for few query tokens. It stands
- * behind the rows that serve the same calls, and is taken only where exec.kernel names it: see docs/performance.md. */
+/* Host side of the rows batch_decode_stream_sm80 and batch_decode_stream_sm90, of the ops of decode, and of those of prefill for
+ * few query tokens. */
 #include <string.h>
 
+#include "backend/bulk_copy.h"
+#include "core/status.h"
 #include "flashinfer/attention.h"
 #include "ops/attention/attention_kernels.h"
 
-enum { WAY_BLOCKS, WAY_WARPS, WAY_SMEM, WAY_PARTS };
+enum { WAY_BLOCKS, WAY_WARPS, WAY_SMEM, WAY_PARTS, WAY_BOX_TOKENS };
 enum {
     MAX_ROWS = 64,      /* packed rows of a pair */
     MAX_RESULTS = 512,  /* ROW_TILES * HEAD_DIM, as registers go */
-    STATIC_SMEM = 6144, /* of a block, and what the driver takes */
-    MAX_WARPS = 4,
-    MIN_STAGES = 3,
-    MAX_STAGES = 6
+    STATIC_SMEM = 8192, /* of a block, and what the driver takes */
+    MAX_WARPS = 8,      /* of a multiprocessor; with more bytes under way it is slower, see docs/performance.md */
+    STAGES = 2,
+    SLAB_BYTES = 128,   /* of a row, that bulk copies lay one below the other */
+    MIN_BOX_TOKENS = 8
 };
 
-static const struct jit_kernel stream = {
-    "batch_decode_stream_sm80",
-    JIT_CUDA,
-    {"T:dtype", "KV:dtype", "HEAD_DIM", "ALIGNED", "ROW_TILES", "ROW_WARPS", "WARPS", "STAGES"},
-};
+#define CONSTANTS "T:dtype", "KV:dtype", "HEAD_DIM", "ALIGNED", "ROW_TILES", "ROW_WARPS", "WARPS", "STAGES", "BLOCKS"
 
-/* How a block is made up. */
+static const struct jit_kernel stream_sm80 = {"batch_decode_stream_sm80", JIT_CUDA, {CONSTANTS}};
+static const struct jit_kernel stream_sm90 = {"batch_decode_stream_sm90", JIT_CUDA, {CONSTANTS, "BOX_TOKENS"}};
+
+/* How a block is made up; no warps: the device has too little shared memory for it. */
 struct block {
-    int32_t row_tiles, row_warps, warps, stages;
+    int32_t row_tiles, row_warps, warps, blocks;
+    int32_t smem;
 };
 
 static int32_t kv_row_bytes(const struct attention_plan *plan)
 {
     return plan->head_dim * (int32_t)dtype_bytes((enum dtype)plan->kv_dtype);
 }
-
-static int32_t stage_bytes(const struct attention_plan *plan) { return ATTENTION_STREAM_STAGE_BYTES(kv_row_bytes(plan)); }
-
-static int64_t count_workers(const struct device *device) { return (int64_t)ATTENTION_STREAM_BLOCKS * device->sms; }
 
 static int32_t rows_of(const struct block *b) { return 8 * b->row_tiles * b->row_warps; }
 
@@ -43,19 +42,22 @@ static int32_t query_bytes(const struct attention_plan *plan, const struct block
     return ATTENTION_STREAM_QUERIES_SHARED(b->row_tiles, plan->head_dim) ? 2 * rows_of(b) * plan->head_dim : 0;
 }
 
-/* As few warps for each row as registers allow, because each copies its tiles; as many warps as leave each some stages. */
+/* As few warps for each row as registers allow, because each copies its tiles; as many warps as have room. Of two blocks one reads
+ * while the other ends a task, which pays with rows of 256 bytes; with others one block of all warps is faster. */
 static struct block choose_block(const struct attention_plan *plan, const struct device *device, int64_t rows)
 {
-    struct block b = {1, 1, MAX_WARPS, 0};
+    int32_t stage_bytes = ATTENTION_STREAM_STAGE_BYTES(kv_row_bytes(plan));
+    int32_t blocks = kv_row_bytes(plan) == 256 ? 2 : 1;
+    struct block b = {1, 1, MAX_WARPS / blocks, blocks, 0};
     while (b.row_tiles < 4 && 8 * b.row_tiles < rows && 2 * b.row_tiles * plan->head_dim <= MAX_RESULTS)
         b.row_tiles *= 2;
-    while (rows_of(&b) < rows && b.row_warps < MAX_WARPS)
+    while (rows_of(&b) < rows && b.row_warps < b.warps)
         b.row_warps *= 2;
-    int32_t smem = (int32_t)least(device->smem_block, device->smem_sm / ATTENTION_STREAM_BLOCKS);
-    int32_t all = (smem - STATIC_SMEM - query_bytes(plan, &b)) / stage_bytes(plan);
-    while (b.warps > b.row_warps && all / b.warps < MIN_STAGES)
-        b.warps /= 2;
-    b.stages = all / b.warps < MAX_STAGES ? all / b.warps : MAX_STAGES;
+    int32_t rest = query_bytes(plan, &b) + ATTENTION_STREAM_ALIGNMENT;
+    int32_t smem = (int32_t)least(device->smem_block, device->smem_sm / blocks) - STATIC_SMEM;
+    while (b.warps && b.warps * STAGES * stage_bytes + rest > smem)
+        b.warps = b.warps > b.row_warps ? b.warps / 2 : 0;
+    b.smem = b.warps * STAGES * stage_bytes + rest;
     return b;
 }
 
@@ -72,7 +74,7 @@ static int64_t count_parts(const struct call *call, const struct attention_plan 
     if (split == INT32_MAX)
         return 0;
     if (!split)
-        return 2 * count_workers(call->device);
+        return 2 * (int64_t)b->blocks * call->device->sms;
     return (pages * plan->page_size / (ceil_div(split, tile) * tile) + attention_batch(t)) * plan->num_kv_heads *
            ceil_div(plan->group, rows_of(b));
 }
@@ -83,61 +85,170 @@ static int32_t is_aligned(const struct attention_view *t)
            tensor_is_aligned(t->v_cache, 16);
 }
 
+/* A workspace for units of fixed_split_size grows with the number of pages, which no plan knows: it is for those who name a row
+ * and ask flashinfer_workspace_size. For others nothing is divided, which keeps the promise, too. */
 static int32_t split_of(const struct call *call)
 {
     const struct attention_plan *plan = attention_plan_of(call);
-    return plan->stream_split ? plan->stream_split : call->exec.flags & FLASHINFER_BATCH_INVARIANT ? INT32_MAX : 0;
+    if (!plan->stream_split)
+        return call->exec.flags & FLASHINFER_BATCH_INVARIANT ? INT32_MAX : 0;
+    return call->exec.kernel ? plan->stream_split : INT32_MAX;
 }
 
-const char *attention_fit_stream(const struct call *call, struct way *way)
+static int32_t *fill_way(const struct call *call, struct way *way, const struct block *b, int64_t parts,
+                         const struct jit_kernel *kernel)
 {
-    const struct attention_view *t = call_view(call);
+    const struct attention_plan *plan = attention_plan_of(call);
+    way->value[WAY_BLOCKS] = (int64_t)b->blocks * call->device->sms;
+    way->value[WAY_WARPS] = b->warps;
+    way->value[WAY_SMEM] = b->smem;
+    way->value[WAY_PARTS] = parts;
+    way->workspace = 2 * (size_t)parts * part_bytes(plan, b);
+    const int32_t constants[] = {plan->dtype,  plan->kv_dtype, plan->head_dim, is_aligned(call_view(call)),
+                                 b->row_tiles, b->row_warps,   b->warps,       STAGES,
+                                 b->blocks};
+    int32_t *constant = way_spec(way, kernel);
+    memcpy(constant, constants, sizeof constants);
+    return constant + sizeof constants / sizeof *constants;
+}
+
+size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device)
+{
+    const struct block b = choose_block(plan, device, plan->stream_rows);
+    size_t workers = (size_t)b.blocks * (size_t)device->sms;
+    return plan->whole || plan->stream_rows > MAX_ROWS || !b.warps ? 0 : 4 * workers * part_bytes(plan, &b);
+}
+
+static const char *fit(const struct call *call, struct way *way, const struct jit_kernel *kernel, int32_t box_tokens)
+{
     const struct attention_plan *plan = attention_plan_of(call);
     const struct block b = choose_block(plan, call->device, plan->stream_rows);
     const char *why = attention_needs_generic(call, true);
     if (why)
         return why;
-    if (!call->exec.kernel)
-        return "it is served where exec.kernel names it, with a workspace that flashinfer_workspace_size tells";
     if (plan->head_dim_vo != plan->head_dim)
         return "head_dim_vo is not head_dim_qk";
     if (call->op->variant)
         return "it takes in no hooks";
     if (plan->stream_rows > MAX_ROWS)
         return "there are more query tokens and heads of a KV head than it has rows for";
-    if (b.stages < 2)
+    if (!b.warps)
         return "the device has too little shared memory for its tiles";
     int64_t parts = count_parts(call, plan, &b, split_of(call));
     if (parts > INT32_MAX)
         return "fixed_split_size gives more parts than are counted";
-    way->value[WAY_BLOCKS] = count_workers(call->device);
-    way->value[WAY_WARPS] = b.warps;
-    way->value[WAY_SMEM] = b.warps * b.stages * stage_bytes(plan) + query_bytes(plan, &b);
-    way->value[WAY_PARTS] = parts;
-    way->workspace = 2 * (size_t)parts * part_bytes(plan, &b);
-    const int32_t constants[] = {plan->dtype, plan->kv_dtype, plan->head_dim, is_aligned(t),
-                                 b.row_tiles, b.row_warps,    b.warps,        b.stages};
-    memcpy(way_spec(way, &stream), constants, sizeof constants);
+    int32_t *constant = fill_way(call, way, &b, parts, kernel);
+    if (box_tokens)
+        *constant = box_tokens;
+    way->value[WAY_BOX_TOKENS] = box_tokens;
+    return NULL;
+}
+
+const char *attention_fit_stream(const struct call *call, struct way *way) { return fit(call, way, &stream_sm80, 0); }
+
+/* In chunks of 128 bytes of a row, as bulk copies swizzle them. */
+static void see_cache(const struct attention_plan *plan, const DLTensor *cache, int64_t box_tokens,
+                      struct tensor_map_axis axis[5])
+{
+    struct attention_cache c = attention_see_cache(plan, cache);
+    int32_t slab = SLAB_BYTES / dtype_bytes((enum dtype)plan->kv_dtype), slabs = plan->head_dim / slab;
+    axis[0] = (struct tensor_map_axis){slab, 1, (uint32_t)slab};
+    axis[1] = (struct tensor_map_axis){c.slots, c.slot, (uint32_t)box_tokens};
+    axis[2] = (struct tensor_map_axis){slabs, slab, (uint32_t)slabs};
+    axis[3] = (struct tensor_map_axis){plan->num_kv_heads, c.head, 1};
+    axis[4] = (struct tensor_map_axis){c.pages, c.page, 1};
+}
+
+/* The longest run of slots of which pages and tiles both consist. */
+static int32_t choose_box(const struct attention_view *t, const struct attention_plan *plan)
+{
+    int32_t box = ATTENTION_STREAM_TILE(kv_row_bytes(plan));
+    while (t->kv_last_page_len && plan->page_size % box)
+        box /= 2;
+    return box;
+}
+
+const char *attention_fit_stream_sm90(const struct call *call, struct way *way)
+{
+    const struct attention_view *t = call_view(call);
+    const struct attention_plan *plan = attention_plan_of(call);
+    const DLTensor *cache[2] = {t->k_cache, t->v_cache};
+    struct tensor_map_axis axis[5];
+    int32_t box = choose_box(t, plan);
+    if (box < MIN_BOX_TOKENS)
+        return "page_size must be a multiple of 8";
+    if (kv_row_bytes(plan) % SLAB_BYTES)
+        return "a row of keys is no multiple of 128 bytes";
+    for (int i = 0; i < 2; i++) {
+        see_cache(plan, cache[i], box, axis);
+        const char *why = tensor_map_fit(tensor_data(cache[i]), (enum dtype)plan->kv_dtype, 5, axis);
+        if (why)
+            return why;
+    }
+    return fit(call, way, &stream_sm90, box);
+}
+
+static const char *why_not_prefill(const struct call *call)
+{
+    if (split_of(call))
+        return "how it divides keys and values depends on the batch";
+    if (!call->exec.kernel && !attention_plan_of(call)->stream_rows_known)
+        return "the plan does not know how many query tokens requests have";
     return NULL;
 }
 
 const char *attention_fit_stream_prefill(const struct call *call, struct way *way)
 {
-    if (split_of(call))
-        return "how it divides keys and values depends on the batch";
-    return attention_fit_stream(call, way);
+    const char *why = why_not_prefill(call);
+    return why ? why : attention_fit_stream(call, way);
 }
 
-flashinfer_status attention_run_stream(const struct call *call, const struct way *way)
+const char *attention_fit_stream_prefill_sm90(const struct call *call, struct way *way)
 {
+    const char *why = why_not_prefill(call);
+    return why ? why : attention_fit_stream_sm90(call, way);
+}
+
+static struct attention_args stream_args(const struct call *call, const struct way *way)
+{
+    const struct attention_view *t = call_view(call);
     struct attention_args a = attention_args(call);
     a.stream.split = split_of(call);
     a.stream.num_parts = (int32_t)way->value[WAY_PARTS];
+    a.stream.num_indices = t->kv_indices ? (int32_t)least(tensor_shape(t->kv_indices, 0), INT32_MAX) : 0;
+    return a;
+}
+
+static flashinfer_status launch(const struct call *call, const struct way *way, const void *args, size_t args_size)
+{
     return call_launch(call, way, 0, &(struct jit_launch){
         .grid = {(uint32_t)way->value[WAY_BLOCKS]},
         .block = {32 * (uint32_t)way->value[WAY_WARPS]},
         .smem = (uint32_t)way->value[WAY_SMEM],
-        .args = &a,
-        .args_size = sizeof a,
+        .args = args,
+        .args_size = args_size,
     });
+}
+
+flashinfer_status attention_run_stream(const struct call *call, const struct way *way)
+{
+    struct attention_args a = stream_args(call, way);
+    return launch(call, way, &a, sizeof a);
+}
+
+flashinfer_status attention_run_stream_sm90(const struct call *call, const struct way *way)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    const struct attention_view *t = call_view(call);
+    struct attention_stream_sm90_args p = {.a = stream_args(call, way)};
+    const DLTensor *cache[2] = {t->k_cache, t->v_cache};
+    struct tensor_map *map[2] = {&p.k, &p.v};
+    struct tensor_map_axis axis[5];
+    for (int i = 0; i < 2; i++) {
+        see_cache(plan, cache[i], way->value[WAY_BOX_TOKENS], axis);
+        /* A cache without tokens may have no address. Nothing of it is read. */
+        TRY(tensor_map_encode(map[i], (enum dtype)plan->kv_dtype, tensor_data(tensor_elements(cache[i]) ? cache[i] : t->q), 5,
+                              axis));
+    }
+    return launch(call, way, &p, sizeof p);
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention of 16 packed rows, which one warp holds in registers, over tiles of keys and values in shared memory: what
- * batch_prefill_sm80 and batch_decode_sm80 share.
+ * batch_prefill_sm80 is made of.
  *
  * A tile is tokens by elements, row by row. The 16-byte chunk c of a row lies at place c ^ (row % 8), so that neither copies nor
  * ldmatrix have bank conflicts; where chunks are no multiple of 8, at c, and rows are 16 bytes longer. Fragments are those of
  * mma.cuh: a lane holds parts of rows g = lane / 4 and g + 8, columns 2t, 2t + 1 with t = lane % 4 of each 8.
  *
  *   T        f16, bf16
- *   HEAD_DIM, HEAD_DIM_VO multiples of 16, up to 256 or 512; batch_decode_sm80: one of 64, 128
+ *   HEAD_DIM, HEAD_DIM_VO multiples of 16, up to 256 or 512
  *   ALIGNED  1: q, k, v and out, and their strides, are multiples of 16 bytes; 0: of one element */
 #ifndef ATTENTION_TILE_CUH
 #define ATTENTION_TILE_CUH

@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The end of a task of batch_decode_stream_sm80: the streams of a block add up what they have. Of a divided pair, each worker
- * leaves its part in the workspace and marks it READY; when it has no more to read, it looks whether all parts are READY, and
- * if so adds them, in order. Of many parts, groups are added first, so that no one has many to add. READY is a random number of
- * 64 bits: whatever else the workspace held before, there was no mark in it. */
+/* The end of a task of batch_decode_stream_: the streams of a block add up what they have. Of a divided pair, a worker that finds
+ * all other parts READY adds them, in order, to its own. Any other leaves its part in the workspace, marks it READY and looks again;
+ * if now all are, it adds them when it has no more to read. Of many parts, groups are added first, so that no one has many to add.
+ * READY is a random number of 64 bits: whatever else the workspace held before, there was no mark in it. */
 #ifndef DECODE_STREAM_PARTS_CUH
 #define DECODE_STREAM_PARTS_CUH
 
-#include "decode_stream_share.cuh"
+#include "decode_stream_load.cuh"
 
 #define READY 0x6d1c8fb35e2a9047u
 
-enum { GROUP = 64, BATCH = 8 };         /* parts that are added by one worker; at a time */
-enum { BLOCKS = ROWS / 8 * DIM_STEPS }; /* of results: 8 rows by 16 dimensions, in order */
-enum { SIDE = DIM_STEPS % 2 == 0 && BLOCKS > WARPS ? 2 : 1 }; /* of them a warp adds side by side */
+enum { GROUP = 64, BATCH = ROW_TILES < 4 ? 8 : 4 }; /* parts that are added by one worker; at a time */
+enum { RESULTS = ROWS / 8 * DIM_STEPS }; /* of results: 8 rows by 16 dimensions, in order */
+enum { SIDE = DIM_STEPS % 2 == 0 && RESULTS > WARPS && ROW_TILES < 4 ? 2 : 1 }; /* of them a warp adds side by side */
 enum { ROUND_BYTES = 32 * HEAD_DIM, AT_ONCE = STAGE_BYTES / ROUND_BYTES, ROUND = AT_ONCE < ROW_TILES ? AT_ONCE : ROW_TILES };
 
 /* Rows after some of their tokens. Whole lines of 128 bytes, so that no cache holds old neighbours. */
 struct __align__(128) part {
     unsigned long long mark, unused;
     float top[ROWS], sum[ROWS];
-    float4 o[BLOCKS][32];
+    float4 o[RESULTS][32];
 };
 static_assert(sizeof(struct part) == ATTENTION_STREAM_PART_BYTES(ROWS, HEAD_DIM), "the host counts on it");
 static_assert(ROUND >= 1 && ROW_TILES % ROUND == 0, "a free stage holds the results of some rows");
@@ -30,41 +30,75 @@ struct exchange {
     float4 *o[WARPS];
 };
 
-/* What a lane has of SIDE blocks of the same rows while they are added up. */
+/* What a lane has of SIDE blocks of the same rows while they are added up: rows 2t and 2t + 1. */
 struct blend {
     float2 top, sum;
     float4 o[SIDE];
 };
 
-/* Factors of what there is and of what is added to it. */
-DEVICE float2 blend_row(float &top, float &sum, float x_top, float x_sum)
+DEVICE float2 fold_max(float2 x)
 {
-    float peak = fmaxf(top, x_top), base = peak == -INFINITY ? 0.0f : peak;
-    float own = exp2_approx(top - base), other = exp2_approx(x_top - base);
-    top = peak;
-    sum = sum * own + x_sum * other;
-    return make_float2(own, other);
+#pragma unroll
+    for (int lanes = 4; lanes < 32; lanes *= 2) {
+        x.x = fmaxf(x.x, __shfl_xor_sync(0xffffffffu, x.x, lanes));
+        x.y = fmaxf(x.y, __shfl_xor_sync(0xffffffffu, x.y, lanes));
+    }
+    return x;
 }
 
-DEVICE void blend_in(struct blend &b, float2 top, float2 sum, const float4 (&o)[SIDE])
+DEVICE float2 fold_sum(float2 x)
 {
-    float2 x = blend_row(b.top.x, b.sum.x, top.x, sum.x), y = blend_row(b.top.y, b.sum.y, top.y, sum.y);
 #pragma unroll
-    for (int i = 0; i < SIDE; i++) {
-        b.o[i].x = b.o[i].x * x.x + o[i].x * x.y;
-        b.o[i].y = b.o[i].y * y.x + o[i].y * y.y;
-        b.o[i].z = b.o[i].z * x.x + o[i].z * x.y;
-        b.o[i].w = b.o[i].w * y.x + o[i].w * y.y;
+    for (int lanes = 4; lanes < 32; lanes *= 2) {
+        x.x += __shfl_xor_sync(0xffffffffu, x.x, lanes);
+        x.y += __shfl_xor_sync(0xffffffffu, x.y, lanes);
+    }
+    return x;
+}
+
+DEVICE float base_of(float top) { return top == -INFINITY ? 0.0f : top; }
+
+/* Adds `count` of BATCH terms. Lanes with g = i have top and sum of term i, and those of the terms that there are not have -inf
+ * and 0; o has all. */
+DEVICE void blend_in(struct blend &b, float2 top, float2 sum, const float4 (&o)[BATCH][SIDE], int count)
+{
+    float2 peak = fold_max(make_float2(fmaxf(top.x, b.top.x), fmaxf(top.y, b.top.y)));
+    float2 base = make_float2(base_of(peak.x), base_of(peak.y));
+    float2 own = make_float2(exp2_approx(b.top.x - base.x), exp2_approx(b.top.y - base.y));
+    float2 weight = make_float2(exp2_approx(top.x - base.x), exp2_approx(top.y - base.y));
+    sum = fold_sum(make_float2(sum.x * weight.x, sum.y * weight.y));
+    b.top = peak;
+    b.sum = make_float2(b.sum.x * own.x + sum.x, b.sum.y * own.y + sum.y);
+#pragma unroll
+    for (int j = 0; j < SIDE; j++)
+        b.o[j] = make_float4(b.o[j].x * own.x, b.o[j].y * own.y, b.o[j].z * own.x, b.o[j].w * own.y);
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+        float x = __shfl_sync(0xffffffffu, weight.x, 4 * i + threadIdx.x % 4);
+        float y = __shfl_sync(0xffffffffu, weight.y, 4 * i + threadIdx.x % 4);
+#pragma unroll
+        for (int j = 0; j < SIDE && i < count; j++) {
+            b.o[j].x += o[i][j].x * x;
+            b.o[j].y += o[i][j].y * y;
+            b.o[j].z += o[i][j].z * x;
+            b.o[j].w += o[i][j].w * y;
+        }
     }
 }
 
+/* Rows of a pair, where a task's results belong. */
+struct target {
+    int kv_head, first_q;
+    int first, end; /* as in row_range */
+};
+
 /* Writes rows 2t and 2t + 1 of eight, of which the first is `row`. Of lanes side by side, one finds what belongs to the first,
  * the other to the second. */
-DEVICE void write_rows(const struct attention_args &a, const struct task &t, int row, int step, const struct blend &b)
+DEVICE void write_rows(const struct attention_args &a, const struct target &t, int row, int step, const struct blend &b)
 {
     int lane = threadIdx.x % 32, g = lane / 4, odd = g % 2;
     int own = row + odd, token = divide(own, a.by_group), head = t.kv_head * a.group + own - token * a.group;
-    bool exists = own < t.range.end;
+    bool exists = own < t.end;
     float lse, factor = finish_row(a, odd ? b.top.y : b.top.x, odd ? b.sum.y : b.sum.x, exists ? head : 0, &lse);
     int64_t out = (t.first_q + token) * a.out_token + head * a.out_head + 16 * step;
     if (a.lse && step == 0 && g < 2 && exists)
@@ -76,20 +110,20 @@ DEVICE void write_rows(const struct attention_args &a, const struct task &t, int
         int j = i % 2;
         T *to = (T *)a.out + (j == odd ? out : other_out) + i / 2 * 16;
         float by = j == odd ? factor : other_factor;
-        if (row + j < t.range.end) {
+        if (row + j < t.end) {
             from_float(to + (NARROW ? 2 * g : g), (j ? b.o[i / 2].y : b.o[i / 2].x) * by);
             from_float(to + (NARROW ? 2 * g + 1 : g + 8), (j ? b.o[i / 2].w : b.o[i / 2].z) * by);
         }
     }
 }
 
-/* What is added, in order: the streams of this block, of which each warp leaves some groups of rows in its free stage; or parts,
- * `first`, then count - 1 more from `rest` on, `step` apart. */
+/* What is added. If `streams`: what they have, of which each warp leaves some groups of rows in its free stage. Then parts, in
+ * order: `first`, then count - 1 more from `rest` on, `step` apart; in place of part `own` the sum of the streams. */
 struct terms {
     bool streams;
     int group; /* streams: the first group of rows of each warp */
     struct part *first, *rest;
-    int step, count;
+    int step, count, own;
 };
 
 DEVICE struct part *term(const struct terms &terms, int i)
@@ -97,53 +131,96 @@ DEVICE struct part *term(const struct terms &terms, int i)
     return i == 0 ? terms.first : terms.rest + (int64_t)(i - 1) * terms.step;
 }
 
+DEVICE void clear(struct blend &b)
+{
+    b.top = make_float2(-INFINITY, -INFINITY);
+    b.sum = make_float2(0.0f, 0.0f);
+#pragma unroll
+    for (int j = 0; j < SIDE; j++)
+        b.o[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+
+/* The streams of a block. `row` is a row of the warps' results, `at` where its blocks are in their stages. */
+DEVICE void add_streams(struct blend &b, const struct exchange &e, int row_warp, int row, int at)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll 1
+    for (int first = 0; first < STREAMS; first += BATCH) {
+        struct blend none;
+        clear(none);
+        float4 o[BATCH][SIDE];
+        int own = first + lane / 4;
+        if (lane / 4 < BATCH && own < STREAMS) {
+            none.top = *(const float2 *)&e.top[own * ROW_WARPS + row_warp][row];
+            none.sum = *(const float2 *)&e.sum[own * ROW_WARPS + row_warp][row];
+        }
+#pragma unroll
+        for (int k = 0; k < BATCH; k++)
+#pragma unroll
+            for (int j = 0; j < SIDE; j++)
+                o[k][j] = e.o[min(first + k, STREAMS - 1) * ROW_WARPS + row_warp][(at + j) * 32 + lane];
+        blend_in(b, none.top, none.sum, o, STREAMS - first);
+    }
+}
+
+DEVICE void add_parts(struct blend &b, const struct terms &terms, int row, int at)
+{
+    int lane = threadIdx.x % 32;
+    struct blend own = b;
+    clear(b);
+#pragma unroll 1
+    for (int first = 0; first < terms.count; first += BATCH) {
+        float2 top = make_float2(-INFINITY, -INFINITY), sum = make_float2(0.0f, 0.0f);
+        float4 o[BATCH][SIDE];
+        int which = first + lane / 4;
+        if (which == terms.own) {
+            top = own.top;
+            sum = own.sum;
+        } else if (lane / 4 < BATCH && which < terms.count) {
+            top = *(const float2 *)&term(terms, which)->top[row];
+            sum = *(const float2 *)&term(terms, which)->sum[row];
+        }
+#pragma unroll
+        for (int k = 0; k < BATCH; k++)
+#pragma unroll
+            for (int j = 0; j < SIDE; j++) {
+                o[k][j] = own.o[j];
+                if (first + k < terms.count && first + k != terms.own)
+                    o[k][j] = term(terms, first + k)->o[at + j][lane];
+            }
+        blend_in(b, top, sum, o, terms.count - first);
+    }
+}
+
 /* Leaves sums in `to`, or finished rows if it is NULL. */
-DEVICE void add(const struct attention_args &a, const struct task &t, const struct exchange &e, const struct terms &terms,
+DEVICE void add(const struct attention_args &a, const struct target &t, const struct exchange &e, const struct terms &terms,
                 struct part *to)
 {
-    int lane = threadIdx.x % 32, blocks = terms.streams ? ROW_WARPS * ROUND * DIM_STEPS : BLOCKS;
+    int lane = threadIdx.x % 32, blocks = terms.streams ? ROW_WARPS * ROUND * DIM_STEPS : RESULTS;
 #pragma unroll 1
     for (int i = threadIdx.x / 32 * SIDE; i < blocks; i += WARPS * SIDE) {
         int step = i % DIM_STEPS, eight = i / DIM_STEPS, row_warp = eight / ROUND, in_stage = eight % ROUND;
         if (terms.streams)
             eight = row_warp * ROW_TILES + terms.group + in_stage;
-        int row = terms.streams ? 8 * (terms.group + in_stage) + lane % 4 * 2 : 8 * eight + lane % 4 * 2;
-        struct blend b = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
-#pragma unroll
-        for (int j = 0; j < SIDE; j++)
-            b.o[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (t.range.first + 8 * eight >= t.range.end)
+        if (t.first + 8 * eight >= t.end)
             continue;
-#pragma unroll 1
-        for (int first = 0; first < terms.count; first += BATCH) {
-            float2 top[BATCH], sum[BATCH];
-            float4 o[BATCH][SIDE];
-#pragma unroll
-            for (int k = 0; k < BATCH; k++) {
-                int which = min(first + k, terms.count - 1), from = which * ROW_WARPS + row_warp;
-                const struct part *p = terms.streams ? NULL : term(terms, which);
-                const float4 *blocks_of = terms.streams ? e.o[from] + (in_stage * DIM_STEPS + step) * 32 : p->o[i];
-                top[k] = *(const float2 *)&(terms.streams ? e.top[from] : p->top)[row];
-                sum[k] = *(const float2 *)&(terms.streams ? e.sum[from] : p->sum)[row];
-#pragma unroll
-                for (int j = 0; j < SIDE; j++)
-                    o[k][j] = blocks_of[32 * j + lane];
-            }
-#pragma unroll
-            for (int k = 0; k < BATCH; k++)
-                if (first + k < terms.count)
-                    blend_in(b, top[k], sum[k], o[k]);
-        }
+        int row = 8 * eight + lane % 4 * 2, at = eight * DIM_STEPS + step;
+        struct blend b;
+        clear(b);
+        if (terms.streams)
+            add_streams(b, e, row_warp, row - 8 * ROW_TILES * row_warp, in_stage * DIM_STEPS + step);
+        if (terms.count)
+            add_parts(b, terms, row, at);
         if (!to) {
-            write_rows(a, t, t.range.first + 8 * eight + lane % 4 * 2, step, b);
+            write_rows(a, t, t.first + row, step, b);
             continue;
         }
 #pragma unroll
         for (int j = 0; j < SIDE; j++)
-            to->o[eight * DIM_STEPS + step + j][lane] = b.o[j];
+            to->o[at + j][lane] = b.o[j];
         if (step == 0 && lane < 4) {
-            *(float2 *)&to->top[8 * eight + 2 * lane] = b.top;
-            *(float2 *)&to->sum[8 * eight + 2 * lane] = b.sum;
+            *(float2 *)&to->top[row] = b.top;
+            *(float2 *)&to->sum[row] = b.sum;
         }
     }
 }
@@ -176,40 +253,6 @@ DEVICE void leave_sums(struct rows &r, struct exchange &e, float4 *stage)
     }
 }
 
-/* By one thread, after a barrier behind which all have written the part. */
-DEVICE void mark_part(struct part *p)
-{
-    __threadfence();
-    *(volatile unsigned long long *)&p->mark = READY;
-}
-
-/* True in all threads if all terms are marked and, if that matters, no one else takes them; then they can be read, and their
- * marks are gone. Without `alone` two workers may add the same terms, and write the same. */
-DEVICE bool take_parts(const struct terms &terms, bool alone)
-{
-    __shared__ bool is_complete;
-    if (threadIdx.x < 32) {
-        bool ready = true;
-        __threadfence(); /* of two workers, one at least sees the other's mark */
-#pragma unroll 1
-        for (int i = threadIdx.x; i < terms.count; i += 32)
-            ready &= *(volatile unsigned long long *)&term(terms, i)->mark == READY;
-        ready = __all_sync(0xffffffffu, ready);
-        if (ready && alone)
-            ready = __any_sync(0xffffffffu, threadIdx.x == 0 && atomicExch(&terms.first->mark, 0ull) == READY);
-#pragma unroll 1
-        for (int i = threadIdx.x; ready && i < terms.count; i += 32)
-            *(volatile unsigned long long *)&term(terms, i)->mark = 0;
-        __threadfence();
-        if (threadIdx.x == 0)
-            is_complete = ready;
-    }
-    __syncthreads();
-    bool complete = is_complete;
-    __syncthreads(); /* before it is written again */
-    return complete;
-}
-
 /* Where the parts of a pair lie: part i at `head` if i is 0, else at tail + i * step. Units have one each; workers two, the
  * second of which is for the start of a pair. */
 struct places {
@@ -231,66 +274,142 @@ DEVICE struct places find_parts(const struct division &d, const struct task &t)
 
 DEVICE int part_at(const struct places &p, int i) { return i == 0 ? p.head : p.tail + i * p.step; }
 
-/* Divided pairs of which this worker has left a part, and not yet looked whether it is the last one. */
+/* The parts of this worker's group, or of all if there is one. */
+DEVICE struct terms group_of(const struct places &p, struct part *parts)
+{
+    int group = p.own / p.size * p.size;
+    return {false, 0, parts + part_at(p, group), parts + part_at(p, group + 1), p.step, min(p.size, p.count - group), -1};
+}
+
+/* The sums of all groups. */
+DEVICE struct terms all_groups(const struct places &p, struct part *sums)
+{
+    return {false, 0, sums + part_at(p, 0), sums + part_at(p, p.size), p.size * p.step, (p.count + p.size - 1) / p.size, -1};
+}
+
+DEVICE unsigned long long mark_of(const struct part *p) { return *(const volatile unsigned long long *)&p->mark; }
+
+/* Lane i asks for the mark of part i. */
+DEVICE unsigned long long ask_for_marks(const struct places &p, const struct part *parts)
+{
+    int lane = threadIdx.x % 32;
+    return lane < p.count && lane != p.own ? mark_of(parts + part_at(p, lane)) : READY;
+}
+
+/* By a whole warp, after a barrier behind which all have written `own`: marks it. True if now all terms are marked and, if `alone`,
+ * no one else takes them; then they can be read. Without `alone` two workers may add the same terms, and write the same. */
+DEVICE bool mark_part(struct part *own, const struct terms &terms, bool alone)
+{
+    int lane = threadIdx.x % 32;
+    bool ready = true;
+    if (lane == 0) {
+        __threadfence();
+        *(volatile unsigned long long *)&own->mark = READY;
+    }
+    __syncwarp();
+    __threadfence(); /* of two workers, one at least sees the other's mark */
+#pragma unroll 1
+    for (int i = lane; i < terms.count; i += 32)
+        ready &= mark_of(term(terms, i)) == READY;
+    ready = __all_sync(0xffffffffu, ready);
+    if (ready && alone)
+        ready = __any_sync(0xffffffffu, lane == 0 && atomicExch(&terms.first->mark, 0ull) == READY);
+    if (ready)
+        __threadfence();
+    return ready;
+}
+
+/* When they have been added. */
+DEVICE void clear_marks(const struct terms &terms)
+{
+#pragma unroll 1
+    for (int i = threadIdx.x; i < terms.count; i += THREADS)
+        *(volatile unsigned long long *)&term(terms, i)->mark = 0;
+}
+
+/* Divided pairs of which this worker has left a part. */
 struct open_pairs {
     struct {
-        struct task task;
+        struct target target;
         struct places places;
+        bool complete; /* it is for this worker to add the parts */
     } pair[2];
     int count;
 };
 
-/* Ends a task: adds up the streams of the block. `stage` is free in each warp. All threads of the block call it. */
-DEVICE void finish_task(const struct attention_args &a, const struct division &d, const struct task &t, struct rows &r,
-                        uint32_t stage, struct exchange &e, struct open_pairs &open)
+/* Ends a task: adds up the streams of the block, and of a divided pair whose other parts are there already, these too; else
+ * leaves a part. If `close`, adds what else is complete. `stage` is free in each warp, `marks` are those of other parts that it saw.
+ * All threads of the block call it. */
+DEVICE void finish_task(const struct attention_args &a, const struct task &t, const struct places &places, struct rows &r,
+                        uint32_t stage, unsigned long long marks, struct exchange &e, struct open_pairs &open, bool close)
 {
+    struct part *parts = (struct part *)a.workspace, *sums = parts + a.stream.num_parts, *to = NULL;
     float4 *own = (float4 *)__cvta_shared_to_generic(stage);
-    struct part *to = NULL;
-    struct places p;
-    if (t.count < t.units) {
-        p = find_parts(d, t);
-        to = (struct part *)a.workspace + part_at(p, p.own);
-    }
+    struct places p = places;
+    struct target target = {t.kv_head, t.first_q, t.range.first, t.range.end};
+    struct terms terms = {true};
+    bool divided = t.count < t.units, last = divided && p.count <= 32 && __all_sync(0xffffffffu, marks == READY);
+    if (last)
+        __threadfence();
     leave_sums(r, e, own);
-    struct terms terms = {true, 0, NULL, NULL, 0, STREAMS};
-#pragma unroll 1
-    for (; terms.group < ROW_TILES; terms.group += ROUND) {
-        leave_results(r, own, terms.group);
-        __syncthreads();
-        add(a, t, e, terms, to);
-        __syncthreads();
+    if (ROUND == ROW_TILES)
+        leave_results(r, own, 0);
+    last = __syncthreads_and(last);
+    if (last) {
+        terms = group_of(p, parts);
+        terms.streams = true;
+        terms.own = p.own;
+    } else if (divided) {
+        to = parts + part_at(p, p.own);
     }
-    if (to && threadIdx.x == 0) {
-        mark_part(to);
-        open.pair[open.count++] = {t, p};
-    }
-}
-
-/* Adds up what is complete of the open pairs. All threads of the block call it. */
-DEVICE void close_pairs(const struct attention_args &a, const struct division &d, struct exchange &e, struct open_pairs &open)
-{
-    struct part *parts = (struct part *)a.workspace, *sums = parts + a.stream.num_parts;
-    __syncthreads();
 #pragma unroll 1
-    for (int i = 0; i < open.count; i++) {
-        struct task t = open.pair[i].task;
-        struct places p = open.pair[i].places;
-        int group = p.own / p.size * p.size;
-        bool last = p.count <= p.size, grouped = !last;
-        struct terms terms = {false, 0, parts + part_at(p, group), parts + part_at(p, group + 1), p.step,
-                              min(p.size, p.count - group)};
-#pragma unroll 1
-        while (take_parts(terms, grouped)) {
-            struct part *sum = sums + part_at(p, group);
-            add(a, t, e, terms, last ? NULL : sum);
+    for (int pair = -1;;) {
+        if (pair < 0 && ROUND < ROW_TILES) {
+            leave_results(r, own, terms.group);
             __syncthreads();
-            if (last)
-                break;
-            if (threadIdx.x == 0)
-                mark_part(sum);
-            terms = {false, 0, sums + part_at(p, 0), sums + part_at(p, p.size), p.size * p.step, (p.count + p.size - 1) / p.size};
-            last = true;
         }
+        add(a, target, e, terms, to);
+#if BOX_TOKENS
+        shared_async_fence();
+#endif
+        __syncthreads();
+        if (pair < 0) {
+            terms.group += ROUND;
+            if (terms.group < ROW_TILES)
+                continue;
+            if (last)
+                clear_marks(terms);
+            if (to && threadIdx.x < 32) {
+                bool complete = mark_part(to, group_of(p, parts), p.count > p.size);
+                if (threadIdx.x == 0)
+                    open.pair[open.count++] = {target, p, complete};
+            }
+            if (!close)
+                return;
+            __syncthreads();
+        } else {
+            clear_marks(terms);
+            if (to) { /* a group of parts is added: perhaps all are */
+                terms = all_groups(p, sums);
+                if (threadIdx.x < 32) {
+                    bool complete = mark_part(to, terms, true);
+                    if (threadIdx.x == 0)
+                        open.pair[pair].complete = complete;
+                }
+                to = NULL;
+                __syncthreads();
+                if (open.pair[pair].complete)
+                    continue;
+            }
+        }
+        while (++pair < open.count && !open.pair[pair].complete)
+            ;
+        if (pair >= open.count)
+            break;
+        target = open.pair[pair].target;
+        p = open.pair[pair].places;
+        terms = group_of(p, parts);
+        to = p.count > p.size ? sums + part_at(p, p.own / p.size * p.size) : NULL;
     }
     __syncthreads();
     if (threadIdx.x == 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How batch_decode_stream_sm80 divides a batch among its blocks, which are called workers.
+/* How batch_decode_stream_ divides a batch among its blocks, which are called workers.
  *
  * A pair is a KV head and up to ROWS packed rows of one request that read it. Its tokens are cut into units, of TILE tokens or,
  * with a.stream.split, of as many tokens as that says, counted from token 0. All units of all pairs, in order, are shared out
@@ -9,7 +9,6 @@
 #define DECODE_STREAM_SHARE_CUH
 
 #include "decode_stream_tile.cuh"
-#include "scan.cuh"
 
 enum { THREADS = 32 * WARPS, STREAMS = WARPS / ROW_WARPS, ROWS = 8 * ROW_TILES * ROW_WARPS };
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
@@ -27,7 +26,7 @@ struct extent {
 struct division {
     int unit_tiles; /* 0: units of a tile, of which a task may have many; else it has one */
     int workers, each, longer;
-    bool any_empty; /* among the requests, of which each worker looks after some, is one that sees nothing */
+    bool any_empty; /* a request sees nothing */
 };
 
 /* Where a worker is among all units. */
@@ -74,14 +73,13 @@ DEVICE int worker_of(const struct division &d, int unit)
     return unit < in_longer ? unit / (d.each + 1) : d.longer + (unit - in_longer) / d.each;
 }
 
-/* All threads of the block call it. */
+/* Every warp finds it for itself: there is nothing to wait for but loads. */
 DEVICE struct division divide_batch(const struct attention_args &a, struct walk &w)
 {
-    __shared__ uint64_t scratch[32];
-    __shared__ struct { int units, pairs, request, request_begin; } found;
     struct division d;
     d.unit_tiles = tiles_of(a.stream.split);
-    int first = (int64_t)a.batch * threadIdx.x / THREADS, last = (int64_t)a.batch * (threadIdx.x + 1) / THREADS;
+    int lane = threadIdx.x % 32;
+    int first = (int64_t)a.batch * lane / 32, last = (int64_t)a.batch * (lane + 1) / 32;
     int units = 0, pairs = 0;
     bool is_empty = false, is_long = d.unit_tiles > 0;
 #pragma unroll 1
@@ -90,34 +88,31 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
         units += e.units * e.pairs;
         pairs += e.units > 0 ? e.pairs : 0;
         is_long |= e.kv_len - e.begin > UNDIVIDED;
-        is_empty |= e.units == 0 && b % gridDim.x == blockIdx.x;
+        is_empty |= e.units == 0;
     }
-    uint64_t own = (uint64_t)pairs << 32 | units, before = block_sum_before(own, scratch);
-    if (threadIdx.x == THREADS - 1) {
-        found.units = (int)(before + own);
-        found.pairs = (int)((before + own) >> 32);
+    int units_end = units, pairs_end = pairs;
+#pragma unroll
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+        int more_units = __shfl_up_sync(0xffffffffu, units_end, lanes), more_pairs = __shfl_up_sync(0xffffffffu, pairs_end, lanes);
+        units_end += lane >= lanes ? more_units : 0;
+        pairs_end += lane >= lanes ? more_pairs : 0;
     }
-    bool any_is_long = __syncthreads_or(is_long);
-    d.any_empty = __syncthreads_or(is_empty);
-    int at = (int)before, total = found.units;
-    if (!any_is_long && found.pairs <= gridDim.x) {
+    d.any_empty = __any_sync(0xffffffffu, is_empty);
+    int total = __shfl_sync(0xffffffffu, units_end, 31), all_pairs = __shfl_sync(0xffffffffu, pairs_end, 31);
+    if (!__any_sync(0xffffffffu, is_long) && all_pairs <= gridDim.x) {
         d.unit_tiles = tiles_of(0x7fffffff);
-        at = (int)(before >> 32);
         units = pairs;
-        total = found.pairs;
+        units_end = pairs_end;
+        total = all_pairs;
     }
     d.workers = min((int)gridDim.x, d.unit_tiles ? total : (total + MIN_TILES - 1) / MIN_TILES);
     d.each = total / max(1, d.workers);
     d.longer = total - d.each * d.workers;
     w.unit = first_unit_of(d, blockIdx.x);
     w.end = blockIdx.x < d.workers ? first_unit_of(d, blockIdx.x + 1) : w.unit;
-    if (at <= w.unit && w.unit < at + units) {
-        found.request = first;
-        found.request_begin = at;
-    }
-    __syncthreads();
-    w.request = found.request;
-    w.request_begin = found.request_begin;
+    int at = units_end - units, owner = __ffs(__ballot_sync(0xffffffffu, at <= w.unit && w.unit < units_end)) - 1;
+    w.request = __shfl_sync(0xffffffffu, first, owner & 31);
+    w.request_begin = __shfl_sync(0xffffffffu, at, owner & 31);
     return d;
 }
 

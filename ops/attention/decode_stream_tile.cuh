@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a warp of batch_decode_stream_sm80 does: copies a tile of keys and values to shared memory, and attends to it with
+/* What a warp of batch_decode_stream_ does with a tile of keys and values in shared memory: attends to it with
  * operands swapped, so that 8 rows fill a tensor core: logits are K Q^T, [tokens, rows], results V^T P^T, [dimensions, rows].
  *
- * Keys of a tile are tokens by HEAD_DIM elements, row by row, then its values; the 16-byte chunk of a row has its place in
- * `chunk_address`, so that neither copies nor ldmatrix have bank conflicts. With g = lane / 4 and t = lane % 4 a lane holds, of
+ * Keys of a tile are tokens by HEAD_DIM elements, row by row, or, in boxes, 128 bytes of each row of a box by 128 bytes; then its
+ * values. The 16-byte chunk of a row has its place in `chunk_address`, so that neither copies nor ldmatrix have bank conflicts. With g = lane / 4 and t = lane % 4 a lane holds, of
  * eight rows, the queries of row g (operand b of mma.cuh), logits and results of rows 2t and 2t + 1 (operand d).
  * Elements of 8 bits are widened to f16 when they are operands. There the four bytes that ldmatrix gives a lane are neighbours,
  * where 16-bit elements leave gaps: of keys, the queries are permuted alike; of values, results are dimensions 2g and 2g + 1 of
@@ -60,23 +60,12 @@ struct row_range {
 
 DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk)
 {
+#if BOX_TOKENS
+    return tile + row / BOX_TOKENS * (BOX_TOKENS * ROW_BYTES) + chunk / 8 * (BOX_TOKENS * 128) + row % BOX_TOKENS * 128 +
+           ((chunk & 7 ^ row & 7) << 4);
+#else
     int turn = CHUNKS % 8 == 0 ? row & 7 : CHUNKS % 4 == 0 ? row >> 1 & 3 : CHUNKS % 2 == 0 ? row >> 2 & 1 : 0;
     return tile + row * ROW_BYTES + ((chunk ^ turn) << 4);
-}
-
-/* 16 bytes to shared memory, or zeros, for which `from` may be any valid pointer. */
-DEVICE void copy_chunk(uint32_t to, const KV *from, bool valid, uint64_t policy)
-{
-#if ALIGNED
-    cp_async_16(to, from, valid ? 16 : 0, policy);
-#else
-    uint32_t x[4] = {0, 0, 0, 0};
-    if (valid) {
-#pragma unroll
-        for (int i = 0; i < 16 / (int)sizeof(KV); i++)
-            x[i * sizeof(KV) / 4] |= (uint32_t)from[i].bits << (8 * sizeof(KV) * i % 32);
-    }
-    *(uint4 *)__cvta_shared_to_generic(to) = make_uint4(x[0], x[1], x[2], x[3]);
 #endif
 }
 
@@ -84,29 +73,6 @@ DEVICE void copy_chunk(uint32_t to, const KV *from, bool valid, uint64_t policy)
 struct __align__(16) place {
     int64_t key, value;
 };
-
-/* Copies a tile; lane i has the place of token i. */
-DEVICE void copy_tile(const struct attention_args &a, uint32_t stage, struct place *places, const struct place &own,
-                      uint64_t policy)
-{
-    int lane = threadIdx.x % 32;
-    __syncwarp();
-    if (lane < TILE)
-        places[lane] = own;
-    __syncwarp();
-#pragma unroll(ALIGNED ? 16 : 1)
-    for (int i = 0; i < (TILE * CHUNKS + 31) / 32; i++) {
-        int row = (32 * i + lane) / CHUNKS, chunk = (32 * i + lane) % CHUNKS;
-        if (TILE * CHUNKS % 32 && row >= TILE)
-            break;
-        struct place p = places[row];
-        bool valid = p.key >= 0;
-        int column = chunk * (16 / (int)sizeof(KV));
-        copy_chunk(chunk_address(stage, row, chunk), (const KV *)a.k + (valid ? p.key + column : 0), valid, policy);
-        copy_chunk(chunk_address(stage + TILE_BYTES, row, chunk), (const KV *)a.v + (valid ? p.value + column : 0), valid, policy);
-    }
-    cp_async_commit();
-}
 
 /* Two neighbours, as they are in memory. */
 DEVICE uint32_t load_pair(const T *from)

@@ -229,13 +229,14 @@ static void test_refusals(void **state)
     size_t needed = b.exec.workspace_size--;
     assert_int_equal(attention_batch_run(&b), FLASHINFER_WORKSPACE);
     snprintf(sentence, sizeof sentence,
-             "batch_decode: kernel batch_decode_sm80 needs %zu bytes of workspace, exec.workspace has %zu", needed, needed - 1);
+             "batch_decode: kernel batch_decode_stream_sm80 needs %zu bytes of workspace, exec.workspace has %zu", needed,
+             needed - 1);
     expect_sentence(sentence);
     b.exec.workspace_size++;
-    b.exec.kernel = "batch_decode_cpu";
+    b.shape.kernel = "batch_decode_cpu";
     assert_int_equal(attention_batch_run(&b), FLASHINFER_UNSUPPORTED);
     expect_sentence("batch_decode: the kernel named by exec.kernel does not serve this call: batch_decode_cpu: runs on CPUs");
-    b.exec.kernel = NULL;
+    b.shape.kernel = NULL;
     b.exec.device = (DLDevice){kDLCPU, 0};
     assert_int_equal(attention_batch_run(&b), FLASHINFER_INVALID);
     expect_sentence("batch_decode: exec.device is cpu, must be cuda:0 as q");

@@ -300,8 +300,8 @@ static void test_prefill(void **state)
     UNSUPPORTED(batch_prefill, exec->kernel = "batch_prefill_sm80",
                 "the kernel named by exec.kernel does not serve this call: batch_prefill_sm80: runs on CUDA devices");
     REFUSED(batch_prefill, exec->kernel = "batch_decode_cpu",
-            "exec.kernel is \"batch_decode_cpu\", must be one of: batch_prefill_sm90, batch_prefill_sm80, "
-            "batch_decode_stream_sm80, batch_prefill_cpu");
+            "exec.kernel is \"batch_decode_cpu\", must be one of: batch_prefill_sm90, batch_decode_stream_sm90, "
+            "batch_decode_stream_sm80, batch_prefill_sm80, batch_prefill_cpu");
 }
 
 static void test_decode(void **state)
@@ -325,11 +325,11 @@ static void test_decode(void **state)
     REFUSED(batch_decode, exec->device = CUDA(0), "exec.device is cuda:0, must be cpu as q");
     REFUSED(batch_decode, exec->threads = -4, "exec.threads is -4, must not be negative");
     REFUSED(batch_decode, t->args.v_scale = VALUE(FLOAT, NAN), "v_scale is nan, must be at least 0 and finite");
-    UNSUPPORTED(batch_decode, exec->kernel = "batch_decode_sm80",
-                "the kernel named by exec.kernel does not serve this call: batch_decode_sm80: runs on CUDA devices");
+    UNSUPPORTED(batch_decode, exec->kernel = "batch_prefill_sm80",
+                "the kernel named by exec.kernel does not serve this call: batch_prefill_sm80: runs on CUDA devices");
     REFUSED(batch_decode, exec->kernel = "fa3",
-            "exec.kernel is \"fa3\", must be one of: batch_decode_sm80, "
-            "batch_prefill_sm80, batch_decode_stream_sm80, batch_decode_cpu");
+            "exec.kernel is \"fa3\", must be one of: batch_decode_stream_sm90, "
+            "batch_decode_stream_sm80, batch_prefill_sm80, batch_decode_cpu");
     REFUSED(batch_decode,
             (t->q.shape[0]++, t->out.shape[0]++, t->lse.shape[0]++, t->kv_indptr.shape[0]++, t->kv_last_page_len.shape[0]++),
             "batch <= max_batch_size does not hold: batch = 3 (from q), max_batch_size = 2 (from the plan)");
@@ -446,7 +446,7 @@ static void test_workspace(void **state)
         assert_int_equal(call_pick(&call, &row, &way), FLASHINFER_OK);
         assert_true(way.workspace == most && most > 0);
         snprintf(sentence, sizeof sentence,
-                 "batch_decode: kernel batch_decode_sm80 needs %zu bytes of workspace, exec.workspace has %zu", most,
+                 "batch_decode: kernel batch_decode_stream_sm80 needs %zu bytes of workspace, exec.workspace has %zu", most,
                  c.exec.workspace ? c.exec.workspace_size : 0);
         assert_int_equal(call_run(&call, row, &way), FLASHINFER_WORKSPACE);
         assert_string_equal(flashinfer_last_error(), sentence);

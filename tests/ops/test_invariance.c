@@ -23,6 +23,7 @@ struct promise {
     flashinfer_number window_left;
     uint32_t flags;
     const char *kernel; /* on a GPU */
+    int32_t arch;       /* from which on there is that kernel */
 };
 
 static struct {
@@ -99,12 +100,16 @@ static void run_batch(const struct promise *p, int before, int after, int other_
                         .num_qo_heads = QO_HEADS, .num_kv_heads = KV_HEADS, .head_dim_qk = DIM, .page_size = PAGE, .causal = 1,
                         .q_data_type = q.dtype, .pos_encoding_mode = p->pos_encoding_mode, .fixed_split_size = p->fixed_split_size,
                         .disable_split_kv = p->disable_split_kv, .window_left = p->window_left));
+    const struct flashinfer_batch_decode decode = {.size = sizeof decode, .out = &out, .plan = &plan, .q = &q, .k_cache = &k,
+                                                   .v_cache = &v, .kv_indptr = &kv, .kv_indices = &indices,
+                                                   .kv_last_page_len = &last_len};
     exec.kernel = device_is_cuda(arrays.device) ? p->kernel : NULL;
     MUST(flashinfer_plan_workspace_size(&plan, &exec.workspace_size));
+    if (p->decode && exec.kernel)
+        MUST(flashinfer_workspace_size("batch_decode", &decode, &exec, &exec.workspace_size));
     MUST(device_alloc(arrays.device, exec.workspace_size + 1, &exec.workspace));
     if (p->decode)
-        MUST(FLASHINFER(batch_decode, &exec, .out = &out, .plan = &plan, .q = &q, .k_cache = &k, .v_cache = &v, .kv_indptr = &kv,
-                        .kv_indices = &indices, .kv_last_page_len = &last_len));
+        MUST(flashinfer_batch_decode(&decode, &exec));
     else
         MUST(FLASHINFER(batch_prefill, &exec, .out = &out, .plan = &plan, .q = &q, .k_cache = &k, .v_cache = &v, .qo_indptr = &qo,
                         .kv_indptr = &kv, .kv_indices = &indices, .kv_last_page_len = &last_len));
@@ -131,10 +136,14 @@ static void compare(const struct device *device)
         {.decode = true, .disable_split_kv = 1},
         {.decode = true, .flags = FLASHINFER_BATCH_INVARIANT},
         {.decode = true, .fixed_split_size = 2, .pos_encoding_mode = FLASHINFER_POS_ENCODING_ROPE_LLAMA},
+        {.decode = true, .fixed_split_size = 2, .kernel = "batch_decode_stream_sm80", .arch = 80},
+        {.decode = true, .fixed_split_size = 4, .kernel = "batch_decode_stream_sm90", .arch = 90},
     };
     arrays.device = device;
     for (size_t i = 0; i < sizeof promises / sizeof *promises; i++) {
         uint16_t alone[OWN_TOKENS * ROW], among[OWN_TOKENS * ROW];
+        if (device->arch < promises[i].arch)
+            continue;
         size_t bytes = (size_t)(promises[i].decode ? 1 : OWN_TOKENS) * ROW * 2;
         run_batch(&promises[i], 0, 0, 0, alone);
         run_batch(&promises[i], 2, 1, 1, among);

@@ -132,7 +132,7 @@ static void test_kernels_of_misaligned_tensors(void **state)
     EXPECT(apply_rope_pos_ids_inplace, q, "rope_sm80", "rope_sm80");
     EXPECT(append_paged_kv_cache, append_value, "copy_heads_sm80", "copy_heads_sm80");
     EXPECT(batch_prefill, k_cache, "batch_prefill_sm80", "batch_prefill_sm80");
-    EXPECT(batch_decode, q, "batch_decode_sm80", "batch_decode_sm80");
+    EXPECT(batch_decode, q, "batch_decode_stream_sm80", "batch_decode_stream_sm80");
     EXPECT(softmax, logits, "softmax_sm80", "softmax_sm80");
     EXPECT(sampling_from_probs, probs, "sampling_sm80", "sampling_sm80");
     c.mm.b.strides = (int64_t[]){1, HIDDEN};

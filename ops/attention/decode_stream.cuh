@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* batch_decode, and batch_prefill of few query tokens: attention at the speed of memory, in one launch. What the kernels
+ * batch_decode_stream_sm80 and batch_decode_stream_sm90 share.
+ *
+ * BLOCKS blocks of WARPS warps run on a multiprocessor. Each takes its share of the batch (decode_stream_share.cuh), task by task.
+ * In a task, STREAMS streams take a tile of tokens each in turn; ROW_WARPS warps of a stream have 8 * ROW_TILES packed rows
+ * each, and copy the tile each for itself, so that nothing waits for another warp until the task ends (the second copy comes
+ * from the L2 cache). A warp has STAGES tiles of shared memory, through which the tiles of all its tasks pass without a break;
+ * one of them is free while a task ends, and holds its results for the others (decode_stream_parts.cuh).
+ *
+ *   T           f16, bf16: of queries and out
+ *   KV          T, e4m3, e5m2
+ *   HEAD_DIM    a multiple of 16
+ *   ALIGNED     1: q, k, v and out, and their strides, are multiples of 16 bytes; 0: of one element
+ *   ROW_TILES   1, 2, 4, as registers go: ROW_TILES * HEAD_DIM is at most 512
+ *   ROW_WARPS   1, 2, 4; divides WARPS
+ *   WARPS       of a block
+ *   STAGES      at least 2
+ *   BLOCKS      of a multiprocessor
+ *   BOX_TOKENS  of a bulk copy, a multiple of 8 that divides TILE and page_size; 0: there are none
+ * Workspace: struct part[2 * num_parts]. Dynamic shared memory: WARPS * STAGES * STAGE_BYTES, and STAGE_ALIGNMENT. */
+#ifndef DECODE_STREAM_CUH
+#define DECODE_STREAM_CUH
+
+#include "decode_stream_parts.cuh"
+#include "pdl.cuh"
+
+enum { STAGE_ALIGNMENT = ATTENTION_STREAM_ALIGNMENT };
+
+/* Zeros for the requests that see nothing. */
+DEVICE void write_nothing(const struct attention_args &a)
+{
+    int heads = a.num_kv_heads * a.group;
+#pragma unroll 1
+    for (int request = blockIdx.x; request < a.batch; request += gridDim.x) {
+        struct extent e = extent_of(a, 0, request);
+        if (e.units > 0)
+            continue;
+#pragma unroll 1
+        for (int64_t i = threadIdx.x; i < (int64_t)e.qo_len * heads * HEAD_DIM; i += THREADS) {
+            int64_t token = e.first_q + i / HEAD_DIM / heads;
+            int head = i / HEAD_DIM % heads, column = i % HEAD_DIM;
+            from_float((T *)a.out + token * a.out_token + head * a.out_head + column, 0.0f);
+            if (a.lse && column == 0)
+                finish_row(a, -INFINITY, 0.0f, head, &a.lse[token * a.lse_token + head * a.lse_head]);
+        }
+    }
+}
+
+/* The tokens that all rows of a warp see. */
+DEVICE void find_unmasked(const struct attention_args &a, const struct row_range &range, int &begin, int &end)
+{
+    int before = range.kv_len - range.qo_len, last = max(range.first, min(range.first + 8 * ROW_TILES, range.end) - 1);
+    end = a.causal ? min(range.kv_len, before + divide(range.first, a.by_group) + 1) : range.kv_len;
+    begin = a.window_left >= 0 ? before + divide(last, a.by_group) - a.window_left : 0;
+}
+
+/* Where requests lie is wanted first of all, and by then in the L2 cache. */
+DEVICE void prefetch_tables(const struct attention_args &a)
+{
+    enum { LINE = 32 };
+    int at = (blockIdx.x * THREADS + threadIdx.x) * LINE;
+    if (at < a.stream.num_indices)
+        prefetch_l2(a.kv_indices + at);
+    if (a.kv_indptr && at <= a.batch)
+        prefetch_l2(a.kv_indptr + at);
+    if (a.kv_last_page_len && at < a.batch)
+        prefetch_l2(a.kv_last_page_len + at);
+}
+
+/* What each kernel does. */
+DEVICE void decode_stream(const struct attention_args &a, struct source &source)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    __shared__ struct exchange exchange;
+    __shared__ struct open_pairs open;
+    int warp = threadIdx.x / 32, stream = warp / ROW_WARPS;
+    uint32_t all_stages = (shared_address(shared) + STAGE_ALIGNMENT - 1) / STAGE_ALIGNMENT * STAGE_ALIGNMENT;
+    uint32_t stages = all_stages + warp * STAGES * STAGE_BYTES;
+    source.policy = evict_first_policy();
+#if BOX_TOKENS
+    __shared__ uint64_t full[WARPS][STAGES];
+    source.full = shared_address(full[warp]);
+    if (threadIdx.x % 32 == 0) {
+        for (int i = 0; i < STAGES; i++)
+            mbarrier_init(source.full + 8 * i, 1);
+        mbarrier_init_fence();
+    }
+    __syncwarp();
+#else
+    __shared__ struct place tokens[WARPS][TILE];
+    source.places = tokens[warp];
+#endif
+    prefetch_tables(a);
+    pdl_wait();
+    pdl_launch();
+    struct loader l;
+    struct division d = divide_batch(a, l.walk);
+    struct logit_rule rule = make_logit_rule(a);
+    struct walk walk = l.walk;
+    struct task t;
+    struct row_range range;
+    struct rows r;
+    r.shared_q = (uint2 *)__cvta_shared_to_generic(all_stages + WARPS * STAGES * STAGE_BYTES) +
+                 warp % ROW_WARPS * (ROW_TILES * DIM_STEPS * 32);
+    if (threadIdx.x == 0)
+        open.count = 0;
+    struct places places;
+    unsigned long long marks;
+    int unmasked, unmasked_end, tile = 0;
+    t.count = t.tile_end = 0;
+    l.tile = l.task.tile_end = 0;
+    l.done = false;
+    struct request_of_tile next;
+
+    /* Steps before 0 only fill the stages, the first one looks up. From then on one stage is free when a step begins, STAGES - 1
+     * are on their way. */
+    int stage = 0, free = 0, phase = 0;
+#pragma unroll 1
+    for (int step = -STAGES;; step++) {
+#pragma unroll 1
+        while (step >= 0 && tile >= t.tile_end) {
+            bool last = walk.unit >= walk.end;
+            if (t.count)
+                finish_task(a, t, places, r, stages + free * STAGE_BYTES, marks, exchange, open, last || d.unit_tiles);
+            if (last)
+                goto done;
+            next_task(a, d, walk, t);
+            places = find_parts(d, t);
+            marks = 0;
+            tile = t.tile + stream;
+            range = t.range;
+            range.first += warp % ROW_WARPS * 8 * ROW_TILES;
+            find_unmasked(a, range, unmasked, unmasked_end);
+            begin_rows(a, range, t.kv_head, t.first_q, rule.factor, r);
+        }
+        if (step > -STAGES)
+            copy_tile(a, source, stages, free++, next);
+        next = look_up(a, d, l);
+        if (step < 0)
+            continue;
+        if (t.count < t.units && tile + STREAMS >= t.tile_end)
+            marks = ask_for_marks(places, (const struct part *)a.workspace);
+        int first = tile * TILE;
+        uint32_t at = stages + stage * STAGE_BYTES;
+        wait_for_tile(source, stage, phase);
+#if BOX_TOKENS
+        if (first < t.begin || first + TILE > t.kv_len)
+            clear_values(at + TILE_BYTES, t.begin - first, t.kv_len - first);
+#endif
+        attend_tile(a, range, rule, r, at, first, first < unmasked || first + TILE > unmasked_end);
+        tile += STREAMS;
+        free = stage;
+        if (++stage == STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+done:
+#if !BOX_TOKENS
+    cp_async_wait<0>();
+#endif
+    if (d.any_empty)
+        write_nothing(a);
+}
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a warp of batch_decode_stream_ brings tiles of keys and values to its stages: in boxes, by bulk copies, where BOX_TOKENS is
+ * not 0, else 16 bytes a lane. */
+#ifndef DECODE_STREAM_LOAD_CUH
+#define DECODE_STREAM_LOAD_CUH
+
+#include "decode_stream_share.cuh"
+#if BOX_TOKENS
+#include "hopper.cuh"
+#endif
+
+/* Where keys and values come from. */
+struct source {
+#if BOX_TOKENS
+    const struct tensor_map *k, *v;
+    uint32_t full; /* barriers of the warp, of each stage */
+#else
+    struct place *places; /* [TILE] of shared memory */
+#endif
+    uint64_t policy;
+};
+
+/* What a warp copies next. */
+struct loader {
+    struct walk walk;
+    struct task task;
+    int tile;
+    bool done;
+};
+
+/* A tile that is about to be copied; this lane's token or box has page and slot. `at` is below 0 if there is none. */
+struct request_of_tile {
+    int page, at, kv_head;
+};
+
+/* Goes on to the next tile and asks for its page, long before it is needed. */
+DEVICE struct request_of_tile look_up(const struct attention_args &a, const struct division &d, struct loader &l)
+{
+    enum { STEP = BOX_TOKENS ? BOX_TOKENS : 1 };
+    l.tile += STREAMS;
+#pragma unroll 1
+    while (!l.done && l.tile >= l.task.tile_end) {
+        l.done = !next_task(a, d, l.walk, l.task);
+        l.tile = l.task.tile + threadIdx.x / 32 / ROW_WARPS;
+    }
+    int lane = threadIdx.x % 32, token = l.tile * TILE + lane * STEP;
+    struct request_of_tile r = {0, -1, l.task.kv_head};
+    if (!l.done && lane * STEP < TILE && token + STEP > l.task.begin && token < l.task.kv_len) {
+        struct slot s = find_slot(a, l.task.first_page, token);
+        r.page = s.page;
+        r.at = s.at;
+    }
+    return r;
+}
+
+#if BOX_TOKENS
+
+/* Starts to copy a tile. A stage's barrier completes a phase for each tile that there is. */
+DEVICE void copy_tile(const struct attention_args &a, const struct source &s, uint32_t stages, int stage,
+                      const struct request_of_tile &r)
+{
+    uint32_t to = stages + stage * STAGE_BYTES + threadIdx.x % 32 * (BOX_TOKENS * ROW_BYTES), full = s.full + 8 * stage;
+    __syncwarp();
+    int boxes = __popc(__ballot_sync(0xffffffffu, r.at >= 0));
+    if (threadIdx.x % 32 == 0 && boxes)
+        mbarrier_arrive_expect(full, boxes * (2 * BOX_TOKENS * ROW_BYTES));
+    __syncwarp();
+    if (r.at >= 0) {
+        tensor_load_5d(to, s.k, full, 0, r.at, 0, r.kv_head, r.page, s.policy);
+        tensor_load_5d(to + TILE_BYTES, s.v, full, 0, r.at, 0, r.kv_head, r.page, s.policy);
+    }
+}
+
+DEVICE void wait_for_tile(const struct source &s, int stage, int phase) { mbarrier_wait(s.full + 8 * stage, phase); }
+
+/* Boxes bring what pages hold beyond a request's tokens, NaN for instance: zeros take the place of such values. */
+DEVICE void clear_values(uint32_t values, int begin, int end)
+{
+#pragma unroll 1
+    for (int i = threadIdx.x % 32; i < TILE * CHUNKS; i += 32)
+        if (i / CHUNKS < begin || i / CHUNKS >= end)
+            *(uint4 *)__cvta_shared_to_generic(chunk_address(values, i / CHUNKS, i % CHUNKS)) = make_uint4(0, 0, 0, 0);
+    shared_async_fence();
+    __syncwarp();
+}
+
+#else
+
+/* 16 bytes to shared memory, or zeros, for which `from` may be any valid pointer. */
+DEVICE void copy_chunk(uint32_t to, const KV *from, bool valid, uint64_t policy)
+{
+#if ALIGNED
+    cp_async_16(to, from, valid ? 16 : 0, policy);
+#else
+    uint32_t x[4] = {0, 0, 0, 0};
+    if (valid) {
+#pragma unroll
+        for (int i = 0; i < 16 / (int)sizeof(KV); i++)
+            x[i * sizeof(KV) / 4] |= (uint32_t)from[i].bits << (8 * sizeof(KV) * i % 32);
+    }
+    *(uint4 *)__cvta_shared_to_generic(to) = make_uint4(x[0], x[1], x[2], x[3]);
+#endif
+}
+
+DEVICE struct place place_of(const struct attention_args &a, const struct request_of_tile &r)
+{
+    struct place p = {-1, 0};
+    if (r.at >= 0) {
+        p.key = r.page * a.k_page + r.at * a.k_slot + r.kv_head * a.k_head;
+        p.value = r.page * a.v_page + r.at * a.v_slot + r.kv_head * a.v_head;
+    }
+    return p;
+}
+
+/* Starts to copy a tile. Zeros take the place of tokens that the request does not have. */
+DEVICE void copy_tile(const struct attention_args &a, const struct source &s, uint32_t stages, int stage,
+                      const struct request_of_tile &r)
+{
+    int lane = threadIdx.x % 32;
+    uint32_t to = stages + stage * STAGE_BYTES;
+    struct place own = place_of(a, r);
+    __syncwarp();
+    if (lane < TILE)
+        s.places[lane] = own;
+    __syncwarp();
+#pragma unroll(ALIGNED ? 16 : 1)
+    for (int i = 0; i < (TILE * CHUNKS + 31) / 32; i++) {
+        int row = (32 * i + lane) / CHUNKS, chunk = (32 * i + lane) % CHUNKS;
+        if (TILE * CHUNKS % 32 && row >= TILE)
+            break;
+        struct place p = s.places[row];
+        bool valid = p.key >= 0;
+        int column = chunk * (16 / (int)sizeof(KV));
+        copy_chunk(chunk_address(to, row, chunk), (const KV *)a.k + (valid ? p.key + column : 0), valid, s.policy);
+        copy_chunk(chunk_address(to + TILE_BYTES, row, chunk), (const KV *)a.v + (valid ? p.value + column : 0), valid, s.policy);
+    }
+    cp_async_commit();
+}
+
+/* One more tile than STAGES - 1 is on its way. */
+DEVICE void wait_for_tile(const struct source &s, int stage, int phase)
+{
+    cp_async_wait<STAGES - 1>();
+    __syncwarp();
+}
+
+#endif
+
+#endif
