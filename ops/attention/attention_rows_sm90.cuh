@@ -251,10 +251,22 @@ DEVICE void clear(struct rows &r)
         r.o[i] = 0.0f;
 }
 
-DEVICE void forget(struct rows &r)
+/* Whether row g or g + 8 of a task is one of its request's. */
+DEVICE bool row_exists(const struct attention_sm90_args &p, const struct task &t, int first_token, int h)
 {
-    r.top[0] = r.top[1] = UNSEEN;
-    r.sum[0] = r.sum[1] = 0.0f;
+    int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * h, token = divide(row, p.a.by_group);
+    return token < p.q_tokens && first_token + token < t.qo_len;
+}
+
+/* Rows that do not exist have a reference that nothing exceeds: they have no say in when a warp's references move, so that a request's
+ * bits depend neither on its neighbours nor on what lay in shared memory. */
+DEVICE void forget(struct rows &r, const struct attention_sm90_args &p, const struct task &t, int first_token)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        r.top[h] = row_exists(p, t, first_token, h) ? UNSEEN : INFINITY;
+        r.sum[h] = 0.0f;
+    }
 }
 
 /* 4 by 4 words over the lanes of a quad: lane q gets word b of lane b's u[q] in u[b]. */
@@ -284,7 +296,7 @@ DEVICE void write_rows(const struct attention_sm90_args &p, struct rows &r, cons
     for (int h = 0; h < 2; h++) {
         int row = thread / 32 * 16 + thread % 32 / 4 + 8 * h, token = divide(row, a.by_group);
         int head = t.kv_head * a.group + row - token * a.group;
-        bool exists = token < p.q_tokens && first_token + token < t.qo_len;
+        bool exists = row_exists(p, t, first_token, h);
         int64_t at = t.first_q + first_token + token;
         float lse, total = sum[h] + __shfl_xor_sync(0xffffffffu, sum[h], 1);
         total += __shfl_xor_sync(0xffffffffu, total, 2);

@@ -84,7 +84,8 @@ DEVICE void hide_or_change(struct worker &w, struct smem *sm, const struct atten
 /* The first tile of a task, with nothing to go on at the same time. */
 DEVICE void start(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n)
 {
-    forget(w.r);
+    struct task t = sm->task[n % TASKS];
+    forget(w.r, p, t, t.token + w.warpgroup * p.q_tokens);
     clear(w.r);
     wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
     keep_queries(w.r, AT(queries[buffer_of(n)][w.warpgroup]));
@@ -141,8 +142,10 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
     if (next || CAUSAL || WINDOW || HAS_HOOKS)
         hide_or_change(w, sm, p, next ? n + 1 : n, v);
     float top[2] = {r.top[0], r.top[1]}, sum[2] = {r.sum[0], r.sum[1]};
-    if (next)
-        forget(r);
+    if (next) {
+        struct task t = sm->task[(n + 1) % TASKS];
+        forget(r, p, t, t.token + w.warpgroup * p.q_tokens);
+    }
     weigh(r, fabsf(w.scale.unit), next != NULL);
     wgmma_wait<0>();
     wgmma_pin(r.o);
