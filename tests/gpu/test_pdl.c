@@ -95,6 +95,7 @@ static void poison(const struct chain *c)
 {
     for (int i = Y; i <= Z; i++)
         DRIVER(cuda()->fill_bytes((cuda_pointer)(uintptr_t)c->tensor[i].data, POISON, c->bytes));
+    MUST(device_wait(c->device)); /* no stream of the test's waits for the one that fills */
 }
 
 static unsigned char *results(const struct chain *c)
