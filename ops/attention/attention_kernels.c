@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host side of the kernels of attention: which of them serve a call, and their launch. */
+/* Host side of the kernels of attention: which of them serve a call, and the launch of batch_prefill_sm80 and of those for
+ * CPUs. The others' are in attention_sm90.c and attention_stream.c. */
 #include "ops/attention/attention_kernels.h"
 
 #include <math.h>

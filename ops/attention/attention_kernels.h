@@ -56,7 +56,7 @@ struct attention_options {
 const char *attention_plan_fit(const struct attention_options *options);
 flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *options);
 
-/* Of ops without a plan: what it would hold, with tile_q and workers 0, and why no kernel serves the call. */
+/* Of ops without a plan: what it would hold, with tile_q 0, and why no kernel serves the call. */
 struct attention_plan attention_single_plan(const struct attention_options *options);
 const char *attention_single_fit(const struct attention_options *options, int64_t kv_len);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The op batch_decode. Kernels: batch_decode_stream_sm90.cu, batch_decode_stream_sm80.cu,
- * batch_decode_cpu.c; their host side is shared with batch_prefill. */
+/* The op batch_decode. Kernels: batch_decode_stream_sm90.cu, batch_decode_stream_sm80.cu, batch_prefill_sm80.cu for what
+ * they do not serve, batch_decode_cpu.c; their host side is shared with batch_prefill. */
 #include "flashinfer/attention.h"
 #include "harness/reference.h"
 #include "ops/attention/attention_kernels.h"

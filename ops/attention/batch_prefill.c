@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The op batch_prefill. Kernels: batch_prefill_sm80.cu, batch_prefill_cpu.c; their host side is shared with batch_decode. */
+/* The op batch_prefill. Kernels: batch_prefill_sm90.cu, batch_decode_stream_sm90.cu and batch_decode_stream_sm80.cu for few
+ * query tokens, batch_prefill_sm80.cu, batch_prefill_cpu.c; their host side is shared with batch_decode. */
 #include "flashinfer/attention.h"
 #include "harness/reference.h"
 #include "ops/attention/attention_kernels.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The end of a task of batch_decode_stream_: the streams of a block add up what they have. Of a divided pair, a worker that finds
- * all other parts READY adds them, in order, to its own. Any other leaves its part in the workspace, marks it READY and looks again;
- * if now all are, it adds them when it has no more to read. Of many parts, groups are added first, so that no one has many to add.
- * READY is a random number of 64 bits: whatever else the workspace held before, there was no mark in it. */
+/* The end of a task of batch_decode_stream_: the streams of a block add up what they have. Of a divided pair, a worker that
+ * finds all other parts READY adds them, in order, to its own. Any other leaves its part in the workspace, marks it READY
+ * and looks again; if now all are, it adds them when it has no more to read. Of many parts, groups are added first, so that
+ * no one has many to add. READY is a random number of 64 bits: whatever else the workspace held before, there was no mark in
+ * it. */
 #ifndef DECODE_STREAM_PARTS_CUH
 #define DECODE_STREAM_PARTS_CUH
 

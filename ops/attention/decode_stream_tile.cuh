@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a warp of batch_decode_stream_ does with a tile of keys and values in shared memory: attends to it with
- * operands swapped, so that 8 rows fill a tensor core: logits are K Q^T, [tokens, rows], results V^T P^T, [dimensions, rows].
+/* What a warp of batch_decode_stream_ does with a tile of keys and values in shared memory: attends to it with operands
+ * swapped, so that 8 rows fill a tensor core: logits are K Q^T, [tokens, rows], results V^T P^T, [dimensions, rows].
  *
- * Keys of a tile are tokens by HEAD_DIM elements, row by row, or, in boxes, 128 bytes of each row of a box by 128 bytes; then its
- * values. The 16-byte chunk of a row has its place in `chunk_address`, so that neither copies nor ldmatrix have bank conflicts. With g = lane / 4 and t = lane % 4 a lane holds, of
- * eight rows, the queries of row g (operand b of mma.cuh), logits and results of rows 2t and 2t + 1 (operand d).
- * Elements of 8 bits are widened to f16 when they are operands. There the four bytes that ldmatrix gives a lane are neighbours,
- * where 16-bit elements leave gaps: of keys, the queries are permuted alike; of values, results are dimensions 2g and 2g + 1 of
- * 16 instead of g and g + 8. */
+ * Keys of a tile are tokens by HEAD_DIM elements, row by row, or, in boxes, 128 bytes of each row of a box by 128 bytes;
+ * then its values. A 16-byte chunk of a row has its place in `chunk_address`, so that neither copies nor ldmatrix have bank
+ * conflicts. With g = lane / 4 and t = lane % 4 a lane holds, of eight rows, the queries of row g (operand b of mma.cuh),
+ * logits and results of rows 2t and 2t + 1 (operand d). Elements of 8 bits are widened to f16 when they are operands. There
+ * the four bytes that ldmatrix gives a lane are neighbours, where 16-bit elements leave gaps: of keys, the queries are
+ * permuted alike; of values, results are dimensions 2g and 2g + 1 of 16 instead of g and g + 8. */
 #ifndef DECODE_STREAM_TILE_CUH
 #define DECODE_STREAM_TILE_CUH
 
