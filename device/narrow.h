@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rounding to the narrow formats of the OCP specifications (e4m3, e5m2, e2m1: nearest, ties to even, saturating) in integer
- * arithmetic: one text for CPUs, for GPUs without the instructions, and bit for bit what the instructions do. And rounding to f16 and
+ * arithmetic: one text for CPUs, for GPUs without the instructions, and bit for bit what the instructions do. Also to f16 and
  * bf16 at random, for which few GPUs have instructions. */
 #ifndef NARROW_H
 #define NARROW_H
