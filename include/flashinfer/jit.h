@@ -66,7 +66,7 @@ FLASHINFER_API flashinfer_status flashinfer_kernel_prepare(const flashinfer_kern
 /* A compilation that lasts, of any kernel, the library's or yours. */
 struct flashinfer_compile_progress {
     size_t size;
-    const char *kernel; /* readable: "rmsnorm_sm80 (T=bf16, VEC=8, sm_90a)"; valid during the call */
+    const char *kernel; /* readable: "norm_sm80 (T=bf16, VEC=8, sm_90a)"; valid during the call */
     double seconds;     /* since the compilation began */
     int32_t position;   /* among the compilations under way in this process, in the order they began; 1: the first */
     int32_t length;     /* how many are under way */

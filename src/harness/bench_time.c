@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The clock. A call is timed on enough copies of its tensors, taken in turn, that none is in a cache when its
  * turn comes again; warm, on the same tensors every time. On a GPU the calls are nodes of a graph between two
- * events, so that the host's launches do not count. */
+ * events, so that the host's launches do not count. On a CPU large calls take turns with copies, which are their ceiling. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
