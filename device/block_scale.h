@@ -25,9 +25,9 @@ ANYWHERE int64_t block_scale_bytes(int layout, int64_t rows, int64_t blocks)
     return block_scale_rows(layout, rows) * block_scale_blocks(layout, blocks);
 }
 
-/* Where the scale of a row and block lies, in a matrix of `blocks` blocks a row. The swizzled layouts are tiles of 128 (8) rows by
- * 4 blocks, row after row of tiles; in a tile of 128 rows, rows 32 apart are neighbours. In all layouts four blocks are neighbours:
- * a row has a first byte, and each further four blocks are a step on. */
+/* Where the scale of a row and block lies, in a matrix of `blocks` blocks a row. The swizzled layouts are tiles of 128 (8)
+ * rows by 4 blocks, row after row of tiles; in a tile of 128 rows, rows 32 apart are neighbours. In all layouts four blocks
+ * are neighbours: a row has a first byte, and each further four blocks are a step on. */
 ANYWHERE int64_t block_scale_row(int layout, uint64_t row, uint64_t blocks)
 {
     uint64_t tiles = (blocks + 3) / 4;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Element types of the CPU kernels. to_float is exact; from_float rounds to nearest, ties to even; e4m3, e5m2 and i8 saturate, and an
- * i8 of NaN is 0. Kernel constants that are dtypes arrive as these names: -DT=bf16. */
+/* Element types of the CPU kernels. to_float is exact; from_float rounds to nearest, ties to even; e4m3, e5m2 and i8 saturate,
+ * and an i8 of NaN is 0. Kernel constants that are dtypes arrive as these names: -DT=bf16. */
 #ifndef TYPES_H
 #define TYPES_H
 

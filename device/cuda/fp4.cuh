@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* e2m1, four bits: 0, 0.5, 1, 1.5, 2, 3, 4, 6 are the codes 0 to 7, the sign is bit 3. Two to a byte, the first in the low half. */
+/* e2m1, four bits: 0, 0.5, 1, 1.5, 2, 3, 4, 6 are the codes 0 to 7, the sign is bit 3. Two to a byte, the first in the low
+ * half. */
 #ifndef FP4_CUH
 #define FP4_CUH
 
@@ -11,9 +12,9 @@ struct e2m1x2 { uint8_t bits; };
 template <class Element> DEVICE constexpr int elements_of(Element) { return 1; }
 DEVICE constexpr int elements_of(e2m1x2) { return 2; }
 
-/* The magnitude of x rounded to nearest, ties to even, to the values of e2m1 and, beyond 6, to two digits. The unit in the last
- * place of 2^22 times the larger of |x| and 1.5 is the distance of those values; taking x off rounds to it. From 2^106 on, and for
- * infinity, it is negative infinity or NaN. */
+/* The magnitude of x rounded to nearest, ties to even, to the values of e2m1 and, beyond 6, to two digits. The unit in the
+ * last place of 2^22 times the larger of |x| and 1.5 is the distance of those values; taking x off rounds to it. From 2^106
+ * on, and for infinity, it is negative infinity or NaN. */
 DEVICE float e2m1_magnitude(float x)
 {
     const float unit = 4194304.0f;
@@ -21,8 +22,8 @@ DEVICE float e2m1_magnitude(float x)
     return __fmaf_rn(size, unit, -__fmaf_rn(size, unit, -fabsf(x)));
 }
 
-/* The codes of y * multiplier, float32 products, rounded to nearest, ties to even; 6 beyond it and for NaN. Element i comes in bits
- * 4 i to 4 i + 3. Divided by 2^14, the magnitudes are f16 numbers whose first digits are the codes. */
+/* The codes of y * multiplier, float32 products, rounded to nearest, ties to even; 6 beyond it and for NaN. Element i comes in
+ * bits 4 i to 4 i + 3. Divided by 2^14, the magnitudes are f16 numbers whose first digits are the codes. */
 DEVICE uint32_t e2m1_pack(const float (&y)[8], float multiplier)
 {
     float x[8];

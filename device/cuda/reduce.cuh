@@ -56,9 +56,9 @@ template <int N> DEVICE float warp_sums(float (&x)[N])
     return lanes_sum(x[0], 32 / N);
 }
 
-/* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then these: the
- * order of the additions follows from the number of pieces alone, not from how many threads share them. scratch: 32 N floats that
- * nobody uses before. */
+/* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then
+ * these: the order of the additions follows from the number of pieces alone, not from how many threads share them. scratch: 32
+ * N floats that nobody uses before. */
 template <int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, int threads, float *scratch)
 {
     int lane = threadIdx.x % 32;

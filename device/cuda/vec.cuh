@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* N consecutive elements, loaded and stored as one access of up to 16 bytes, or two or four of 16: as they are in memory (vec) or widened
- * to float. The address is a multiple of the access; N is a power of two. */
+/* N consecutive elements, loaded and stored as one access of up to 16 bytes, or two or four of 16: as they are in memory (vec)
+ * or widened to float. The address is a multiple of the access; N is a power of two. */
 #ifndef VEC_CUH
 #define VEC_CUH
 

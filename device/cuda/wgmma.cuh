@@ -34,7 +34,8 @@ DEVICE uint64_t wgmma_describe(uint32_t address, uint32_t leading, uint32_t stri
            (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)1 << 62;
 }
 
-/* Rows of 32 bytes instead, one step of k, whose 16-byte chunk c lies at place c ^ (row / 4 % 2), at a 256-byte aligned address. */
+/* Rows of 32 bytes instead, one step of k, whose 16-byte chunk c lies at place c ^ (row / 4 % 2), at a 256-byte aligned
+ * address. */
 DEVICE uint64_t wgmma_describe_narrow(uint32_t address, uint32_t stride)
 {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)3 << 62;

@@ -53,8 +53,8 @@ enum {
     FLASHINFER_POS_ENCODING_ALIBI = 2
 };
 
-/* Plans batch_prefill and batch_prefill_ragged: any number of query tokens per request. Upstream's plan takes the page table too; here
- * run alone does. */
+/* Plans batch_prefill and batch_prefill_ragged: any number of query tokens per request. Upstream's plan takes the page table
+ * too; here run alone does. */
 struct flashinfer_batch_prefill_plan {
     size_t size;
     flashinfer_plan *plan;         /* written */

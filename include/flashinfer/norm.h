@@ -54,8 +54,8 @@ struct flashinfer_gemma_fused_add_rmsnorm {
 };
 FLASHINFER_DECLARE_OP(gemma_fused_add_rmsnorm);
 
-/* out = rmsnorm(input) / scale: a product with the float32 reciprocal of scale, saturated to the largest number of out's dtype. NaN
- * stays NaN. */
+/* out = rmsnorm(input) / scale: a product with the float32 reciprocal of scale, saturated to the largest number of out's
+ * dtype. NaN stays NaN. */
 struct flashinfer_rmsnorm_quant {
     size_t size;
     DLTensor *out;           /* [..., hidden] e4m3 or e5m2 */
@@ -124,10 +124,10 @@ struct flashinfer_fused_rmsnorm_silu_nvfp4 {
 FLASHINFER_DECLARE_OP(fused_rmsnorm_silu_nvfp4);
 
 /* y = rmsnorm(input) in e2m1 with a scale for each block of a row; formats, formulas and layouts are those of
- * flashinfer/quantization.h. The product with the weight comes first and is rounded to the dtype of input: y = T(input * weight) /
- * sqrt(mean(input^2) + eps), so that in f16 it may overflow. Both block sizes go with both scale formats. (FlashInfer writes e4m3
- * codes where blocks of 16 under ue8m0 scales were asked for, leaves padding bytes of swizzled scales as they are, and documents a
- * size of theirs without padding.) */
+ * flashinfer/quantization.h. The product with the weight comes first and is rounded to the dtype of input: y = T(input *
+ * weight) / sqrt(mean(input^2) + eps), so that in f16 it may overflow. Both block sizes go with both scale formats.
+ * (FlashInfer writes e4m3 codes where blocks of 16 under ue8m0 scales were asked for, leaves padding bytes of swizzled scales
+ * as they are, and documents a size of theirs without padding.) */
 struct flashinfer_rmsnorm_fp4quant {
     size_t size;
     DLTensor *y_fp4;       /* [..., hidden/2] pairs of e2m1, element 2i in the low half, or u8 */
@@ -150,8 +150,8 @@ enum {
     FLASHINFER_SCALE_FORMAT_UE8M0 = 2
 };
 
-/* residual = input + residual, rounded to its dtype, h; then y_fp4 is h / sqrt(mean(s^2) + eps) * weight in e2m1, s the sum as it was
- * before it was rounded, all in float32, whatever the row's length. As in rmsnorm_fp4quant otherwise. */
+/* residual = input + residual, rounded to its dtype, h; then y_fp4 is h / sqrt(mean(s^2) + eps) * weight in e2m1, s the sum as
+ * it was before it was rounded, all in float32, whatever the row's length. As in rmsnorm_fp4quant otherwise. */
 struct flashinfer_add_rmsnorm_fp4quant {
     size_t size;
     DLTensor *y_fp4;                  /* [..., hidden/2] pairs of e2m1, element 2i in the low half, or u8 */
@@ -171,14 +171,14 @@ struct flashinfer_add_rmsnorm_fp4quant {
 };
 FLASHINFER_DECLARE_OP(add_rmsnorm_fp4quant);
 
-/* For the self-attention of video transformers: q and k of each token are normalised over all their heads together, rounded to the
- * dtype of qkv unless the output is e4m3, and rotated by the token's frame, line and column; v is copied. Not a norm of each head, which
- * is rmsnorm of [tokens, heads, head_dim].
+/* For the self-attention of video transformers: q and k of each token are normalised over all their heads together, rounded to
+ * the dtype of qkv unless the output is e4m3, and rotated by the token's frame, line and column; v is copied. Not a norm of
+ * each head, which is rmsnorm of [tokens, heads, head_dim].
  *
- * Token t of a sequence of ppf*pph*ppw stands in frame t / (pph*ppw), line t / ppw % pph, column t % ppw. The head_dim/2 pairs of a head
- * are divided among frame, height and width, a pair for two channels, in this order; pair i of an axis with n channels turns by
- * place * base^(-2i/n). With factor (YaRN) that frequency f becomes f * (1 - ramp) + f / factor * ramp, ramp = clamp((i - low) /
- * (high - low), 0, 1), high 0.001 larger if both are equal. NaN stays NaN. */
+ * Token t of a sequence of ppf*pph*ppw stands in frame t / (pph*ppw), line t / ppw % pph, column t % ppw. The head_dim/2 pairs
+ * of a head are divided among frame, height and width, a pair for two channels, in this order; pair i of an axis with n
+ * channels turns by place * base^(-2i/n). With factor (YaRN) that frequency f becomes f * (1 - ramp) + f / factor * ramp, ramp
+ * = clamp((i - low) / (high - low), 0, 1), high 0.001 larger if both are equal. NaN stays NaN. */
 struct flashinfer_fused_qk_rmsnorm_rope {
     size_t size;
     DLTensor *q_out;          /* [..., num_heads_q, head_dim], dtype of qkv, or e4m3, which saturates */

@@ -20,9 +20,9 @@ enum {
 #define ATTENTION_STREAM_QUERIES_SHARED(row_tiles, head_dim) ((row_tiles) == 4 || (row_tiles) * (head_dim) > 256)
 #define ATTENTION_STREAM_PART_BYTES(rows, head_dim) ((16 + 8 * (rows) + 4 * (rows) * (head_dim) + 127) / 128 * 128)
 
-/* Of batch_prefill_sm80: keys of a tile, and tiles of keys and of values in shared memory; columns of values of a block; bytes of a row
- * in shared memory, padded where there is no swizzle; bands of 16 rows of a warp; whether queries lie in shared memory, too; and the
- * dynamic shared memory of a block. */
+/* Of batch_prefill_sm80: keys of a tile, and tiles of keys and of values in shared memory; columns of values of a block; bytes
+ * of a row in shared memory, padded where there is no swizzle; bands of 16 rows of a warp; whether queries lie in shared
+ * memory, too; and the dynamic shared memory of a block. */
 #define ATTENTION_PREFILL_TILE(head_dim) ((head_dim) > 256 ? 16 : 32)
 #define ATTENTION_PREFILL_STAGES 2
 #define ATTENTION_PREFILL_COLUMNS(head_dim_vo) ((head_dim_vo) > 256 ? 256 : (head_dim_vo))

@@ -27,8 +27,8 @@ struct attention_plan {
     double rope_ratio, rope_unit; /* as in attention_modes */
 };
 
-/* The rows batch_decode_stream_sm80 and _sm90 of the ops of decode, and those of the ops of prefill for few query tokens; the bytes
- * of workspace that they need at most. */
+/* The rows batch_decode_stream_sm80 and _sm90 of the ops of decode, and those of the ops of prefill for few query tokens; the
+ * bytes of workspace that they need at most. */
 size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device);
 const char *attention_fit_stream(const struct call *call, struct way *way);
 const char *attention_fit_stream_sm90(const struct call *call, struct way *way);
@@ -82,8 +82,8 @@ static inline const struct attention_plan *attention_plan_of(const struct call *
     return call->plan ? call->plan : &t->plan;
 }
 
-/* Whether a call is one that only the generic kernels serve, batch_prefill_sm80 and those of CPUs: why, or NULL. For a kernel that
- * itself widens keys and values of 8 bits, or not. */
+/* Whether a call is one that only the generic kernels serve, batch_prefill_sm80 and those of CPUs: why, or NULL. For a kernel
+ * that itself widens keys and values of 8 bits, or not. */
 const char *attention_needs_generic(const struct call *call, bool widens);
 
 /* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
@@ -129,8 +129,8 @@ flashinfer_status attention_validate(const struct call *call);
 /* In float64. The tensors are the reference's; for decode, qo_indptr is NULL. */
 void attention_reference(const struct reference *r);
 
-/* Of a variant: its hooks in float64, NULL for those it has not. *error is by how much a kernel's argument may differ, and becomes by
- * how much its result may. */
+/* Of a variant: its hooks in float64, NULL for those it has not. *error is by how much a kernel's argument may differ, and
+ * becomes by how much its result may. */
 struct attention_reference_hooks {
     double (*query)(const struct reference *r, double x, struct at at, double *error);
     double (*key)(const struct reference *r, double x, struct at at, double *error);

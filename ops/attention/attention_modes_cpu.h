@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What attention on a CPU does beyond the usual: conversions and rotations before packing, masks, ALiBi, hooks. With the constants
- * of the usual case nothing of it is left. */
+/* What attention on a CPU does beyond the usual: conversions and rotations before packing, masks, ALiBi, hooks. With the
+ * constants of the usual case nothing of it is left. */
 #ifndef ATTENTION_MODES_CPU_H
 #define ATTENTION_MODES_CPU_H
 

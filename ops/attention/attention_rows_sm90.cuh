@@ -258,8 +258,8 @@ DEVICE bool row_exists(const struct attention_sm90_args &p, const struct task &t
     return token < p.q_tokens && first_token + token < t.qo_len;
 }
 
-/* Rows that do not exist have a reference that nothing exceeds: they have no say in when a warp's references move, so that a request's
- * bits depend neither on its neighbours nor on what lay in shared memory. */
+/* Rows that do not exist have a reference that nothing exceeds: they have no say in when a warp's references move, so that a
+ * request's bits depend neither on its neighbours nor on what lay in shared memory. */
 DEVICE void forget(struct rows &r, const struct attention_sm90_args &p, const struct task &t, int first_token)
 {
 #pragma unroll

@@ -27,8 +27,8 @@ static struct attention_schedule place_schedule(void *workspace, int64_t batch)
         .next = (int32_t *)at, .first = (int32_t *)(at + ALIGNMENT), .request = (struct attention_scheduled *)requests};
 }
 
-/* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. Unsigned: the
- * stride of one head may be any number. */
+/* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. Unsigned:
+ * the stride of one head may be any number. */
 static void see_queries(const struct attention_plan *plan, const DLTensor *q, struct tensor_map_axis axis[4])
 {
     int64_t group = plan->group, head = tensor_stride(q, 1);

@@ -42,8 +42,8 @@ static int32_t query_bytes(const struct attention_plan *plan, const struct block
     return ATTENTION_STREAM_QUERIES_SHARED(b->row_tiles, plan->head_dim) ? 2 * rows_of(b) * plan->head_dim : 0;
 }
 
-/* As few warps for each row as registers allow, because each copies its tiles; as many warps as have room. Of two blocks one reads
- * while the other ends a task, which pays with rows of 256 bytes; with others one block of all warps is faster. */
+/* As few warps for each row as registers allow, because each copies its tiles; as many warps as have room. Of two blocks one
+ * reads while the other ends a task, which pays with rows of 256 bytes; with others one block of all warps is faster. */
 static struct block choose_block(const struct attention_plan *plan, const struct device *device, int64_t rows)
 {
     int32_t stage_bytes = ATTENTION_STREAM_STAGE_BYTES(kv_row_bytes(plan));

@@ -2,11 +2,11 @@
 /* batch_decode, and batch_prefill of few query tokens: attention at the speed of memory, in one launch. What the kernels
  * batch_decode_stream_sm80 and batch_decode_stream_sm90 share.
  *
- * BLOCKS blocks of WARPS warps run on a multiprocessor. Each takes its share of the batch (decode_stream_share.cuh), task by task.
- * In a task, STREAMS streams take a tile of tokens each in turn; ROW_WARPS warps of a stream have 8 * ROW_TILES packed rows
- * each, and copy the tile each for itself, so that nothing waits for another warp until the task ends (the second copy comes
- * from the L2 cache). A warp has STAGES tiles of shared memory, through which the tiles of all its tasks pass without a break;
- * one of them is free while a task ends, and holds its results for the others (decode_stream_parts.cuh).
+ * BLOCKS blocks of WARPS warps run on a multiprocessor. Each takes its share of the batch (decode_stream_share.cuh), task by
+ * task. In a task, STREAMS streams take a tile of tokens each in turn; ROW_WARPS warps of a stream have 8 * ROW_TILES packed
+ * rows each, and copy the tile each for itself, so that nothing waits for another warp until the task ends (the second copy
+ * comes from the L2 cache). A warp has STAGES tiles of shared memory, through which the tiles of all its tasks pass without a
+ * break; one of them is free while a task ends, and holds its results for the others (decode_stream_parts.cuh).
  *
  *   T           f16, bf16: of queries and out
  *   KV          T, e4m3, e5m2

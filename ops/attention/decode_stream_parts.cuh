@@ -297,8 +297,9 @@ DEVICE unsigned long long ask_for_marks(const struct places &p, const struct par
     return lane < p.count && lane != p.own ? mark_of(parts + part_at(p, lane)) : READY;
 }
 
-/* By a whole warp, after a barrier behind which all have written `own`: marks it. True if now all terms are marked and, if `alone`,
- * no one else takes them; then they can be read. Without `alone` two workers may add the same terms, and write the same. */
+/* By a whole warp, after a barrier behind which all have written `own`: marks it. True if now all terms are marked and, if
+ * `alone`, no one else takes them; then they can be read. Without `alone` two workers may add the same terms, and write the
+ * same. */
 DEVICE bool mark_part(struct part *own, const struct terms &terms, bool alone)
 {
     int lane = threadIdx.x % 32;
@@ -339,8 +340,8 @@ struct open_pairs {
 };
 
 /* Ends a task: adds up the streams of the block, and of a divided pair whose other parts are there already, these too; else
- * leaves a part. If `close`, adds what else is complete. `stage` is free in each warp, `marks` are those of other parts that it saw.
- * All threads of the block call it. */
+ * leaves a part. If `close`, adds what else is complete. `stage` is free in each warp, `marks` are those of other parts that
+ * it saw. All threads of the block call it. */
 DEVICE void finish_task(const struct attention_args &a, const struct task &t, const struct places &places, struct rows &r,
                         uint32_t stage, unsigned long long marks, struct exchange &e, struct open_pairs &open, bool close)
 {

@@ -64,7 +64,8 @@ DEVICE void compute_item(const struct gated_delta_sm90_args &p, struct smem *sm,
         store_state(s, (FINAL *)pool.data + row * pool.row + i->head * pool.head + half * 64 * pool.line, pool.line, w.place);
 }
 
-/* Goes along with the other warpgroup, which has the item: a phase of a barrier that nobody waited for is mistaken for the next. */
+/* Goes along with the other warpgroup, which has the item: a phase of a barrier that nobody waited for is mistaken for the
+ * next. */
 DEVICE void pass_item(struct smem *sm, const struct item *i, struct worker &w)
 {
 #pragma unroll 1
@@ -88,7 +89,8 @@ DEVICE void compute_items(const struct gated_delta_sm90_args &p, struct smem *sm
     }
 }
 
-/* The blocks above the diagonal of T and P, which the tiles have not. One loop: a call of clear_upper for each is 4 KB of code. */
+/* The blocks above the diagonal of T and P, which the tiles have not. One loop: a call of clear_upper for each is 4 KB of
+ * code. */
 DEVICE void clear_uppers(struct smem *sm)
 {
     for (int i = threadIdx.x; i < STAGES * 2 * UPPER_PIECES; i += blockDim.x) {

@@ -8,8 +8,8 @@
 
 enum { GATED_DELTA_CHUNK = 64 };
 
-/* Values of the constant GATES: alpha and beta themselves, or A_log, a, dt_bias and b; for each key the logarithm of alpha, or what
- * A_log and dt_bias make it from. */
+/* Values of the constant GATES: alpha and beta themselves, or A_log, a, dt_bias and b; for each key the logarithm of alpha, or
+ * what A_log and dt_bias make it from. */
 #define GATES_GIVEN 0
 #define GATES_FROM_LOGITS 1
 #define GATES_PER_KEY 2
@@ -99,9 +99,9 @@ ANYWHERE int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, in
 
 /* ---- the kernels of sm_90a */
 
-/* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 16 x 16
- * blocks above the diagonal, in strips of 16 columns as shared memory holds them: columns 16 j to 16 j + 15 of rows 16 j to 63, for
- * j from 0 to 3; rows of 32 bytes whose 16-byte piece c lies at c ^ (row / 4 % 2). */
+/* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 16 x
+ * 16 blocks above the diagonal, in strips of 16 columns as shared memory holds them: columns 16 j to 16 j + 15 of rows 16 j to
+ * 63, for j from 0 to 3; rows of 32 bytes whose 16-byte piece c lies at c ^ (row / 4 % 2). */
 struct gated_delta_gates {
     float known[GATED_DELTA_CHUNK];  /* factor of a column of S K */
     float update[GATED_DELTA_CHUNK]; /* of a column of U, for the state */
@@ -135,8 +135,8 @@ struct gated_delta_schedule {
 
 #define GATED_DELTA_TILES_SMEM (32768 + 112 * 144 + 64 * 80 + 2 * 1024 + 2 * 256 + 8)
 
-/* The kernel that walks: stages of K, Q, V, T and P; then output; gates; barriers; items. `halves` of the values of a state fit into
- * a block. */
+/* The kernel that walks: stages of K, Q, V, T and P; then output; gates; barriers; items. `halves` of the values of a state
+ * fit into a block. */
 enum { GATED_DELTA_STAGES = 3, GATED_DELTA_ITEMS = 4 };
 #define GATED_DELTA_CHUNK_SMEM(halves)                                                                          \
     (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_gates)) + 8192 * (halves) + \

@@ -49,8 +49,8 @@ flashinfer_status gated_delta_validate(const struct call *call);
 /* Each head of each sequence, states included, within 5e-3 of the recurrence in float64: by the Frobenius norm, relative. */
 const char *gated_delta_verify(const struct reference *r);
 
-/* Keys and queries of norm 1 where the kernel does not see to it, gates near and far from 1, now and then correlated keys, keys of
- * other norms, and NaN in every second sequence. */
+/* Keys and queries of norm 1 where the kernel does not see to it, gates near and far from 1, now and then correlated keys,
+ * keys of other norms, and NaN in every second sequence. */
 void gated_delta_make(struct problem *problem);
 
 void gated_delta_cost(const struct call *call, double *bytes, double *operations);

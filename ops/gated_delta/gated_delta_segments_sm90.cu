@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernel of chunk_gated_delta_rule on sm_90a that tells what a segment that others follow does to the state: from S it makes
- * S through + after. The rows of a state are independent, so that the rows of `after` are walked from those of the initial state
- * or from 0, and the rows of `through`, with values of 0, from those of the identity. As in chunk_gated_delta_rule_sm90.cu, without
- * queries and output.
+/* The kernel of chunk_gated_delta_rule on sm_90a that tells what a segment that others follow does to the state: from S it
+ * makes S through + after. The rows of a state are independent, so that the rows of `after` are walked from those of the
+ * initial state or from 0, and the rows of `through`, with values of 0, from those of the identity. As in
+ * chunk_gated_delta_rule_sm90.cu, without queries and output.
  *
  *   T       f16, bf16
  *   INITIAL dtype of states

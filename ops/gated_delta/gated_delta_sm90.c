@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host side of chunk_gated_delta_rule on sm_90a: a kernel makes tiles of all chunks and lists segments, another one walks them with
- * the states: whole sequences, or pieces of them, once two more have told the states that they begin with. */
+/* Host side of chunk_gated_delta_rule on sm_90a: a kernel makes tiles of all chunks and lists segments, another one walks them
+ * with the states: whole sequences, or pieces of them, once two more have told the states that they begin with. */
 #include "backend/bulk_copy.h"
 #include "core/status.h"
 #include "ops/gated_delta/gated_delta_kernels.h"

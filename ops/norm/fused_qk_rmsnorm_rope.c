@@ -176,7 +176,8 @@ static struct about normalised(const struct reference *r, const double *x, const
     const struct flashinfer_fused_qk_rmsnorm_rope *a = r->args;
     if (!a->is_qk_norm.value.i)
         return (struct about){x[i], 0};
-    /* No kernel adds more than n/16 + 32 squares one after the other; the root halves that. Mean, root and products add 8 units. */
+    /* No kernel adds more than n/16 + 32 squares one after the other; the root halves that. Mean, root and products add 8
+     * units. */
     double y = x[i] * scale * weight[i], error = fabs(y) * (((double)n / 16 + 32) / 2 + 8) * REFERENCE_UNIT + FLT_TRUE_MIN;
     enum dtype dtype = reference_dtype(r, a->qkv);
     if (reference_dtype(r, a->q_out) == DTYPE_E4M3)

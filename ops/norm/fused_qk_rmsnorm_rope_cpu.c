@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fused_qk_rmsnorm_rope on a CPU: q and k of a token are normalised over all their heads and rotated by the token's place in a video; v
- * is copied. A part takes a range of tokens; sines and cosines are computed once for all heads of a token.
+/* fused_qk_rmsnorm_rope on a CPU: q and k of a token are normalised over all their heads and rotated by the token's place in a
+ * video; v is copied. A part takes a range of tokens; sines and cosines are computed once for all heads of a token.
  *
  *   T          f16, bf16
  *   OUT        T, e4m3

@@ -25,8 +25,8 @@
 #include "vec.cuh"
 #include "norm_args.h"
 
-/* Weights are constant: they can be fetched while the previous kernel still writes the input. Several pieces of 32 bits would take too
- * many registers; beside silu, whose code is longer from sm_100 on, those of 16 there, too. */
+/* Weights are constant: they can be fetched while the previous kernel still writes the input. Several pieces of 32 bits would
+ * take too many registers; beside silu, whose code is longer from sm_100 on, those of 16 there, too. */
 #define WEIGHTS_FIRST(pieces) ((sizeof(W) == 2 && !(SILU && __CUDA_ARCH__ >= 1000)) || (pieces) == 1)
 
 /* Threads of a block; e2m1 takes more than 64 registers. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Judges norms with e2m1 output in float64. A block's scale may fall either way where the largest magnitude may lie on both sides of a
- * boundary; the codes must be right for the scale that was written. */
+/* Judges norms with e2m1 output in float64. A block's scale may fall either way where the largest magnitude may lie on both
+ * sides of a boundary; the codes must be right for the scale that was written. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>

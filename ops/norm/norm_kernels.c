@@ -154,8 +154,8 @@ static int32_t *fill_piece_spec(const struct norm_view *t, const struct cut *c, 
     return constant + NUM_PIECE_CONSTANTS - NUM_ROW_CONSTANTS;
 }
 
-/* How many pieces a thread should have: 1 if the device holds all rows at once even so, or there is none, up to the most if it does
- * not. */
+/* How many pieces a thread should have: 1 if the device holds all rows at once even so, or there is none, up to the most if it
+ * does not. */
 static int64_t pieces_per_thread(const struct call *call, int64_t pieces, int64_t most)
 {
     int64_t resident = (int64_t)call->device->sms * RESIDENT_THREADS;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A norm of short rows (heads): LANES threads of a warp hold PER_THREAD pieces of each of ROWS rows in registers, rows that are as
- * far apart as the grid has such groups of threads. A grid of a group for each row leaves all but the first of the ROWS out.
+/* A norm of short rows (heads): LANES threads of a warp hold PER_THREAD pieces of each of ROWS rows in registers, rows that
+ * are as far apart as the grid has such groups of threads. A grid of a group for each row leaves all but the first of the ROWS
+ * out.
  *
  *   LANES      1, 2, ... 32
  *   PER_THREAD 1, 2, 3, 4; LANES * VEC * PER_THREAD >= hidden

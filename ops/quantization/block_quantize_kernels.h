@@ -24,7 +24,8 @@ extern const struct op_kernel block_quantize_kernels[];
 
 void block_quantize_reference(const struct reference *r);
 
-/* For gated ops, whose inputs to the rounding are known within a bound only: judges scales, and codes under the scales written. */
+/* For gated ops, whose inputs to the rounding are known within a bound only: judges scales, and codes under the scales
+ * written. */
 const char *block_quantize_verify(const struct reference *r);
 
 /* A row of scales has whole tiles of 4 blocks, groups of rows whole tiles of 128 or 8. */

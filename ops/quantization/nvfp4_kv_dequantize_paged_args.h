@@ -5,8 +5,8 @@
 
 #include "integers.h"
 
-/* Keys or values: codes and scales in pages, what they become, and strides between pages, slots and heads, or requests, positions and
- * heads. */
+/* Keys or values: codes and scales in pages, what they become, and strides between pages, slots and heads, or requests,
+ * positions and heads. */
 struct paged_half {
     const uint8_t *codes, *scales; /* [.., head_dim / 2], [.., head_dim / 16] */
     void *out;                     /* [batch, max_seq_len, num_kv_heads, head_dim] T */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys and values of requests, gathered from pages of e2m1 codes with an e4m3 scale for each 16: out = code * scale * global scale,
- * the last product rounded to float32 first. Block (x, y, z) has POSITIONS positions of request y, keys or values; a thread does 8
- * columns of a head of each at a time.
+/* Keys and values of requests, gathered from pages of e2m1 codes with an e4m3 scale for each 16: out = code * scale * global
+ * scale, the last product rounded to float32 first. Block (x, y, z) has POSITIONS positions of request y, keys or values; a
+ * thread does 8 columns of a head of each at a time.
  *
  *   T         f16, bf16, f32
  *   POSITIONS 1, 4

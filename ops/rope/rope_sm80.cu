@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rope: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to OUT.
  *
- * Block (x, y) has TOKENS tokens and for each of them the same blockDim.x pieces of heads, one a thread: two runs of VEC elements.
- * All are on their way while the threads share the work of sines and cosines.
+ * Block (x, y) has TOKENS tokens and for each of them the same blockDim.x pieces of heads, one a thread: two runs of VEC
+ * elements. All are on their way while the threads share the work of sines and cosines.
  *
  *   T             f16, bf16
  *   OUT           T, e4m3, e5m2

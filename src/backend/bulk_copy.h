@@ -16,8 +16,8 @@ struct tensor_map_axis {
 /* NULL if the hardware can walk that view of 1 to 5 axes, else why not. dtype: f16, bf16 or one of 8 bits. */
 const char *tensor_map_fit(const void *data, enum dtype dtype, int axes, const struct tensor_map_axis *axis);
 
-/* Rows of 128 bytes in shared memory, 16-byte chunks swizzled as wgmma takes them; what lies outside reads as 0. Takes some 40 ns,
- * touches no device. */
+/* Rows of 128 bytes in shared memory, 16-byte chunks swizzled as wgmma takes them; what lies outside reads as 0. Takes some 40
+ * ns, touches no device. */
 flashinfer_status tensor_map_encode(struct tensor_map *map, enum dtype dtype, void *data, int axes,
                                     const struct tensor_map_axis *axis);
 

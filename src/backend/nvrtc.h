@@ -37,8 +37,8 @@ flashinfer_status nvrtc_path(const char **path);
 
 flashinfer_status nvrtc_get(const struct nvrtc **out);
 
-/* Stand around the use of its functions, in any number of threads: a process that exits meanwhile waits, since NVRTC takes itself apart
- * then. What begins after that never returns. */
+/* Stand around the use of its functions, in any number of threads: a process that exits meanwhile waits, since NVRTC takes
+ * itself apart then. What begins after that never returns. */
 void nvrtc_begin(void);
 void nvrtc_end(void);
 

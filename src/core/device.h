@@ -28,8 +28,8 @@ flashinfer_status device_imagine(int32_t arch, struct device *out);
 /* Architectures that kernels are compiled for, ascending, 0-terminated: 80, 86, 89, 90, ... */
 extern const int32_t device_archs[];
 
-/* "90,80", "8.0 9.0a", "sm_90a": writes each architecture once, at most `most` and a 0 after them. NULL, or what is wrong with the
- * text. */
+/* "90,80", "8.0 9.0a", "sm_90a": writes each architecture once, at most `most` and a 0 after them. NULL, or what is wrong with
+ * the text. */
 const char *device_parse_archs(const char *text, int32_t *archs, int most);
 
 /* "sm_90a": the name NVRTC is given for an architecture, with the suffix that unlocks its own instructions.

@@ -12,8 +12,8 @@ bool file_read_open(int file, struct text *out);
 /* Writes all of it to an open file. */
 bool file_write(int file, const void *data, size_t size);
 
-/* Makes and opens a file, or a folder, of a new name in `parent`, to be renamed or removed soon. While the descriptor is open it is
- * locked. One that is not locked belongs to a process that has ended: the next call for the same parent removes it. */
+/* Makes and opens a file, or a folder, of a new name in `parent`, to be renamed or removed soon. While the descriptor is open
+ * it is locked. One that is not locked belongs to a process that has ended: the next call for the same parent removes it. */
 int file_temporary(const char *parent, char *path, size_t size);
 int folder_temporary(const char *parent, char *path, size_t size);
 

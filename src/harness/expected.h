@@ -12,8 +12,8 @@ flashinfer_status expected_create(const struct problem *problem, const struct ca
                                   struct expected **out);
 void expected_destroy(struct expected *expected);
 
-/* Bit i of *outputs: argument i is an output that is there; of *exact: and the reference allows no error in it. Then every kernel, on
- * whatever device, must write the same bits, signs of zeros included; which NaN is left open. */
+/* Bit i of *outputs: argument i is an output that is there; of *exact: and the reference allows no error in it. Then every
+ * kernel, on whatever device, must write the same bits, signs of zeros included; which NaN is left open. */
 void expected_exact(const struct expected *expected, const struct problem *problem, uint64_t *outputs, uint64_t *exact);
 
 /* Judges the dense outputs of one call, by argument. Returns whether they are right; else `sentence` says

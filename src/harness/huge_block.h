@@ -5,7 +5,8 @@
 
 #include "harness/trial.h"
 
-/* The most that a block has. A prime, as are fewer: rows whose numbers differ by a power of two are different rows of the block. */
+/* The most that a block has. A prime, as are fewer: rows whose numbers differ by a power of two are different rows of the
+ * block. */
 enum { HUGE_BLOCK_ROWS = 1009 };
 
 struct huge_block {

@@ -44,8 +44,8 @@ static flashinfer_status validate_value(const struct op *op, const struct op_arg
     return FLASHINFER_OK;
 }
 
-/* The dimensions of an argument that nothing else gives a meaning. What no call tells apart from a misspelt name is taken for one:
- * kernels and references would read past the end of a tensor whose size is another than they think. */
+/* The dimensions of an argument that nothing else gives a meaning. What no call tells apart from a misspelt name is taken for
+ * one: kernels and references would read past the end of a tensor whose size is another than they think. */
 static uint64_t strange_dimensions(const struct program *program, int arg)
 {
     const struct op *op = program->op;

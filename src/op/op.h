@@ -223,12 +223,14 @@ struct op {
     const struct op *plan; /* the op that makes this op's OP_PLAN argument */
     uint32_t hooks;                   /* that some of its kernels take in; 0: it has no variants */
     const struct op_variant *variant; /* NULL, or the hooks of this one, see variant.h */
-    /* Only under FLASHINFER_VALIDATE_INPUTS, after all other checks and before the kernel, never while a stream captures: reads what
-     * lies in tensors on the call's device (indptr, page ids), waits for it, and refuses what the kernel must not see. */
+    /* Only under FLASHINFER_VALIDATE_INPUTS, after all other checks and before the kernel, never while a stream captures:
+     * reads what lies in tensors on the call's device (indptr, page ids), waits for it, and refuses what the kernel must not
+     * see. */
     flashinfer_status (*validate)(const struct call *call);
     _Atomic(const struct program *) *compiled; /* the declaration, once op_program compiled it */
 
-    /* Why this machine cannot run a row at all, whatever the call: a library that is not installed. NULL, or returns NULL: it can. */
+    /* Why this machine cannot run a row at all, whatever the call: a library that is not installed. NULL, or returns NULL: it
+     * can. */
     const char *(*missing)(const struct op_kernel *row);
 
     /* for check and bench */
@@ -292,7 +294,8 @@ flashinfer_status call_run(const struct call *call, const struct op_kernel *row,
 /* The whole path of a call: check, pick, run. */
 flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec);
 
-/* The same. A call that needs `bytes` of workspace and was given none has `provide` set call->exec.workspace and workspace_size. */
+/* The same. A call that needs `bytes` of workspace and was given none has `provide` set call->exec.workspace and
+ * workspace_size. */
 typedef flashinfer_status call_provide_workspace(void *context, struct call *call, size_t bytes);
 flashinfer_status op_call_providing(const struct op *op, const void *args, const flashinfer_exec *exec,
                                     call_provide_workspace *provide, void *context);

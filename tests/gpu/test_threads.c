@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* 64 threads on one GPU, each with a stream of its own, from a cold cache: each kernel is compiled once, and all get the same bits. */
+/* 64 threads on one GPU, each with a stream of its own, from a cold cache: each kernel is compiled once, and all get the same
+ * bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

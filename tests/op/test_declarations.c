@@ -235,7 +235,8 @@ static flashinfer_status run_never(const struct call *call, const struct way *wa
     return FLASHINFER_OK;
 }
 
-/* Declarations that cannot be: op_top_k as `change` has it, with the shape of one argument replaced, is refused with that sentence. */
+/* Declarations that cannot be: op_top_k as `change` has it, with the shape of one argument replaced, is refused with that
+ * sentence. */
 static void expect_wrong(struct op change, int arg, const char *shape, const char *sentence)
 {
     _Atomic(const struct program *) slot = NULL;
