@@ -165,7 +165,7 @@ void gated_delta_recurrent_cpu(const struct gated_delta_args *a, int part, int p
 {
     int64_t head = part % a->num_heads, sequence = part / a->num_heads, row = initial_row(a, sequence);
     int64_t begin = sequence_begin(a, sequence), end = sequence_begin(a, sequence + 1);
-    float s[D][D], added[D];
+    float s[D][D], gained[D];
     (void)parts;
     memset(s, 0, sizeof s);
     if (a->initial.data && row >= 0)
@@ -184,8 +184,8 @@ void gated_delta_recurrent_cpu(const struct gated_delta_args *a, int part, int p
         if (VALUES_LAST)
             step_columns(s, &x, a->scale, output);
         else
-            step_lines(s, added, &x, a->scale, output);
-        keep_token(a, added, row, sequence, token, token - begin, head);
+            step_lines(s, gained, &x, a->scale, output);
+        keep_token(a, gained, row, sequence, token, token - begin, head);
         int64_t kept = kept_row(a, sequence, token - begin + 1);
         if (kept >= 0)
             store_state(s, &a->kept, kept, head);

@@ -102,7 +102,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         window_left: tokens to the left of its own that a query sees; -1: all
         logits_soft_cap: None or 0: off
         kv_data_type, o_data_type: None: q_data_type
-        fixed_split_size: pages; None or -1: keys are divided as suits the batch
+        fixed_split_size: None or -1: keys are divided as suits the batch; pages: a request's result depends on nothing else in
+            the batch, for which its keys are not divided at all
         disable_split_kv: keys are never divided, so that a request's bits do not depend on its batch
         q_len_per_req: new tokens of each request, causal among themselves
         block_tables, seq_lens: of no effect, they say what the page table says

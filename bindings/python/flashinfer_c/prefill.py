@@ -241,7 +241,8 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         kv_data_type, o_data_type: None: q_data_type
         prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr: scoring of several items behind one
             prefix
-        fixed_split_size: pages; None or -1: keys are divided as suits the batch
+        fixed_split_size: None or -1: keys are divided as suits the batch; pages: a request's result depends on nothing else in
+            the batch, for which its keys are not divided at all
         disable_split_kv: keys are never divided, so that a request's bits do not depend on its batch
         seq_lens, seq_lens_q, block_tables, max_token_per_sequence, max_sequence_kv, uniform_q_len: of no effect, they repeat the
             rest
