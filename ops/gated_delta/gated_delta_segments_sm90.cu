@@ -72,12 +72,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     float x[32], end = gates->end[0];
     uint32_t e[16];
     float2 known[8], update[8];
-    wgmma_pin(x);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-        wgmma_rows(x, a + 4 * k, keys + step_128(k), k != 0, T());
-    wgmma_commit();
+    multiply_keys(x, a, keys);
     wgmma_wait<1>();
     mbarrier_arrive_if(AT(empty[w.last_stage]), w.leads && !first);
 #pragma unroll
@@ -86,12 +81,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_wait<0>();
     wgmma_pin(x);
     subtract_known(e, w.v, known, x);
-    wgmma_pin(x);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; k++)
-        wgmma_rows(x, e + 4 * k, t + step_64(k), k != 0, T());
-    wgmma_commit();
+    multiply_matrix(x, e, t, false);
     wgmma_wait<1>();
 #pragma unroll
     for (int j = 0; j < 8; j++)
@@ -102,12 +92,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_wait<0>();
     wgmma_pin(x);
     scale_update(e, x, update);
-    wgmma_pin(s);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; k++)
-        wgmma_columns(s, e + 4 * k, key_columns + k * 128, T());
-    wgmma_commit();
+    add_update(s, e, key_columns);
     w.last_stage = w.ring.stage;
     advance(w.ring);
     if (!last)

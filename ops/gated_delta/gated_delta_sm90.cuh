@@ -29,15 +29,6 @@ DEVICE int chunks_of(const struct gated_delta_args &a, int sequence)
                : 0;
 }
 
-/* By a whole warp: the chunks of all sequences before one. */
-DEVICE int chunks_before(const struct gated_delta_args &a, int sequence)
-{
-    int sum = 0;
-    for (int i = lane_id(); i < sequence; i += 32)
-        sum += chunks_of(a, i);
-    return __reduce_add_sync(0xffffffffu, sum);
-}
-
 /* By a whole warp: the sequence that has a chunk, counted over all of them, and the number of its chunks before that one. Past
  * the last chunk: num_sequences. */
 DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &index)

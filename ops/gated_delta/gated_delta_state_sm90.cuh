@@ -92,6 +92,42 @@ DEVICE void load_values(uint32_t (&v)[16], uint32_t values, const struct place &
     }
 }
 
+/* The products of a chunk, each a group that is begun here and waited for where it is used. Matrices are described as wgmma takes
+ * them; the state and U stand in fragments. */
+
+/* x = S K^T */
+DEVICE void multiply_keys(float (&x)[32], const uint32_t (&state)[32], uint64_t keys)
+{
+    wgmma_pin(x);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+        wgmma_rows(x, state + 4 * k, keys + step_128(k), k != 0, T());
+    wgmma_commit();
+}
+
+/* x = E M, or if `add`, x + E M; M is T or P */
+DEVICE void multiply_matrix(float (&x)[32], const uint32_t (&e)[16], uint64_t matrix, bool add)
+{
+    wgmma_pin(x);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        wgmma_rows(x, e + 4 * k, matrix + step_64(k), add || k != 0, T());
+    wgmma_commit();
+}
+
+/* s += U K */
+DEVICE void add_update(float (&s)[64], const uint32_t (&update)[16], uint64_t key_columns)
+{
+    wgmma_pin(s);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        wgmma_columns(s, update + 4 * k, key_columns + k * 128, T());
+    wgmma_commit();
+}
+
 /* Fragments of V^T - known S K^T. */
 DEVICE void subtract_known(uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8], const float (&x)[32])
 {

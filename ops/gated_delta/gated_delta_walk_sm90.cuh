@@ -90,12 +90,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     uint64_t t = wgmma_describe_narrow(stage + 4 * SLAB_BYTES, 256), p = t + MATRIX_BYTES / 16;
     float x[32];
     uint32_t e[16], f[16];
-    wgmma_pin(x);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-        wgmma_rows(x, a + 4 * k, keys + step_128(k), k != 0, T());
-    wgmma_commit();
+    multiply_keys(x, a, keys);
     wgmma_wait<1>();
     mbarrier_arrive_if(AT(empty[w.last_stage]), w.leads && !first);
     put_output(w, sm, y, !first);
@@ -108,12 +103,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_wait<1>();
     wgmma_pin(x);
     subtract_known(e, w.v, w.known, x);
-    wgmma_pin(x);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; k++)
-        wgmma_rows(x, e + 4 * k, t + step_64(k), k != 0, T());
-    wgmma_commit();
+    multiply_matrix(x, e, t, false);
 #pragma unroll
     for (int k = EARLY; k < 8; k++)
         wgmma_rows(y, a + 4 * k, queries + step_128(k), true, T());
@@ -129,22 +119,12 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_wait<1>();
     wgmma_pin(x);
     scale_update(f, x, update);
-    wgmma_pin(s);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; k++)
-        wgmma_columns(s, f + 4 * k, key_columns + k * 128, T());
-    wgmma_commit();
+    add_update(s, f, key_columns);
     pack(e, x);
     wgmma_wait<1>();
     wgmma_pin(y);
     scale_columns(y, gates->output, w.place.pair);
-    wgmma_pin(y);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; k++)
-        wgmma_rows(y, e + 4 * k, p + step_64(k), true, T());
-    wgmma_commit();
+    multiply_matrix(y, e, p, true);
     w.last_stage = w.ring.stage;
     advance(w.ring);
     if (!last)
