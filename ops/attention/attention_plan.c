@@ -120,8 +120,6 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
     };
 }
 
-static size_t most_bytes(size_t a, size_t b) { return a > b ? a : b; }
-
 flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *o)
 {
     struct attention_plan plan = attention_single_plan(o);
@@ -131,6 +129,6 @@ flashinfer_status attention_plan_run(const struct call *call, const struct atten
         workspace = attention_schedule_bytes(plan.max_batch_size);
     }
     if (call->device->id.device_type == kDLCUDA)
-        workspace = most_bytes(workspace, attention_stream_workspace(&plan, call->device));
+        workspace = (size_t)most((int64_t)workspace, (int64_t)attention_stream_workspace(&plan, call->device));
     return call_write_plan(call, o->plan, &plan, sizeof plan, workspace);
 }

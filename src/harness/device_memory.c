@@ -67,6 +67,13 @@ flashinfer_status device_copy(const struct device *device, void *to, const void 
     return device_wait(device);
 }
 
+flashinfer_status device_repeat(const struct device *device, void *to, size_t block, size_t all)
+{
+    for (size_t done = block; done && done < all; done *= 2)
+        TRY(device_copy(device, (unsigned char *)to + done, to, done < all - done ? done : all - done));
+    return FLASHINFER_OK;
+}
+
 flashinfer_status device_wait(const struct device *device)
 {
     if (device_is_cuda(device))

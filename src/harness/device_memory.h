@@ -20,6 +20,9 @@ flashinfer_status device_download(const struct device *device, void *to, const v
 /* Within the device; the memories do not overlap. */
 flashinfer_status device_copy(const struct device *device, void *to, const void *from, size_t bytes);
 
+/* The first `block` bytes of `to` again and again, up to `all`. */
+flashinfer_status device_repeat(const struct device *device, void *to, size_t block, size_t all);
+
 /* Waits for all work on the device. */
 flashinfer_status device_wait(const struct device *device);
 

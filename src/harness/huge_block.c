@@ -201,8 +201,7 @@ static flashinfer_status upload(const struct device *device, unsigned char *to, 
                                 size_t all)
 {
     TRY(device_upload(device, to, image, PROBLEM_GUARD + block));
-    for (size_t done = block; done && done < all; done *= 2)
-        TRY(device_copy(device, to + PROBLEM_GUARD + done, to + PROBLEM_GUARD, done < all - done ? done : all - done));
+    TRY(device_repeat(device, to + PROBLEM_GUARD, block, all));
     return device_upload(device, to + PROBLEM_GUARD + all, image + PROBLEM_GUARD + block, PROBLEM_GUARD);
 }
 

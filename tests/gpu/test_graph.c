@@ -81,8 +81,8 @@ static void cold_capture(void)
     cuda_stream stream = batch.exec.stream = gpu_stream();
     for (int i = 0; i < 2; i++) {
         CHECK(!cuda()->capture_begin(stream, i ? CUDA_CAPTURE_RELAXED : CUDA_CAPTURE_THREAD_LOCAL));
-        CHECK_FAILS(attention_batch_run(&batch), FLASHINFER_NOT_PREPARED,
-                    "kernel batch_decode_stream_");
+        CHECK_FAILS(attention_batch_run(&batch), FLASHINFER_NOT_PREPARED, "kernel batch_decode_stream_");
+        CHECK(strstr(flashinfer_last_error(), "T=bf16") && strstr(flashinfer_last_error(), "HEAD_DIM=64"));
         CHECK(strstr(flashinfer_last_error(),
                      ") is not loaded, and cannot be while the stream captures: call flashinfer_prepare, or "
                      "the op itself, before the capture begins"));

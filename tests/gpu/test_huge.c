@@ -36,8 +36,7 @@ static DLTensor make_elements(const struct device *device, int64_t *elements)
     size_t all = (size_t)*elements;
     MUST(device_alloc(device, all, &x.data));
     MUST(device_upload(device, x.data, pattern, sizeof pattern));
-    for (size_t done = sizeof pattern; done < all; done *= 2)
-        MUST(device_copy(device, (unsigned char *)x.data + done, x.data, done < all - done ? done : all - done));
+    MUST(device_repeat(device, x.data, sizeof pattern, all));
     return x;
 }
 
