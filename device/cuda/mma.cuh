@@ -57,6 +57,22 @@ DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address)
                  : "memory");
 }
 
+/* The other way round, with addresses as ldmatrix_x4 takes them. */
+DEVICE void stmatrix_x4(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r0), "r"(r1), "r"(r2), "r"(r3)
+                 : "memory");
+#else
+    const uint32_t r[4] = {r0, r1, r2, r3};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t row = __shfl_sync(0xffffffffu, address, 8 * i + threadIdx.x % 32 / 4);
+        asm volatile("st.shared.b32 [%0], %1;" ::"r"(row + threadIdx.x % 4 * 4), "r"(r[i]) : "memory");
+    }
+#endif
+}
+
 /* An 8x8 matrix of 16-bit elements of which this lane holds [g][2t..]: it receives [2t..][g]. */
 DEVICE uint32_t transpose_8x8(uint32_t x)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the kernels of the gated delta rule on sm_90a share: where chunks of 64 tokens lie. */
+/* What the kernels of the gated delta rule on sm_90a share: where chunks and states lie. */
 #ifndef GATED_DELTA_SM90_CUH
 #define GATED_DELTA_SM90_CUH
 
-#include "gated_delta_args.h"
+#include "gated_delta_chunk.cuh"
 #include "hopper.cuh"
 #include "math.cuh"
 #include "mma.cuh"
@@ -11,16 +11,7 @@
 #include "vec.cuh"
 #include "wgmma.cuh"
 
-enum { CHUNK = GATED_DELTA_CHUNK, HEAD_DIM = 128, SLAB_BYTES = CHUNK * 128 };
-
-DEVICE int lane_id()
-{
-    return threadIdx.x % 32;
-}
-DEVICE int warp_id()
-{
-    return __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0);
-}
+enum { HEAD_DIM = 128 };
 
 DEVICE int chunks_of(const struct gated_delta_args &a, int sequence)
 {

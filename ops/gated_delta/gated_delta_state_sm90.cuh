@@ -4,6 +4,7 @@
 #define GATED_DELTA_STATE_SM90_CUH
 
 #include "gated_delta_sm90.cuh"
+#include "gated_delta_state.cuh"
 
 enum { STAGES = GATED_DELTA_STAGES, WARPS = 4, STRIP_BYTES = CHUNK * 32, MATRIX_BYTES = 4 * STRIP_BYTES };
 
@@ -44,39 +45,15 @@ DEVICE int step_64(int k)
     return k * STRIP_BYTES / 16;
 }
 
-template <int N> DEVICE void pack(uint32_t *to, const float (&from)[N])
-{
-#pragma unroll
-    for (int i = 0; i < N / 2; i++)
-        to[i] = pack2(T(), from[2 * i], from[2 * i + 1]);
-}
-
-DEVICE float2 pair_at(const float *factors, int block, int pair)
-{
-    return *(const float2 *)(factors + 8 * block + 2 * pair);
-}
-
 /* Rows of a state: those of the thread, `line` elements apart. */
 template <typename E> DEVICE void load_state(float (&s)[64], const E *from, int64_t line, const struct place &p)
 {
-    from += p.row * line + 2 * p.pair;
-#pragma unroll
-    for (int j = 0; j < 32; j++) {
-        float two[2];
-        load(two, from + j % 2 * 8 * line + j / 2 * 8);
-        s[2 * j] = two[0];
-        s[2 * j + 1] = two[1];
-    }
+    load_rows(s, from + p.row * line + 2 * p.pair, line);
 }
 
 template <typename E> DEVICE void store_state(const float (&s)[64], E *to, int64_t line, const struct place &p)
 {
-    to += p.row * line + 2 * p.pair;
-#pragma unroll
-    for (int j = 0; j < 32; j++) {
-        const float two[2] = {s[2 * j], s[2 * j + 1]};
-        store(to + j % 2 * 8 * line + j / 2 * 8, two);
-    }
+    store_rows(s, to + p.row * line + 2 * p.pair, line);
 }
 
 /* V^T of a chunk, as fragments. */
