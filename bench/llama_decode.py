@@ -4,21 +4,21 @@
 those of eager torch, and how long is a decode step beside upstream FlashInfer?
 
     python3 bench/llama_decode.py [--check] [--time] [--peer flashinfer] [--draw] [--layers 32] [--context 1024]
-                                  [--batch 1 16 128] [--csv FILE]
+                                  [--batch 1 16 128] [--steps 20] [--csv FILE]
 
 Norms, rotary embedding, the append to the paged cache, attention, activation and sampling go through the package; the matrix
 products are torch's, the same for everybody. --check takes prompts through a prefill and decode steps and compares the logits of
 every token with those of the same weights in float32: the error must not be larger than 1.2 times that of transformers' own eager
 bfloat16. --time measures a whole decode step (plan, forward of all layers, argmax, wait), once called eagerly and once as a CUDA
 graph; "gemm us" is the same with nothing but the matrix products, so that the difference is what the package is answerable for.
-With --draw a step ends in a token drawn from the 50 most probable and of those from 0.9 of the mass, instead of argmax: by this
-package in its own step, by torch (topk, softmax, cumsum, multinomial) in upstream's, whose sampling compiles for more than nine
-minutes on 16 cores. A context has a request's tokens on pages in random order; medians of --steps steps.
+With --draw each step is measured once more with a token drawn from the 50 most probable and of those from 0.9 of the mass, by the
+package whose step it is, instead of argmax. A context has a request's tokens on pages in random order; medians of --steps steps.
 """
 import argparse
 import csv
 import gc
 import importlib
+import itertools
 import statistics
 import sys
 import time
@@ -222,15 +222,7 @@ class Draw:
 
     def __call__(self, logits):
         self.offset += 32
-        return self.sampling.top_k_top_p_sampling_from_probs(self.sampling.softmax(logits), TOP_K, TOP_P, seed=self.seed,
-                                                             offset=self.offset)
-
-
-def draw_by_torch(logits):
-    best, tokens = logits.float().topk(TOP_K)
-    probs = best.softmax(-1)
-    probs = probs.masked_fill(probs.cumsum(-1) - probs > TOP_P, 0.0)
-    return tokens.gather(1, torch.multinomial(probs, 1))[:, 0]
+        return self.sampling.top_k_top_p_sampling_from_logits(logits, TOP_K, TOP_P, seed=self.seed, offset=self.offset)
 
 
 class Step:
@@ -270,9 +262,7 @@ def measure(packages, w, batch, context, steps, draw):
     ids = torch.randint(len(w.head), (batch, ), device=w.head.device)
     for graph in (False, True):
         only = attempt_graph(lambda: products(w, ids))[0].replay if graph else lambda: products(w, ids)
-        choose = {name: lambda logits: logits.argmax(-1) for name in packages}
-        if draw:
-            choose = {"ours": Draw(packages["ours"], w.head.device), "upstream": draw_by_torch}
+        choose = {name: Draw(fi, w.head.device) if draw else lambda logits: logits.argmax(-1) for name, fi in packages.items()}
         variants = [(name, tensor_cores, Step(fi, w, batch, context, caches, graph, tensor_cores, choose[name]))
                     for name, fi in packages.items() for tensor_cores in ((False, True) if name == "upstream" else (False, ))]
         times = {v[:2]: [] for v in variants}
@@ -300,7 +290,7 @@ def main():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--peer", help="a module with upstream's names to time beside ours")
-    parser.add_argument("--draw", action="store_true", help="a step ends in a drawn token instead of argmax")
+    parser.add_argument("--draw", action="store_true", help="also steps that end in a drawn token instead of argmax")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 128])
@@ -326,8 +316,8 @@ def main():
         packages["upstream"] = importlib.import_module(options.peer)
     rows = []
     with torch.no_grad():
-        for batch in options.batch:
-            for row in measure(packages, w, batch, options.context, options.steps, options.draw):
+        for draw, batch in itertools.product((False, True) if options.draw else (False, ), options.batch):
+            for row in measure(packages, w, batch, options.context, options.steps, draw):
                 rows.append(row)
                 print(row, f"after {time.time() - begin:.1f} s", flush=True)
     if options.csv:

@@ -4,13 +4,14 @@ wrappers on streams of their own, calls from threads.
 """
 
 import concurrent.futures
+import functools
 
 import pytest
 import torch
 
 import flashinfer_c as fi
-from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_decode, check_prefill, close, prefill, randn,
-                                 random_masks, starts, workspace)
+from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_decode, check_on_two_streams, check_prefill,
+                                 close, prefill, randn, random_masks, starts, workspace)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 CUDA = "cuda"
@@ -149,20 +150,11 @@ def test_sampling_in_a_graph():
 
 
 def test_prefill_on_two_streams():
-    streams = [torch.cuda.Stream() for _ in range(2)]
     pages = [Pages([100, 30 + i], PAGE, KV_HEADS, DIM, torch.float16, CUDA) for i in (0, 1)]
     wrappers = [prefill(CUDA, p, [60, 7], causal=True) for p in pages]
     queries = [randn(67, HEADS, DIM, device=CUDA, seed=i) for i in (0, 1)]
-    results = [[], []]
-    torch.cuda.synchronize()
-    for _ in range(20):
-        for i in (0, 1):
-            with torch.cuda.stream(streams[i]):
-                results[i].append(wrappers[i].run(queries[i], pages[i].cache, return_lse=True))
-    torch.cuda.synchronize()
-    for i in (0, 1):
-        check_prefill(results[i][0], queries[i], [60, 7], pages[i].request, plan={"causal": True})
-        assert all(out.equal(results[i][0][0]) for out, _ in results[i])
+    check_on_two_streams([functools.partial(wrappers[i].run, queries[i], pages[i].cache, return_lse=True) for i in (0, 1)],
+                         lambda i, result: check_prefill(result, queries[i], [60, 7], pages[i].request, plan={"causal": True}))
 
 
 def test_threads_with_streams_of_their_own():

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import flashinfer_c as flashinfer
-from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_decode, close, decode, prefill, randn,
-                                 starts, workspace)
+from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_decode, check_on_two_streams, close, decode,
+                                 prefill, randn, starts, workspace)
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -229,24 +229,12 @@ def test_decode_in_a_captured_graph():
 
 @on_gpu
 def test_two_wrappers_on_two_streams():
-    streams = [torch.cuda.Stream() for _ in range(2)]
-    wrappers = [flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace("cuda")) for _ in range(2)]
     caches = [Pages([500 + 100 * i] * 4, PAGE, KV_HEADS, DIM, torch.float16, "cuda",
                     generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
+    wrappers = [decode("cuda", pages) for pages in caches]
     queries = [randn(4, HEADS, DIM, device="cuda", seed=i) for i in (0, 1)]
-    for wrapper, pages, q in zip(wrappers, caches, queries):
-        wrapper.plan(*pages.tables(), HEADS, KV_HEADS, DIM, PAGE)
-        wrapper.run(q, pages.cache)
-    torch.cuda.synchronize()
-    results = [[], []]
-    for _ in range(20):
-        for i in (0, 1):
-            with torch.cuda.stream(streams[i]):
-                results[i].append(wrappers[i].run(queries[i], caches[i].cache, return_lse=True))
-    torch.cuda.synchronize()
-    for i in (0, 1):
-        check_decode(results[i][0], queries[i], caches[i])
-        assert all(torch.equal(out, results[i][0][0]) for out, _ in results[i])
+    check_on_two_streams([functools.partial(wrappers[i].run, queries[i], caches[i].cache, return_lse=True) for i in (0, 1)],
+                         lambda i, result: check_decode(result, queries[i], caches[i]))
 
 
 @on_gpu
