@@ -101,6 +101,39 @@ def test_numpy():
     assert drawn.dtype == numpy.int32 and (drawn == again).all() and drawn.max() < 4
 
 
+@pytest.mark.parametrize("framework", ["cupy", "jax.numpy"])
+def test_arrays_of_other_frameworks(framework):
+    """Come and go as they are; on a GPU, in order with the framework's own work before and after."""
+    xp = pytest.importorskip(framework)
+    try:
+        x, w = (xp.asarray(array) for array in numpy_pair())
+    except Exception as error:  # CuPy's own, on a machine without a GPU
+        pytest.skip(f"{framework}: {error}")
+    host = numpy.asarray if framework == "jax.numpy" else xp.asnumpy
+    expected = fi.rmsnorm(*numpy_pair())
+    for found in fi.rmsnorm(x, w), fi.ops.rmsnorm(input=x, weight=w), fi.rmsnorm(x * 2, w, 4e-6) + 0:
+        assert isinstance(found, type(x))
+        numpy.testing.assert_allclose(host(found), expected, rtol=1e-5, atol=1e-5)
+    drawn = fi.top_k_sampling_from_probs(fi.softmax(x), 3, seed=1, offset=0)
+    numpy.testing.assert_array_equal(host(drawn), fi.top_k_sampling_from_probs(fi.softmax(numpy_pair()[0]), 3, seed=1, offset=0))
+
+
+def test_cupys_current_stream():
+    cupy = pytest.importorskip("cupy")
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    x, w = cupy.random.standard_normal((4096, 4096), dtype="float32"), cupy.ones(4096, "float32")
+    expected = cupy.asnumpy(fi.rmsnorm(x, w))
+    cupy.cuda.Device().synchronize()
+    with cupy.cuda.Stream(non_blocking=True):
+        for _ in range(20):
+            slow = x @ x
+        y = cupy.zeros_like(x)
+        fi.rmsnorm(x + 0 * slow, w, out=y)
+        found = cupy.asnumpy(y + 0)
+    numpy.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_plan_is_bytes():
     plan = fi.ops.batch_decode_plan(max_batch_size=4, num_qo_heads=8, num_kv_heads=2, head_dim=64, page_size=16, sm_scale=0.5,
                                     q_data_type="float16", device=(1, 0))

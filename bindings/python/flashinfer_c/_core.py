@@ -27,6 +27,7 @@ COMMAND = os.path.join(FOLDER, "bin", "flashinfer")
 
 PDL = 1
 BATCH_INVARIANT = 2
+CUDA = 2  # DLPack's kDLCUDA
 
 tvm_ffi.register_error("NotImplementedError", NotImplementedError)
 
@@ -267,6 +268,40 @@ def _names():
 op_names = _names()
 
 
+def _wait(number):
+    """Until a CUDA device has done what stands on its default stream."""
+    driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), number):
+        raise RuntimeError(f"device {number} cannot be waited for")
+    driver.cuCtxPushCurrent_v2(context)
+    failed = driver.cuStreamSynchronize(None)
+    driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+    driver.cuDevicePrimaryCtxRelease_v2(number)
+    if failed:
+        raise RuntimeError(f"a kernel failed on device {number}: error {failed} of the CUDA driver")
+
+
+def _in_order(function):
+    """TVM-FFI's function, in order with what else a framework does on a GPU, where TVM-FFI knows torch's streams alone: a call on
+    CuPy's arrays joins CuPy's current stream; JAX shows nobody its streams, so that the host waits before and after."""
+
+    def run(*args):
+        for array in args:
+            framework = type(array).__module__.partition(".")[0]
+            if framework not in ("cupy", "jax", "jaxlib") or array.__dlpack_device__()[0] != CUDA:
+                continue
+            number = array.__dlpack_device__()[1]
+            if framework == "cupy":
+                with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda", number), sys.modules["cupy"].cuda.get_current_stream().ptr):
+                    return function(*args)
+            sys.modules["jax"].block_until_ready([value for value in args if is_array(value)])
+            function(*args)
+            return _wait(number)
+        return function(*args)
+
+    return run
+
+
 def _direct(name, function):
     """TVM-FFI's function of an op, behind the library's own where torch tells it how its tensors lie (bindings/python.c)."""
     exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None) if torch is not None else None
@@ -286,7 +321,7 @@ def op(name):
     if name not in op_names:
         raise AttributeError(f"no op is called {name!r}")
     declared = described(functools.partial(library.flashinfer_describe, name.encode()))
-    return Op(declared, _direct(name, module.get_function(name)))
+    return Op(declared, _direct(name, _in_order(module.get_function(name))))
 
 
 # ------------------------------------------------------------------------------------------------------------------ calls
