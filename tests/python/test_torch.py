@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch.compile, CUDA graphs, streams."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -46,6 +49,22 @@ def test_every_launcher_is_an_op_of_torch():
     for name in _core.op_names:
         _core.launcher(name)
         assert hasattr(torch.ops.flashinfer_c, name)
+
+
+TRACED = """
+import importlib.util
+{0}
+import flashinfer_c as fi, torch
+{1}
+step = lambda x, w: fi.rmsnorm(x, w) * 2
+x, w = torch.randn(3, 64), torch.randn(64)
+assert torch.compile(step, backend="eager", fullgraph=True)(x, w).equal(step(x, w))
+"""
+
+
+@pytest.mark.parametrize("before, after", [("import torch._dynamo", ""), ("", "importlib.util.find_spec('torch._dynamo')")])
+def test_the_tracer_is_told_whenever_it_is_imported(before, after):
+    subprocess.run([sys.executable, "-c", TRACED.format(before, after)], check=True)
 
 
 def test_inference_mode_and_gradients(device):

@@ -8,11 +8,14 @@
 import ast
 import ctypes
 import functools
+import importlib.abc
+import importlib.machinery
 import json
 import math
 import os
 import re
 import sys
+import types
 
 import tvm_ffi
 
@@ -460,6 +463,7 @@ def call_declared(declared, /, *, flags=0, workspace=None, kernel=None, threads=
 
 # ----------------------------------------------------------------------------------------------------------- torch.compile
 
+_tracing = None
 if torch is not None:
     _is_compiling = torch.compiler.is_dynamo_compiling
     _torch_library = torch.library.Library("flashinfer_c", "DEF")
@@ -505,6 +509,39 @@ else:
         return False
 
 
+class _WhenTracing(importlib.abc.MetaPathFinder):
+    """Tells torch's tracer what stands for functions that are not Python's, once it is imported, as torch.compile does."""
+
+    TRACER = "torch._dynamo"
+
+    def __init__(self):
+        self.waiting = []
+        if self.TRACER not in sys.modules:
+            sys.meta_path.insert(0, self)
+
+    def substitute(self, function, traced):
+        if self in sys.meta_path:
+            self.waiting.append((function, traced))
+        else:
+            torch.compiler.substitute_in_graph(function, skip_signature_check=True)(traced)
+
+    def find_spec(self, name, path=None, target=None):
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == self.TRACER else None
+        if spec is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (execute(module), self.tell())
+        return spec
+
+    def tell(self):
+        sys.meta_path.remove(self)
+        for both in self.waiting:
+            self.substitute(*both)
+
+
+if hasattr(getattr(torch, "compiler", None), "substitute_in_graph"):
+    _tracing = _WhenTracing()
+
+
 @functools.cache
 def launcher(name):
     """The op as a function of positional arguments in the order of the declaration, after which may stand flags and workspace.
@@ -537,4 +574,7 @@ def launch({", ".join(f"{name}=None" for name in names)}, flags=0, workspace=Non
     scope = {"is_compiling": _is_compiling, "trace": trace, "function": function}
     exec(text, scope)
     launch = scope["launch"]
-    return launch
+    if _tracing is None or not isinstance(function, types.BuiltinFunctionType):
+        return launch
+    _tracing.substitute(function, launch)
+    return function
