@@ -132,21 +132,6 @@ def check_prefill(result, q, qo_lens, request, dtype=torch.float16, masks=None, 
         torch.testing.assert_close(lse[begin:end].double(), expected_lse, atol=1e-3, rtol=1e-3)
 
 
-def check_on_two_streams(runs, check):
-    """Each of two wrappers, planned and run before, runs on a stream of its own, twenty times in turn, without waiting: runs[i]() gives
-    (out, lse), which check(i, (out, lse)) judges; every time it is the same."""
-    streams, results = [torch.cuda.Stream() for _ in runs], [[] for _ in runs]
-    torch.cuda.synchronize()
-    for _ in range(20):
-        for stream, run, found in zip(streams, runs, results):
-            with torch.cuda.stream(stream):
-                found.append(run())
-    torch.cuda.synchronize()
-    for i, found in enumerate(results):
-        check(i, found[0])
-        assert all(torch.equal(a, b) for pair in found for a, b in zip(pair, found[0]))
-
-
 def pack(mask):
     bits = torch.nn.functional.pad(mask.reshape(-1).to(torch.uint8), (0, -mask.numel() % 8)).reshape(-1, 8)
     return (bits << torch.arange(8, dtype=torch.uint8)).sum(1).to(torch.uint8)

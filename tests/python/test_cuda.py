@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU alone shows: runs of every wrapper captured in CUDA graphs and replayed with other lengths, pages and masks,
-wrappers on streams of their own, calls from threads.
-"""
+"""What a GPU alone shows: runs captured in CUDA graphs and replayed with other lengths, pages and masks, calls from threads."""
 
 import concurrent.futures
-import functools
 
 import pytest
 import torch
 
 import flashinfer_c as fi
-from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_decode, check_on_two_streams, check_prefill,
-                                 close, prefill, randn, random_masks, starts, workspace)
+from attention_reference import (DIM, HEADS, KV_HEADS, PAGE, Pages, attention, check_decode, check_prefill, close, randn,
+                                 random_masks, starts, workspace)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 CUDA = "cuda"
@@ -147,14 +144,6 @@ def test_sampling_in_a_graph():
         drawn.append(samples.clone())
     assert drawn[0].equal(drawn[2]) and not drawn[0].equal(drawn[1])
     assert drawn[0].equal(fi.top_k_top_p_sampling_from_probs(probs, 4, 0.9, seed=7, offset=0))
-
-
-def test_prefill_on_two_streams():
-    pages = [Pages([100, 30 + i], PAGE, KV_HEADS, DIM, torch.float16, CUDA) for i in (0, 1)]
-    wrappers = [prefill(CUDA, p, [60, 7], causal=True) for p in pages]
-    queries = [randn(67, HEADS, DIM, device=CUDA, seed=i) for i in (0, 1)]
-    check_on_two_streams([functools.partial(wrappers[i].run, queries[i], pages[i].cache, return_lse=True) for i in (0, 1)],
-                         lambda i, result: check_prefill(result, queries[i], [60, 7], pages[i].request, plan={"causal": True}))
 
 
 def test_threads_with_streams_of_their_own():

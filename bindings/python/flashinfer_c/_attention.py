@@ -200,7 +200,15 @@ class PlanInfo:
         self.bytes = torch.frombuffer(plan._bytes, dtype=torch.uint8)
 
 
-class Wrapper:
+class Single:
+    """What every wrapper is: one."""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"{type(self).__name__} holds buffers of its process and device and is neither pickled nor copied; "
+                        f"make another and plan it")
+
+
+class Wrapper(Single):
     """Buffers, options and the plan of a wrapper."""
 
     _ragged = False
@@ -263,10 +271,6 @@ class Wrapper:
 
     def end_forward(self):
         """Nothing to do: a plan holds no resources."""
-
-    def __reduce_ex__(self, protocol):
-        raise TypeError(f"{type(self).__name__} holds buffers of its process and device and is neither pickled nor copied; "
-                        f"make another and plan it")
 
     def _fix_batch(self, name, batch_size, **buffers):
         """The buffers of CUDA-graph mode: all given, and of one batch size."""

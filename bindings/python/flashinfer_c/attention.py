@@ -2,12 +2,12 @@
 """Attention of batches that mix prefill and decode, and attention with sinks."""
 import torch
 
-from ._attention import public
+from ._attention import Single, public
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 
 
 @public("batch_prefill_plan", "batch_prefill")
-class BatchAttention:
+class BatchAttention(Single):
     """Attention of a batch of requests, any number of query tokens each, over a paged cache; the wrapper owns its workspace."""
 
     def __init__(self, kv_layout="NHD", device="cuda"):
@@ -51,10 +51,6 @@ class BatchAttention:
             raise ValueError(f"logits_soft_cap is {logits_soft_cap}; plan() was told {self._wrapper._logits_soft_cap}")
         return self._wrapper.run(q, kv_cache, k_scale=k_scale, v_scale=v_scale, out=out,
                                  lse=lse, return_lse=True, kv_cache_sf=kv_cache_sf)
-
-    def __reduce_ex__(self, protocol):
-        raise TypeError("BatchAttention holds buffers of its process and device and is neither pickled nor copied; make "
-                        "another and plan it")
 
 
 @public("batch_prefill_plan", "batch_prefill")

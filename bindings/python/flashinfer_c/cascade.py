@@ -2,7 +2,7 @@
 """States, out and lse of attention over some of the keys, and their merging; attention over prefixes that requests share."""
 from . import _core
 from ._api import api
-from ._attention import public
+from ._attention import Single, public
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache
 
@@ -26,7 +26,7 @@ def merge_states(v, s):
 
 
 @public("batch_prefill_plan", "batch_prefill", "merge_state_in_place")
-class MultiLevelCascadeAttentionWrapper:
+class MultiLevelCascadeAttentionWrapper(Single):
     """Attention of requests that share prefixes: one page table a level, the states of the levels merged.
 
     At level i, qo_indptr_arr[i] groups the query tokens that share the pages of that level; the last level's pages are each
@@ -93,12 +93,9 @@ class MultiLevelCascadeAttentionWrapper:
     def end_forward(self):
         """Nothing to do: a plan holds no resources."""
 
-    def __reduce_ex__(self, protocol):
-        raise TypeError(f"{type(self).__name__} holds buffers of its process and device and is neither pickled nor copied")
-
 
 @public("batch_decode_plan", "batch_decode", "single_prefill_with_kv_cache", "merge_state_in_place")
-class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
+class BatchDecodeWithSharedPrefixPagedKVCacheWrapper(Single):
     """Decode of requests that share one prefix, whose keys and values are two dense tensors."""
 
     def __init__(self, float_workspace_buffer, kv_layout="NHD"):
@@ -129,7 +126,7 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
 
 
 @public("batch_prefill_plan", "batch_prefill", "single_prefill_with_kv_cache", "merge_state_in_place")
-class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
+class BatchPrefillWithSharedPrefixPagedKVCacheWrapper(Single):
     """Prefill of requests that share one prefix, whose keys and values are two dense tensors."""
 
     def __init__(self, float_workspace_buffer, kv_layout="NHD"):
@@ -146,6 +143,7 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
         """Plans with the page table of what requests do not share."""
         self._plan = (qo_indptr, paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len, num_qo_heads, num_kv_heads, head_dim,
                       page_size)
+        self._planned = None
 
     def prewarm_paged_kv_stride_variant(self, variant="independent"):
         """Nothing to do: every kernel takes the strides of K and V at run time."""
@@ -154,11 +152,14 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
     def forward(self, q, k_shared, v_shared, unique_kv_cache, causal=False, use_fp16_qk_reduction=False, sm_scale=None,
                 rope_scale=None, rope_theta=None):
         """out [tokens, num_qo_heads, head_dim]; causal is among what requests do not share. Options may change from call to
-        call.
+        call; the first after begin_forward() plans, so that a CUDA graph is captured after one.
         """
         options = dict(use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale, rope_scale=rope_scale,
                        rope_theta=rope_theta)
-        self._batch_prefill_wrapper.plan(*self._plan, causal=causal, q_data_type=q.dtype, **options)
+        if self._planned != q.dtype:
+            self._batch_prefill_wrapper.plan(*self._plan, q_data_type=q.dtype)
+            self._planned = q.dtype
+        self._batch_prefill_wrapper._forward(causal, use_fp16_qk_reduction, "NONE", -1, None, sm_scale, rope_scale, rope_theta)
         out, lse = single_prefill_with_kv_cache(q, k_shared, v_shared, causal=False, kv_layout=self._kv_layout, return_lse=True,
                                                 **options)
         merge_state_in_place(out, lse, *self._batch_prefill_wrapper.run(q, unique_kv_cache, return_lse=True))

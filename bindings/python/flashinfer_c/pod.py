@@ -2,7 +2,7 @@
 """Prefill and decode of one step through one object, by upstream's names: two calls, one behind the other on the stream, which
 compute what upstream's one kernel does.
 """
-from ._attention import public
+from ._attention import Single, public
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .page import get_seq_lens  # noqa: F401
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache
@@ -16,7 +16,7 @@ def _refuse_scales(q_scale, k_scale, v_scale):
 
 
 @public("batch_decode_plan", "batch_decode", "single_prefill_with_kv_cache")
-class PODWithPagedKVCacheWrapper:
+class PODWithPagedKVCacheWrapper(Single):
     """Prefill of one request, whose keys and values lie in two tensors, and decode of a batch over a paged cache."""
 
     def __init__(self, float_workspace_buffer, kv_layout="NHD", use_cuda_graph=False, paged_kv_indptr_buffer=None,
@@ -83,7 +83,7 @@ class PODWithPagedKVCacheWrapper:
 
 
 @public("batch_decode_plan", "batch_decode", "batch_prefill_plan", "batch_prefill")
-class BatchPODWithPagedKVCacheWrapper:
+class BatchPODWithPagedKVCacheWrapper(Single):
     """Prefill of one batch and decode of another, both over paged caches."""
 
     def __init__(self, float_workspace_buffer, kv_layout="NHD"):

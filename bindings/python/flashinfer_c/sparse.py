@@ -3,7 +3,7 @@
 import torch
 
 from ._api import api
-from ._attention import dtype_of, public
+from ._attention import Single, dtype_of, public
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
 
@@ -20,7 +20,7 @@ def convert_bsr_mask_layout(mask, indptr):
         else mask.reshape(-1)
 
 
-class BlockSparse:
+class BlockSparse(Single):
     """What the block-sparse wrappers share: a paged wrapper underneath."""
 
     def __init__(self, float_workspace_buffer, backend):
@@ -34,9 +34,6 @@ class BlockSparse:
 
     def end_forward(self):
         """Nothing to do: a plan holds no resources."""
-
-    def __reduce_ex__(self, protocol):
-        raise TypeError(f"{type(self).__name__} holds buffers of its process and device and is neither pickled nor copied")
 
     def _set_options(self, pos_encoding_mode, use_fp16_qk_reduction, logits_soft_cap, sm_scale, rope_scale, rope_theta):
         self._wrapper._forward(False, use_fp16_qk_reduction, pos_encoding_mode, -1, logits_soft_cap, sm_scale, rope_scale,
