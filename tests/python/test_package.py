@@ -44,6 +44,12 @@ def test_documentation(name, function):
     assert typing.get_type_hints(function)
 
 
+def test_hints_of_methods():
+    plan = typing.get_type_hints(fi.BatchDecodeWithPagedKVCacheWrapper.plan)
+    assert plan["num_qo_heads"] is int and plan["sm_scale"] == float | None and plan["non_blocking"] is bool
+    assert typing.get_type_hints(fi.BatchPrefillWithRaggedKVCacheWrapper.run)["out"] == _api.Tensor | None
+
+
 def test_help_of_ops():
     text = fi.ops.append_paged_kv_cache.__doc__
     assert "k_cache: NHD: [pages, page_size, num_kv_heads, head_dim]; HND: [pages, num_kv_heads, page_size, head_dim]" in text

@@ -48,6 +48,19 @@ def _hint(argument, parameter):
     return hint + " | None" if parameter.default is None else hint
 
 
+def annotate(function, declared, renamed):
+    """Type hints of the parameters that the ops declare, and of those whose default tells."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        called = renamed.get(name, name)
+        argument = next((op.by_name[called] for op in declared if called in op.by_name), None)
+        if argument:
+            function.__annotations__[name] = _hint(argument, parameter)
+        elif isinstance(parameter.default, (bool, float, str)):
+            function.__annotations__[name] = type(parameter.default).__name__
+    for name, meaning in {"Tensor": Tensor, "dtype": object}.items():
+        function.__globals__.setdefault(name, meaning)
+
+
 def api(*ops, notes=None, **renamed):
     """Makes a function public: its docstring tells each argument as the ops that it runs declare it.
 
@@ -58,18 +71,16 @@ def api(*ops, notes=None, **renamed):
         module.__dict__.setdefault("__all__", []).append(function.__name__)
         PUBLIC[f"{function.__module__.partition('.')[2]}.{function.__name__}"] = ops
         declared = [_core.op(name) for name in ops]
-        lines, hints = [], {}
-        for name, parameter in inspect.signature(function).parameters.items():
+        lines = []
+        annotate(function, declared, renamed)
+        for name in inspect.signature(function).parameters:
             note = (notes or {}).get(name) or _NOTES.get(name, "")
             for op in declared:
                 argument = op.by_name.get(renamed.get(name, name))
                 if argument:
-                    hints[name] = _hint(argument, parameter)
                     note = (notes or {}).get(name) or described(op.name, argument)
                     break
             lines.append(f"    {name}: {note}".rstrip(": "))
-            if name not in hints and isinstance(parameter.default, (bool, float, str)):
-                hints[name] = type(parameter.default).__name__
         own = inspect.cleandoc(function.__doc__) if function.__doc__ else ""
         main = declared[0] if len(declared) == 1 or ops[:1] == (function.__name__,) else None
         more = textwrap.fill(op_text(main.name), 120) if main else ""
@@ -77,9 +88,6 @@ def api(*ops, notes=None, **renamed):
         function.__doc__ = "\n".join(filter(None, [
             main.summary + "." if main else None, "\n" + own if own else None, "\n" + more if more else None,
             "\nArguments:\n" + "\n".join(lines), "\nRequired: " + "; ".join(dict.fromkeys(rules)) + "." if rules else None]))
-        function.__annotations__.update(hints)
-        for name, meaning in {"Tensor": Tensor, "dtype": object}.items():
-            function.__globals__.setdefault(name, meaning)
         return function
 
     return decorate

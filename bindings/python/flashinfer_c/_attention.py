@@ -6,6 +6,7 @@ So plan() waits for nothing if what it needs on the host (qo_indptr of the prefi
 copied once.
 """
 import functools
+import inspect
 import sys
 
 import torch
@@ -20,11 +21,14 @@ HOOKS = "write it as hooks and give a flashinfer_c.Variant of the op that run() 
 
 
 def public(*ops):
-    """Makes a class public: it stands among its module's names, and the ops that it runs are known."""
+    """Makes a class public: it stands among its module's names, the ops that it runs are known, and its methods have type hints."""
 
     def decorate(cls):
         sys.modules[cls.__module__].__dict__.setdefault("__all__", []).append(cls.__name__)
         _api.PUBLIC[f"{cls.__module__.partition('.')[2]}.{cls.__name__}"] = ops
+        declared = [_core.op(name) for name in ops]
+        for method in filter(inspect.isfunction, vars(cls).values()):
+            _api.annotate(method, declared, {})
         return cls
 
     return decorate
