@@ -97,7 +97,8 @@ static void view(const void *from, void *to)
 
 static const struct op_kernel kernels[] = {
     {"chunk_gated_delta_rule_sm90", OP_CUDA, 90, 90, gated_delta_fit_sm90, gated_delta_run_sm90},
-    {"gated_delta_recurrent_sm80", OP_CUDA, 80, 0, gated_delta_fit_recurrent_sm80, gated_delta_run_recurrent},
+    {"gated_delta_recurrent_sm80", OP_CUDA, 80, 0, gated_delta_fit_few_sm80, gated_delta_run_recurrent},
+    {"chunk_gated_delta_rule_sm80", OP_CUDA, 80, 0, gated_delta_fit_sm80, gated_delta_run_sm80},
     {"chunk_gated_delta_rule_cpu", OP_CPU, 0, 0, fit_cpu, run_cpu},
     {0},
 };

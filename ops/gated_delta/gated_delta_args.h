@@ -133,7 +133,7 @@ struct gated_delta_schedule {
     int32_t taken; /* by the blocks that walk, beyond the first of each */
 };
 
-#define GATED_DELTA_TILES_SMEM (32768 + 112 * 144 + 64 * 80 + 2 * 1024 + 2 * 256 + 8)
+#define GATED_DELTA_TILES_SMEM (32768 + 48 * 144 + 64 * 80 + 2 * 1024 + 2 * 256 + 8)
 
 /* The kernel that walks: stages of K, Q, V, T and P; then output; gates; barriers; items. `halves` of the values of a state
  * fit into a block. */
@@ -162,6 +162,20 @@ struct gated_delta_sm90_args {
     int32_t segment_chunks; /* of a segment, at most */
     int32_t multiprocessors;
     int32_t halves; /* of the values of a state, in a block that walks: 1: every segment is halved */
+};
+
+/* ---- the kernels of sm_80: the first one makes the same tiles. Those of a sequence begin at its first token / 64 + its number,
+ * where no other sequence has any. */
+
+/* The second one: two stages of K and Q, V, a tile. A warp has 16 values of a state. */
+#define GATED_DELTA_SM80_SMEM(head_dim, warps) \
+    (4 * GATED_DELTA_CHUNK * 2 * (head_dim) + (warps)*GATED_DELTA_CHUNK * 32 + (int)sizeof(struct gated_delta_tile))
+
+struct gated_delta_sm80_args {
+    struct gated_delta_args a;
+    struct gated_delta_tile *tiles; /* [num_heads, max_chunks] */
+    int32_t max_chunks;             /* of all sequences, at most */
+    int32_t heads;                  /* of a block of the first kernel; they share q and k */
 };
 
 #endif

@@ -39,6 +39,14 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
 /* The kernels that take 64 tokens at a time. */
 const char *gated_delta_fit_sm90(const struct call *call, struct way *way);
 flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way *way);
+const char *gated_delta_fit_sm80(const struct call *call, struct way *way);
+flashinfer_status gated_delta_run_sm80(const struct call *call, const struct way *way);
+
+/* gated_delta_fit_recurrent_sm80 where tokens are few, or the kernels of sm_80 do not serve. */
+const char *gated_delta_fit_few_sm80(const struct call *call, struct way *way);
+
+/* Heads that a block of their first kernel takes, which share q and k: more share its products, fewer fill the machine. */
+int64_t gated_delta_tile_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks);
 
 /* The table of the ops that take a few tokens. */
 extern const struct op_kernel gated_delta_decode_kernels[];

@@ -7,7 +7,7 @@
 
 enum { SPEC_TILES, SPEC_CHUNKS, SPEC_SEGMENTS, SPEC_JOIN };
 enum { WAY_HALVES, WAY_MAX_CHUNKS, WAY_HEADS, WAY_BLOCKS, WAY_SEGMENT_CHUNKS, WAY_MAX_CUTS };
-enum { HEAD_DIM = 128, HALF = 64, MAX_HEADS = 4, ALIGNMENT = 256 };
+enum { HEAD_DIM = 128, HALF = 64, ALIGNMENT = 256 };
 /* Sequences are cut where the machine has room for so many segments of each head, of as many chunks: a segment but the first is
  * walked three times, to be walked beside the others. */
 enum { MIN_PIECES = 3, MIN_SEGMENT_CHUNKS = 8 };
@@ -25,17 +25,6 @@ static void see(const DLTensor *t, uint32_t halves, struct tensor_map_axis axis[
     axis[1] = (struct tensor_map_axis){tensor_shape(t, 0), tensor_stride(t, 0), GATED_DELTA_CHUNK};
     axis[2] = (struct tensor_map_axis){HEAD_DIM / HALF, HALF, halves};
     axis[3] = (struct tensor_map_axis){tensor_shape(t, 1), tensor_stride(t, 1), 1};
-}
-
-/* Heads that a block of the first kernel takes, which share q and k: more of them share its products, fewer fill the machine. */
-static int64_t choose_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks)
-{
-    int64_t group = a->q_group < a->k_group ? a->q_group : a->k_group;
-    int64_t blocks = max_chunks * a->num_heads, enough = (int64_t)call->device->sms * 4;
-    int64_t heads = least(least(group, MAX_HEADS), blocks >= enough ? blocks / enough : 1);
-    while (group % heads)
-        heads--;
-    return heads;
 }
 
 /* Chunks of a segment; 0: sequences stay whole. Where there are few heads, one wave of segments fills the machine. With fewer
@@ -109,7 +98,7 @@ const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
     int64_t halves = max_cuts || 2 * pairs <= call->device->sms ? 1 : 2;
     fill_specs(call, way, halves, max_cuts);
     way->value[WAY_MAX_CHUNKS] = max_chunks;
-    way->value[WAY_HEADS] = choose_heads(call, &a, max_chunks);
+    way->value[WAY_HEADS] = gated_delta_tile_heads(call, &a, max_chunks);
     way->value[WAY_HALVES] = halves;
     way->value[WAY_BLOCKS] = least(2 * (pairs + max_cuts * a.num_heads), call->device->sms);
     way->value[WAY_SEGMENT_CHUNKS] = max_cuts ? segment_chunks : INT32_MAX / GATED_DELTA_CHUNK;

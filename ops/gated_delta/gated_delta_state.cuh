@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Accumulators of a state, values by keys, as fragments, in memory, and what their columns are multiplied with. */
+/* A warp's 16 values of a state, as accumulators and as fragments: values by keys, and what becomes of them in a chunk, values by
+ * tokens. In order: those of 8 columns, two of a row and two of the row 8 further. */
 #ifndef GATED_DELTA_STATE_CUH
 #define GATED_DELTA_STATE_CUH
 
@@ -35,6 +36,36 @@ template <int N, typename E> DEVICE void store_rows(const float (&s)[N], E *to, 
     for (int j = 0; j < N / 2; j++) {
         const float two[2] = {s[2 * j], s[2 * j + 1]};
         store(to + j % 2 * 8 * line + j / 2 * 8, two);
+    }
+}
+
+/* Fragments of V^T - known S K^T. */
+DEVICE void subtract_known(uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8], const float (&x)[32])
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float2 two = unpack2(T(), v[i]), f = known[i / 2];
+        e[i] = pack2(T(), two.x - f.x * x[2 * i], two.y - f.y * x[2 * i + 1]);
+    }
+}
+
+/* Fragments of U, scaled for the state. */
+DEVICE void scale_update(uint32_t (&f)[16], const float (&x)[32], const float2 (&update)[8])
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        f[i] = pack2(T(), x[2 * i] * update[i / 2].x, x[2 * i + 1] * update[i / 2].y);
+}
+
+DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
+{
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        float2 f = pair_at(factors, j, pair);
+        y[4 * j] *= f.x;
+        y[4 * j + 1] *= f.y;
+        y[4 * j + 2] *= f.x;
+        y[4 * j + 3] *= f.y;
     }
 }
 

@@ -105,24 +105,6 @@ DEVICE void add_update(float (&s)[64], const uint32_t (&update)[16], uint64_t ke
     wgmma_commit();
 }
 
-/* Fragments of V^T - known S K^T. */
-DEVICE void subtract_known(uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8], const float (&x)[32])
-{
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-        float2 two = unpack2(T(), v[i]), f = known[i / 2];
-        e[i] = pack2(T(), two.x - f.x * x[2 * i], two.y - f.y * x[2 * i + 1]);
-    }
-}
-
-/* Fragments of U, scaled for the state. */
-DEVICE void scale_update(uint32_t (&f)[16], const float (&x)[32], const float2 (&update)[8])
-{
-#pragma unroll
-    for (int i = 0; i < 16; i++)
-        f[i] = pack2(T(), x[2 * i] * update[i / 2].x, x[2 * i + 1] * update[i / 2].y);
-}
-
 /* T or P, of which the tiles have not the blocks above the diagonal: rows 0 to 16 j - 1 of strip j. */
 DEVICE void load_matrix(unsigned char *to, const unsigned char *from, uint32_t full)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a chunk of 64 tokens needs beside the state, made by four warps for up to four heads that share q and k. With c the product
- * of alpha from the chunk's beginning on:
+/* What a chunk of 64 tokens needs beside the state, made by four warps for up to four heads that share q and k. With c the
+ * product of alpha from the chunk's beginning on:
  *
  *     A[t][s] = beta_t c_t/c_s k_t.k_s, s < t;   T = (I + A)^-1 diag(beta);   P[t][s] = scale c_t/c_s q_t.k_s, s <= t
  *
- * The inverse: 8x8 diagonal blocks by substitution in float32 (lane = column), then [D0 0; A10 D1]^-1 = [D0' 0; -D1' A10 D0' D1'] at
- * 8 -> 16 in tf32, 16 -> 32 and 32 -> 64 in f16. Ratios of c are powers of two of differences of logarithms, so that none of them
- * overflows.
+ * The inverse: 8x8 diagonal blocks by substitution in float32 (lane = column), then [D0 0; A10 D1]^-1 = [D0' 0; -D1' A10 D0' D1']
+ * at 8 -> 16 in tf32, 16 -> 32 and 32 -> 64 in f16. Ratios of c are powers of two of differences of logarithms, so that none of
+ * them overflows.
  *
  * Included where HEAD_DIM is known. */
 #ifndef GATED_DELTA_TILE_CUH
@@ -17,19 +17,19 @@
 #include "mma.cuh"
 #include "vec.cuh"
 
-enum { HEADS = 4, F16_ROW = 144, BLOCK_ROW = 20, IMAGE_BYTES = 16384 };
+enum { HEADS = 4, F16_ROW = 144, BLOCK_ROW = 20, IMAGE_BYTES = 2 * GATED_DELTA_MATRIX_BYTES };
 #define MIN_LOG2 -64.0f /* a smaller alpha counts as 2^-64 */
 
 struct smem {
-    unsigned char tile[2][2 * SLAB_BYTES]; /* K and Q; later images of T and P, of one head and the next */
+    unsigned char tile[2][2 * SLAB_BYTES]; /* K and Q; later images of T and P, of one head and the next, and the inverse, f16 */
     unsigned char a[48 * F16_ROW];         /* rows 16 to 63 of A, f16 */
-    unsigned char x[64 * F16_ROW];         /* the inverse, f16 */
     float block[4][16][BLOCK_ROW];         /* of each warp: a diagonal block of A, then of the inverse */
     float log2[HEADS][CHUNK], beta[HEADS][CHUNK];
     float k_norm[CHUNK], q_norm[CHUNK]; /* their reciprocals */
     uint64_t full; /* barrier of bulk copies */
 };
 static_assert(sizeof(struct smem) == GATED_DELTA_TILES_SMEM, "the host counts on it");
+static_assert(2 * IMAGE_BYTES + 64 * F16_ROW <= sizeof(((struct smem *)0)->tile), "they follow K and Q");
 
 /* Places of a thread: its row and columns in fragments, and where its lane points in matrices of 16 x 16. */
 struct place {
@@ -45,7 +45,7 @@ DEVICE struct place make_place(struct smem *sm)
             lane_id() % 4,
             shared_address(sm->tile),
             shared_address(sm->a),
-            shared_address(sm->x)};
+            shared_address(sm->tile) + 2 * IMAGE_BYTES};
 }
 
 DEVICE uint32_t at_a(const struct place &p, int row, int column)
@@ -286,7 +286,8 @@ DEVICE void invert_64(const struct place &p, uint32_t image, const float *beta)
 }
 
 /* T and P of a head to its image: that of h % 2. A barrier follows. */
-DEVICE uint32_t make_image(struct smem *sm, const float (&kk)[32], const float (&qk)[32], const struct place &p, int h, float scale)
+DEVICE uint32_t make_image(struct smem *sm, const float (&kk)[32], const float (&qk)[32], const struct place &p, int h,
+                           float scale)
 {
     uint32_t image = p.tile + h % 2 * IMAGE_BYTES;
     const float *beta = sm->beta[h];

@@ -67,18 +67,6 @@ DEVICE void put_output(struct worker &w, struct smem *sm, const float (&y)[32], 
     mbarrier_arrive_if(AT(output_full[w.slot]), w.leads && real);
 }
 
-DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
-{
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-        float2 f = pair_at(factors, j, pair);
-        y[4 * j] *= f.x;
-        y[4 * j + 1] *= f.y;
-        y[4 * j + 2] *= f.x;
-        y[4 * j + 3] *= f.y;
-    }
-}
-
 /* One chunk: s, the fragments a of it, and y, the output of the chunk before, which it hands on, become those of this chunk. */
 DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], float (&y)[32], bool first,
                        bool last)
