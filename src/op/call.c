@@ -9,6 +9,7 @@
 #include "core/status.h"
 #include "core/text.h"
 #include "op/program.h"
+#include "op/recall.h"
 #include "op/variant.h"
 
 enum { WORKSPACE_ALIGNMENT = 256, PDL_ARCH = 90, MAX_LAUNCH_BYTES = 4096 /* what a kernel takes at most */ };
@@ -158,9 +159,13 @@ flashinfer_status op_call_providing(const struct op *op, const void *args, const
     struct call call;
     struct way way;
     const struct op_kernel *row;
-    TRY(call_check(&call, op, args, exec, false, NULL));
-    if (call.empty)
-        return FLASHINFER_OK;
+    struct recall recall;
+    if (!recall_find(&recall, &call, op, args, exec)) {
+        TRY(call_check(&call, op, args, exec, false, NULL));
+        if (call.empty)
+            return FLASHINFER_OK;
+        recall_keep(&recall, &call);
+    }
     TRY(call_pick(&call, &row, &way));
     if (op->validate && environment()->validate_inputs)
         TRY(validate(&call));

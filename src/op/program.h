@@ -77,6 +77,11 @@ struct program {
     } from_plan[OP_MAX_DIMS]; /* the symbols that the plan may know */
     int num_from_plan;
     uint64_t plan_symbols, told_by_plan; /* all of them, as bits of the plan's symbols and of ours */
+    /* For recall.c: no other program has or had this number; the op's struct as tensors, those first that are written, and as
+     * words that point to no tensor and no plan. */
+    uint64_t serial;
+    uint16_t tensor_offset[OP_MAX_ARGS], word_offset[OP_MAX_ARGS_BYTES / sizeof(uint64_t)];
+    int num_tensors, num_written, num_words;
     const struct program_alternative *shapes;
     const struct expression *axes;
     const struct expression *rules; /* in the order of op->rules */

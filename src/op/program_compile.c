@@ -452,6 +452,27 @@ static void list_symbols_from_plan(struct program *p)
     }
 }
 
+/* The op's struct, for recall.c. */
+static void list_words(struct program *p)
+{
+    static atomic_uint_fast64_t programs;
+    uint64_t pointers[OP_MAX_ARGS_BYTES / sizeof(void *) / 64 + 1] = {0};
+    p->serial = atomic_fetch_add(&programs, 1) + 1;
+    for (int written = 1; written >= 0; written--)
+        for (int i = 0; i < p->num_args; i++) {
+            const size_t word = p->arg[i].offset / sizeof(void *);
+            if (p->arg[i].kind == OP_PLAN || op_is_tensor(&p->op->args[i]))
+                pointers[word / 64] |= UINT64_C(1) << word % 64;
+            if (!op_is_tensor(&p->op->args[i]) || (int)(p->written >> i & 1) != written)
+                continue;
+            p->tensor_offset[p->num_tensors++] = p->arg[i].offset;
+            p->num_written += written;
+        }
+    for (size_t word = 0; word < p->op->args_bytes / sizeof(void *); word++)
+        if (!(pointers[word / 64] >> word % 64 & 1))
+            p->word_offset[p->num_words++] = (uint16_t)(word * sizeof(void *));
+}
+
 static uint64_t hash_bytes(uint64_t hash, const void *data, size_t size)
 {
     for (const unsigned char *byte = data; size--; byte++)
@@ -511,5 +532,6 @@ struct program *program_compile(const struct op *op)
     }
     order_arguments(&out->program);
     list_symbols_from_plan(&out->program);
+    list_words(&out->program);
     return &out->program;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What check_plain.c accepts at once, check_tensor accepts, too, and learns the same from it; and where it does not, the sentence
- * is the same as without it: random calls with something changed in one tensor are checked both ways. A call that is told its
- * device goes without check_plain.c. */
+ * is the same as without it: random calls with something changed in one tensor, a value or the plan are checked both ways. A call
+ * that is told its device goes without check_plain.c. What recall.c finds among them, call_check finds, too. */
 #include <stdlib.h>
 
 #include "harness/placement.h"
+#include "op/recall.h"
 #include "tests/op/declarations.h"
 
 #include "tests/op/calls.h"
@@ -17,7 +18,14 @@ struct changed {
     _Alignas(16) unsigned char args[OP_MAX_ARGS_BYTES];
     DLTensor tensor;
     int64_t shape[TENSOR_MAX_DIMS + 1], stride[TENSOR_MAX_DIMS + 1];
+    bool elsewhere; /* its address changed */
+    flashinfer_plan plan;
+    flashinfer_exec exec;
     char what[200];
+};
+
+struct counts {
+    int tried, accepted, recalled, recalled_elsewhere; /* the last: with a tensor that lies elsewhere */
 };
 
 static const struct device *cpu(void)
@@ -103,11 +111,39 @@ static void change_memory(struct changed *c, struct random *random)
     }
 }
 
+/* Now and then a value, the plan or exec. */
+static void change_rest(struct changed *c, struct random *random)
+{
+    const struct op *op = c->placement->problem->op;
+    c->exec = (flashinfer_exec){.size = sizeof c->exec, .threads = (int32_t)random_below(random, 2)};
+    for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++) {
+        if (random_below(random, 40))
+            continue;
+        if (arg->kind == OP_INT || arg->kind == OP_ENUM)
+            op_set_int(c->args, arg, random_between(random, -2, 20));
+        else if (arg->kind == OP_NUMBER)
+            op_set_number(c->args, arg, (double)random_between(random, -4, 8) / 2);
+        else if (arg->kind == OP_PLAN && !arg->is_output) {
+            c->plan = **(const flashinfer_plan *const *)op_field_const(c->args, arg);
+            c->plan.word[random_below(random, sizeof c->plan.word / sizeof *c->plan.word)] ^= random_below(random, 2);
+            *(const flashinfer_plan **)op_field(c->args, arg) = &c->plan;
+        }
+    }
+    if (!random_below(random, 40))
+        c->exec.device = (DLDevice){random_below(random, 2) ? kDLCPU : kDLCUDA, 0};
+    if (!random_below(random, 40))
+        c->exec.flags = (uint32_t)random_below(random, 6);
+    if (!random_below(random, 40))
+        c->exec.stream = &c->plan;
+}
+
 static void change(struct changed *c, struct random *random)
 {
     const struct problem *problem = c->placement->problem;
     int arg = draw_tensor(problem, random);
     memcpy(c->args, c->placement->args, problem->op->args_bytes);
+    change_rest(c, random);
+    c->elsewhere = false;
     if (arg < 0)
         return;
     c->tensor = c->placement->tensor[arg];
@@ -124,36 +160,72 @@ static void change(struct changed *c, struct random *random)
         else
             change_memory(c, random);
     }
+    const DLTensor *before = &c->placement->tensor[arg];
+    c->elsewhere = tensor_data(&c->tensor) != tensor_data(before);
     op_set_tensor(c->args, &problem->op->args[arg], random_below(random, 30) ? &c->tensor : NULL);
     snprintf(c->what, sizeof c->what, "%s: %.120s", problem->op->args[arg].name, problem->text);
 }
 
-static void compare(const struct changed *c, int *accepted)
+static void expect_same(const struct changed *c, const struct call *call, const struct call *other, const char *how)
+{
+    assert_int_equal(call->empty, other->empty);
+    assert_int_equal(call->bound, other->bound);
+    for (int i = 0; i < call->program->num_symbols; i++)
+        if (call->dim[i] != other->dim[i])
+            fail_msg("%s (%s): %s is %lld, %s %lld", call->op->name, c->what, call->program->symbol[i].name,
+                     (long long)call->dim[i], how, (long long)other->dim[i]);
+}
+
+/* `call`: as call_check, which returned `status`, left it. */
+static void compare_recalled(const struct changed *c, const struct call *call, flashinfer_status status, struct counts *counts)
+{
+    const struct op *op = c->placement->problem->op;
+    static struct recall recall;
+    static struct call recalled;
+    const bool found = recall_find(&recall, &recalled, op, c->args, &c->exec);
+    if (found && status)
+        fail_msg("%s (%s): recalled, but: %s", op->name, c->what, flashinfer_last_error());
+    if (status || call->empty)
+        return;
+    if (!found) {
+        recall_keep(&recall, call);
+        return;
+    }
+    counts->recalled++;
+    counts->recalled_elsewhere += c->elsewhere;
+    expect_same(c, call, &recalled, "recalled");
+    assert_ptr_equal(recalled.device, call->device);
+    assert_ptr_equal(recalled.plan, call->plan);
+    assert_memory_equal(recalled.args, call->args, op->args_bytes);
+    assert_memory_equal(&recalled.exec, &call->exec, sizeof call->exec);
+}
+
+static void compare(const struct changed *c, struct counts *counts)
 {
     const struct op *op = c->placement->problem->op;
     static struct call plain, slow;
     char sentence[2000];
-    flashinfer_status first = call_check(&plain, op, c->args, NULL, false, NULL);
+    flashinfer_status first = call_check(&plain, op, c->args, &c->exec, false, NULL);
+    compare_recalled(c, &plain, first, counts);
+    if (c->exec.device.device_type == kDLCUDA) { /* who is told the device does not look at this one */
+        assert_int_not_equal(first, FLASHINFER_OK);
+        return;
+    }
     snprintf(sentence, sizeof sentence, "%s", first ? flashinfer_last_error() : "");
-    flashinfer_status second = call_check(&slow, op, c->args, NULL, false, cpu());
+    flashinfer_status second = call_check(&slow, op, c->args, &c->exec, false, cpu());
     if (first != second || (first && strcmp(sentence, flashinfer_last_error())))
         fail_msg("%s (%s): \"%s\", and without check_plain.c \"%s\"", op->name, c->what, sentence,
                  second ? flashinfer_last_error() : "");
     if (first)
         return;
-    ++*accepted;
-    assert_int_equal(plain.empty, slow.empty);
-    assert_int_equal(plain.bound, slow.bound);
-    for (int i = 0; i < plain.program->num_symbols; i++)
-        if (plain.dim[i] != slow.dim[i])
-            fail_msg("%s (%s): %s is %lld, without check_plain.c %lld", op->name, c->what, plain.program->symbol[i].name,
-                     (long long)plain.dim[i], (long long)slow.dim[i]);
+    counts->accepted++;
+    expect_same(c, &plain, &slow, "without check_plain.c");
 }
 
 static void compare_op(const struct op *op)
 {
     struct random random = {1};
-    int accepted = 0, tried = 0;
+    struct counts counts = {0};
     for (uint64_t seed = 1; seed <= PROBLEMS; seed++) {
         const struct problem_request request = {.op = op, .seed = seed};
         struct problem *problem;
@@ -163,15 +235,17 @@ static void compare_op(const struct op *op)
             fail_msg("%s", flashinfer_last_error());
         if (placement_create(problem, cpu(), &placement) == FLASHINFER_OK) {
             changed.placement = placement;
-            for (int i = 0; i < CHANGES; i++, tried++) {
+            for (int i = 0; i < CHANGES; i++, counts.tried++) {
                 change(&changed, &random);
-                compare(&changed, &accepted);
+                compare(&changed, &counts);
             }
             placement_destroy(placement);
         }
         problem_destroy(problem);
     }
-    assert_in_range(accepted, tried / 20, tried - tried / 10);
+    assert_in_range(counts.accepted, counts.tried / 20, counts.tried - counts.tried / 10);
+    assert_in_range(counts.recalled, counts.tried / 100, counts.accepted - 1);
+    assert_true(counts.recalled_elsewhere > 0);
 }
 
 static void test_ops(void **state)

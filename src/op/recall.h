@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Calls like one that was checked before. What call_check finds depends on the op, on the values among the arguments, on the
+ * plan's content, on what each tensor is (device, dtype, sizes, strides), and on addresses only in that they are aligned and
+ * outputs share memory with nothing. All this is described in words; a call whose description and plan are those of an earlier
+ * one, and whose addresses are right, has that one's result. Anything else is left to call_check. */
+#ifndef OP_RECALL_H
+#define OP_RECALL_H
+
+#include "op/op.h"
+
+enum { RECALL_MAX_WORDS = 384 };
+
+/* A call, described. */
+struct recall {
+    uint64_t hash; /* 0: it cannot be described, or has more words */
+    int num_words, num_tensors, num_written;
+    uint64_t word[RECALL_MAX_WORDS];
+    uintptr_t low[OP_MAX_ARGS]; /* where the tensors given begin, those that are written first */
+};
+
+/* Describes a call, and if its like is known, fills `call` as call_check does and returns true. */
+bool recall_find(struct recall *recall, struct call *call, const struct op *op, const void *args, const flashinfer_exec *exec);
+
+/* Remembers what call_check made of that call, which is not empty. */
+void recall_keep(const struct recall *recall, const struct call *call);
+
+#endif
