@@ -27,25 +27,34 @@ static struct attention_schedule place_schedule(void *workspace, int64_t batch)
         .next = (int32_t *)at, .first = (int32_t *)(at + ALIGNMENT), .request = (struct attention_scheduled *)requests};
 }
 
+/* Queries, keys and values as copies see them; k and v only if there is a box for them. */
+struct copied {
+    struct tensor_map_view q, k, v;
+};
+
 /* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. Unsigned:
- * the stride of one head may be any number. */
-static void see_queries(const struct attention_plan *plan, const DLTensor *q, struct tensor_map_axis axis[4])
+ * the stride of one head may be any number. NULL, or why copies cannot see it so. */
+static const char *see_queries(const struct attention_plan *plan, const DLTensor *q, struct tensor_map_view *view)
 {
-    int64_t group = plan->group, head = tensor_stride(q, 1);
-    axis[0] = (struct tensor_map_axis){plan->head_dim, 1, SLAB_ELEMENTS};
-    axis[1] = (struct tensor_map_axis){group, head, (uint32_t)group};
-    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, (int64_t)((uint64_t)head * (uint64_t)group), 1};
-    axis[3] = (struct tensor_map_axis){tensor_shape(q, 0), tensor_stride(q, 0), (uint32_t)(64 / group)};
+    const int64_t group = plan->group, head = tensor_stride(q, 1);
+    const struct tensor_map_axis axis[] = {{plan->head_dim, 1, SLAB_ELEMENTS},
+                                           {group, head, (uint32_t)group},
+                                           {plan->num_kv_heads, (int64_t)((uint64_t)head * (uint64_t)group), 1},
+                                           {tensor_shape(q, 0), tensor_stride(q, 0), (uint32_t)(64 / group)}};
+    return tensor_map_fit(view, tensor_data(q), (enum dtype)plan->dtype, sizeof axis / sizeof *axis, axis);
 }
 
-static void see_cache(const struct attention_plan *plan, const DLTensor *cache, int32_t head_dim, int64_t box_tokens,
-                      struct tensor_map_axis axis[4])
+static const char *see_cache(const struct attention_view *t, const struct attention_plan *plan, const DLTensor *cache,
+                             int32_t head_dim, int64_t box_tokens, struct tensor_map_view *view)
 {
-    struct attention_cache c = attention_see_cache(plan, cache);
-    axis[0] = (struct tensor_map_axis){head_dim, 1, SLAB_ELEMENTS};
-    axis[1] = (struct tensor_map_axis){c.slots, c.slot, (uint32_t)box_tokens};
-    axis[2] = (struct tensor_map_axis){plan->num_kv_heads, c.head, 1};
-    axis[3] = (struct tensor_map_axis){c.pages, c.page, 1};
+    const struct attention_cache c = attention_see_cache(plan, cache);
+    const struct tensor_map_axis axis[] = {{head_dim, 1, SLAB_ELEMENTS},
+                                           {c.slots, c.slot, (uint32_t)box_tokens},
+                                           {plan->num_kv_heads, c.head, 1},
+                                           {c.pages, c.page, 1}};
+    /* A cache without tokens may have no address. Nothing of it is read. */
+    const DLTensor *lies = tensor_elements(cache) ? cache : t->q;
+    return tensor_map_fit(view, tensor_data(lies), (enum dtype)plan->dtype, sizeof axis / sizeof *axis, axis);
 }
 
 /* The longest run of slots, whole groups of 8 rows, of which pages and tiles of keys both consist. 0: none. */
@@ -63,8 +72,7 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     const struct attention_view *t = call_view(call);
     int64_t group = plan->group, keys = ATTENTION_PREFILL_KEYS(plan->head_dim, 0, call->op->variant != NULL);
     int64_t box = choose_box(t->kv_last_page_len ? plan->page_size : keys, keys);
-    const enum dtype dtype = (enum dtype)plan->dtype;
-    struct tensor_map_axis axis[4];
+    struct copied *copied = WAY_ARGS(way, struct copied);
     const char *why = attention_needs_generic(call, false);
     if (why)
         return why;
@@ -78,14 +86,11 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
         return "more than 64 query heads have the same KV head";
     if (!tensor_is_aligned(t->out, 16) || !tensor_is_aligned(t->k_cache, 16) || !tensor_is_aligned(t->v_cache, 16))
         return "out, k_cache or v_cache is not aligned to 16 bytes";
-    see_queries(plan, t->q, axis);
-    why = tensor_map_fit(tensor_data(t->q), dtype, 4, axis);
+    why = see_queries(plan, t->q, &copied->q);
     if (why)
         return why;
-    see_cache(plan, t->k_cache, plan->head_dim, box, axis);
-    bool boxes = box && !tensor_map_fit(tensor_data(t->k_cache), dtype, 4, axis);
-    see_cache(plan, t->v_cache, plan->head_dim_vo, box, axis);
-    boxes = boxes && !tensor_map_fit(tensor_data(t->v_cache), dtype, 4, axis);
+    bool boxes = box && !see_cache(t, plan, t->k_cache, plan->head_dim, box, &copied->k) &&
+                 !see_cache(t, plan, t->v_cache, plan->head_dim_vo, box, &copied->v);
     int32_t *constant = way_spec(way, &prefill);
     way_spec(way, &schedule);
     constant[0] = plan->dtype;
@@ -103,23 +108,14 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     return NULL;
 }
 
-static flashinfer_status encode_maps(const struct call *call, const struct way *way, struct attention_sm90_args *p)
+static flashinfer_status encode_maps(const struct way *way, struct attention_sm90_args *p)
 {
-    const struct attention_plan *plan = attention_plan_of(call);
-    const struct attention_view *t = call_view(call);
-    const DLTensor *cache[2] = {t->k_cache, t->v_cache};
-    struct tensor_map *map[2] = {&p->k, &p->v};
-    struct tensor_map_axis axis[4];
-    void *queries = tensor_data(t->q);
-    see_queries(plan, t->q, axis);
-    TRY(tensor_map_encode(&p->q, (enum dtype)plan->dtype, queries, 4, axis));
-    for (int i = 0; way->value[WAY_BOX_TOKENS] && i < 2; i++) {
-        see_cache(plan, cache[i], i ? plan->head_dim_vo : plan->head_dim, way->value[WAY_BOX_TOKENS], axis);
-        /* A cache without tokens may have no address. Nothing of it is read. */
-        TRY(tensor_map_encode(map[i], (enum dtype)plan->dtype, tensor_elements(cache[i]) ? tensor_data(cache[i]) : queries, 4,
-                              axis));
-    }
-    return FLASHINFER_OK;
+    const struct copied *copied = WAY_ARGS(way, const struct copied);
+    TRY(tensor_map_encode(&p->q, &copied->q));
+    if (!p->box_tokens)
+        return FLASHINFER_OK;
+    TRY(tensor_map_encode(&p->k, &copied->k));
+    return tensor_map_encode(&p->v, &copied->v);
 }
 
 /* Every tile has a block of its own, whatever the lengths are, so that there is nothing to order. */
@@ -137,7 +133,7 @@ flashinfer_status attention_run_sm90(const struct call *call, const struct way *
     uint32_t blocks = (uint32_t)way->value[WAY_BLOCKS];
     p.q_tokens = 64 / p.a.group;
     p.box_tokens = (int32_t)way->value[WAY_BOX_TOKENS];
-    TRY(encode_maps(call, way, &p));
+    TRY(encode_maps(way, &p));
     int32_t tile_tokens = warpgroups * p.q_tokens;
     bool scheduled = !needs_no_schedule(&p, attention_total_q(call_view(call)), tile_tokens, blocks);
     if (scheduled) {

@@ -8,7 +8,7 @@
 #include "flashinfer/attention.h"
 #include "ops/attention/attention_kernels.h"
 
-enum { WAY_BLOCKS, WAY_WARPS, WAY_SMEM, WAY_PARTS, WAY_BOX_TOKENS };
+enum { WAY_BLOCKS, WAY_WARPS, WAY_SMEM, WAY_PARTS };
 enum {
     MAX_ROWS = 64,      /* packed rows of a pair */
     MAX_RESULTS = 512,  /* ROW_TILES * HEAD_DIM, as registers go */
@@ -79,10 +79,11 @@ static int64_t count_parts(const struct call *call, const struct attention_plan 
            ceil_div(plan->group, rows_of(b));
 }
 
-static int32_t is_aligned(const struct attention_view *t)
+/* copied: keys and values by bulk copies, for which they are. */
+static int32_t is_aligned(const struct attention_view *t, bool copied)
 {
-    return tensor_is_aligned(t->q, 8) && tensor_is_aligned(t->out, 8) && tensor_is_aligned(t->k_cache, 16) &&
-           tensor_is_aligned(t->v_cache, 16);
+    return tensor_is_aligned(t->q, 8) && tensor_is_aligned(t->out, 8) &&
+           (copied || (tensor_is_aligned(t->k_cache, 16) && tensor_is_aligned(t->v_cache, 16)));
 }
 
 /* A workspace for units of fixed_split_size grows with the number of pages, which no plan knows: it is for those who name a row
@@ -104,7 +105,8 @@ static int32_t *fill_way(const struct call *call, struct way *way, const struct 
     way->value[WAY_SMEM] = b->smem;
     way->value[WAY_PARTS] = parts;
     way->workspace = 2 * (size_t)parts * part_bytes(plan, b);
-    const int32_t constants[] = {plan->dtype,  plan->kv_dtype, plan->head_dim, is_aligned(call_view(call)),
+    const int32_t aligned = is_aligned(call_view(call), kernel == &stream_sm90);
+    const int32_t constants[] = {plan->dtype,  plan->kv_dtype, plan->head_dim, aligned,
                                  b->row_tiles, b->row_warps,   b->warps,       STAGES,
                                  b->blocks};
     int32_t *constant = way_spec(way, kernel);
@@ -140,23 +142,30 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
     int32_t *constant = fill_way(call, way, &b, parts, kernel);
     if (box_tokens)
         *constant = box_tokens;
-    way->value[WAY_BOX_TOKENS] = box_tokens;
     return NULL;
 }
 
 const char *attention_fit_stream(const struct call *call, struct way *way) { return fit(call, way, &stream_sm80, 0); }
 
-/* In chunks of 128 bytes of a row, as bulk copies swizzle them. */
-static void see_cache(const struct attention_plan *plan, const DLTensor *cache, int64_t box_tokens,
-                      struct tensor_map_axis axis[5])
+/* Keys and values as copies of batch_decode_stream_sm90 see them. */
+struct caches {
+    struct tensor_map_view k, v;
+};
+
+/* In chunks of 128 bytes of a row, as bulk copies swizzle them. NULL, or why that cannot be. */
+static const char *see_cache(const struct attention_view *t, const struct attention_plan *plan, const DLTensor *cache,
+                             int64_t box_tokens, struct tensor_map_view *view)
 {
-    struct attention_cache c = attention_see_cache(plan, cache);
-    int32_t slab = SLAB_BYTES / dtype_bytes((enum dtype)plan->kv_dtype), slabs = plan->head_dim / slab;
-    axis[0] = (struct tensor_map_axis){slab, 1, (uint32_t)slab};
-    axis[1] = (struct tensor_map_axis){c.slots, c.slot, (uint32_t)box_tokens};
-    axis[2] = (struct tensor_map_axis){slabs, slab, (uint32_t)slabs};
-    axis[3] = (struct tensor_map_axis){plan->num_kv_heads, c.head, 1};
-    axis[4] = (struct tensor_map_axis){c.pages, c.page, 1};
+    const struct attention_cache c = attention_see_cache(plan, cache);
+    const int32_t slab = SLAB_BYTES / dtype_bytes((enum dtype)plan->kv_dtype), slabs = plan->head_dim / slab;
+    const struct tensor_map_axis axis[] = {{slab, 1, (uint32_t)slab},
+                                           {c.slots, c.slot, (uint32_t)box_tokens},
+                                           {slabs, slab, (uint32_t)slabs},
+                                           {plan->num_kv_heads, c.head, 1},
+                                           {c.pages, c.page, 1}};
+    /* A cache without tokens may have no address. Nothing of it is read. */
+    const DLTensor *lies = tensor_elements(cache) ? cache : t->q;
+    return tensor_map_fit(view, tensor_data(lies), (enum dtype)plan->kv_dtype, sizeof axis / sizeof *axis, axis);
 }
 
 /* The longest run of slots of which pages and tiles both consist. */
@@ -172,20 +181,16 @@ const char *attention_fit_stream_sm90(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
-    const DLTensor *cache[2] = {t->k_cache, t->v_cache};
-    struct tensor_map_axis axis[5];
+    struct caches *caches = WAY_ARGS(way, struct caches);
     int32_t box = choose_box(t, plan);
     if (box < MIN_BOX_TOKENS)
         return "page_size must be a multiple of 8";
     if (kv_row_bytes(plan) % SLAB_BYTES)
         return "a row of keys is no multiple of 128 bytes";
-    for (int i = 0; i < 2; i++) {
-        see_cache(plan, cache[i], box, axis);
-        const char *why = tensor_map_fit(tensor_data(cache[i]), (enum dtype)plan->kv_dtype, 5, axis);
-        if (why)
-            return why;
-    }
-    return fit(call, way, &stream_sm90, box);
+    const char *why = see_cache(t, plan, t->k_cache, box, &caches->k);
+    if (!why)
+        why = see_cache(t, plan, t->v_cache, box, &caches->v);
+    return why ? why : fit(call, way, &stream_sm90, box);
 }
 
 static const char *why_not_prefill(const struct call *call)
@@ -238,17 +243,9 @@ flashinfer_status attention_run_stream(const struct call *call, const struct way
 
 flashinfer_status attention_run_stream_sm90(const struct call *call, const struct way *way)
 {
-    const struct attention_plan *plan = attention_plan_of(call);
-    const struct attention_view *t = call_view(call);
+    const struct caches *caches = WAY_ARGS(way, const struct caches);
     struct attention_stream_sm90_args p = {.a = stream_args(call, way)};
-    const DLTensor *cache[2] = {t->k_cache, t->v_cache};
-    struct tensor_map *map[2] = {&p.k, &p.v};
-    struct tensor_map_axis axis[5];
-    for (int i = 0; i < 2; i++) {
-        see_cache(plan, cache[i], way->value[WAY_BOX_TOKENS], axis);
-        /* A cache without tokens may have no address. Nothing of it is read. */
-        TRY(tensor_map_encode(map[i], (enum dtype)plan->kv_dtype, tensor_data(tensor_elements(cache[i]) ? cache[i] : t->q), 5,
-                              axis));
-    }
+    TRY(tensor_map_encode(&p.k, &caches->k));
+    TRY(tensor_map_encode(&p.v, &caches->v));
     return launch(call, way, &p, sizeof p);
 }

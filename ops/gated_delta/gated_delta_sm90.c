@@ -18,13 +18,29 @@ static const struct jit_kernel chunks = {
 static const struct jit_kernel segments = {"gated_delta_segments_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype"}};
 static const struct jit_kernel join = {"gated_delta_join_sm90", JIT_CUDA, {0}};
 
-/* [tokens, heads, 128] as tiles of 64 tokens by `halves` times 64 elements of a head. */
-static void see(const DLTensor *t, uint32_t halves, struct tensor_map_axis axis[4])
+/* What copies bring, as they see it. */
+struct copied {
+    struct tensor_map_view q, k, v, output;
+};
+
+/* [tokens, heads, 128] as tiles of 64 tokens by `halves` times 64 elements of a head. NULL, or why copies cannot see it so. */
+static const char *see(const DLTensor *t, uint32_t halves, struct tensor_map_view *view)
 {
-    axis[0] = (struct tensor_map_axis){HALF, 1, HALF};
-    axis[1] = (struct tensor_map_axis){tensor_shape(t, 0), tensor_stride(t, 0), GATED_DELTA_CHUNK};
-    axis[2] = (struct tensor_map_axis){HEAD_DIM / HALF, HALF, halves};
-    axis[3] = (struct tensor_map_axis){tensor_shape(t, 1), tensor_stride(t, 1), 1};
+    const struct tensor_map_axis axis[] = {{HALF, 1, HALF},
+                                           {tensor_shape(t, 0), tensor_stride(t, 0), GATED_DELTA_CHUNK},
+                                           {HEAD_DIM / HALF, HALF, halves},
+                                           {tensor_shape(t, 1), tensor_stride(t, 1), 1}};
+    return tensor_map_fit(view, tensor_data(t), tensor_dtype(t), sizeof axis / sizeof *axis, axis);
+}
+
+static const char *see_all(const struct gated_delta_view *t, struct copied *copied)
+{
+    const char *why = see(t->q, 2, &copied->q);
+    if (!why)
+        why = see(t->k, 2, &copied->k);
+    if (!why)
+        why = see(t->v, 1, &copied->v);
+    return why ? why : see(t->output, 1, &copied->output);
 }
 
 /* Chunks of a segment; 0: sequences stay whole. Where there are few heads, one wave of segments fills the machine. With fewer
@@ -74,19 +90,15 @@ static void fill_specs(const struct call *call, struct way *way, int64_t halves,
 const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
-    const DLTensor *copied[] = {t->q, t->k, t->v, t->output}, *states[] = {t->initial, t->final, t->kept};
-    struct gated_delta_args a = gated_delta_args(call);
-    struct tensor_map_axis axis[4];
+    const DLTensor *states[] = {t->initial, t->final, t->kept};
     if (tensor_shape(t->q, -1) != HEAD_DIM)
         return "head_dim is not 128";
+    const struct gated_delta_args a = gated_delta_args(call);
     if (!a.num_tokens)
         return "there are no tokens";
-    for (size_t i = 0; i < sizeof copied / sizeof *copied; i++) {
-        see(copied[i], 2, axis);
-        const char *why = tensor_map_fit(tensor_data(copied[i]), tensor_dtype(copied[i]), 4, axis);
-        if (why)
-            return why;
-    }
+    const char *why = see_all(t, WAY_ARGS(way, struct copied));
+    if (why)
+        return why;
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         if (states[i] && !tensor_is_aligned(states[i], 2 * dtype_bytes(tensor_dtype(states[i]))))
             return "a state is not aligned to two of its elements";
@@ -107,17 +119,13 @@ const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
     return NULL;
 }
 
-static flashinfer_status encode(const struct gated_delta_view *t, struct gated_delta_sm90_args *p)
+static flashinfer_status encode(const struct way *way, struct gated_delta_sm90_args *p)
 {
-    const DLTensor *tensor[] = {t->q, t->k, t->v, t->output};
-    struct tensor_map *map[] = {&p->q, &p->k, &p->v, &p->output};
-    const uint32_t halves[] = {2, 2, 1, 1}; /* of a head, in a box */
-    struct tensor_map_axis axis[4];
-    for (int i = 0; i < 4; i++) {
-        see(tensor[i], halves[i], axis);
-        TRY(tensor_map_encode(map[i], tensor_dtype(tensor[i]), tensor_data(tensor[i]), 4, axis));
-    }
-    return FLASHINFER_OK;
+    const struct copied *copied = WAY_ARGS(way, const struct copied);
+    TRY(tensor_map_encode(&p->q, &copied->q));
+    TRY(tensor_map_encode(&p->k, &copied->k));
+    TRY(tensor_map_encode(&p->v, &copied->v));
+    return tensor_map_encode(&p->output, &copied->output);
 }
 
 /* Finds what the pieces of sequences do to the states, and joins them. */
@@ -152,7 +160,7 @@ flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way
     p.through = (float *)(workspace + layout.through);
     p.schedule = (struct gated_delta_schedule *)(workspace + layout.schedule);
     p.segments = (struct gated_delta_segment *)(p.schedule + 1);
-    TRY(encode(call_view(call), &p));
+    TRY(encode(way, &p));
     struct jit_launch launch = {.grid = {(uint32_t)p.max_chunks, heads / (uint32_t)p.heads},
                                 .block = {128},
                                 .smem = GATED_DELTA_TILES_SMEM,
