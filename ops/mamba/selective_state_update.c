@@ -62,7 +62,7 @@ static struct token_rows see_tokens(const DLTensor *t)
     if (!t)
         return (struct token_rows){0};
     return (struct token_rows){tensor_data(t),      tensor_stride(t, 0), tensor_stride(t, 1),
-                               tensor_stride(t, 2), tensor_stride(t, 3), tensor_dtype(t) == DTYPE_F32};
+                               tensor_stride(t, 2), tensor_stride(t, 3), tensor_is(t, DTYPE_F32)};
 }
 
 static struct head_weights see_weights(const DLTensor *t)
@@ -70,7 +70,7 @@ static struct head_weights see_weights(const DLTensor *t)
     if (!t)
         return (struct head_weights){0};
     return (struct head_weights){tensor_data(t), tensor_stride(t, 0), tensor_stride(t, 1),
-                                 t->ndim == 3 ? tensor_stride(t, 2) : 0, tensor_dtype(t) == DTYPE_F32};
+                                 t->ndim == 3 ? tensor_stride(t, 2) : 0, tensor_is(t, DTYPE_F32)};
 }
 
 static struct state_rows see_states(const DLTensor *t)
@@ -113,7 +113,7 @@ static bool fill_args(const struct call *call, struct selective_state_update_arg
         .final_rows = tensor_data_or_null(to),
         .kept_rows = tensor_data_or_null(c->intermediate_state_indices),
         .accepted = tensor_data_or_null(c->num_accepted_tokens),
-        .cu_seqlens = {tensor_data_or_null(c->cu_seqlens), c->cu_seqlens && tensor_dtype(c->cu_seqlens) == DTYPE_I64},
+        .cu_seqlens = {tensor_data_or_null(c->cu_seqlens), c->cu_seqlens && tensor_is(c->cu_seqlens, DTYPE_I64)},
         .seed_at = seed_lies ? tensor_data(c->rand_seed.value.tensor) : NULL,
         .seed = c->rand_seed.kind == FLASHINFER_NUMBER_INT ? c->rand_seed.value.i : 0,
         .num_sequences = c->cu_seqlens ? d->num_sequences : d->batch,
@@ -158,17 +158,16 @@ static int32_t rows_of(const struct dims *d, int64_t sequences, enum dtype state
     return (int32_t)rows;
 }
 
-static const char *fit(const struct call *call, int32_t *constant)
+static const char *fit(const struct call *call, struct way *way, int32_t *constant)
 {
     const struct flashinfer_selective_state_update *c = call_args(call);
-    struct selective_state_update_args a;
     constant[0] = tensor_dtype(c->x);
     constant[1] = tensor_dtype(c->state);
     constant[2] = (int32_t)tensor_shape(c->state, -1);
     constant[3] = tensor_stride(c->A, 2) == 0;
-    bool random = c->rand_seed.kind != FLASHINFER_NUMBER_ABSENT && tensor_dtype(c->state) != DTYPE_F32;
+    bool random = c->rand_seed.kind != FLASHINFER_NUMBER_ABSENT && !tensor_is(c->state, DTYPE_F32);
     constant[4] = random ? c->philox_rounds : 0;
-    if (!fill_args(call, &a))
+    if (!fill_args(call, WAY_ARGS(way, struct selective_state_update_args)))
         return "batch and tokens cannot be walked with one stride";
     return constant[3] || tensor_stride(c->A, 2) == 1 ? NULL : "the last axis of A is neither contiguous nor of stride 0";
 }
@@ -190,7 +189,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[7] = rows_of(d, sequences, tensor_dtype(c->state), constant[8]);
     if (sequences > MAX_GRID_YZ || d->num_heads > MAX_GRID_YZ)
         return "there are more sequences or heads than a grid has blocks for";
-    return fit(call, constant);
+    return fit(call, way, constant);
 }
 
 /* A part has a head of a sequence. */
@@ -200,22 +199,21 @@ static const char *fit_cpu(const struct call *call, struct way *way)
     const struct dims *d = call_dims(call);
     if ((c->cu_seqlens ? d->num_sequences : d->batch) > INT32_MAX / most(d->num_heads, 1))
         return "there are more states than parts can be counted";
-    return fit(call, way_spec(way, &cpu));
+    return fit(call, way, way_spec(way, &cpu));
 }
 
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
-    struct selective_state_update_args a;
+    const struct selective_state_update_args *a = WAY_ARGS(way, const struct selective_state_update_args);
     const struct dims *d = call_dims(call);
-    fill_args(call, &a);
-    struct jit_launch launch = {.grid = {(uint32_t)(a.num_sequences * a.num_heads)}, .args = &a, .args_size = sizeof a};
-    if (!launch.grid[0] || !a.head_dim || !d->batch || !d->tokens)
+    struct jit_launch launch = {.grid = {(uint32_t)(a->num_sequences * a->num_heads)}, .args = a, .args_size = sizeof *a};
+    if (!launch.grid[0] || !a->head_dim || !d->batch || !d->tokens)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
         int64_t rows = way->spec[0].constant[7];
-        launch.grid[0] = (uint32_t)((a.head_dim + rows - 1) / rows);
-        launch.grid[1] = (uint32_t)a.num_heads;
-        launch.grid[2] = (uint32_t)a.num_sequences;
+        launch.grid[0] = (uint32_t)((a->head_dim + rows - 1) / rows);
+        launch.grid[1] = (uint32_t)a->num_heads;
+        launch.grid[2] = (uint32_t)a->num_sequences;
         launch.block[0] = THREADS;
     }
     return call_launch(call, way, 0, &launch);

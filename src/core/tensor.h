@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "core/dtype.h"
 
@@ -17,6 +18,12 @@ static inline void *tensor_data(const DLTensor *t) { return (void *)((uintptr_t)
 static inline void *tensor_data_or_null(const DLTensor *t) { return t ? tensor_data(t) : NULL; }
 
 static inline enum dtype tensor_dtype(const DLTensor *t) { return dtype_of(t->dtype); }
+
+static inline bool tensor_is(const DLTensor *t, enum dtype dtype)
+{
+    const DLDataType type = dtype_dlpack(dtype);
+    return !memcmp(&t->dtype, &type, sizeof type);
+}
 
 /* Negative axes count from the end. */
 static inline int64_t tensor_shape(const DLTensor *t, int axis) { return t->shape[axis < 0 ? axis + t->ndim : axis]; }
