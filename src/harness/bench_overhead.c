@@ -2,6 +2,7 @@
 /* What a call of an op costs over its bare launch. For one call, the function that the call ends in (the
  * compiled entry, or the driver's launch) is replaced by one that times the real one, many times, with the
  * very arguments it got. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,7 +12,8 @@
 
 /* A batch of launches stays below what the driver queues before it waits. */
 enum { MAX_CALLS = 2000, MAX_LAUNCHES = 300, MIN_CALLS = 5, BATCHES = 61 };
-#define BATCH_SECONDS 1e-3
+#define BATCH_SECONDS 1e-3 /* of a batch's calls */
+#define DONE_SECONDS 1e-2  /* of a batch until all that it launched is done, if that is longer */
 
 static struct {
     jit_cpu_entry entry;
@@ -85,8 +87,9 @@ static flashinfer_status measure(struct placement *p, const struct way *way, str
     int most = cuda ? MAX_LAUNCHES : MAX_CALLS;
     bare.calls = MIN_CALLS;
     TRY(time_calls(p, &calls[0]));
+    double begin = bench_now();
     TRY(time_calls(p, &calls[0]));
-    double fitting = BATCH_SECONDS / calls[0];
+    double fitting = fmin(BATCH_SECONDS / calls[0], DONE_SECONDS / (bench_now() - begin) * MIN_CALLS);
     bare.calls = fitting > most ? most : fitting < MIN_CALLS ? MIN_CALLS : (int)fitting;
     for (int i = 0; i < BATCHES; i++) {
         bare.seconds = 0;
