@@ -83,6 +83,7 @@ static bool describe(struct recall *r, const struct program *program, const unsi
         hash = (hash ^ (uint64_t)t->shape[0] ^ (uint64_t)t->shape[t->ndim - 1] << 24) * SLOT_FACTOR;
         r->low[n++] = (uintptr_t)t->data + t->byte_offset;
     }
+    r->low[n] = 0;
     r->num_tensors = n;
     if (program->num_written == program->num_tensors)
         r->num_written = n;
@@ -112,12 +113,24 @@ static bool same_plan(const struct plan_blob *known, const flashinfer_plan *give
            !memcmp(known->constants, blob->constants, known->constants_bytes);
 }
 
+/* Two at a time; there is one past the last, 0. */
+typedef uintptr_t pair __attribute__((vector_size(2 * sizeof(uintptr_t))));
+
+static inline pair load_pair(const uintptr_t *at)
+{
+    pair x;
+    memcpy(&x, at, sizeof x);
+    return x;
+}
+
 /* Aligned, within memory, and outputs share none. */
 static bool addresses_are_right(const struct recall *r, const struct extent *extent)
 {
     const uintptr_t *low = r->low;
-    uintptr_t high[OP_MAX_ARGS], misaligned = 0, wrong = 0; /* its sign says whether something is */
+    uintptr_t high[OP_MAX_ARGS + 1], misaligned = 0, wrong = 0; /* its sign says whether something is */
     const int count = r->num_tensors, written = r->num_written;
+    pair meet = {0};
+    high[count] = 0;
     for (int i = 0; i < count; i++) {
         high[i] = low[i] + extent[i].bytes;
         misaligned |= low[i] & extent[i].misaligned;
@@ -125,10 +138,10 @@ static bool addresses_are_right(const struct recall *r, const struct extent *ext
     }
     for (int i = 0; i < written; i++) {
         const uintptr_t begin = low[i], end = high[i];
-        for (int k = i + 1; k < count; k++)
-            wrong |= (begin - high[k]) & (low[k] - end);
+        for (int k = i + 1; k < count; k += 2)
+            meet |= (begin - load_pair(&high[k])) & (load_pair(&low[k]) - end);
     }
-    return (intptr_t)wrong >= 0 && !misaligned;
+    return (intptr_t)(wrong | meet[0] | meet[1]) >= 0 && !misaligned;
 }
 
 static bool is_like(const struct entry *entry, const struct recall *r, const flashinfer_plan *const *plan)

@@ -15,7 +15,7 @@ struct recall {
     uint64_t hash; /* 0: it cannot be described, or has more words */
     int num_words, num_tensors, num_written;
     uint64_t word[RECALL_MAX_WORDS];
-    uintptr_t low[OP_MAX_ARGS]; /* where the tensors given begin, those that are written first */
+    uintptr_t low[OP_MAX_ARGS + 1]; /* where the tensors given begin, those that are written first; then 0 */
 };
 
 /* Describes a call, and if its like is known, fills `call` as call_check does and returns true. */
