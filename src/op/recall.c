@@ -53,14 +53,16 @@ static inline uint64_t *describe_tensor(uint64_t *word, const DLTensor *t)
     memcpy(word, &t->device, 2 * sizeof *word);
     word += 2;
     const int64_t *sizes = t->shape, *strides = t->strides;
-    for (int i = 0; i < ndim; i++)
-        word[i] = (uint64_t)sizes[i];
-    word += ndim;
-    if (!strides)
-        return word;
-    for (int i = 0; i < ndim; i++)
-        word[i] = (uint64_t)strides[i];
-    return word + ndim;
+    if (!strides) {
+        for (int i = 0; i < ndim; i++)
+            word[i] = (uint64_t)sizes[i];
+        return word + ndim;
+    }
+    for (int i = 0; i < ndim; i++, word += 2) {
+        word[0] = (uint64_t)sizes[i];
+        word[1] = (uint64_t)strides[i];
+    }
+    return word;
 }
 
 static bool describe(struct recall *r, const struct program *program, const unsigned char *args, const flashinfer_exec *exec)
