@@ -73,7 +73,7 @@ DEVICE void rotate(float &x, float &y, float2 turns, float position)
 {
     float whole = __fmul_rn(position, turns.x), sine, cosine;
     float fraction = whole - rintf(whole) + (__fmaf_rn(position, turns.x, -whole) + position * turns.y);
-    sincospif(2.0f * fraction, &sine, &cosine);
+    sincos_approx(fraction, &sine, &cosine);
     float turned = x * cosine - y * sine;
     y = y * cosine + x * sine;
     x = turned;
