@@ -181,6 +181,7 @@ DEVICE int list_range(const struct row *r, uint32_t from, uint32_t to)
 {
     __syncthreads();
     s.listed = 0;
+#pragma unroll 1
     for (int i = threadIdx.x; i < MAX_LISTED; i += THREADS)
         s.list->bits[i] = 0;
     __syncthreads();
