@@ -7,7 +7,7 @@
 #include "op/plan.h"
 #include "op/program.h"
 
-enum { SETS = 32, WAYS = 4, MAX_TENSOR_WORDS = 2 + 2 * TENSOR_MAX_DIMS, CALL_WORDS = 5 };
+enum { SETS = 32, WAYS = 4, MAX_TENSOR_WORDS = 2 + 2 * TENSOR_MAX_DIMS, CALL_WORDS = 6 };
 
 /* Where a tensor lies behind its address. */
 struct extent {
@@ -18,6 +18,7 @@ struct entry {
     struct slot slot;
     int num_words;
     uint64_t word[RECALL_MAX_WORDS];
+    uintptr_t low[OP_MAX_ARGS];
     struct extent extent[OP_MAX_ARGS];
     const struct device *device;
     uint64_t bound;
@@ -47,7 +48,7 @@ static inline const DLTensor *tensor_at_offset(const unsigned char *args, int of
 static inline uint64_t *describe_tensor(uint64_t *word, const DLTensor *t)
 {
     const int ndim = t->ndim;
-    if ((uint32_t)ndim - 1 >= TENSOR_MAX_DIMS || !t->shape || !t->data)
+    if ((uint32_t)ndim - 1 >= TENSOR_MAX_DIMS || !t->shape)
         return NULL;
     _Static_assert(offsetof(DLTensor, shape) - offsetof(DLTensor, device) == 2 * sizeof *word, "device, ndim and dtype");
     memcpy(word, &t->device, 2 * sizeof *word);
@@ -68,7 +69,7 @@ static inline uint64_t *describe_tensor(uint64_t *word, const DLTensor *t)
 static bool describe(struct recall *r, const struct program *program, const unsigned char *args, const flashinfer_exec *exec)
 {
     uint64_t *word = r->word + CALL_WORDS, *end = r->word + RECALL_MAX_WORDS - MAX_TENSOR_WORDS, hash = program->serial;
-    uint64_t given = 0, strided = 0;
+    uint64_t given = 0, strided = 0, placed = 0;
     int n = 0;
     for (int i = 0; i < program->num_words; i++)
         *word++ = load(args + program->word_offset[i]);
@@ -82,6 +83,7 @@ static bool describe(struct recall *r, const struct program *program, const unsi
             return false;
         given |= UINT64_C(1) << i;
         strided |= (uint64_t)!!t->strides << i;
+        placed |= (uint64_t)!!t->data << i;
         hash = (hash ^ (uint64_t)t->shape[0] ^ (uint64_t)t->shape[t->ndim - 1] << 24) * SLOT_FACTOR;
         r->low[n++] = (uintptr_t)t->data + t->byte_offset;
     }
@@ -92,10 +94,11 @@ static bool describe(struct recall *r, const struct program *program, const unsi
     r->word[0] = program->serial;
     r->word[1] = given;
     r->word[2] = strided;
-    r->word[3] = r->word[4] = 0;
+    r->word[3] = placed;
+    r->word[4] = r->word[5] = 0;
     if (exec) {
-        memcpy(&r->word[3], &exec->device, sizeof exec->device);
-        r->word[4] = (uint64_t)exec->flags << 32 | (uint32_t)exec->threads;
+        memcpy(&r->word[4], &exec->device, sizeof exec->device);
+        r->word[5] = (uint64_t)exec->flags << 32 | (uint32_t)exec->threads;
     }
     r->num_words = (int)(word - r->word);
     r->hash = hash | 1;
@@ -125,31 +128,45 @@ static inline pair load_pair(const uintptr_t *at)
     return x;
 }
 
-/* Aligned, within memory, and outputs share none. */
-static bool addresses_are_right(const struct recall *r, const struct extent *extent)
+/* Those that an output's addresses meet lie from it where they lay: whether elements meet is known. */
+__attribute__((noinline)) static bool meet_as_before(const struct recall *r, const struct entry *entry)
 {
+    for (int i = 0; i < r->num_written; i++)
+        for (int k = i + 1; k < r->num_tensors; k++)
+            if (r->low[i] < r->low[k] + entry->extent[k].bytes && r->low[k] < r->low[i] + entry->extent[i].bytes &&
+                r->low[k] - r->low[i] != entry->low[k] - entry->low[i])
+                return false;
+    return true;
+}
+
+/* Aligned, within memory, and outputs share no more of it than they did. */
+static bool addresses_are_right(const struct recall *r, const struct entry *entry)
+{
+    const struct extent *extent = entry->extent;
     const uintptr_t *low = r->low;
-    uintptr_t high[OP_MAX_ARGS + 1], misaligned = 0, wrong = 0; /* its sign says whether something is */
+    uintptr_t high[OP_MAX_ARGS + 1], misaligned = 0, beyond = 0; /* its sign says whether something is */
     const int count = r->num_tensors, written = r->num_written;
-    pair meet = {0};
+    pair meet = {0}; /* negative: two do */
     high[count] = 0;
     for (int i = 0; i < count; i++) {
         high[i] = low[i] + extent[i].bytes;
         misaligned |= low[i] & extent[i].misaligned;
-        wrong |= low[i] | high[i];
+        beyond |= low[i] | high[i];
     }
     for (int i = 0; i < written; i++) {
         const uintptr_t begin = low[i], end = high[i];
         for (int k = i + 1; k < count; k += 2)
             meet |= (begin - load_pair(&high[k])) & (load_pair(&low[k]) - end);
     }
-    return (intptr_t)(wrong | meet[0] | meet[1]) >= 0 && !misaligned;
+    if ((intptr_t)beyond < 0 || misaligned)
+        return false;
+    return (intptr_t)(meet[0] | meet[1]) >= 0 || meet_as_before(r, entry);
 }
 
 static bool is_like(const struct entry *entry, const struct recall *r, const flashinfer_plan *const *plan)
 {
     return entry->num_words == r->num_words && !memcmp(entry->word, r->word, (size_t)r->num_words * sizeof *r->word) &&
-           (!plan || same_plan(&entry->plan, *plan)) && addresses_are_right(r, entry->extent);
+           (!plan || same_plan(&entry->plan, *plan)) && addresses_are_right(r, entry);
 }
 
 static const flashinfer_plan *const *plan_field(const struct program *program, const void *args)
@@ -223,18 +240,16 @@ bool recall_find(struct recall *r, struct call *call, const struct op *op, const
     return true;
 }
 
-/* False if it has no elements. */
-static bool measure(const DLTensor *t, struct extent *extent)
+static struct extent measure(const DLTensor *t)
 {
     const uintptr_t element = (uintptr_t)(t->dtype.bits * t->dtype.lanes) / 8;
     uintptr_t elements = 1;
     for (int i = t->ndim - 1; i >= 0; i--) {
         if (t->shape[i] == 0)
-            return false;
+            return (struct extent){0, 0};
         elements += (uintptr_t)(t->shape[i] - 1) * (t->strides ? (uintptr_t)t->strides[i] : elements);
     }
-    *extent = (struct extent){elements * element, element - 1};
-    return true;
+    return (struct extent){elements * element, element - 1};
 }
 
 /* Numbers given as tensors are described by the address of a DLTensor alone. */
@@ -246,15 +261,14 @@ static bool has_number_tensors(const struct call *call)
     return false;
 }
 
-static bool measure_all(const struct call *call, struct extent *extent)
+static void measure_all(const struct call *call, struct extent *extent)
 {
     const struct program *program = call->program;
     for (int i = 0; i < program->num_tensors; i++) {
         const DLTensor *t = tensor_at_offset(call->args, program->tensor_offset[i]);
-        if (t && !measure(t, extent++))
-            return false;
+        if (t)
+            *extent++ = measure(t);
     }
-    return true;
 }
 
 void recall_keep(const struct recall *r, const struct call *call)
@@ -263,17 +277,16 @@ void recall_keep(const struct recall *r, const struct call *call)
     struct entry *entry = &set_of(r->hash)[atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed) % WAYS];
     if (!r->hash || has_number_tensors(call) || !slot_hold(&entry->slot))
         return;
-    slot_name(&entry->slot, 0);
-    if (measure_all(call, entry->extent) && addresses_are_right(r, entry->extent)) {
-        entry->num_words = r->num_words;
-        memcpy(entry->word, r->word, (size_t)r->num_words * sizeof *r->word);
-        entry->device = call->device;
-        entry->bound = call->bound;
-        memcpy(entry->dim, call->dim, (size_t)program->num_symbols * sizeof *call->dim);
-        memcpy(entry->storage, call->storage, call->op->args_bytes);
-        if (call->plan)
-            entry->plan = *(const struct plan_blob *)*plan_field(program, call->args);
-        slot_name(&entry->slot, r->hash);
-    }
+    slot_name(&entry->slot, r->hash);
+    measure_all(call, entry->extent);
+    memcpy(entry->low, r->low, (size_t)r->num_tensors * sizeof *r->low);
+    entry->num_words = r->num_words;
+    memcpy(entry->word, r->word, (size_t)r->num_words * sizeof *r->word);
+    entry->device = call->device;
+    entry->bound = call->bound;
+    memcpy(entry->dim, call->dim, (size_t)program->num_symbols * sizeof *call->dim);
+    memcpy(entry->storage, call->storage, call->op->args_bytes);
+    if (call->plan)
+        entry->plan = *(const struct plan_blob *)*plan_field(program, call->args);
     slot_release(&entry->slot);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls like one that was checked before. What call_check finds depends on the op, on the values among the arguments, on the
  * plan's content, on what each tensor is (device, dtype, sizes, strides), and on addresses only in that they are aligned and
- * outputs share memory with nothing. All this is described in words; a call whose description and plan are those of an earlier
- * one, and whose addresses are right, has that one's result. Anything else is left to call_check. */
+ * outputs share memory with nothing, or with what they may. All this is described in words; a call whose description and plan
+ * are those of an earlier one, and whose addresses are right, has that one's result. Anything else is left to call_check. */
 #ifndef OP_RECALL_H
 #define OP_RECALL_H
 

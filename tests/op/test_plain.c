@@ -4,6 +4,7 @@
  * that is told its device goes without check_plain.c. What recall.c finds among them, call_check finds, too. */
 #include <stdlib.h>
 
+#include "flashinfer/norm.h"
 #include "harness/placement.h"
 #include "op/recall.h"
 #include "tests/op/declarations.h"
@@ -264,9 +265,34 @@ static void test_harder_declarations(void **state)
         compare_op(ops[i]);
 }
 
+/* In place is recalled wherever that is, and is not taken for a tensor that overlaps another. */
+static void test_in_place(void **state)
+{
+    (void)state;
+    static _Alignas(16) uint16_t memory[400];
+    static struct recall recall;
+    static struct call call;
+    DLTensor x = TENSOR(memory, DTYPE_F16, 2, 50), out = x, weight = TENSOR(memory + 200, DTYPE_F16, 50);
+    const struct flashinfer_rmsnorm a = {.size = sizeof a, .out = &out, .input = &x, .weight = &weight};
+    const struct op *op = op_find("rmsnorm");
+    assert_false(recall_find(&recall, &call, op, &a, NULL));
+    assert_int_equal(call_check(&call, op, &a, NULL, false, NULL), FLASHINFER_OK);
+    recall_keep(&recall, &call);
+    assert_true(recall_find(&recall, &call, op, &a, NULL));
+    x.data = out.data = memory + 10;
+    assert_true(recall_find(&recall, &call, op, &a, NULL));
+    out.data = memory + 300;
+    assert_true(recall_find(&recall, &call, op, &a, NULL));
+    out.data = memory + 20;
+    assert_false(recall_find(&recall, &call, op, &a, NULL));
+    x.data = out.data = memory + 160;
+    assert_false(recall_find(&recall, &call, op, &a, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_in_place),
         cmocka_unit_test(test_ops),
         cmocka_unit_test(test_harder_declarations),
     };
