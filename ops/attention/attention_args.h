@@ -20,17 +20,16 @@ enum {
 #define ATTENTION_STREAM_QUERIES_SHARED(row_tiles, head_dim) ((row_tiles) == 4 || (row_tiles) * (head_dim) > 256)
 #define ATTENTION_STREAM_PART_BYTES(rows, head_dim) ((16 + 8 * (rows) + 4 * (rows) * (head_dim) + 127) / 128 * 128)
 
-/* Of batch_prefill_sm80: keys of a tile, and tiles of keys and of values in shared memory; columns of values of a block; bytes
+/* Of batch_prefill_sm80: tiles of keys and of values in shared memory; columns of values of a block; bytes
  * of a row in shared memory, padded where there is no swizzle; bands of 16 rows of a warp; whether queries lie in shared
  * memory, too; and the dynamic shared memory of a block. */
-#define ATTENTION_PREFILL_TILE(head_dim) ((head_dim) > 256 ? 16 : 32)
 #define ATTENTION_PREFILL_STAGES 2
 #define ATTENTION_PREFILL_COLUMNS(head_dim_vo) ((head_dim_vo) > 256 ? 256 : (head_dim_vo))
 #define ATTENTION_ROW_BYTES(head_dim) (2 * (head_dim) + ((head_dim) % 64 ? 16 : 0))
 #define ATTENTION_PREFILL_BANDS(tile_q) ((tile_q) == 128 ? 2 : 1)
 #define ATTENTION_QUERIES_SHARED(head_dim, tile_q, converts) ((head_dim) > 128 || (tile_q) == 128 || (converts))
-#define ATTENTION_PREFILL_SMEM(head_dim, head_dim_vo, tile_q, converts, rope)                                          \
-    (ATTENTION_PREFILL_TILE(head_dim) *                                                                                \
+#define ATTENTION_PREFILL_SMEM(head_dim, head_dim_vo, tile_q, keys, converts, rope)                                    \
+    ((keys) *                                                                                                          \
          (ATTENTION_PREFILL_STAGES *                                                                                   \
               (ATTENTION_ROW_BYTES(head_dim) + ATTENTION_ROW_BYTES(ATTENTION_PREFILL_COLUMNS(head_dim_vo))) + 32) +    \
      (ATTENTION_QUERIES_SHARED(head_dim, tile_q, converts) ? (tile_q) * ATTENTION_ROW_BYTES(head_dim) : 0) +           \

@@ -42,6 +42,7 @@ struct task {
     int begin, end;              /* tokens that any of the rows sees */
     int first_row;
     int column;                  /* of values and out, the first of this block */
+    int thread;                  /* this one: threadIdx.x would be asked for behind each barrier */
 };
 
 /* The tokens that a row sees, its query token and head, and what its products are multiplied by. */
@@ -90,16 +91,28 @@ template <class From> DEVICE void load_chunk(float (&x)[8], const From *from)
 #endif
 }
 
-/* Starts copying a tile of rows of DIM elements; `at` says where its tokens lie. */
-template <int DIM> DEVICE void copy_tile(uint32_t tile, const KV *cache, const int64_t *at, int valid)
+/* Starts copying a tile of rows of DIM elements, which lie at `rows`. Their addresses are loaded ahead of the copies, which no load
+ * from shared memory passes. */
+template <int DIM> DEVICE void copy_tile(uint32_t tile, const KV *const *rows, uint32_t thread)
 {
-    enum { ROW = DIM / 8, TOKENS = ATTENTION_PREFILL_TILE(HEAD_DIM), EVEN = TOKENS * ROW % THREADS == 0, WHOLE = THREADS % ROW == 0 };
-#pragma unroll COPIES_AT_ONCE
-    for (int i = 0; i < (TOKENS * ROW + THREADS - 1) / THREADS; i++) {
-        int n = THREADS * i + threadIdx.x, row = WHOLE ? THREADS / ROW * i + threadIdx.x / ROW : n / ROW;
-        int chunk = (WHOLE ? threadIdx.x : n) % ROW; /* known before the loop */
-        if (EVEN || row < TOKENS)
-            copy_chunk(chunk_address<DIM>(tile, row, chunk), cache + at[row] + chunk * 8, row < valid);
+    enum { ROW = DIM / 8, TOKENS = KEYS, COPIES = (TOKENS * ROW + THREADS - 1) / THREADS };
+    enum { AT_ONCE = COPIES < COPIES_AT_ONCE ? COPIES : COPIES_AT_ONCE };
+    enum { EVEN = TOKENS * ROW % (THREADS * AT_ONCE) == 0, WHOLE = THREADS % ROW == 0 };
+#pragma unroll 1
+    for (int first = 0; first < COPIES; first += AT_ONCE) {
+        const KV *from[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int n = THREADS * (first + i) + thread, row = WHOLE ? THREADS / ROW * (first + i) + thread / ROW : n / ROW;
+            from[i] = EVEN || row < TOKENS ? rows[row] : NULL;
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int n = THREADS * (first + i) + thread, row = WHOLE ? THREADS / ROW * (first + i) + thread / ROW : n / ROW;
+            int chunk = (WHOLE ? thread : n) % ROW; /* known before the loop */
+            if (EVEN || row < TOKENS)
+                copy_chunk(chunk_address<DIM>(tile, row, chunk), from[i] + chunk * 8);
+        }
     }
 }
 

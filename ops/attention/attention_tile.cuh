@@ -25,7 +25,7 @@ enum { COLUMNS = ATTENTION_PREFILL_COLUMNS(HEAD_DIM_VO), VALUE_ROW_BYTES = ATTEN
 /* From sm_100 on ptxas computes so many addresses of 256 columns ahead of the loop that registers spill. */
 enum { SPARES_REGISTERS = __CUDA_ARCH__ >= 1000 && COLUMNS >= 256 };
 #define HEADROOM 6.0f /* of weights, which are summed in float32: a power of two */
-enum { COPIES_AT_ONCE = ALIGNED && !SPARES_REGISTERS ? 4 : 1 }; /* of a thread, to unroll loops by */
+enum { COPIES_AT_ONCE = ALIGNED && !SPARES_REGISTERS ? 8 : 1 }; /* of a thread, to unroll loops by */
 
 /* The state of 16 rows; index 0 is row g, 1 is row g + 8. Logits are in base 2. */
 struct rows {
@@ -42,18 +42,22 @@ template <int DIM = HEAD_DIM> DEVICE uint32_t chunk_address(uint32_t tile, int r
     return tile + row * ATTENTION_ROW_BYTES(DIM) + place<DIM>(row, chunk);
 }
 
-/* Eight elements to shared memory, or zeros, for which `from` may be any valid pointer. */
-DEVICE void copy_chunk(uint32_t to, const T *from, bool valid)
+/* The address of a chunk `chunks` (an even number) further along a row than the one at `address`, which is its first or second. */
+template <int DIM = HEAD_DIM> DEVICE uint32_t further(uint32_t address, int chunks)
+{
+    return DIM % 64 ? address + (chunks << 4) : (address ^ (chunks & 7) << 4) + (chunks >> 3 << 7);
+}
+
+/* Eight elements to shared memory. */
+DEVICE void copy_chunk(uint32_t to, const T *from)
 {
 #if ALIGNED
-    cp_async_16(to, from, valid ? 16 : 0);
+    cp_async_16(to, from, 16);
 #else
-    uint32_t x[4] = {0, 0, 0, 0};
-    if (valid) {
+    uint32_t x[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            x[i] = from[2 * i].bits | (uint32_t)from[2 * i + 1].bits << 16;
-    }
+    for (int i = 0; i < 4; i++)
+        x[i] = from[2 * i].bits | (uint32_t)from[2 * i + 1].bits << 16;
     *(uint4 *)__cvta_shared_to_generic(to) = make_uint4(x[0], x[1], x[2], x[3]);
 #endif
 }
@@ -98,12 +102,12 @@ DEVICE void clear(struct rows &r)
  * tile. What is loaded serves all bands of 16 rows. */
 template <int BANDS, int N> DEVICE void multiply_keys(float (&s)[BANDS][N][4], const uint32_t (&q)[BANDS][4], uint32_t keys, int k)
 {
-    int lane = threadIdx.x % 32, odd = lane / 8 % 2;
-    uint32_t row = keys + (lane % 8 + lane / 16 * 8) * ROW_BYTES;
+    int lane = threadIdx.x % 32;
+    uint32_t first = chunk_address<HEAD_DIM>(keys, lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
         uint32_t r[4];
-        ldmatrix_x4(r, row + 8 * i * ROW_BYTES + place<HEAD_DIM>(lane, 2 * k + odd));
+        ldmatrix_x4(r, further<HEAD_DIM>(first, 2 * k) + 8 * i * ROW_BYTES);
         uint32_t even_keys[2] = {r[0], r[1]}, odd_keys[2] = {r[2], r[3]};
 #pragma unroll
         for (int b = 0; b < BANDS; b++) {
@@ -199,11 +203,9 @@ DEVICE void raise_top(struct rows &r, const float (&top)[2])
     }
 }
 
-/* Turns logits, which are s * unit with unit > 0, into weights relative to a bound of the rows' largest logits. The bound follows
- * only once a weight of the 16 rows would exceed 2^HEADROOM: most tiles leave the sums as they are. */
-template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4], float unit = 1.0f)
+/* This lane's largest logits of a tile, which are s * unit with unit > 0, and whether a weight of the 16 rows would exceed 2^HEADROOM. */
+template <int N> DEVICE bool find_top(float (&top)[2], const struct rows &r, const float (&s)[N][4], float unit)
 {
-    float top[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         top[h] = fmaxf(s[0][2 * h], s[0][2 * h + 1]);
@@ -212,27 +214,45 @@ template <int N> DEVICE void weigh(struct rows &r, float (&s)[N][4], float unit 
             top[h] = fmaxf(top[h], fmaxf(s[i][2 * h], s[i][2 * h + 1]));
         top[h] *= unit;
     }
-    if (__any_sync(0xffffffffu, top[0] > r.top[0] + HEADROOM || top[1] > r.top[1] + HEADROOM))
-        raise_top(r, top);
+    return __any_sync(0xffffffffu, top[0] > r.top[0] + HEADROOM || top[1] > r.top[1] + HEADROOM);
+}
+
+/* Turns logits of each band into weights relative to a bound of the rows' largest logits. The bound follows only once a weight of the
+ * 16 rows would exceed 2^HEADROOM: most tiles leave the sums as they are. */
+template <int BANDS, int N> DEVICE void weigh(struct rows (&r)[BANDS], float (&s)[BANDS][N][4], float unit)
+{
+    float top[BANDS][2];
+    bool rises[BANDS], any = false;
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float base = r.top[h] == -INFINITY ? 0.0f : r.top[h], sum = 0.0f; /* nothing seen yet: all weights are 0, not NaN */
+    for (int b = 0; b < BANDS; b++)
+        any |= rises[b] = find_top(top[b], r[b], s[b], unit);
+    if (any) {
 #pragma unroll
-        for (int i = 0; i < N; i++)
-#pragma unroll
-            for (int j = 2 * h; j < 2 * h + 2; j++) {
-                s[i][j] = exp2_approx(fmaf(s[i][j], unit, -base));
-                sum += s[i][j];
-            }
-        r.sum[h] += sum;
+        for (int b = 0; b < BANDS; b++)
+            if (rises[b])
+                raise_top(r[b], top[b]);
     }
+#pragma unroll
+    for (int b = 0; b < BANDS; b++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float base = r[b].top[h] == -INFINITY ? 0.0f : r[b].top[h], sum = 0.0f; /* nothing seen yet: all weights are 0, not NaN */
+#pragma unroll
+            for (int i = 0; i < N; i++)
+#pragma unroll
+                for (int j = 2 * h; j < 2 * h + 2; j++) {
+                    s[b][i][j] = exp2_approx(fmaf(s[b][i][j], unit, -base));
+                    sum += s[b][i][j];
+                }
+            r[b].sum[h] += sum;
+        }
 }
 
 /* o += weights times a tile of 8 * N values, of each band. */
 template <int BANDS, int N> DEVICE void accumulate(struct rows (&r)[BANDS], const float (&s)[BANDS][N][4], uint32_t values)
 {
     int lane = threadIdx.x % 32;
-    uint32_t row = values + lane % 16 * VALUE_ROW_BYTES;
+    uint32_t first = chunk_address<COLUMNS>(values, lane % 16, lane / 16);
     if (SPARES_REGISTERS)
         forget(lane);
 #pragma unroll
@@ -246,7 +266,7 @@ template <int BANDS, int N> DEVICE void accumulate(struct rows (&r)[BANDS], cons
 #pragma unroll
         for (int i = 0; i < COLUMNS / 8; i += 2) {
             uint32_t x[4];
-            ldmatrix_x4_trans(x, row + 8 * k * VALUE_ROW_BYTES + place<COLUMNS>(lane, i + lane / 16));
+            ldmatrix_x4_trans(x, further<COLUMNS>(first, i) + 8 * k * VALUE_ROW_BYTES);
             uint32_t even_columns[2] = {x[0], x[1]}, odd_columns[2] = {x[2], x[3]};
 #pragma unroll
             for (int b = 0; b < BANDS; b++) {

@@ -5,10 +5,11 @@
  * the last one leave at once. Each of its warps holds 16 rows, or 32 of 128: what it loads of keys and values then serves both bands
  * of 16, and shared memory is read half as often. All warps share tiles of keys and values, of which the next is copied meanwhile;
  * where its tokens lie is looked up another tile ahead. Queries of more than 128 elements, of two bands, and those that are
- * converted lie in shared memory. Without a window, what a row sums up depends on no TILE_Q.
+ * converted lie in shared memory. Without a window, what a row sums up depends on no TILE_Q, but on KEYS.
  *
  *   T, HEAD_DIM, HEAD_DIM_VO, ALIGNED as in attention_tile.cuh; Q, KV, O, CONVERTS, MASK, POS as in attention_modes.cuh
  *   TILE_Q   16, 64, 128; at most 64 if HEAD_DIM or HEAD_DIM_VO is above 128, and with anything but the usual
+ *   KEYS     16, 32, 64: of a tile
  *   SOFT_CAP 1: the plan has one
  * Grid: num_kv_heads times at least ceil(total_q * group / TILE_Q) + batch blocks, by ceil(HEAD_DIM_VO / 256). Dynamic shared memory:
  * struct smem. */
@@ -16,11 +17,11 @@
 #include "pdl.cuh"
 #include "scan.cuh"
 
-enum { TILE = ATTENTION_PREFILL_TILE(HEAD_DIM) };
+enum { TILE = KEYS };
 enum { SMALL = HEAD_DIM <= 64 && COLUMNS <= 64 };
 enum { BLOCKS = (SMALL && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
 #define QUERIES_SHARED ATTENTION_QUERIES_SHARED(HEAD_DIM, TILE_Q, CONVERTS)
-enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 8 : 4 }; /* of products with queries in shared memory, to unroll loops by */
+enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 16 : 4 }; /* of products with queries in shared memory, to unroll loops by */
 enum { STAGES = ATTENTION_PREFILL_STAGES, KEYS_BYTES = TILE * ROW_BYTES, VALUES_BYTES = TILE * VALUE_ROW_BYTES };
 
 struct smem {
@@ -31,13 +32,13 @@ struct smem {
 #if POS == 1 /* RoPE */
     float2 turns[HEAD_DIM / 2];
 #endif
-    int64_t key_at[2][TILE], value_at[2][TILE]; /* elements from the start of the cache, of two tiles */
+    const KV *keys_at[2][TILE], *values_at[2][TILE]; /* rows of the caches, of two tiles */
     uint64_t scratch[32];
     int request, tile;
     uint64_t unused;
 };
 
-static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SMEM(HEAD_DIM, HEAD_DIM_VO, TILE_Q, CONVERTS, POS == ATTENTION_POS_ROPE),
+static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SMEM(HEAD_DIM, HEAD_DIM_VO, TILE_Q, KEYS, CONVERTS, POS == ATTENTION_POS_ROPE),
               "the host counts on it");
 
 DEVICE int tiles_of(const struct attention_args &a, int request)
@@ -92,6 +93,9 @@ DEVICE struct task make_task(const struct attention_args &a, int kv_head, const 
     t.qo_len = first_query(a, t.request + 1) - t.first_q;
     t.kv_len = kv_length(a, t.request);
     t.first_row = sm->tile * TILE_Q;
+    t.thread = threadIdx.x;
+    if (KEYS < 64) /* else there is no register to keep it in */
+        forget(t.thread);
     int last_row = min((int64_t)t.first_row + TILE_Q, (int64_t)t.qo_len * a.group) - 1;
     t.begin = make_row(a, t, t.first_row).begin;
     t.end = make_row(a, t, last_row).end;
@@ -104,27 +108,29 @@ DEVICE const Q *query_row(const struct attention_args &a, const struct task &t, 
     return r.token < t.qo_len ? (const Q *)a.q + (t.first_q + r.token) * a.q_token + r.head * a.q_head : NULL;
 }
 
-/* Where this lane's token of a tile lies. The warps take turns. */
-DEVICE bool finds_tokens(int tile) { return threadIdx.x / 32 == tile % WARPS && threadIdx.x % 32 < TILE; }
+/* The number, in a tile, of the token that this thread finds, if it is one. Threads take turns. */
+DEVICE uint32_t token_in(const struct task &t, int tile) { return (uint32_t)(t.thread - tile * TILE) % THREADS; }
+
+/* Behind the last token, that one. */
+DEVICE int token_of(const struct task &t, int tile) { return min(tile * TILE + (int)token_in(t, tile), t.end - 1); }
 
 DEVICE struct slot find_token(const struct attention_args &a, const struct task &t, int tile)
 {
-    int token = tile * TILE + threadIdx.x % 32;
-    return finds_tokens(tile) && token < t.end ? find_slot(a, first_page(a, t.request), token) : slot{0, 0};
+    return token_in(t, tile) < TILE ? find_slot(a, first_page(a, t.request), token_of(t, tile)) : slot{0, 0};
 }
 
 DEVICE void put_token(struct smem *sm, struct slot s, const struct attention_args &a, const struct task &t, int tile)
 {
-    int n = threadIdx.x % 32, token = tile * TILE + n, value = s.at;
-    if (!finds_tokens(tile))
+    int n = token_in(t, tile), value = s.at;
+    if (n >= TILE)
         return;
-    if (CONVERTS && a.modes.v_indptr && token < t.end)
-        value = a.modes.v_indptr[t.request] + token;
-    sm->key_at[tile % 2][n] = s.page * a.k_page + s.at * a.k_slot;
-    sm->value_at[tile % 2][n] = s.page * a.v_page + value * a.v_slot;
+    if (CONVERTS && a.modes.v_indptr)
+        value = a.modes.v_indptr[t.request] + token_of(t, tile);
+    sm->keys_at[tile % 2u][n] = (const KV *)a.k + t.kv_head * a.k_head + s.page * a.k_page + s.at * a.k_slot;
+    sm->values_at[tile % 2u][n] = (const KV *)a.v + t.kv_head * a.v_head + t.column + s.page * a.v_page + value * a.v_slot;
 }
 
-/* Queries to shared memory; where they are copied as they are, with the group of the first keys. */
+/* Queries to shared memory, zeros for rows that do not exist; where they are copied as they are, with the group of the first keys. */
 DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t queries, const float2 *turns)
 {
 #pragma unroll 1
@@ -136,7 +142,10 @@ DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t
         convert_row<true>(queries, row, chunk, from, turns, t.kv_len - t.qo_len + r.token, p,
                           place_of(t, r.token, 0, r.head, 0));
 #else
-        copy_chunk(chunk_address(queries, row, chunk), (from ? from : (const Q *)p.a.q) + 8 * chunk, from);
+        if (from)
+            copy_chunk(chunk_address(queries, row, chunk), from + 8 * chunk);
+        else
+            *(uint4 *)__cvta_shared_to_generic(chunk_address(queries, row, chunk)) = make_uint4(0, 0, 0, 0);
 #endif
     }
 }
@@ -144,53 +153,53 @@ DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t
 /* Starts copying a tile of keys. */
 DEVICE void copy_keys(const struct prefill &p, const struct task &t, int tile, struct smem *sm, const float2 *turns)
 {
-    const KV *cache = (const KV *)p.a.k + t.kv_head * p.a.k_head;
-    const int64_t *at = sm->key_at[tile % 2];
-    uint32_t to = shared_address(sm->keys[tile % STAGES]);
-    int first = tile * TILE;
+    uint32_t to = shared_address(sm->keys[tile % (uint32_t)STAGES]);
 #if CONVERTS
+    int first = tile * TILE;
 #pragma unroll 1
     for (int i = threadIdx.x; i < TILE * (CHUNKS / PIECES); i += THREADS) {
         int row = i / (CHUNKS / PIECES), chunk = i % (CHUNKS / PIECES);
-        convert_row<false>(to, row, chunk, first + row < t.end ? cache + at[row] : NULL, turns, first + row, p,
+        convert_row<false>(to, row, chunk, first + row < t.end ? sm->keys_at[tile % 2u][row] : NULL, turns, first + row, p,
                            place_of(t, 0, first + row, t.kv_head * p.a.group, 0));
     }
 #else
-    copy_tile<HEAD_DIM>(to, cache, at, t.end - first);
+    copy_tile<HEAD_DIM>(to, sm->keys_at[tile % 2u], t.thread);
 #endif
 }
 
 DEVICE void copy_values(const struct prefill &p, const struct task &t, int tile, struct smem *sm)
 {
-    const KV *cache = (const KV *)p.a.v + t.kv_head * p.a.v_head + t.column;
-    const int64_t *at = sm->value_at[tile % 2];
-    uint32_t to = shared_address(sm->values[tile % STAGES]);
-    int first = tile * TILE;
+    uint32_t to = shared_address(sm->values[tile % (uint32_t)STAGES]);
 #if CONVERTS
+    int first = tile * TILE;
 #pragma unroll 1
     for (int i = threadIdx.x; i < TILE * (COLUMNS / 8); i += THREADS) {
         int row = i / (COLUMNS / 8), chunk = i % (COLUMNS / 8);
         float x[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         if (first + row < t.end)
-            load_chunk(x, cache + at[row] + 8 * chunk);
+            load_chunk(x, sm->values_at[tile % 2u][row] + 8 * chunk);
         put_chunk<COLUMNS>(to, row, chunk, x);
     }
 #else
-    copy_tile<COLUMNS>(to, cache, at, t.end - first);
+    copy_tile<COLUMNS>(to, sm->values_at[tile % 2u], t.thread);
 #endif
 }
 
+/* Of tiles that exist. */
 DEVICE void copy_tiles(const struct prefill &p, const struct task &t, int tile, struct smem *sm, const float2 *turns)
 {
-    copy_keys(p, t, tile, sm, turns);
-    copy_values(p, t, tile, sm);
+    if (tile * TILE < t.end) {
+        copy_keys(p, t, tile, sm, turns);
+        copy_values(p, t, tile, sm);
+    }
     cp_async_commit();
 }
 
 /* Products of the warp's queries in shared memory and a tile of keys. */
 DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], uint32_t queries, uint32_t keys)
 {
-    int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 * BANDS + lane % 16;
+    int lane = threadIdx.x % 32;
+    uint32_t first = chunk_address(queries, threadIdx.x / 32 * 16 * BANDS + lane % 16, lane / 16);
 #pragma unroll
     for (int b = 0; b < BANDS; b++)
         clear_logits(s[b]);
@@ -199,7 +208,7 @@ DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], uint32_t queries, ui
         uint32_t q[BANDS][4];
 #pragma unroll
         for (int b = 0; b < BANDS; b++)
-            ldmatrix_x4(q[b], chunk_address<HEAD_DIM>(queries, row, 2 * k + lane / 16) + 16 * b * ROW_BYTES);
+            ldmatrix_x4(q[b], further(first, 2 * k) + 16 * b * ROW_BYTES);
         multiply_keys(s, q, keys, k);
     }
 }
@@ -245,6 +254,9 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
     struct row rows[BANDS][2];
     struct logit_rule rule = make_logit_rule(a);
     const float2 *turns = NULL;
+    int shared = shared_address(sm); /* which would be made anew at each use, from the block's place in a cluster */
+    forget(shared);
+    sm = (struct smem *)__cvta_shared_to_generic(shared);
 #if POS == 1 /* RoPE */
     fill_rotation(sm->turns, a.modes, THREADS);
     turns = sm->turns;
@@ -281,7 +293,8 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         __syncthreads();
         copy_tiles(p, t, copied, sm, turns);
         struct slot slot = find_token(a, t, copied + 1);
-        uint32_t keys = shared_address(sm->keys[tile % STAGES]), values = shared_address(sm->values[tile % STAGES]);
+        uint32_t keys = shared_address(sm->keys[tile % (uint32_t)STAGES]);
+        uint32_t values = shared_address(sm->values[tile % (uint32_t)STAGES]);
 #if QUERIES_SHARED
         multiply_shared(s, queries, keys);
 #else
@@ -291,9 +304,8 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         float unit = make_logits(s, p, t, rows, rule, tile * TILE);
         if (!CHANGES_LOGITS && (tile * TILE < seen_from || tile * TILE + TILE > seen_to))
             mask_tile(s, a, t, tile * TILE);
-#pragma unroll
-        for (int b = 0; b < BANDS && !WITHOUT_SOFTMAX; b++)
-            weigh(r[b], s[b], unit);
+        if (!WITHOUT_SOFTMAX)
+            weigh(r, s, unit);
         accumulate(r, s, values);
     }
     cp_async_wait<0>();

@@ -4,7 +4,8 @@
 
 Usage: tools/gpu/compare_prefill.py [--ours build/libflashinfer.so]... [--runs 3] [--rounds 5] [--only REGEX] [--peers REGEX] [--csv FILE]
                                     [--prepare I/N] [SET...]
-       sets: dense paged page1 varlen chunked wide; default: all. A second --ours is measured like a peer
+       sets: dense paged page1 varlen chunked wide generic; default: all. A second --ours is measured like a peer
+       generic is batch_prefill_sm80 beside upstream's kernel for the same GPUs, fa2
        --only: rows whose name matches; --peers: peers that match
        --prepare calls every peer once for the I-th of each N rows and times nothing: peers compile slowly, N processes at a time
        fill their caches (FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED=1 keeps FlashAttention-4's)
@@ -34,6 +35,7 @@ GRAPH_SECONDS, CACHES, MAX_COPIES = 5e-3, 3, 8
 COLUMNS = ["set", "shape", "peer", "ours us", "peer us", "ratio", "TFLOP/s", "peer TFLOP/s", "difference", "error"]
 HEADERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "include", "flashinfer")
 NHD, HND, PDL = 0, 1, 1
+GENERIC = b"batch_prefill_sm80"
 
 
 class DLTensor(ctypes.Structure):
@@ -83,8 +85,8 @@ class Ours:
         self.library.flashinfer_last_error.restype = ctypes.c_char_p
         self.workspace = up.torch.empty(64 << 20, dtype=up.torch.uint8, device="cuda")
 
-    def call(self, op, fields, tensors):
-        """A function that calls the op; tensors are torch's."""
+    def call(self, op, fields, tensors, kernel=None):
+        """A function that calls the op, by that kernel if one is given; tensors are torch's."""
         kept, struct = [], structure(op)
         args = struct(size=ctypes.sizeof(struct), **fields)
         for name, x in tensors.items():
@@ -95,7 +97,7 @@ class Ours:
 
         def run():
             stream = self.up.torch.cuda.current_stream().cuda_stream
-            how = Exec(ctypes.sizeof(Exec), stream, self.workspace.data_ptr(), self.workspace.numel(), None, 2, 0, 0, PDL)
+            how = Exec(ctypes.sizeof(Exec), stream, self.workspace.data_ptr(), self.workspace.numel(), kernel, 2, 0, 0, PDL)
             if function(ctypes.byref(args), ctypes.byref(how)):
                 raise RuntimeError(self.library.flashinfer_last_error().decode())
         run.kept = (kept, fields)
@@ -118,7 +120,7 @@ class Ours:
         else:
             run = self.call("batch_prefill", fields, tensors | {
                 "k_cache": copy.k_cache, "v_cache": copy.v_cache, "kv_indptr": copy.page_indptr, "kv_indices": copy.pages,
-                "kv_last_page_len": copy.last})
+                "kv_last_page_len": copy.last}, GENERIC if row.kind == "generic" else None)
 
         def both():
             run()
@@ -184,6 +186,8 @@ class Peers:
         """Names and functions of (row, copy) that return functions of nothing; the first is ours."""
         first, *others = self.ours.items()
         sides = {"ours": first[1].make} | {path: library.make for path, library in others}
+        if row.kind == "generic":
+            return sides | {"upstream fa2": lambda row, copy: self.upstream(row, copy, "fa2")}
         if row.page_size and row.kind in ("paged", "page1"):
             sides["ours, ragged"] = lambda row, copy: first[1].make(row, copy, ragged=True)
         if row.kind != "paged" and row.kind != "page1":
@@ -290,7 +294,17 @@ def wide_rows():
             yield Row("wide", f"{batch}x{length}", [(length, length)] * batch, (16, 16, 192), causal, dim_vo=128)
 
 
-SETS = {"dense": dense_rows, "paged": paged_rows, "page1": page1_rows, "varlen": varlen_rows, "chunked": chunked_rows, "wide": wide_rows}
+def generic_rows():
+    for heads in ((16, 16, 128), (32, 8, 128), (32, 32, 64), (8, 8, 256)):
+        for batch, length in BATCHES[:2]:
+            for causal in (True, False):
+                yield Row("generic", f"{batch}x{length}", [(length, length)] * batch, heads, causal, 16)
+    for kv in (4096, 32768):
+        yield Row("generic", f"512 over {kv}", [(512, kv)], (32, 8, 128), True, 16)
+
+
+SETS = {"dense": dense_rows, "paged": paged_rows, "page1": page1_rows, "varlen": varlen_rows, "chunked": chunked_rows, "wide": wide_rows,
+        "generic": generic_rows}
 
 
 def capture(up, calls, nodes):
