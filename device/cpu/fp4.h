@@ -4,21 +4,22 @@
 #ifndef FP4_H
 #define FP4_H
 
-#include "vec.h"
+#include "pair.h"
 
-typedef struct { uint8_t bits; } e2m1x2;
 typedef uint64_t pairs __attribute__((vector_size(4 * LANES))); /* of lanes */
 
-/* The codes of y * multiplier, float32 products, rounded to nearest, ties to even; 6 beyond it and for NaN. Codes are a concave
- * function of values, min(2 x, x + 2, x / 2 + 4), rounded. */
-INLINE vecu vec_e2m1_codes(vec y, vec multiplier)
+/* The low four bits of each lane are the code of x, rounded to nearest, ties to even; 6 beyond it and for NaN. The rest is not.
+ * Codes are a concave function of values, min(2 x, x + 2, x / 2 + 4), rounded. tame: no lane is NaN, or 7 or more. */
+INLINE vecu vec_e2m1_low(vec x, int tame)
 {
     const float unit = 8388608.0f; /* 2^23: the float whose unit is one */
-    vec x = y * multiplier;
     vec magnitude = (vec)((vecu)x & 0x7fffffffu);
-    vec code = vec_min2(magnitude * 2.0f + unit, vec_set(unit + 7.0f));
-    code = vec_min2(vec_min2(magnitude + (unit + 2.0f), magnitude * 0.5f + (unit + 4.0f)), code);
-    return ((vecu)code & 7) | ((vecu)x >> 28 & 8 & (vecu)(x == x));
+    vecu code = vec_min_bits((vecu)(magnitude * 2.0f + unit), (vecu)(magnitude + (unit + 2.0f)));
+    code = vec_min_bits(code, (vecu)(magnitude * 0.5f + (unit + 4.0f)));
+    if (!tame)
+        code = vec_min_bits(code, (vecu)vec_set(unit + 7.0f));
+    vecu bits = code | ((vecu)x >> 28 & 8);
+    return tame ? bits : vec_where_nan(x, (vecu){0} + 7, bits);
 }
 
 /* Sixteen codes as eight bytes. */
@@ -35,18 +36,23 @@ INLINE void vec_store_e2m1(uint8_t *to, vecu codes)
 #endif
 }
 
+/* tame: see vec_e2m1_low. */
+INLINE void pair_narrow_e2m1x2(e2m1x2 *to, struct pair x, enum pair_order order, int tame)
+{
+    vecu a = vec_e2m1_low(x.v[0], tame), b = vec_e2m1_low(x.v[1], tame);
+    if (order == EVEN_ODD) {
+        vec_store_bytes(to, (a & 15) | b << 4);
+    } else {
+        vec_store_e2m1(&to->bits, a & 15);
+        vec_store_e2m1(&to->bits + LANES / 2, b & 15);
+    }
+}
+
 /* The values of the low four bits of each lane. */
 INLINE vec vec_e2m1_values(vecu codes)
 {
     const vec values = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-#ifdef __clang__
-    vec y;
-    for (int i = 0; i < LANES; i++)
-        y[i] = values[codes[i] & 15];
-    return y;
-#else
-    return __builtin_shuffle(values, (veci)(codes & 15));
-#endif
+    return vec_permute(values, (veci)(codes & 15));
 }
 
 /* Eight bytes as sixteen values. */

@@ -19,6 +19,7 @@ typedef struct { uint16_t bits; } f16;
 typedef struct { uint16_t bits; } bf16;
 typedef struct { uint8_t bits; } e4m3;
 typedef struct { uint8_t bits; } e5m2;
+typedef struct { uint8_t bits; } e2m1x2; /* two elements, the first in the low half */
 typedef int8_t i8;
 typedef float f32;
 typedef int32_t i32;
@@ -26,6 +27,9 @@ typedef int64_t i64;
 typedef uint32_t u32;
 typedef uint64_t u64;
 typedef uint8_t u8;
+
+/* Of which one T holds so many. */
+#define ELEMENTS(T) _Generic((T *)0, e2m1x2 * : 2, default : 1)
 
 INLINE float f16_to_float(f16 x)
 {

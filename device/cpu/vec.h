@@ -73,10 +73,23 @@ INLINE vecu vec_where_nan(vec x, vecu a, vecu b)
 #endif
 }
 
+/* The upper half of each lane is x as bf16; a NaN stays quiet. */
+INLINE vecu vec_round_bf16(vec x)
+{
+    vecu bits = (vecu)x;
+#ifdef __AVX512F__ /* 2 in the table is what a NaN becomes: itself, quiet; what is no NaN has its place in `rounded` */
+    __m512i rounded = (__m512i)(bits + 0x7fffu);
+    __mmask16 odd = _mm512_test_epi32_mask((__m512i)bits, (__m512i)((vecu){0} + 0x10000u));
+    rounded = _mm512_mask_add_epi32(rounded, odd, rounded, (__m512i)((vecu){0} + 1));
+    return (vecu)_mm512_fixupimm_ps((__m512)rounded, (__m512)x, (__m512i)((vecu){0} + 0x22), 0);
+#else
+    return vec_where_nan(x, bits | 0x400000u, bits + 0x7fffu + (bits >> 16 & 1));
+#endif
+}
+
 INLINE void vec_store_bf16(bf16 *to, vec x)
 {
-    vecu bits = (vecu)x, rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    vecu h = vec_where_nan(x, bits >> 16 | 0x40, rounded);
+    vecu h = vec_round_bf16(x) >> 16;
 #ifdef __AVX512F__
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)h));
 #else
@@ -112,6 +125,15 @@ INLINE vec vec_min2(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512
 #else
 INLINE vec vec_max2(vec a, vec b) { return vec_select(a > b, a, b); }
 INLINE vec vec_min2(vec a, vec b) { return vec_select(a < b, a, b); }
+#endif
+
+/* Of bits, which are in the order of the floats if those are not negative; faster on some processors. */
+#ifdef __AVX512F__
+INLINE vecu vec_max_bits(vecu a, vecu b) { return (vecu)_mm512_max_epu32((__m512i)a, (__m512i)b); }
+INLINE vecu vec_min_bits(vecu a, vecu b) { return (vecu)_mm512_min_epu32((__m512i)a, (__m512i)b); }
+#else
+INLINE vecu vec_max_bits(vecu a, vecu b) { return vec_select_bits((veci)(a > b), a, b); }
+INLINE vecu vec_min_bits(vecu a, vecu b) { return vec_select_bits((veci)(a < b), a, b); }
 #endif
 
 /* Bytes, one in each lane. */
@@ -162,30 +184,48 @@ INLINE vec vec_load_e4m3(const e4m3 *from)
     return (vec)(bits | ((vecu)((bits & 0x7fffffffu) == 0x43f00000u) & 0x7fc00000u));
 }
 
-/* As narrow_bits, in each lane. The sum with a power of two whose unit is that of the code's binade does the rounding. */
-INLINE vecu vec_narrow_bits(vec x, int mantissa, int bias, float largest)
+/* The low byte of each lane is narrow_bits; the rest is not. The sum with a power of two whose unit is that of the code's binade
+ * does the rounding, and leaves the mantissa, with a carry into the exponent, in its low bits. tame: no lane is NaN, or rounds to
+ * more than `largest`. */
+INLINE vecu vec_narrow_low(vec x, int tame, int mantissa, int bias, float largest)
 {
-    vec magnitude = vec_min2((vec)((vecu)x & 0x7fffffffu), vec_set(largest));
-    vec least = (vec)((vecu){0} + ((uint32_t)(128 - bias) << 23));
-    vecu binade = (vecu)vec_max2((vec)((vecu)magnitude & 0x7f800000u), least), power = binade + ((uint32_t)(23 - mantissa) << 23);
-    vecu code = (vecu)(magnitude + (vec)power) - power + (binade >> (23 - mantissa)) - ((uint32_t)(128 - bias) << mantissa);
-    return vec_where_nan(x, (vecu){0} + 0x7f, code | ((vecu)x >> 24 & 0x80));
+    vecu magnitude = (vecu)x & 0x7fffffffu, least = (vecu){0} + ((uint32_t)(128 - bias) << 23);
+    if (!tame)
+        magnitude = vec_min_bits(magnitude, (vecu)vec_set(largest));
+    vecu binade = vec_max_bits(magnitude & 0x7f800000u, least);
+    vecu rounded = (vecu)((vec)magnitude + (vec)binade * (float)(1 << (23 - mantissa)));
+    uint32_t offset = -((uint32_t)(128 - bias) << mantissa) & 0xff; /* below 0x80 in both formats */
+    vecu code = rounded + (binade >> (23 - mantissa)) + (((vecu)x >> 24 & 0x80) | offset);
+    return tame ? code : vec_where_nan(x, (vecu){0} + 0x7f, code);
 }
 
-INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_bits(x, E4M3_FORMAT)); }
-INLINE void vec_store_e5m2(e5m2 *to, vec x) { vec_store_bytes(to, vec_narrow_bits(x, E5M2_FORMAT)); }
+/* As narrow_bits, in each lane. */
+INLINE vecu vec_narrow_bits(vec x, int mantissa, int bias, float largest)
+{
+    return vec_narrow_low(x, 0, mantissa, bias, largest) & 0xff;
+}
+
+INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_low(x, 0, E4M3_FORMAT)); }
+INLINE void vec_store_e5m2(e5m2 *to, vec x) { vec_store_bytes(to, vec_narrow_low(x, 0, E5M2_FORMAT)); }
 
 INLINE vec vec_load_i8(const i8 *from)
 {
     return __builtin_convertvector((veci)(vec_load_bytes(from) << 24) >> 24, vec);
 }
 
-INLINE void vec_store_i8(i8 *to, vec x)
+/* The low byte of each lane is x as i8; the rest is not. tame: no lane is NaN, or rounds to more than 127 or less than -128. */
+INLINE vecu vec_i8_low(vec x, int tame)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: its unit is one */
-    x = (vec)((veci)x & (x == x));
-    vec_store_bytes(to, (vecu)(vec_min2(vec_max2(x, vec_set(-128.0f)), vec_set(127.0f)) + magic) - float_bits(magic));
+#ifdef __AVX512F__
+    if (tame)
+        return (vecu)_mm512_cvtps_epi32((__m512)x);
+#endif
+    (void)tame;
+    return vec_where_nan(x, (vecu){0}, (vecu)(vec_min2(vec_max2(x, vec_set(-128.0f)), vec_set(127.0f)) + magic));
 }
+
+INLINE void vec_store_i8(i8 *to, vec x) { vec_store_bytes(to, vec_i8_low(x, 0)); }
 
 /* The first n elements, at most LANES; the rest is not touched and reads as 0. */
 #define VEC_PARTIAL(T)                                       \
@@ -271,20 +311,17 @@ INLINE float vec_max(vec x)
 #define VEC_PICK(a, b, ...) __builtin_shuffle(a, b, (veci){__VA_ARGS__})
 #endif
 
-/* Lane i: the largest lane of x[i], of 16. Halves of two become one, then quarters of two such, and so on. x is lost. */
-INLINE vec vec_max_each(vec x[LANES])
+/* Lane i: x[order[i] % 16]. */
+INLINE vec vec_permute(vec x, veci order)
 {
-    for (int i = 0; i < 8; i++)
-        x[i] = vec_max2(VEC_PICK(x[2 * i], x[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
-                        VEC_PICK(x[2 * i], x[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
-    for (int i = 0; i < 4; i++)
-        x[i] = vec_max2(VEC_PICK(x[2 * i], x[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),
-                        VEC_PICK(x[2 * i], x[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));
-    for (int i = 0; i < 2; i++)
-        x[i] = vec_max2(VEC_PICK(x[2 * i], x[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29),
-                        VEC_PICK(x[2 * i], x[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31));
-    return vec_max2(VEC_PICK(x[0], x[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-                    VEC_PICK(x[0], x[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+#ifdef __clang__
+    vec y;
+    for (int i = 0; i < LANES; i++)
+        y[i] = x[order[i] & 15];
+    return y;
+#else
+    return __builtin_shuffle(x, order);
+#endif
 }
 
 /* Lanes 1 0 3 2 5 4 ... */

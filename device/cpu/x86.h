@@ -17,12 +17,15 @@ typedef float __m256 __attribute__((vector_size(32), may_alias));
 typedef float __m512 __attribute__((vector_size(64), may_alias));
 typedef float __m512_u __attribute__((vector_size(64), may_alias, aligned(1)));
 typedef unsigned short __mmask16;
+typedef unsigned int __mmask32;
 typedef float __v4sf __attribute__((vector_size(16)));
 typedef char __v16qi __attribute__((vector_size(16)));
 typedef long long __v2di __attribute__((vector_size(16)));
 typedef long long __v8di __attribute__((vector_size(64)));
 typedef short __v8hi __attribute__((vector_size(16)));
 typedef short __v16hi __attribute__((vector_size(32)));
+typedef short __v32hi __attribute__((vector_size(64)));
+typedef char __v32qi __attribute__((vector_size(32)));
 typedef int __v16si __attribute__((vector_size(64)));
 typedef float __v8sf __attribute__((vector_size(32)));
 typedef float __v16sf __attribute__((vector_size(64)));
@@ -31,6 +34,7 @@ typedef float __v16sf __attribute__((vector_size(64)));
 #define _MM_FROUND_CUR_DIRECTION 0x04
 #define _MM_FROUND_NO_EXC 0x08
 #define _CMP_UNORD_Q 0x03
+#define _CMP_NLE_UQ 0x06
 
 X86_INLINE void _mm_stream_si128(__m128i *to, __m128i x)
 {
@@ -104,6 +108,30 @@ X86_INLINE __mmask16 _mm512_test_epi32_mask(__m512i a, __m512i b)
     return (__mmask16)__builtin_ia32_ptestmd512((__v16si)a, (__v16si)b, X86_ALL);
 }
 
+X86_INLINE __m512i _mm512_cvtps_epi32(__m512 x)
+{
+    return (__m512i)__builtin_ia32_cvtps2dq512_mask((__v16sf)x, (__v16si){0}, X86_ALL, _MM_FROUND_CUR_DIRECTION);
+}
+
+X86_INLINE __m512i _mm512_min_epu32(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pminud512_mask((__v16si)a, (__v16si)b, (__v16si){0}, X86_ALL);
+}
+
+X86_INLINE __m512i _mm512_max_epu32(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pmaxud512_mask((__v16si)a, (__v16si)b, (__v16si){0}, X86_ALL);
+}
+
+X86_INLINE __m512i _mm512_mask_add_epi32(__m512i other, __mmask16 mask, __m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_paddd512_mask((__v16si)a, (__v16si)b, (__v16si)other, mask);
+}
+
+#define _mm512_fixupimm_ps(to, x, table, flags) \
+    ((__m512)__builtin_ia32_fixupimmps512_mask((__v16sf)(to), (__v16sf)(x), (__v16si)(table), flags, X86_ALL, \
+                                               _MM_FROUND_CUR_DIRECTION))
+
 X86_INLINE __m512 _mm512_maskz_compress_ps(__mmask16 mask, __m512 x)
 {
     return (__m512)__builtin_ia32_compresssf512_mask((__v16sf)x, (__v16sf){0}, mask);
@@ -133,6 +161,18 @@ X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
 {
     return (__m128i)__builtin_ia32_pmovqb512_mask((__v8di)x, (__v16qi){0}, (unsigned char)-1);
 }
+
+#ifdef __AVX512BW__
+X86_INLINE __m512i _mm512_max_epu16(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pmaxuw512_mask((__v32hi)a, (__v32hi)b, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __m256i _mm512_cvtepi16_epi8(__m512i x)
+{
+    return (__m256i)__builtin_ia32_pmovwb512_mask((__v32hi)x, (__v32qi){0}, (__mmask32)-1);
+}
+#endif
 
 X86_INLINE __m512i _mm512_cvtepu16_epi32(__m256i x)
 {

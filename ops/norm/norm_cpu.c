@@ -12,14 +12,14 @@
  *   BLOCK_SIZE   0; 16, 32: the output is e2m1 with a scale for so many elements
  *   E8M0         the scales are 0: e4m3, 1: e8m0 */
 #include "activation.h"
+#include "blocks.h"
 #include "fp4.h"
 #include "stream.h"
 #include "vec_scale.h"
 #include "norm_args.h"
 
-/* SUMS run side by side, to keep the adders busy. Where there is much to do besides loading, the next row is fetched while one is
- * written; plain norms lose by that. */
-enum { SUMS = 4, FETCHES = ADD_RESIDUAL || sizeof(OUT) < sizeof(T) };
+/* Where there is much to do besides loading, the next row is fetched while one is written; plain norms lose by that. */
+enum { FETCHES = ADD_RESIDUAL || sizeof(OUT) < sizeof(T), ORDER = PAIR_ORDER(T) };
 
 struct row {
     const T *input, *next_input; /* of the row after it */
@@ -30,111 +30,145 @@ struct row {
     float mean, deviation;
 };
 
-INLINE vec load_x(const struct row *row, int64_t at, int64_t n)
+INLINE struct pair load_x(const struct row *row, int64_t at, int64_t n)
 {
-    vec x = vec_load_n(row->input + at, n);
+    struct pair x = pair_load_n(row->input + at, n, ORDER);
 #if ADD_RESIDUAL
-    x += vec_load_n(row->residual + at, n);
+    struct pair r = pair_load_n(row->residual + at, n, ORDER);
+    for (int i = 0; i < 2; i++)
+        x.v[i] += r.v[i];
 #endif
     return x;
 }
 
-#define ROUND_TO(type)                        \
-    INLINE vec round_to_##type(vec x)         \
-    {                                         \
-        type rounded[LANES];                  \
-        vec_store(rounded, x);                \
-        return vec_load(rounded);             \
-    }
-ROUND_TO(f16)
-ROUND_TO(bf16)
-ROUND_TO(f32)
+INLINE vec round_to_bf16(vec x) { return (vec)(vec_round_bf16(x) & 0xffff0000u); }
+INLINE vec round_to_f32(vec x) { return x; }
+INLINE vec round_to_f16(vec x)
+{
+    f16 rounded[LANES];
+    vec_store(rounded, x);
+    return vec_load(rounded);
+}
 #define ROUND(type, x) ROUND_IN(type, x) /* when type is itself a constant */
 #define ROUND_IN(type, x) round_to_##type(x)
 
-/* Of x, or of (x - mean)^2; lanes beyond the row are no elements of it. */
-INLINE vec term(vec x, int squares, float mean, int64_t n)
+/* Adds x, or (x - mean)^2; lanes beyond the row are no elements of it. */
+INLINE void add_terms(struct pair *sum, struct pair x, int squares, float mean, int64_t n)
 {
-    if (!squares)
-        return x;
-    return LAYERNORM && n < LANES ? vec_first((x - mean) * (x - mean), n) : (x - mean) * (x - mean);
+    for (int i = 0; i < 2; i++) {
+        vec d = LAYERNORM ? x.v[i] - mean : x.v[i], term = squares ? d * d : x.v[i];
+        sum->v[i] += LAYERNORM && squares && n < PAIR ? vec_first(term, pair_count(n, i, ORDER)) : term;
+    }
 }
 
 INLINE float row_sum(const struct row *row, int64_t hidden, int squares, float mean)
 {
-    vec sums[SUMS] = {{0}};
+    struct pair sum = {{{0}}}, other = {{{0}}}; /* side by side, to keep the adders busy */
     int64_t at = 0;
-    for (; at + SUMS * LANES <= hidden; at += SUMS * LANES)
-        for (int i = 0; i < SUMS; i++)
-            sums[i] += term(load_x(row, at + i * LANES, LANES), squares, mean, LANES);
-    for (; at < hidden; at += LANES)
-        sums[0] += term(load_x(row, at, hidden - at), squares, mean, hidden - at);
-    return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (; at + 2 * PAIR <= hidden; at += 2 * PAIR) {
+        add_terms(&sum, load_x(row, at, PAIR), squares, mean, PAIR);
+        add_terms(&other, load_x(row, at + PAIR, PAIR), squares, mean, PAIR);
+    }
+    for (; at < hidden; at += PAIR)
+        add_terms(&sum, load_x(row, at, hidden - at), squares, mean, hidden - at);
+    return vec_sum((sum.v[0] + other.v[0]) + (sum.v[1] + other.v[1]));
 }
 
-/* What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
-INLINE vec finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n)
+INLINE vec finish_vec(vec x, vec factor, vec beta, float mean, float deviation)
 {
-    float mean = row->mean, deviation = row->deviation;
-    vec x = load_x(row, at, n), factor = vec_load_n((const W *)a->weight + at, n) + a->weight_bias;
-    if (FETCHES && at % (64 / (int)sizeof(T)) == 0)
-        __builtin_prefetch(row->next_input + at);
-#if ADD_RESIDUAL
-    if (at % (64 / (int)sizeof(R)) == 0)
-        __builtin_prefetch(row->next_residual + at);
-    vec_store_n(row->residual + at, x, n);
-#endif
 #if BLOCK_SIZE && ADD_RESIDUAL
     vec y = ROUND(R, x) * deviation * factor;
 #elif BLOCK_SIZE && !SILU
     vec y = ROUND(T, x * factor) * deviation;
 #else
-    vec y = (x - mean) * deviation * factor;
-#endif
-#if LAYERNORM
-    y += vec_load_n((const W *)a->beta + at, n);
-#endif
-#if SILU
-    y = silu(y);
+    vec y = (LAYERNORM ? x - mean : x) * deviation * factor;
 #endif
     (void)mean;
-    return y;
+    y = LAYERNORM ? y + beta : y;
+    return SILU ? silu(y) : y;
+}
+
+/* What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
+INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n)
+{
+    struct pair x = load_x(row, at, n), factor = pair_load_n((const W *)a->weight + at, n, ORDER), beta = {{{0}}};
+    for (int i = 0; FETCHES && i < PAIR; i += 64 / (int)sizeof(T))
+        __builtin_prefetch(row->next_input + at + i);
+#if ADD_RESIDUAL
+    for (int i = 0; i < PAIR; i += 64 / (int)sizeof(R))
+        __builtin_prefetch(row->next_residual + at + i);
+    pair_store_n(row->residual + at, x, n, ORDER);
+#endif
+#if LAYERNORM
+    beta = pair_load_n((const W *)a->beta + at, n, ORDER);
+#endif
+    for (int i = 0; i < 2; i++)
+        x.v[i] = finish_vec(x.v[i], factor.v[i] + a->weight_bias, beta.v[i], row->mean, row->deviation);
+    return x;
 }
 
 #if BLOCK_SIZE
-enum { VECS = BLOCK_SIZE / LANES }; /* of a block */
+enum { RUN = LANES * BLOCK_SIZE, PIECE = 4 * RUN };
 
-/* Sixteen blocks at a time: their values, then their scales, then their codes. */
-static void normalise(const struct norm_args *a, const struct row *row, bool past_caches)
+/* Codes and scales of `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to
+ * quotient, hides behind the next ones. 0: they are not tame, and both are to be made again. */
+INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count, float global_scale, int tame)
+{
+    float multiplier[PIECE / BLOCK_SIZE];
+    int are_tame = 1;
+    for (int i = 0; i < count; i += LANES) {
+        vec amax = blocks_amax((const f32 *)(y + i * BLOCK_SIZE / PAIR), BLOCK_SIZE, ORDER, tame);
+        struct vec_scale s = E8M0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale);
+        vec_store(multiplier + i, s.multiplier);
+        vec_store_bytes(scales + i, s.code);
+        are_tame &= blocks_are_tame(amax, s.multiplier, 6.9f);
+    }
+    for (int i = 0; i < count * BLOCK_SIZE && (are_tame || !tame); i += PAIR)
+        pair_narrow_e2m1x2(to + i / 2, blocks_multiplied(y[i / PAIR], i, multiplier, BLOCK_SIZE, ORDER), ORDER, tame);
+    return are_tame;
+}
+
+static __attribute__((noinline)) void quantise_wild(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count,
+                                                    float global_scale)
+{
+    quantise(to, scales, y, count, global_scale, 0);
+}
+
+/* The values of a piece of a row, then their scales and codes. */
+static void normalise(const struct norm_args *all, const struct row *this, bool past_caches)
 {
     (void)past_caches;
-    float global_scale = a->scale ? *a->scale : a->scale_value;
-    int64_t blocks = a->hidden / BLOCK_SIZE;
-    uint8_t *linear = a->linear_scales + row->row * a->scale_stride[0] + row->group * a->scale_stride[1];
-    T *to = (T *)a->y + row->row * a->y_stride[0] + row->group * a->y_stride[1];
-    for (int64_t block = 0; block < blocks; block += LANES) {
-        vec y[LANES * VECS], largest[LANES] = {{0}};
-        float multiplier[LANES];
-        uint8_t codes[LANES];
-        int64_t at = block * BLOCK_SIZE;
-        int count = (int)(blocks - block < LANES ? blocks - block : LANES);
-        for (int i = 0; i < count * VECS; i++) {
-            y[i] = finish(a, row, at + i * LANES, LANES);
-            largest[i / VECS] = vec_max2((vec)((vecu)y[i] & 0x7fffffffu), largest[i / VECS]);
-            if (a->y)
-                vec_store(to + at + i * LANES, y[i]);
+    const struct norm_args a = *all; /* so that no store can change it */
+    const struct row row = *this;
+    float global_scale = a.scale ? *a.scale : a.scale_value;
+    int64_t blocks = a.hidden / BLOCK_SIZE;
+    uint8_t *linear = a.linear_scales + row.row * a.scale_stride[0] + row.group * a.scale_stride[1];
+    T *to = (T *)a.y + row.row * a.y_stride[0] + row.group * a.y_stride[1];
+    for (int64_t at = 0, block = 0; at < a.hidden; at += PIECE, block = at / BLOCK_SIZE) {
+        struct pair y[PIECE / PAIR];
+        uint8_t scales[PIECE / BLOCK_SIZE];
+        e2m1x2 part[PIECE / 2], *out = (e2m1x2 *)row.out + at / 2;
+        int n = (int)(a.hidden - at < PIECE ? a.hidden - at : PIECE), count = n / BLOCK_SIZE;
+        if (n < PIECE)
+            memset(y, 0, sizeof y);
+        for (int i = 0; i < n; i += PAIR) {
+            y[i / PAIR] = n == PIECE ? finish(&a, &row, at + i, PAIR) : finish(&a, &row, at + i, n - i);
+            if (a.y)
+                pair_store_n(to + at + i, y[i / PAIR], n - i, ORDER);
         }
-        vec amax = vec_max_each(largest);
-        struct vec_scale s = E8M0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale);
-        vec_store(multiplier, s.multiplier);
-        vec_store_bytes(codes, s.code);
-        for (int i = 0; i < count * VECS; i++)
-            vec_store_e2m1((uint8_t *)row->out + at / 2 + i * LANES / 2, vec_e2m1_codes(y[i], vec_set(multiplier[i / VECS])));
-        if (a->linear_scales)
-            memcpy(linear + block, codes, (size_t)count);
-        for (int i = 0; a->swizzled_scales && i < count; i += 4) /* four neighbours are neighbours there too */
-            memcpy(a->swizzled_scales + block_scale_offset(SCALES_128X4, row->index, block + i, blocks), codes + i,
-                   count - i < 4 ? (size_t)(count - i) : 4);
+        if (!quantise(n == PIECE ? out : part, scales, y, count, global_scale, 1))
+            quantise_wild(n == PIECE ? out : part, scales, y, count, global_scale);
+        if (n < PIECE)
+            memcpy(out, part, (size_t)n / 2);
+        if (a.linear_scales)
+            memcpy(linear + block, scales, (size_t)count);
+        for (int i = 0; a.swizzled_scales && i < count; i += 4) { /* four neighbours are neighbours there too */
+            uint8_t *four = a.swizzled_scales + block_scale_offset(SCALES_128X4, row.index, block + i, blocks);
+            if (count - i < 4)
+                memcpy(four, scales + i, (size_t)(count - i));
+            else
+                memcpy(four, scales + i, 4);
+        }
     }
 }
 
@@ -146,12 +180,11 @@ static void pad_scales(const struct norm_args *a, int64_t index, int64_t first)
         a->swizzled_scales[block_scale_offset(SCALES_128X4, index, i, blocks)] = 0;
 }
 #else
-INLINE void normalise_vec(const struct norm_args *a, const struct row *row, OUT *to, int64_t at, int64_t n, float multiplier)
+INLINE void store_quantised(OUT *to, struct pair y, int64_t n, float multiplier)
 {
-    vec y = finish(a, row, at, n);
-    if (sizeof(OUT) == 1)
-        y = (LAYERNORM ? ROUND(T, y) : y) * multiplier;
-    vec_store_n(to, y, n);
+    for (int i = 0; i < 2 && sizeof(OUT) == 1; i++)
+        y.v[i] = (LAYERNORM ? ROUND(T, y.v[i]) : y.v[i]) * multiplier;
+    pair_store_n(to, y, n, ORDER);
 }
 
 static void normalise(const struct norm_args *all, const struct row *this, bool past_caches)
@@ -164,25 +197,24 @@ static void normalise(const struct norm_args *all, const struct row *this, bool 
         end = a.hidden - begin < STREAM_PIECE ? a.hidden : begin + STREAM_PIECE;
         OUT *to = past_caches ? piece : row.out + begin;
         int64_t at = begin;
-        for (; at + LANES <= end; at += LANES)
-            normalise_vec(&a, &row, to + (at - begin), at, LANES, multiplier);
+        for (; at + PAIR <= end; at += PAIR)
+            store_quantised(to + (at - begin), finish(&a, &row, at, PAIR), PAIR, multiplier);
         if (at < end)
-            normalise_vec(&a, &row, to + (at - begin), at, end - at, multiplier);
+            store_quantised(to + (at - begin), finish(&a, &row, at, end - at), end - at, multiplier);
         if (past_caches)
             stream(row.out + begin, piece, (end - begin) * (int64_t)sizeof *piece);
     }
 }
 #endif
 
-static struct row row_at(const struct norm_args *a, int64_t index)
+static void set_row(const struct norm_args *a, struct row *r, int64_t row, int64_t group, int64_t index)
 {
-    int64_t row = a->groups == 1 ? index : index / a->groups, group = index - row * a->groups;
-    return (struct row){.input = (const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
-                        .residual = (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1],
-                        .out = (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1],
-                        .row = row,
-                        .group = group,
-                        .index = index};
+    *r = (struct row){.input = (const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
+                      .residual = (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1],
+                      .out = (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1],
+                      .row = row,
+                      .group = group,
+                      .index = index};
 }
 
 void norm_cpu(const struct norm_args *a, int part, int parts)
@@ -193,7 +225,8 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
         all = block_scale_rows(SCALES_128X4, rows);
 #endif
     int64_t begin = part_begin(all, part, parts), end = part_begin(all, part + 1, parts);
-    struct row next = row_at(a, begin);
+    struct row next;
+    set_row(a, &next, begin / a->groups, begin % a->groups, begin);
     bool past_caches = sizeof(OUT) == 4 && a->out != a->input && streams(rows * a->hidden * 4);
     for (int64_t i = begin; i < end; i++) {
 #if BLOCK_SIZE
@@ -203,7 +236,7 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
 #endif
         struct row r = next;
         if (i + 1 < rows)
-            next = row_at(a, i + 1);
+            set_row(a, &next, r.group + 1 < a->groups ? r.row : r.row + 1, r.group + 1 < a->groups ? r.group + 1 : 0, i + 1);
         r.next_input = next.input;
         r.next_residual = next.residual;
         r.mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;

@@ -5,6 +5,7 @@
  *   T      f16, bf16
  *   MAPPED 0: slots follow from the page table; 1: they are in slot_mapping
  *   SLOT   i32, i64: of slot_mapping */
+#include "blocks.h"
 #include "fp4.h"
 #include "vec_scale.h"
 #include "nvfp4_append_args.h"
@@ -19,22 +20,48 @@ static struct page_slot slot_of(const struct nvfp4_append_args *a, int64_t token
 #endif
 }
 
-/* At most sixteen blocks, whose scales are computed together. */
-static void quantize(uint8_t *codes, uint8_t *scales, const T *from, int blocks, float global_scale)
+enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK, PIECE = 4 * RUN };
+
+/* `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to quotient, hides behind the
+ * next ones. 0: they are not tame, and both are to be made again. */
+INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count, float global_scale, int tame)
 {
-    vec x[LANES], amax[LANES] = {{0}};
-    float multiplier[LANES];
-    uint8_t code[LANES];
-    for (int b = 0; b < blocks; b++) {
-        x[b] = vec_load(from + b * NVFP4_BLOCK);
-        amax[b] = vec_max2((vec)((vecu)x[b] & 0x7fffffffu), amax[b]);
+    float multiplier[PIECE / NVFP4_BLOCK];
+    int are_tame = 1;
+    for (int i = 0; i < count; i += LANES) {
+        vec amax = blocks_amax(from + i * NVFP4_BLOCK, NVFP4_BLOCK, ORDER, tame);
+        struct vec_scale s = vec_scale_e4m3(amax, global_scale);
+        vec_store(multiplier + i, s.multiplier);
+        vec_store_bytes(scales + i, s.code);
+        are_tame &= blocks_are_tame(amax, s.multiplier, 6.9f);
     }
-    struct vec_scale s = vec_scale_e4m3(vec_max_each(amax), global_scale);
-    vec_store(multiplier, s.multiplier);
-    vec_store_bytes(code, s.code);
-    memcpy(scales, code, (size_t)blocks);
-    for (int b = 0; b < blocks; b++)
-        vec_store_e2m1(codes + b * (NVFP4_BLOCK / 2), vec_e2m1_codes(x[b], vec_set(multiplier[b])));
+    for (int at = 0; at < count * NVFP4_BLOCK && (are_tame || !tame); at += PAIR)
+        pair_narrow_e2m1x2(codes + at / 2, blocks_multiplied(pair_load(from + at, ORDER), at, multiplier, NVFP4_BLOCK, ORDER),
+                           ORDER, tame);
+    return are_tame;
+}
+
+static __attribute__((noinline)) void quantize_wild_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count,
+                                                           float global_scale)
+{
+    quantize_blocks(codes, scales, from, count, global_scale, 0);
+}
+
+/* `count` blocks, at most those of a piece, by way of memory with room for whole runs where they are not whole. */
+static void quantize(uint8_t *codes, uint8_t *scales, const T *from, int count, float global_scale)
+{
+    T part[RUN] = {0};
+    e2m1x2 code[RUN / 2];
+    uint8_t scale[LANES];
+    int whole = count / LANES * LANES, rest = count - whole;
+    if (whole && !quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, 1))
+        quantize_wild_blocks((e2m1x2 *)codes, scales, from, whole, global_scale);
+    if (!rest)
+        return;
+    memcpy(part, from + whole * NVFP4_BLOCK, (size_t)rest * NVFP4_BLOCK * sizeof *part);
+    quantize_wild_blocks(code, scale, part, rest, global_scale);
+    memcpy(codes + whole * NVFP4_BLOCK / 2, code, (size_t)rest * NVFP4_BLOCK / 2);
+    memcpy(scales + whole, scale, (size_t)rest);
 }
 
 void nvfp4_append_cpu(const struct nvfp4_append_args *a, int part, int parts)
@@ -57,9 +84,10 @@ void nvfp4_append_cpu(const struct nvfp4_append_args *a, int part, int parts)
                     h->codes + at.page * h->codes_stride[0] + at.slot * h->codes_stride[1] + head * h->codes_stride[2];
                 uint8_t *scales =
                     h->scales + at.page * h->scales_stride[0] + at.slot * h->scales_stride[1] + head * h->scales_stride[2];
-                for (int64_t b = 0; b < blocks; b += LANES)
+                enum { MOST = PIECE / NVFP4_BLOCK };
+                for (int64_t b = 0; b < blocks; b += MOST)
                     quantize(codes + b * (NVFP4_BLOCK / 2), scales + b, from + b * NVFP4_BLOCK,
-                             (int)(blocks - b < LANES ? blocks - b : LANES), global_scale);
+                             (int)(blocks - b < MOST ? blocks - b : MOST), global_scale);
             }
         }
     }

@@ -9,94 +9,109 @@
  *   LARGEST value of CODE
  *   GATED   1: a column is silu(gate) * up, rounded to T
  *   CHUNK   columns, a multiple of 16 blocks */
-#include <stdbool.h>
-
 #include "activation.h"
+#include "blocks.h"
 #include "fp4.h"
 #include "vec_scale.h"
 #include "block_quantize_args.h"
 
-INLINE void store_e2m1x2(e2m1x2 *to, vec x, vec multiplier)
-{
-    vec_store_e2m1(&to->bits, vec_e2m1_codes(x, multiplier));
-}
-INLINE void store_e4m3(e4m3 *to, vec x, vec multiplier)
-{
-    vec_store(to, x * multiplier);
-}
-INLINE void store_i8(i8 *to, vec x, vec multiplier)
-{
-    vec_store(to, x * multiplier);
-}
-#define CODE_ELEMENTS _Generic((CODE *)0, e2m1x2 * : 2, default : 1)
-#define STORE_(code) store_##code
-#define STORE(code) STORE_(code)
-
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
-INLINE vec scale_input(vec x, float factor)
-{
-    f16 half[LANES];
-    vec_store(half, x * factor);
-    return vec_load((const f16 *)half);
-}
+typedef __typeof__(_Generic((T *)0, e4m3 * : (f16){0}, default : (T){0})) element;
+enum { STAGES = GATED || sizeof(T) == 1, ORDER = PAIR_ORDER(element), RUN = LANES * BLOCK };
 
-/* Sixteen columns, 0 from `columns` on. up: what GATED columns scale. */
-INLINE vec load_run(const T *from, const T *up, int64_t columns, float factor)
+/* What stays below rounds to no more than LARGEST. */
+#define TAME_LIMIT _Generic((CODE *)0, e2m1x2 * : 6.9f, e4m3 * : 460.0f, default : 127.4f)
+#define NARROW_(code) pair_narrow_##code
+#define NARROW(code) NARROW_(code)
+
+/* Sixteen columns as elements, 0 from `columns` on. up: what GATED columns scale. */
+INLINE void stage(element *to, const T *from, const T *up, int64_t columns, float factor)
 {
     vec x = columns > 0 ? vec_load_n(from, columns) : (vec){0};
 #if GATED
-    T rounded[LANES];
-    vec_store(rounded, silu(x) * (columns > 0 ? vec_load_n(up, columns) : (vec){0}));
-    x = vec_load((const T *)rounded);
+    x = silu(x) * (columns > 0 ? vec_load_n(up, columns) : (vec){0});
 #endif
     (void)up;
-    return _Generic(from, const e4m3 * : scale_input(x, factor), default : x);
-}
-
-/* Scales of the sixteen blocks from `block` on, of which `count` are stored; returns the multipliers. */
-INLINE vec store_scales(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t block, int count, vec amax,
-                        float global_scale)
-{
-#if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
-    struct vec_scale s = SCALE == SCALE_E4M3 ? vec_scale_e4m3(amax, global_scale) : vec_scale_e8m0(amax, LARGEST);
-    uint8_t codes[LANES], *scales = (uint8_t *)a->scales + group * a->scale_stride[0];
-    vec_store_bytes(codes, s.code);
-    for (int i = 0; i < count; i += 4) /* four neighbours are neighbours in all layouts */
-        memcpy(scales + block_scale_offset(a->layout, row, block + i, a->blocks), codes + i,
-               count - i < 4 ? (size_t)(count - i) : 4);
-    return s.multiplier;
-#else
-    (void)group;
-    (void)global_scale;
-    amax = vec_max2(amax, vec_set(a->least_amax));
-    vec value = SCALE == SCALE_POWER ? vec_e8m0_value(vec_scale_e8m0(amax, LARGEST).code) : amax / LARGEST;
-    for (int i = 0; i < count; i++)
-        ((float *)a->scales)[row * a->scale_stride[0] + (block + i) * a->scale_stride[1]] = value[i];
-    return 1.0f / value;
-#endif
+    vec_store(to, _Generic(from, const e4m3 * : x * factor, default : x));
 }
 
 struct line {
     const T *input;
     CODE *out;
-    int64_t group, row;
+    uint8_t *scales; /* or floats */
+    uint32_t step;   /* from four scale bytes to the next four */
     float global_scale, factor;
 };
 
-/* `count` blocks from column `at` on, up to sixteen, widened, scaled, stored. is_whole: input and out have all their columns. */
-INLINE void quantize_blocks(const struct block_quantize_args *a, const struct line *l, int64_t at, const int count,
-                            const bool is_whole)
+/* Scales of the sixteen blocks from `block` on, of which `count` are stored; returns the multipliers. */
+INLINE vec store_scales(const struct block_quantize_args *a, const struct line *l, int64_t block, int count, vec amax)
 {
-    vec x[BLOCK], amax[LANES] = {{0}};
-    float multiplier[LANES];
-    for (int i = 0; i < count * BLOCK / LANES; i++) {
-        const T *from = l->input + at + i * LANES;
-        x[i] = load_run(from, from + a->columns, is_whole ? LANES : a->columns - at - i * LANES, l->factor);
-        amax[i * LANES / BLOCK] = vec_max2((vec)((vecu)x[i] & 0x7fffffffu), amax[i * LANES / BLOCK]);
+#if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
+    struct vec_scale s = SCALE == SCALE_E4M3 ? vec_scale_e4m3(amax, l->global_scale) : vec_scale_e8m0(amax, LARGEST);
+    uint8_t codes[LANES];
+    vec_store_bytes(codes, s.code);
+    (void)a;
+    if (count == LANES)
+        for (int i = 0; i < LANES; i += 4) /* four neighbours are neighbours in all layouts */
+            memcpy(l->scales + (block + i) / 4 * l->step, codes + i, 4);
+    else
+        for (int i = 0; i < count; i += 4)
+            memcpy(l->scales + (block + i) / 4 * l->step, codes + i, count - i < 4 ? (size_t)(count - i) : 4);
+    return s.multiplier;
+#else
+    amax = vec_max2(amax, vec_set(a->least_amax));
+    vec value = SCALE == SCALE_POWER ? vec_e8m0_value(vec_scale_e8m0(amax, LARGEST).code) : amax / LARGEST;
+    for (int i = 0; i < count; i++)
+        ((float *)l->scales)[(block + i) * a->scale_stride[1]] = value[i];
+    return 1.0f / value;
+#endif
+}
+
+/* Blocks from `block` on, up to a chunk; x and out have room for whole runs. All scales come first: what one takes, from maxima
+ * to quotient, hides behind the next ones. 0: the blocks are not tame, and are to be quantized again. */
+INLINE int quantize_blocks(const struct block_quantize_args *a, const struct line *l, CODE *out, const element *x, int64_t block,
+                           int count, const int tame)
+{
+    float multiplier[CHUNK / BLOCK];
+    int are_tame = 1;
+    for (int i = 0; i < count; i += LANES) {
+        vec amax = blocks_amax(x + i * BLOCK, BLOCK, ORDER, tame);
+        vec m = store_scales(a, l, block + i, count - i < LANES ? count - i : LANES, amax);
+        vec_store(multiplier + i, m);
+        are_tame &= blocks_are_tame(amax, m, TAME_LIMIT);
     }
-    vec_store(multiplier, store_scales(a, l->group, l->row, at / BLOCK, count, vec_max_each(amax), l->global_scale));
-    for (int i = 0; i < count * BLOCK / LANES && (is_whole || at + i * LANES < a->out_columns); i++)
-        STORE(CODE)(l->out + (at + i * LANES) / CODE_ELEMENTS, x[i], vec_set(multiplier[i * LANES / BLOCK]));
+    if (tame && !are_tame)
+        return 0;
+    for (int at = 0; at < count * BLOCK; at += PAIR) {
+        struct pair y = blocks_multiplied(pair_load(x + at, ORDER), at, multiplier, BLOCK, ORDER);
+        if (!STAGES)
+            __builtin_prefetch(x + at + CHUNK, 0, 2); /* of the next chunk */
+        NARROW(CODE)(out + at / ELEMENTS(CODE), y, ORDER, tame);
+    }
+    return 1;
+}
+
+static __attribute__((noinline)) void quantize_wild_blocks(const struct block_quantize_args *a, const struct line *l, CODE *out,
+                                                           const element *x, int64_t block, int count)
+{
+    quantize_blocks(a, l, out, x, block, count, 0);
+}
+
+/* Columns [begin, end) of a row, all of which input and out have or not. */
+INLINE void quantize_columns(const struct block_quantize_args *a, const struct line *l, int64_t begin, int64_t end, int are_there)
+{
+    element staged[CHUNK];
+    CODE codes[CHUNK / ELEMENTS(CODE)];
+    int count = (int)((end - begin) / BLOCK);
+    for (int64_t at = begin; at < begin + (count + LANES - 1) / LANES * RUN && (STAGES || !are_there); at += LANES)
+        stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? LANES : a->columns - at, l->factor);
+    CODE *out = are_there ? l->out + begin / ELEMENTS(CODE) : codes;
+    const element *x = STAGES || !are_there ? staged : (const element *)(l->input + begin);
+    if (!quantize_blocks(a, l, out, x, begin / BLOCK, count, 1))
+        quantize_wild_blocks(a, l, out, x, begin / BLOCK, count);
+    int64_t last = end < a->out_columns ? end : a->out_columns;
+    if (!are_there && begin < last)
+        memcpy(l->out + begin / ELEMENTS(CODE), codes, (size_t)((last - begin) / ELEMENTS(CODE)));
 }
 
 /* Columns [begin, end) of a row; those from out_columns on have a scale only. */
@@ -106,17 +121,21 @@ static void quantize(const struct block_quantize_args *a, int64_t group, int64_t
         a->global_scale ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
     if (a->inverse)
         global_scale = 1.0f / global_scale;
-    const struct line line = {.input = (const T *)a->input + group * a->input_stride[0] + row * a->input_stride[1],
-                              .out = (CODE *)a->out + group * a->out_stride[0] + row * a->out_stride[1],
-                              .group = group,
-                              .row = row,
-                              .global_scale = global_scale,
-                              .factor = 6.0f / global_scale};
-    int64_t whole = a->columns < a->out_columns ? a->columns : a->out_columns, at = begin;
-    for (whole = whole < end ? whole : end; at + LANES * BLOCK <= whole; at += LANES * BLOCK)
-        quantize_blocks(a, &line, at, LANES, true);
-    for (; at < end; at += LANES * BLOCK)
-        quantize_blocks(a, &line, at, (int)(end - at < LANES * BLOCK ? (end - at) / BLOCK : LANES), false);
+    const struct line line = {
+        .input = (const T *)a->input + group * a->input_stride[0] + row * a->input_stride[1],
+        .out = (CODE *)a->out + group * a->out_stride[0] + row * a->out_stride[1],
+        .scales = SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
+                      ? (uint8_t *)a->scales + group * a->scale_stride[0] + block_scale_row(a->layout, row, a->blocks)
+                      : (uint8_t *)((float *)a->scales + row * a->scale_stride[0]),
+        .step = block_scale_step(a->layout),
+        .global_scale = global_scale,
+        .factor = 6.0f / global_scale};
+    int64_t there = a->columns < a->out_columns ? a->columns : a->out_columns;
+    int64_t runs = ((there < end ? there : end) - begin) / RUN, whole = begin + (runs > 0 ? runs * RUN : 0);
+    if (begin < whole)
+        quantize_columns(a, &line, begin, whole, 1);
+    if (whole < end)
+        quantize_columns(a, &line, whole, end, 0);
 }
 
 /* A row that only the layout of the scales has. */

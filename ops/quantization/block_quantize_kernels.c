@@ -6,7 +6,7 @@ enum {
     RUN = 16,
     THREADS = 256,
     MAX_GRID_YZ = 65535,
-    CPU_CHUNK = 8192 /* columns */,
+    CPU_CHUNK = 2048 /* columns, or sixteen blocks */,
     CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */
 };
 
@@ -123,6 +123,11 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     return NULL;
 }
 
+static int cpu_chunk(const struct block_quantize_view *t)
+{
+    return t->block * 16 > CPU_CHUNK ? t->block * 16 : CPU_CHUNK;
+}
+
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct block_quantize_view *t = call_view(call);
@@ -131,8 +136,21 @@ static const char *fit_cpu(const struct call *call, struct way *way)
         return strides;
     int32_t *constant = way_spec(way, &cpu);
     set_constants(t, constant);
-    constant[6] = CPU_CHUNK;
+    constant[6] = cpu_chunk(t);
     return NULL;
+}
+
+/* Rows that lie one after the other, scales too, are one: so are the sixteen blocks that the CPU takes together. */
+static void join_rows(const struct block_quantize_view *t, struct block_quantize_args *a)
+{
+    bool bytes = t->scale_kind == SCALE_E4M3 || t->scale_kind == SCALE_E8M0;
+    if (t->layout != SCALES_LINEAR || t->gated || a->mask || a->global_stride[1] || a->columns != a->out_columns ||
+        a->columns != a->blocks * t->block || a->input_stride[1] != a->columns ||
+        a->out_stride[1] * code_elements(t) != a->columns || (!bytes && a->scale_stride[0] != a->blocks * a->scale_stride[1]))
+        return;
+    a->columns = a->out_columns = a->columns * a->rows;
+    a->blocks = a->scale_blocks = a->blocks * a->rows;
+    a->rows = a->scale_rows = 1;
 }
 
 static flashinfer_status run(const struct call *call, const struct way *way)
@@ -149,7 +167,8 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads * runs_of_thread(t));
         launch.grid[2] = (uint32_t)a.groups;
     } else {
-        int64_t width = a.scale_blocks * t->block, chunks = ceil_div(width, CPU_CHUNK);
+        join_rows(t, &a);
+        int64_t width = a.scale_blocks * t->block, chunks = ceil_div(width, cpu_chunk(t));
         int64_t parts = ceil_div(a.groups * a.rows * width, CPU_ELEMENTS_PER_PART), most = a.groups * a.rows * chunks;
         launch.grid[0] = (uint32_t)(parts < most ? parts : most);
     }

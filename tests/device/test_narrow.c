@@ -81,7 +81,7 @@ struct texts {
 static const struct texts narrow_e2m1 = {
     "#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"
     "{\n"
-    "    vecu codes = vec_e2m1_codes(vec_load((const float *)a->in.data + i), vec_set(1.0f));\n"
+    "    vecu codes = vec_e2m1_low(vec_load((const float *)a->in.data + i), 0) & 15;\n"
     "    vec_store_bytes((uint8_t *)a->scalar.data + i, codes);\n"
     "    vec_store_e2m1((uint8_t *)a->vector.data + i / 2, codes);\n"
     "}\n" LOOPS,
@@ -113,6 +113,37 @@ static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static
                                         "    }\n"
                                         "}\n" THREAD};
 
+/* Both orders of pairs; groups of two steps that stay below the limit are narrowed as tame. */
+#define PAIRS(T, limit)                                                                          \
+    {                                                                                            \
+        "#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"  \
+        "{\n"                                                                                    \
+        "    const float *in = (const float *)a->in.data + i;\n"                                 \
+        "    " T " *to[2] = {(" T " *)a->scalar.data, (" T " *)a->vector.data};\n"               \
+        "    int tame = 1;\n"                                                                    \
+        "    for (int k = 0; k < PAIR && i % PAIR == 0; k++)\n"                                  \
+        "        tame &= fabsf(in[k]) <= " limit ";\n"                                           \
+        "    for (int order = HALVES; order <= EVEN_ODD && i % PAIR == 0; order++)\n"            \
+        "        if (tame)\n"                                                                    \
+        "            pair_narrow_" T "(to[order] + i / ELEMENTS(" T "), pair_load(in, order), order, 1);\n"  \
+        "        else\n"                                                                         \
+        "            pair_narrow_" T "(to[order] + i / ELEMENTS(" T "), pair_load(in, order), order, 0);\n"  \
+        "}\n" LOOPS,                                                                             \
+            NULL                                                                                 \
+    }
+
+/* bf16 of floats, sixteen at a time and in pairs. */
+static const struct texts pairs_bf16 = {
+    "#include \"pair.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"
+    "{\n"
+    "    const float *in = (const float *)a->in.data + i;\n"
+    "    bf16 *scalar = (bf16 *)a->scalar.data + i, *vector = (bf16 *)a->vector.data + i;\n"
+    "    vec_store(scalar, vec_load(in));\n"
+    "    if (i % PAIR == 0)\n"
+    "        pair_store(vector, pair_load(in, EVEN_ODD), EVEN_ODD);\n"
+    "}\n" LOOPS,
+    NULL};
+
 #define SCALE(of)                                                                  \
     {                                                                              \
         "#include \"vec.h\"\n#include \"block_scale.h\"\n" SCALE_ARGUMENTS         \
@@ -138,6 +169,8 @@ static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static
 
 static const struct texts narrow_e4m3 = NARROW("e4m3"), narrow_e5m2 = NARROW("e5m2"), narrow_i8 = NARROW("i8");
 static const struct texts widen_e4m3 = WIDEN("e4m3"), widen_e5m2 = WIDEN("e5m2"), widen_i8 = WIDEN("i8");
+static const struct texts pairs_e4m3 = PAIRS("e4m3", "460.0f"), pairs_i8 = PAIRS("i8", "127.4f");
+static const struct texts pairs_e2m1 = PAIRS("e2m1x2", "6.9f");
 static const struct texts scale_e4m3 = SCALE("block_scale_e4m3(" AT("in") ", " AT("global") ")");
 static const struct texts scale_e8m0 = SCALE("block_scale_e8m0(" AT("in") ", " AT("global") ")");
 
@@ -321,6 +354,56 @@ static void test_i8(void **state)
         assert_true(scalar[i] == (float)(i - 128) && vector[i] == (float)(i - 128));
 }
 
+static void test_pairs(void **state)
+{
+    const struct device *device = device_of(state);
+    static const struct texts *const texts[] = {&pairs_e4m3, &pairs_e2m1, &pairs_i8};
+    static const struct format *const of[] = {&formats[0], &formats[2], NULL};
+    static float x[N];
+    static uint8_t halves[N], even_odd[N];
+    for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) {
+        fill(x, of[t] ? of[t] : &formats[0]);
+        for (int i = 0; i < 2048; i++) /* groups that are tame */
+            x[i] = (float)(i % 768 - 384) / (t == 1 ? 64 : 4);
+        launch(texts[t], device,
+               (struct array[]){{halves, DTYPE_U8, N, true}, {even_odd, DTYPE_U8, N, true}, {x, DTYPE_F32, N, false}}, 3);
+        for (int i = 0; i < N; i++) {
+            int8_t i8;
+            dtype_store(DTYPE_I8, &i8, (double)x[i]);
+            unsigned want = of[t] ? nearest(of[t], x[i]) : (uint8_t)i8, shift = t == 1 ? i % 2 * 4 : 0, mask = t == 1 ? 15 : 255;
+            int at = t == 1 ? i / 2 : i;
+            if ((halves[at] >> shift & mask) != want || (even_odd[at] >> shift & mask) != want)
+                fail_msg("texts %zu, of %a: halves %02x, even and odd %02x, must be %02x", t, (double)x[i], halves[at],
+                         even_odd[at], want);
+        }
+    }
+}
+
+static void test_bf16(void **state)
+{
+    const struct device *device = device_of(state);
+    static float x[N];
+    static uint16_t single[N], pairs[N];
+    struct random random = {7};
+    for (int i = 0; i < N; i++) { /* all upper halves; lower halves at, just beside and far from the middle; any NaN */
+        static const uint32_t low[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+        uint32_t bits = (uint32_t)(i % 65536) << 16 | (i < 65536 ? 0x8000 : low[random_bits(&random) % 6]);
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+    launch(&pairs_bf16, device,
+           (struct array[]){{single, DTYPE_BF16, N, true}, {pairs, DTYPE_BF16, N, true}, {x, DTYPE_F32, N, false}}, 3);
+    for (int i = 0; i < N; i++) {
+        uint16_t want;
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        dtype_store(DTYPE_BF16, &want, (double)x[i]);
+        if (isnan(x[i]))
+            want = (uint16_t)(bits >> 16 | 0x40);
+        if (single[i] != want || pairs[i] != want)
+            fail_msg("bf16 of %a: one %04x, of a pair %04x, must be %04x", (double)x[i], single[i], pairs[i], want);
+    }
+}
+
 /* ---- block scales ---- */
 
 static void fill_amax(float *amax, float largest)
@@ -466,6 +549,8 @@ int main(void)
         CASES(test_widen, cuda),
         CASES(test_i8, cpu),
         CASES(test_i8, cuda),
+        CASES(test_pairs, cpu),
+        CASES(test_bf16, cpu),
         CASES(test_e8m0_scales, cpu),
         CASES(test_e8m0_scales, cuda),
         CASES(test_e4m3_scales, cpu),

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Thirty-two elements at a time, in two vecs. In the order EVEN_ODD, the even ones are in one and the odd ones in the other, which
+ * in bf16 are a shift and a mask away from memory; in HALVES, the first and the last sixteen. What meets in one expression has one
+ * order, the one that suits the input: PAIR_ORDER(T). */
+#ifndef PAIR_H
+#define PAIR_H
+
+#include "vec.h"
+
+enum { PAIR = 2 * LANES };
+enum pair_order { HALVES, EVEN_ODD };
+#define PAIR_ORDER(T) _Generic((T *)0, bf16 * : EVEN_ODD, default : HALVES)
+
+struct pair {
+    vec v[2];
+};
+
+INLINE struct pair pair_halves(vec even, vec odd)
+{
+    return (struct pair){{VEC_PICK(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+                          VEC_PICK(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)}};
+}
+
+#define PAIR_LOAD(T)                                                                                            \
+    INLINE struct pair pair_load_##T(const T *from, enum pair_order order)                                      \
+    {                                                                                                           \
+        vec a = vec_load(from), b = vec_load(from + LANES);                                                     \
+        if (order == HALVES)                                                                                    \
+            return (struct pair){{a, b}};                                                                       \
+        return (struct pair){{VEC_PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),        \
+                              VEC_PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)}};      \
+    }
+PAIR_LOAD(f16)
+PAIR_LOAD(f32)
+
+INLINE struct pair pair_load_bf16(const bf16 *from, enum pair_order order)
+{
+    vecu words;
+    if (order == HALVES)
+        return (struct pair){{vec_load(from), vec_load(from + LANES)}};
+    memcpy(&words, from, sizeof words);
+    return (struct pair){{(vec)(words << 16), (vec)(words & 0xffff0000u)}};
+}
+
+#define PAIR_STORE(T)                                                                                           \
+    INLINE void pair_store_##T(T *to, struct pair x, enum pair_order order)                                     \
+    {                                                                                                           \
+        if (order == EVEN_ODD)                                                                                  \
+            x = pair_halves(x.v[0], x.v[1]);                                                                    \
+        vec_store(to, x.v[0]);                                                                                  \
+        vec_store(to + LANES, x.v[1]);                                                                          \
+    }
+PAIR_STORE(f16)
+PAIR_STORE(f32)
+
+INLINE void pair_store_bf16(bf16 *to, struct pair x, enum pair_order order)
+{
+    vecu even = vec_round_bf16(x.v[0]), odd = vec_round_bf16(x.v[1]), words = even >> 16 | (odd & 0xffff0000u);
+    if (order == EVEN_ODD) {
+        memcpy(to, &words, sizeof words);
+    } else {
+        vec_store(to, x.v[0]);
+        vec_store(to + LANES, x.v[1]);
+    }
+}
+
+/* The low bytes of the lanes. */
+INLINE void pair_store_bytes(void *to, vecu a, vecu b, enum pair_order order)
+{
+    if (order == HALVES) {
+        vec_store_bytes(to, a);
+        vec_store_bytes((char *)to + LANES, b);
+        return;
+    }
+    vecu words = (a & 0xffff) | b << 16;
+#ifdef __AVX512BW__
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8((__m512i)words));
+#else
+    typedef uint16_t halves __attribute__((vector_size(4 * LANES)));
+    typedef uint8_t bytes __attribute__((vector_size(2 * LANES)));
+    bytes narrow = __builtin_convertvector((halves)words, bytes);
+    memcpy(to, &narrow, sizeof narrow);
+#endif
+}
+
+/* tame: see vec_narrow_low. */
+INLINE void pair_narrow_e4m3(e4m3 *to, struct pair x, enum pair_order order, int tame)
+{
+    pair_store_bytes(to, vec_narrow_low(x.v[0], tame, E4M3_FORMAT), vec_narrow_low(x.v[1], tame, E4M3_FORMAT), order);
+}
+
+INLINE void pair_narrow_i8(i8 *to, struct pair x, enum pair_order order, int tame)
+{
+    pair_store_bytes(to, vec_i8_low(x.v[0], tame), vec_i8_low(x.v[1], tame), order);
+}
+
+INLINE void pair_store_e4m3(e4m3 *to, struct pair x, enum pair_order order) { pair_narrow_e4m3(to, x, order, 0); }
+INLINE void pair_store_i8(i8 *to, struct pair x, enum pair_order order) { pair_narrow_i8(to, x, order, 0); }
+
+INLINE void pair_store_e5m2(e5m2 *to, struct pair x, enum pair_order order)
+{
+    pair_store_bytes(to, vec_narrow_low(x.v[0], 0, E5M2_FORMAT), vec_narrow_low(x.v[1], 0, E5M2_FORMAT), order);
+}
+
+/* How many of the first n elements are in v[i]; may be negative, or more than LANES. */
+INLINE int64_t pair_count(int64_t n, int i, enum pair_order order) { return order == HALVES ? n - i * LANES : (n + 1 - i) / 2; }
+
+/* The first n elements, at most PAIR; the rest is not touched and reads as 0. */
+#define PAIR_LOAD_PARTIAL(T)                                                                    \
+    INLINE struct pair pair_load_n_##T(const T *from, int64_t n, enum pair_order order)         \
+    {                                                                                           \
+        if (n >= PAIR)                                                                          \
+            return pair_load_##T(from, order);                                                  \
+        T part[PAIR] = {0};                                                                     \
+        memcpy(part, from, (size_t)n * sizeof *part);                                           \
+        return pair_load_##T(part, order);                                                      \
+    }
+PAIR_LOAD_PARTIAL(f16)
+PAIR_LOAD_PARTIAL(bf16)
+PAIR_LOAD_PARTIAL(f32)
+
+#define PAIR_STORE_PARTIAL(T)                                                                   \
+    INLINE void pair_store_n_##T(T *to, struct pair x, int64_t n, enum pair_order order)        \
+    {                                                                                           \
+        if (n >= PAIR) {                                                                        \
+            pair_store_##T(to, x, order);                                                       \
+            return;                                                                             \
+        }                                                                                       \
+        T part[PAIR];                                                                           \
+        pair_store_##T(part, x, order);                                                         \
+        memcpy(to, part, (size_t)n * sizeof *part);                                             \
+    }
+PAIR_STORE_PARTIAL(f16)
+PAIR_STORE_PARTIAL(bf16)
+PAIR_STORE_PARTIAL(f32)
+PAIR_STORE_PARTIAL(e4m3)
+PAIR_STORE_PARTIAL(e5m2)
+PAIR_STORE_PARTIAL(i8)
+
+#define PAIR_FLOATS(name, p)                                                                                             \
+    _Generic((p), f16 *: name##_f16, const f16 *: name##_f16, bf16 *: name##_bf16, const bf16 *: name##_bf16,            \
+             f32 *: name##_f32, const f32 *: name##_f32)
+#define pair_load(from, order) PAIR_FLOATS(pair_load, from)(from, order)
+#define pair_load_n(from, n, order) PAIR_FLOATS(pair_load_n, from)(from, n, order)
+#define pair_store(to, x, order) VEC_OF(pair_store, to)(to, x, order)
+#define pair_store_n(to, x, n, order) VEC_OF(pair_store_n, to)(to, x, n, order)
+
+#endif
