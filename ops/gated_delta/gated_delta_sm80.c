@@ -23,21 +23,20 @@ int64_t gated_delta_tile_heads(const struct call *call, const struct gated_delta
     return heads;
 }
 
-const char *gated_delta_fit_sm80(const struct call *call, struct way *way)
+static const char *fit(const struct call *call, struct way *way, const struct gated_delta_args *a)
 {
     const struct gated_delta_view *t = call_view(call);
     const DLTensor *copied[] = {t->q, t->k, t->v, t->output}, *states[] = {t->initial, t->final, t->kept};
-    struct gated_delta_args a = gated_delta_args(call);
     for (size_t i = 0; i < sizeof copied / sizeof *copied; i++)
         if (!tensor_is_aligned(copied[i], COPY_BYTES))
             return "a tensor is not aligned to 16 bytes";
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         if (states[i] && !tensor_is_aligned(states[i], 2 * dtype_bytes(tensor_dtype(states[i]))))
             return "a state is not aligned to two of its elements";
-    int64_t dim = tensor_shape(t->q, -1), max_chunks = a.num_tokens / GATED_DELTA_CHUNK + a.num_sequences;
-    if (a.num_sequences > INT32_MAX / 4 || max_chunks > INT32_MAX || a.num_heads > MAX_GRID_Y)
+    int64_t dim = tensor_shape(t->q, -1), max_chunks = a->num_tokens / GATED_DELTA_CHUNK + a->num_sequences;
+    if (a->num_sequences > INT32_MAX / 4 || max_chunks > INT32_MAX || a->num_heads > MAX_GRID_Y)
         return "there are more sequences, tokens or heads than a grid has blocks for";
-    int64_t warps = dim == 64 || 2 * a.num_sequences * a.num_heads <= call->device->sms ? 4 : 8;
+    int64_t warps = dim == 64 || 2 * a->num_sequences * a->num_heads <= call->device->sms ? 4 : 8;
     int32_t *constant = way_spec(way, &tiles);
     constant[0] = tensor_dtype(t->q);
     constant[1] = (int32_t)dim;
@@ -49,24 +48,32 @@ const char *gated_delta_fit_sm80(const struct call *call, struct way *way)
     constant[4] = (int32_t)warps;
     constant[5] = t->kept != NULL;
     way->value[WAY_MAX_CHUNKS] = max_chunks;
-    way->value[WAY_HEADS] = gated_delta_tile_heads(call, &a, max_chunks);
+    way->value[WAY_HEADS] = gated_delta_tile_heads(call, a, max_chunks);
     way->value[WAY_WARPS] = warps;
-    way->workspace = (size_t)(a.num_heads * max_chunks) * sizeof(struct gated_delta_tile);
+    way->workspace = (size_t)(a->num_heads * max_chunks) * sizeof(struct gated_delta_tile);
     return NULL;
+}
+
+const char *gated_delta_fit_sm80(const struct call *call, struct way *way)
+{
+    struct gated_delta_args *a = WAY_ARGS(way, struct gated_delta_args);
+    *a = gated_delta_args(call);
+    return fit(call, way, a);
 }
 
 const char *gated_delta_fit_few_sm80(const struct call *call, struct way *way)
 {
-    struct gated_delta_args a = gated_delta_args(call);
-    struct way other = {0};
-    if (a.num_tokens > a.num_sequences * FEW_TOKENS && !gated_delta_fit_sm80(call, &other))
+    const struct gated_delta_args a = gated_delta_args(call);
+    if (a.num_tokens > a.num_sequences * FEW_TOKENS && !fit(call, way, &a))
         return "64 tokens at a time take less time";
+    way->num_specs = 0;
+    way->workspace = 0;
     return gated_delta_fit_recurrent_sm80(call, way);
 }
 
 flashinfer_status gated_delta_run_sm80(const struct call *call, const struct way *way)
 {
-    struct gated_delta_sm80_args p = {.a = gated_delta_args(call), .tiles = call->exec.workspace};
+    struct gated_delta_sm80_args p = {.a = *WAY_ARGS(way, const struct gated_delta_args), .tiles = call->exec.workspace};
     uint32_t heads = (uint32_t)p.a.num_heads, warps = (uint32_t)way->value[WAY_WARPS];
     uint32_t dim = (uint32_t)tensor_shape(((const struct gated_delta_view *)call_view(call))->q, -1);
     p.max_chunks = (int32_t)way->value[WAY_MAX_CHUNKS];
