@@ -266,10 +266,16 @@ static const char *fit_cpu(const struct call *call, struct way *way)
     struct parts parts;
     if (misfit(v))
         return misfit(v);
+    int64_t pieces = 0;
     list_parts(v, &parts);
-    for (int i = 0; i < parts.count; i++)
-        if (parts.part[i].width > INT32_MAX / 2 || parts.part[i].heads > INT32_MAX / 2)
+    for (int i = 0; i < parts.count; i++) {
+        const struct part *p = &parts.part[i];
+        if (p->width > INT32_MAX / 2 || p->heads > INT32_MAX / 2)
             return "there are more heads or elements than 32 bits count";
+        pieces += p->heads * pieces_of(p, 8);
+    }
+    if (pieces > INT32_MAX)
+        return "there are more heads and elements than 32 bits count";
     fill_args(v, &parts, 8, WAY_ARGS(way, struct rope_args));
     set_forms(v, way_spec(way, &cpu));
     return NULL;
