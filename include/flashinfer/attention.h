@@ -177,10 +177,11 @@ FLASHINFER_DECLARE_OP(batch_decode_plan);
 
 struct flashinfer_batch_decode {
     size_t size;
-    DLTensor *out;                    /* [batch, num_qo_heads, head_dim], o_data_type */
-    DLTensor *lse;                    /* optional: [batch, num_qo_heads] f32 */
+    DLTensor *out;                    /* [batch * q_len_per_req, num_qo_heads, head_dim], o_data_type */
+    DLTensor *lse;                    /* optional: [batch * q_len_per_req, num_qo_heads] f32 */
     const flashinfer_plan *plan;      /* of batch_decode_plan */
-    const DLTensor *q;                /* [batch, num_qo_heads, head_dim], q_data_type; batch <= max_batch_size */
+    const DLTensor *q;                /* [batch * q_len_per_req, num_qo_heads, head_dim], q_data_type; batch <= max_batch_size;
+                                         a request's tokens are its last, one after the other */
     const DLTensor *k_cache;          /* NHD: [pages, page_size, num_kv_heads, head_dim]; HND: heads before slots */
     const DLTensor *v_cache;          /* the same */
     const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices; starts at 0 */

@@ -107,7 +107,7 @@ struct attention_args {
     int32_t page_size; /* ragged: more than any token's number */
     int32_t qo_len, kv_len;
     int32_t window_left; /* -1: none */
-    int32_t causal;      /* decode: 0 */
+    int32_t causal;
     struct attention_modes modes;
     struct attention_stream stream;
 };

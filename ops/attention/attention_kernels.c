@@ -215,6 +215,8 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
     int64_t group = plan->group, batch = attention_batch(t);
+    if (plan->q_len_per_req > 1)
+        return "requests have more than one query token";
     int64_t parts_of_request = group > ATTENTION_CPU_ROWS
                                    ? plan->num_kv_heads * ceil_div(group, ATTENTION_CPU_ROWS)
                                    : ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
@@ -335,5 +337,6 @@ const struct op_kernel batch_decode_kernels[] = {
     {"batch_decode_stream_sm80", OP_CUDA, 80, 0, attention_fit_stream, attention_run_stream},
     {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
     {"batch_decode_cpu", OP_CPU, 0, 0, fit_decode_cpu, run},
+    {"batch_prefill_cpu", OP_CPU, 0, 0, fit_prefill_cpu, run},
     {0},
 };

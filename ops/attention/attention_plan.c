@@ -19,8 +19,6 @@ const char *attention_plan_fit(const struct attention_options *o)
         return "caches of e2m1 are not served";
     if (kv != q && !is_narrow(kv))
         return "kv_data_type must be q_data_type, e4m3 or e5m2";
-    if (o->q_len_per_req > 1)
-        return "q_len_per_req must be 1; batch_prefill takes more";
     return NULL;
 }
 
@@ -98,7 +96,7 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
         .by_page_size = divisor((uint32_t)o->page_size),
         .by_group = divisor((uint32_t)group),
         .kv_layout = o->kv_layout,
-        .causal = (o->causal && !custom) || items,
+        .causal = (o->causal && !custom) || items || o->q_len_per_req > 1,
         .window_left = attention_window(o->window_left.value.i),
         .whole = o->disable_split_kv || o->fixed_split_size,
         .dtype = (int32_t)(is_narrow(q) ? DTYPE_F16 : q),

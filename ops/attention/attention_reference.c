@@ -273,7 +273,7 @@ static void compute_request(const struct reference *r, struct row *row)
     const struct attention_plan *p = row->plan;
     const struct attention_view *t = row->t;
     int64_t total_kv = tensor_shape(t->k_cache, -3 + (p->kv_layout != FLASHINFER_NHD));
-    int64_t total_q = t->kv_indptr && !t->qo_indptr ? 1 : attention_total_q(t); /* decode: one of each request */
+    int64_t total_q = t->kv_indptr && !t->qo_indptr ? p->q_len_per_req : attention_total_q(t); /* decode: of each request */
     int64_t qo_len = entry(t->qo_indptr, row->request + 1, total_q) - entry(t->qo_indptr, row->request, total_q);
     int64_t pages = entry(t->kv_indptr, row->request + 1, total_kv) - entry(t->kv_indptr, row->request, total_kv);
     bool own_window = t->window_left && t->window_left->kind != FLASHINFER_NUMBER_ABSENT;

@@ -76,7 +76,7 @@ static int64_t count_parts(const struct call *call, const struct attention_plan 
     if (!split)
         return 2 * (int64_t)b->blocks * call->device->sms;
     return (pages * plan->page_size / (ceil_div(split, tile) * tile) + attention_batch(t)) * plan->num_kv_heads *
-           ceil_div(plan->group, rows_of(b));
+           ceil_div(plan->stream_rows, rows_of(b));
 }
 
 /* copied: keys and values by bulk copies, for which they are. */

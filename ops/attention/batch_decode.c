@@ -12,10 +12,11 @@ DIMS(batch);
     "NHD: num_pages page_size num_kv_heads " head_dim " | HND: num_pages num_kv_heads page_size " head_dim, .by = "kv_layout"
 
 static const struct op_arg args[] = {
-    OUT(out, LIKE(o_data_type), "batch num_qo_heads head_dim"),
-    OUT(lse, F32, "batch num_qo_heads", .flags = OPTIONAL),
+    OUT(out, LIKE(o_data_type), "batch*q_len_per_req num_qo_heads head_dim"),
+    OUT(lse, F32, "batch*q_len_per_req num_qo_heads", .flags = OPTIONAL),
     PLAN_IN(plan),
-    IN(q, LIKE(q_data_type), "batch num_qo_heads head_dim", .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)),
+    IN(q, LIKE(q_data_type), "batch*q_len_per_req num_qo_heads head_dim",
+       .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)),
     IN(k_cache, LIKE(kv_data_type), CACHE("head_dim"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
     IN(v_cache, LIKE(kv_data_type), CACHE("head_dim"), .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL)),
     IN(kv_indptr, I32, "batch+1", .fill = INDPTR("num_indices")),
@@ -75,12 +76,13 @@ static const struct op_shape shapes[] = {
     {"llama_8b_e4m3",
      "q_data_type=bf16 kv_data_type=e4m3 k_scale=0.7 v_scale=1.3" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048) USUAL},
     {"head_256", "q_data_type=bf16" HEADS(16, 8, 256) LENGTHS_OF(4, 16, 800) USUAL},
+    {"verify", "q_data_type=bf16 q_len_per_req=4" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048) USUAL},
     {"rope", "q_data_type=bf16 pos_encoding_mode=ROPE_LLAMA" HEADS(32, 8, 128) LENGTHS_OF(4, 16, 200) USUAL},
     {"head_96", "q_data_type=f16" HEADS(32, 32, 96) LENGTHS_OF(4, 16, 200) USUAL},
     {0},
 };
 
-DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, one query token each", .rules = rules,
+DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, q_len_per_req query tokens each", .rules = rules,
           .view = view, .hooks = ATTENTION_HOOKS,
           .kernels = batch_decode_kernels, .plan = &op_batch_decode_plan, .validate = attention_validate,
           .ranges = ranges, .shapes = shapes, .reference = attention_reference, .make = attention_make, .cost = attention_cost);

@@ -39,7 +39,7 @@ static struct attention_options options(const struct call *call)
     return (struct attention_options){
         .plan = a->plan,
         .is_decode = true,
-        .max_total_qo = a->max_batch_size,
+        .max_total_qo = (int64_t)a->max_batch_size * a->q_len_per_req,
         .max_batch_size = a->max_batch_size,
         .kv_layout = a->kv_layout,
         .num_qo_heads = a->num_qo_heads,
@@ -80,7 +80,7 @@ static const struct op_kernel kernels[] = {{"batch_decode_plan", OP_ANYWHERE, 0,
 static const struct op_range ranges[] = {
     {"max_batch_size", 1, 24, 0},   {"typical_batch", 1, 8, 0},      {"num_qo_heads", 1, 40, 0}, {"num_kv_heads", 1, 8, 0},
     {"head_dim", 16, 256, 16},      {"page_size", 1, 40, 0},         {"window_left", -1, 40, 0}, {"window_right", 0, 0, 0},
-    {"fixed_split_size", 0, 8, 0},  {"q_len_per_req", 1, 1, 0},      {0},
+    {"fixed_split_size", 0, 8, 0},  {"q_len_per_req", 1, 5, 0},      {0},
 };
 
 static const struct op_shape shapes[] = {

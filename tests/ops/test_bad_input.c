@@ -246,8 +246,7 @@ static void test_plans(void **state)
     REFUSED(batch_decode_plan, t->args.disable_split_kv = 3, "disable_split_kv is 3, must be 0 to 1");
     REFUSED(batch_decode_plan, (t->args.kv_indptr = &t->kv_indptr, t->kv_indptr.shape[0] = 0),
             "kv_indptr has shape [0], must be [typical_batch+1]");
-    UNSUPPORTED(batch_decode_plan, t->args.q_len_per_req = 2,
-                "no kernel serves this call: batch_decode_plan: q_len_per_req must be 1; batch_prefill takes more");
+    REFUSED(batch_decode_plan, t->args.q_len_per_req = -1, "q_len_per_req is -1, must be at least 1");
     REFUSED(batch_decode_plan, exec->kernel = "batch_decode_cpu",
             "exec.kernel is \"batch_decode_cpu\", must be one of: batch_decode_plan");
 }
@@ -315,24 +314,28 @@ static void test_decode(void **state)
             "the plan), kv_layout = 0 (NHD, from the plan), num_pages = 6 (from k_cache), page_size = 4 (from the plan), "
             "num_kv_heads = 2 (from the plan)");
     REFUSED(batch_decode, t->kv_last_page_len.shape[0] = BATCH + 1,
-            "kv_last_page_len has shape [3], must be [batch] with batch = 2 (from q)");
-    REFUSED(batch_decode, t->kv_indptr.shape[0] = BATCH, "kv_indptr has shape [2], must be [batch+1] with batch = 2 (from q)");
+            "kv_last_page_len has shape [3], must be [batch] with batch = 2 (from kv_indptr)");
+    REFUSED(batch_decode, t->kv_indptr.shape[0] = BATCH,
+            "kv_last_page_len has shape [2], must be [batch] with batch = 1 (from kv_indptr)");
+    REFUSED(batch_decode, t->q.shape[0] = BATCH + 1,
+            "q has shape [3, 4, 64], must be [batch*q_len_per_req, num_qo_heads, head_dim] with batch = 2 (from kv_indptr), "
+            "q_len_per_req = 1 (from the plan), num_qo_heads = 4 (from the plan), head_dim = 64 (from the plan)");
     REFUSED(batch_decode, t->q.strides = STRIDES(1, 64, 4),
             "q has shape [2, 4, 64] and strides [1, 64, 4]: the last axis must have stride 1");
     REFUSED(batch_decode, t->lse.data = t->out.data, "lse overlaps out, must share no memory with it");
     REFUSED(batch_decode, after(&t->out, &t->q, 64), "out overlaps q, must share no memory with it");
-    REFUSED(batch_decode, t->v_cache.device = CUDA(0), "v_cache is on cuda:0, must be on cpu as q");
-    REFUSED(batch_decode, exec->device = CUDA(0), "exec.device is cuda:0, must be cpu as q");
+    REFUSED(batch_decode, t->v_cache.device = CUDA(0), "v_cache is on cuda:0, must be on cpu as k_cache");
+    REFUSED(batch_decode, exec->device = CUDA(0), "exec.device is cuda:0, must be cpu as k_cache");
     REFUSED(batch_decode, exec->threads = -4, "exec.threads is -4, must not be negative");
     REFUSED(batch_decode, t->args.v_scale = VALUE(FLOAT, NAN), "v_scale is nan, must be at least 0 and finite");
     UNSUPPORTED(batch_decode, exec->kernel = "batch_prefill_sm80",
                 "the kernel named by exec.kernel does not serve this call: batch_prefill_sm80: runs on CUDA devices");
     REFUSED(batch_decode, exec->kernel = "fa3",
             "exec.kernel is \"fa3\", must be one of: batch_decode_stream_sm90, "
-            "batch_decode_stream_sm80, batch_prefill_sm80, batch_decode_cpu");
+            "batch_decode_stream_sm80, batch_prefill_sm80, batch_decode_cpu, batch_prefill_cpu");
     REFUSED(batch_decode,
             (t->q.shape[0]++, t->out.shape[0]++, t->lse.shape[0]++, t->kv_indptr.shape[0]++, t->kv_last_page_len.shape[0]++),
-            "batch <= max_batch_size does not hold: batch = 3 (from q), max_batch_size = 2 (from the plan)");
+            "batch <= max_batch_size does not hold: batch = 3 (from kv_indptr), max_batch_size = 2 (from the plan)");
 }
 
 static void test_sampling(void **state)
