@@ -84,6 +84,16 @@ DEVICE void load_queries(uint32_t (&q)[HEAD_DIM / 16][4], const T *low, const T 
     }
 }
 
+/* Fragments of the warp's queries in shared memory: 16 columns, those of chunks 2k and 2k + 1. */
+template <int BANDS> DEVICE void load_step(uint32_t (&q)[BANDS][4], uint32_t queries, int k)
+{
+    int lane = threadIdx.x % 32;
+    uint32_t first = chunk_address(queries, threadIdx.x / 32 * 16 * BANDS + lane % 16, lane / 16);
+#pragma unroll
+    for (int b = 0; b < BANDS; b++)
+        ldmatrix_x4(q[b], further(first, 2 * k) + 16 * b * ROW_BYTES);
+}
+
 DEVICE void clear(struct rows &r)
 {
 #pragma unroll

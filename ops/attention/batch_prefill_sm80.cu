@@ -22,6 +22,8 @@ enum { SMALL = HEAD_DIM <= 64 && COLUMNS <= 64 };
 enum { BLOCKS = (SMALL && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
 #define QUERIES_SHARED ATTENTION_QUERIES_SHARED(HEAD_DIM, TILE_Q, CONVERTS)
 enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 16 : 4 }; /* of products with queries in shared memory, to unroll loops by */
+/* Of these the first, whose queries stay in registers: as many as there are for a band of 256 columns. */
+enum { STEPS_KEPT = QUERIES_SHARED && HEAD_DIM == 256 && BANDS == 1 && !CHANGES_LOGITS && __CUDA_ARCH__ < 1000 ? 10 : 0 };
 enum { STAGES = ATTENTION_PREFILL_STAGES, KEYS_BYTES = TILE * ROW_BYTES, VALUES_BYTES = TILE * VALUE_ROW_BYTES };
 
 struct smem {
@@ -195,20 +197,20 @@ DEVICE void copy_tiles(const struct prefill &p, const struct task &t, int tile, 
     cp_async_commit();
 }
 
-/* Products of the warp's queries in shared memory and a tile of keys. */
-DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], uint32_t queries, uint32_t keys)
+/* Products of the warp's queries, of which some steps are in `kept`, the others in shared memory, and a tile of keys. */
+DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], const uint32_t (&kept)[STEPS_KEPT + 1][BANDS][4], uint32_t queries,
+                            uint32_t keys)
 {
-    int lane = threadIdx.x % 32;
-    uint32_t first = chunk_address(queries, threadIdx.x / 32 * 16 * BANDS + lane % 16, lane / 16);
 #pragma unroll
     for (int b = 0; b < BANDS; b++)
         clear_logits(s[b]);
-#pragma unroll STEPS_AT_ONCE
-    for (int k = 0; k < HEAD_DIM / 16; k++) {
-        uint32_t q[BANDS][4];
 #pragma unroll
-        for (int b = 0; b < BANDS; b++)
-            ldmatrix_x4(q[b], further(first, 2 * k) + 16 * b * ROW_BYTES);
+    for (int k = 0; k < STEPS_KEPT; k++)
+        multiply_keys(s, kept[k], keys, k);
+#pragma unroll STEPS_AT_ONCE
+    for (int k = STEPS_KEPT; k < HEAD_DIM / 16; k++) {
+        uint32_t q[BANDS][4];
+        load_step(q, queries, k);
         multiply_keys(s, q, keys, k);
     }
 }
@@ -286,6 +288,16 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         copy_tiles(p, t, copied, sm, turns);
         put_token(sm, find_token(a, t, copied + 1), a, t, copied + 1);
     }
+#if QUERIES_SHARED
+    uint32_t kept[STEPS_KEPT + 1][BANDS][4];
+    if (STEPS_KEPT) {
+        cp_async_wait<0>();
+        __syncthreads();
+    }
+#pragma unroll
+    for (int k = 0; k < STEPS_KEPT; k++)
+        load_step(kept[k], queries, k);
+#endif
 #pragma unroll 1
     for (; tile < tiles; tile++, copied++) {
         float s[BANDS][TILE / 8][4];
@@ -296,7 +308,7 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         uint32_t keys = shared_address(sm->keys[tile % (uint32_t)STAGES]);
         uint32_t values = shared_address(sm->values[tile % (uint32_t)STAGES]);
 #if QUERIES_SHARED
-        multiply_shared(s, queries, keys);
+        multiply_shared(s, kept, queries, keys);
 #else
         multiply_queries(s[0], q, keys);
 #endif
