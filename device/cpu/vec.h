@@ -343,10 +343,9 @@ INLINE vec vec_round(vec x, veci *integer)
     return shifted - magic;
 }
 
-/* e^x within 1.5 units in the last place; subnormal, 0 and infinity where they are due; NaN stays NaN. */
-INLINE vec vec_exp(vec x)
+/* e^x within 1.5 units in the last place, for -104 <= x <= 89. */
+INLINE vec vec_exp_bounded(vec x)
 {
-    x = vec_max2(vec_set(-104.0f), vec_min2(vec_set(89.0f), x));
     veci n;
     vec rounded = vec_round(x * LOG2E, &n);
     vec r = x - rounded * 0.693359375f + rounded * 2.12194440e-4f; /* ln 2 in two parts, the first exact in 9 bits */
@@ -357,6 +356,20 @@ INLINE vec vec_exp(vec x)
     /* 2^n in two factors: one alone may be too large, or too small, for a normal float. */
     veci half = n >> 1;
     return y * (vec)((half + 127) << 23) * (vec)((n - half + 127) << 23);
+#endif
+}
+
+/* The same for any x; subnormal, 0 and infinity where they are due; NaN stays NaN. */
+INLINE vec vec_exp(vec x) { return vec_exp_bounded(vec_max2(vec_set(-104.0f), vec_min2(vec_set(89.0f), x))); }
+
+/* 1 / x within two units in the last place (1.2e-7 of itself), for x from 2^-100 to 2^100. */
+INLINE vec vec_reciprocal(vec x)
+{
+#ifdef __AVX512F__
+    vec y = (vec)_mm512_rcp14_ps((__m512)x);
+    return y + y * (1.0f - x * y);
+#else
+    return 1.0f / x;
 #endif
 }
 

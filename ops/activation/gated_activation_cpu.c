@@ -7,6 +7,7 @@
  *   ACTIVATION silu, gelu, gelu_tanh, as 0, 1, 2
  *   CHUNK      columns; a multiple of 16 */
 #include "activation.h"
+#include "pair.h"
 #include "gated_activation_args.h"
 
 INLINE vec activation(vec x)
@@ -16,7 +17,10 @@ INLINE vec activation(vec x)
 
 INLINE void activate(O *to, const T *gate, const T *up, float factor, int64_t n)
 {
-    vec_store_n(to, activation(vec_load_n(gate, n)) * vec_load_n(up, n) * factor, n);
+    struct pair x = pair_load_n(gate, n, PAIR_ORDER(T)), y = pair_load_n(up, n, PAIR_ORDER(T));
+    for (int i = 0; i < 2; i++)
+        x.v[i] = activation(x.v[i]) * y.v[i] * factor;
+    pair_store_n(to, x, n, PAIR_ORDER(T));
 }
 
 void gated_activation_cpu(const struct gated_activation_args *a, int part, int parts)
@@ -28,8 +32,8 @@ void gated_activation_cpu(const struct gated_activation_args *a, int part, int p
         int64_t row = chunk / chunks, at = chunk % chunks * CHUNK, end = at + CHUNK < n ? at + CHUNK : n;
         const T *gate = (const T *)a->input + row * a->input_stride, *up = gate + n;
         O *out = (O *)a->out + row * a->out_stride;
-        for (; at + LANES <= end; at += LANES)
-            activate(out + at, gate + at, up + at, factor, LANES);
+        for (; at + PAIR <= end; at += PAIR)
+            activate(out + at, gate + at, up + at, factor, PAIR);
         if (at < end)
             activate(out + at, gate + at, up + at, factor, end - at);
     }
