@@ -71,4 +71,13 @@ INLINE vec vec_load_e2m1(const uint8_t *from)
     return vec_e2m1_values((vecu)((p & 15) | p >> 4 << 32));
 }
 
+INLINE struct pair pair_load_e2m1x2(const e2m1x2 *from, enum pair_order order)
+{
+    if (order == HALVES)
+        return (struct pair){{vec_load_e2m1(&from->bits), vec_load_e2m1(&from->bits + LANES / 2)}};
+    vecu codes = vec_load_bytes(from);
+    return (struct pair){{vec_e2m1_values(codes), vec_e2m1_values(codes >> 4)}};
+}
+PAIR_LOAD_PARTIAL(e2m1x2)
+
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Thirty-two elements at a time, in two vecs. In the order EVEN_ODD, the even ones are in one and the odd ones in the other, a shift
- * and a mask away from memory in bf16; in HALVES, the first and the last sixteen. What meets in one expression has one order, the
- * one that suits the input: PAIR_ORDER(T). */
+/* Thirty-two elements at a time, in two vecs. In the order EVEN_ODD, the even ones are in one and the odd ones in the other, a
+ * shift and a mask away from memory in bf16; in HALVES, the first and the last sixteen. What meets in one expression has one order,
+ * the one that suits the input: PAIR_ORDER(T). */
 #ifndef PAIR_H
 #define PAIR_H
 
@@ -32,6 +32,7 @@ INLINE struct pair pair_halves(vec even, vec odd)
     }
 PAIR_LOAD(f16)
 PAIR_LOAD(f32)
+PAIR_LOAD(e4m3)
 
 INLINE struct pair pair_load_bf16(const bf16 *from, enum pair_order order)
 {
@@ -40,6 +41,22 @@ INLINE struct pair pair_load_bf16(const bf16 *from, enum pair_order order)
         return (struct pair){{vec_load(from), vec_load(from + LANES)}};
     memcpy(&words, from, sizeof words);
     return (struct pair){{(vec)(words << 16), (vec)(words & 0xffff0000u)}};
+}
+
+/* Of the lanes of a, then of b. */
+INLINE vecu vec_upper_words(vecu a, vecu b)
+{
+#if defined __AVX512BW__ && !defined __clang__
+    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
+    const words upper = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                         33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+    return (vecu)__builtin_shuffle((words)a, (words)b, upper);
+#else
+    vech part[2] = {__builtin_convertvector(a >> 16, vech), __builtin_convertvector(b >> 16, vech)};
+    vecu x;
+    memcpy(&x, part, sizeof x);
+    return x;
+#endif
 }
 
 #define PAIR_STORE(T)                                                                                           \
@@ -55,13 +72,10 @@ PAIR_STORE(f32)
 
 INLINE void pair_store_bf16(bf16 *to, struct pair x, enum pair_order order)
 {
-    vecu even = vec_round_bf16(x.v[0]), odd = vec_round_bf16(x.v[1]), words = even >> 16 | (odd & 0xffff0000u);
-    if (order == EVEN_ODD) {
-        memcpy(to, &words, sizeof words);
-    } else {
-        vec_store(to, x.v[0]);
-        vec_store(to + LANES, x.v[1]);
-    }
+    vecu a = vec_round_bf16(x.v[0]), b = vec_round_bf16(x.v[1]), words = a >> 16 | (b & 0xffff0000u);
+    if (order == HALVES)
+        words = vec_upper_words(a, b);
+    memcpy(to, &words, sizeof words);
 }
 
 /* The low bytes of the lanes. */
@@ -112,12 +126,13 @@ INLINE int64_t pair_count(int64_t n, int i, enum pair_order order) { return orde
         if (n >= PAIR)                                                                          \
             return pair_load_##T(from, order);                                                  \
         T part[PAIR] = {0};                                                                     \
-        memcpy(part, from, (size_t)n * sizeof *part);                                           \
+        memcpy(part, from, (size_t)n / ELEMENTS(T) * sizeof *part);                             \
         return pair_load_##T(part, order);                                                      \
     }
 PAIR_LOAD_PARTIAL(f16)
 PAIR_LOAD_PARTIAL(bf16)
 PAIR_LOAD_PARTIAL(f32)
+PAIR_LOAD_PARTIAL(e4m3)
 
 #define PAIR_STORE_PARTIAL(T)                                                                   \
     INLINE void pair_store_n_##T(T *to, struct pair x, int64_t n, enum pair_order order)        \

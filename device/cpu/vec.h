@@ -34,16 +34,19 @@ INLINE void vec_copy(void *to, const void *from, int64_t bytes)
         memcpy((char *)to + at, (const char *)from + at, (size_t)(bytes - at));
 }
 
-INLINE vec vec_load_bf16(const bf16 *from)
+/* Sixteen-bit words, one in each lane. */
+INLINE vecu vec_load_words(const void *from)
 {
 #ifdef __AVX512F__ /* one instruction, where GCC 12 makes four of it */
-    return (vec)((vecu)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)) << 16);
+    return (vecu)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
 #else
     vech h;
     memcpy(&h, from, sizeof h);
-    return (vec)(__builtin_convertvector(h, vecu) << 16);
+    return __builtin_convertvector(h, vecu);
 #endif
 }
+
+INLINE vec vec_load_bf16(const bf16 *from) { return (vec)(vec_load_words(from) << 16); }
 
 INLINE vec vec_load_f16(const f16 *from)
 {
@@ -167,21 +170,19 @@ INLINE vec vec_load_e5m2(const e5m2 *from)
     return vec_load_f16(same);
 }
 
-/* By way of the f16 that is a 256th of it; NaN, there 1.875, is put back. */
+/* By way of the f16 that is a 256th of it; what would be 1.875 is NaN. */
 INLINE vec vec_load_e4m3(const e4m3 *from)
 {
 #ifdef __AVX512F__
-    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from));
-    vec y = (vec)_mm512_cvtph_ps((__m256i)((vech)wide << 7 & 0xbfff));
+    vech h = (vech)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from)) << 7 & 0xbfff;
 #else
     vecu codes = vec_load_bytes(from);
     vech h = __builtin_convertvector((codes & 0x80) << 8 | (codes & 0x7f) << 7, vech);
-    f16 same[LANES];
-    memcpy(same, &h, sizeof h);
-    vec y = vec_load_f16(same);
 #endif
-    vecu bits = (vecu)(y * 256.0f);
-    return (vec)(bits | ((vecu)((bits & 0x7fffffffu) == 0x43f00000u) & 0x7fc00000u));
+    f16 same[LANES];
+    h |= (vech)((h & 0x7fff) == 0x3f80) & 0x4000;
+    memcpy(same, &h, sizeof h);
+    return vec_load_f16(same) * 256.0f;
 }
 
 /* The low byte of each lane is narrow_bits; the rest is not. The sum with a power of two whose unit is that of the code's binade

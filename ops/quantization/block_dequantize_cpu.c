@@ -7,21 +7,14 @@
  *   E8M0  1: scales are e8m0, 0: e4m3
  *   BLOCK 16, 32
  *   CHUNK a multiple of 16 blocks */
+#include "blocks.h"
 #include "fp4.h"
 #include "stream.h"
 #include "vec_scale.h"
 #include "block_dequantize_args.h"
 
-#define CODE_ELEMENTS _Generic((CODE *)0, e2m1x2 * : 2, default : 1)
-INLINE vec load_e2m1x2(const e2m1x2 *codes)
-{
-    return vec_load_e2m1(&codes->bits);
-}
-INLINE vec load_e4m3(const e4m3 *codes)
-{
-    return vec_load(codes);
-}
-#define LOAD_(code) load_##code
+enum { ORDER = _Generic((CODE *)0, e4m3 * : HALVES, default : PAIR_ORDER(T)) };
+#define LOAD_(code) pair_load_n_##code
 #define LOAD(code) LOAD_(code)
 
 INLINE vec scale_values(const uint8_t *codes)
@@ -34,6 +27,15 @@ INLINE vec scale_values(const uint8_t *codes)
 #endif
 }
 
+/* n elements, which begin with element `at` of the sixteen blocks whose scales are in `scale`. */
+INLINE void dequantize_pair(T *to, const CODE *codes, int at, const float *scale, int64_t n, float global_scale)
+{
+    struct pair x = blocks_multiplied(LOAD(CODE)(codes, n, ORDER), at, scale, BLOCK, ORDER);
+    for (int i = 0; i < 2; i++)
+        x.v[i] *= global_scale;
+    pair_store_n(to, x, n, ORDER);
+}
+
 /* At most sixteen blocks, whose first scale is at `scales`; `step` is between four scales and the next four. */
 static void dequantize(T *out, const CODE *codes, const uint8_t *scales, uint32_t step, int blocks, float global_scale,
                        bool past_caches)
@@ -41,11 +43,17 @@ static void dequantize(T *out, const CODE *codes, const uint8_t *scales, uint32_
     T piece[LANES * BLOCK], *to = past_caches ? piece : out;
     uint8_t code[LANES] = {0};
     float scale[LANES];
-    for (int i = 0; i < blocks; i += 4)
+    for (int i = 0; i < LANES && blocks == LANES; i += 4)
+        memcpy(code + i, scales + i / 4 * step, 4);
+    for (int i = 0; i < blocks && blocks < LANES; i += 4)
         memcpy(code + i, scales + i / 4 * step, blocks - i < 4 ? (size_t)(blocks - i) : 4);
     vec_store(scale, scale_values(code));
-    for (int at = 0; at < blocks * BLOCK; at += LANES)
-        vec_store(to + at, LOAD(CODE)(codes + at / CODE_ELEMENTS) * scale[at / BLOCK] * global_scale);
+    if (blocks == LANES)
+        for (int at = 0; at < LANES * BLOCK; at += PAIR)
+            dequantize_pair(to + at, codes + at / ELEMENTS(CODE), at, scale, PAIR, global_scale);
+    else
+        for (int at = 0; at < blocks * BLOCK; at += PAIR)
+            dequantize_pair(to + at, codes + at / ELEMENTS(CODE), at, scale, blocks * BLOCK - at, global_scale);
     if (past_caches)
         stream(out, piece, blocks * BLOCK * (int64_t)sizeof *out);
 }
@@ -60,7 +68,7 @@ void block_dequantize_cpu(const struct block_dequantize_args *a, int part, int p
         const CODE *codes = (const CODE *)a->codes + row * a->code_stride;
         T *out = (T *)a->out + row * a->out_stride;
         for (int64_t at = begin; at < end; at += LANES * BLOCK)
-            dequantize(out + at, codes + at / CODE_ELEMENTS,
+            dequantize(out + at, codes + at / ELEMENTS(CODE),
                        a->scales + block_scale_offset(a->layout, row, at / BLOCK, a->blocks), block_scale_step(a->layout),
                        (int)(end - at < LANES * BLOCK ? (end - at) / BLOCK : LANES), global_scale, past_caches);
     }

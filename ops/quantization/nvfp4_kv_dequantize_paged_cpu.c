@@ -3,8 +3,20 @@
  * global scale, the last product rounded to float32 first. A part takes a range of positions of all requests.
  *
  *   T f16, bf16, f32 */
+#include "blocks.h"
 #include "fp4.h"
 #include "nvfp4_kv_dequantize_paged_args.h"
+
+enum { ORDER = PAIR_ORDER(T), RUN = LANES * LANES };
+
+/* n elements, which begin with element `at` of the sixteen blocks whose scales are in `scale`. */
+INLINE void dequantize_pair(T *to, const uint8_t *codes, int at, const float *scale, int64_t n, float global_scale)
+{
+    struct pair x = blocks_multiplied(pair_load_n_e2m1x2((const e2m1x2 *)codes, n, ORDER), at, scale, LANES, ORDER);
+    for (int i = 0; i < 2; i++)
+        x.v[i] *= global_scale;
+    pair_store_n(to, x, n, ORDER);
+}
 
 static void dequantize(const struct nvfp4_kv_dequantize_paged_args *a, const struct paged_half *h, int64_t request,
                        int64_t position, int64_t page)
@@ -18,11 +30,14 @@ static void dequantize(const struct nvfp4_kv_dequantize_paged_args *a, const str
         for (int64_t column = 0, end; column < a->head_dim; column = end) {
             e4m3 code[LANES] = {{0}};
             float scale[LANES];
-            end = a->head_dim - column < LANES * LANES ? a->head_dim : column + LANES * LANES;
+            end = a->head_dim - column < RUN ? a->head_dim : column + RUN;
             memcpy(code, scales + column / LANES, (size_t)((end - column) / LANES));
             vec_store(scale, vec_load(code));
-            for (int64_t at = column; at < end; at += LANES)
-                vec_store(out + at, vec_load_e2m1(codes + at / 2) * scale[(at - column) / LANES] * global_scale);
+            int64_t at = column;
+            for (; at + PAIR <= end; at += PAIR)
+                dequantize_pair(out + at, codes + at / 2, (int)(at - column), scale, PAIR, global_scale);
+            if (at < end)
+                dequantize_pair(out + at, codes + at / 2, (int)(at - column), scale, end - at, global_scale);
         }
     }
 }
