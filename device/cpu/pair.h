@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Thirty-two elements at a time, in two vecs. In the order EVEN_ODD, the even ones are in one and the odd ones in the other, a
- * shift and a mask away from memory in bf16; in HALVES, the first and the last sixteen. What meets in one expression has one order,
- * the one that suits the input: PAIR_ORDER(T). */
+ * shift and a mask away from memory in bf16; in HALVES, the first and the last sixteen. What meets in one expression has one
+ * order, the one that suits the input: PAIR_ORDER(T). */
 #ifndef PAIR_H
 #define PAIR_H
 

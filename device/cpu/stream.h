@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "vec.h"
+#include "pair.h"
 
 enum { STREAM_PIECE = 256 }; /* elements */
 
@@ -36,6 +36,55 @@ static inline void stream(void *to, const void *from, int64_t bytes)
 #endif
     memcpy((char *)to + at, (const char *)from + at, (size_t)(bytes - at));
 }
+
+/* 64 bytes, to a multiple of 64. */
+INLINE void stream_vec(void *to, vecu x)
+{
+#if defined __AVX512F__
+    _mm512_stream_si512((__m512i *)to, (__m512i)x);
+#else
+    stream(to, &x, sizeof x);
+#endif
+}
+
+/* Thirty-two elements of two or four bytes, to a multiple of 64 bytes. */
+INLINE void pair_stream_f32(f32 *to, struct pair x, enum pair_order order)
+{
+    if (order == EVEN_ODD)
+        x = pair_halves(x.v[0], x.v[1]);
+    stream_vec(to, (vecu)x.v[0]);
+    stream_vec(to + LANES, (vecu)x.v[1]);
+}
+
+INLINE void pair_stream_bf16(bf16 *to, struct pair x, enum pair_order order)
+{
+    vecu words;
+    bf16 part[PAIR];
+    pair_store(part, x, order);
+    memcpy(&words, part, sizeof words);
+    stream_vec(to, words);
+}
+
+INLINE void pair_stream_f16(f16 *to, struct pair x, enum pair_order order)
+{
+    if (order == EVEN_ODD)
+        x = pair_halves(x.v[0], x.v[1]);
+#ifdef __AVX512F__
+    for (int i = 0; i < 2; i++)
+        _mm256_stream_si256((__m256i *)(to + i * LANES),
+                            _mm512_cvtps_ph((__m512)x.v[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    f16 part[PAIR];
+    pair_store(part, x, HALVES);
+    stream(to, part, sizeof part);
+#endif
+}
+
+/* Half a line is stored as usual. */
+INLINE void pair_stream_e4m3(e4m3 *to, struct pair x, enum pair_order order) { pair_store(to, x, order); }
+INLINE void pair_stream_e5m2(e5m2 *to, struct pair x, enum pair_order order) { pair_store(to, x, order); }
+INLINE void pair_stream_i8(i8 *to, struct pair x, enum pair_order order) { pair_store(to, x, order); }
+#define pair_stream(to, x, order) VEC_OF(pair_stream, to)(to, x, order)
 
 /* The one or the other. */
 INLINE void write_out(void *to, const void *from, int64_t bytes, bool past_caches)

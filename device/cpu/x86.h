@@ -21,6 +21,7 @@ typedef unsigned int __mmask32;
 typedef float __v4sf __attribute__((vector_size(16)));
 typedef char __v16qi __attribute__((vector_size(16)));
 typedef long long __v2di __attribute__((vector_size(16)));
+typedef long long __v4di __attribute__((vector_size(32)));
 typedef long long __v8di __attribute__((vector_size(64)));
 typedef short __v8hi __attribute__((vector_size(16)));
 typedef short __v16hi __attribute__((vector_size(32)));
@@ -73,6 +74,10 @@ X86_INLINE __m256i _mm256_loadu_si256(const __m256i_u *from)
 X86_INLINE void _mm256_storeu_si256(__m256i_u *to, __m256i x)
 {
     *to = x;
+}
+X86_INLINE void _mm256_stream_si256(__m256i *to, __m256i x)
+{
+    __builtin_ia32_movntdq256((__v4di *)to, (__v4di)x);
 }
 X86_INLINE __m256i _mm256_cvtepi8_epi16(__m128i x)
 {

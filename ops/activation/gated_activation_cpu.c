@@ -7,7 +7,7 @@
  *   ACTIVATION silu, gelu, gelu_tanh, as 0, 1, 2
  *   CHUNK      columns; a multiple of 16 */
 #include "activation.h"
-#include "pair.h"
+#include "stream.h"
 #include "gated_activation_args.h"
 
 INLINE vec activation(vec x)
@@ -15,12 +15,14 @@ INLINE vec activation(vec x)
     return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
 }
 
-INLINE void activate(O *to, const T *gate, const T *up, float factor, int64_t n)
+enum { ORDER = PAIR_ORDER(T) };
+
+INLINE struct pair activated(const T *gate, const T *up, float factor, int64_t n)
 {
-    struct pair x = pair_load_n(gate, n, PAIR_ORDER(T)), y = pair_load_n(up, n, PAIR_ORDER(T));
+    struct pair x = pair_load_n(gate, n, ORDER), y = pair_load_n(up, n, ORDER);
     for (int i = 0; i < 2; i++)
         x.v[i] = activation(x.v[i]) * y.v[i] * factor;
-    pair_store_n(to, x, n, PAIR_ORDER(T));
+    return x;
 }
 
 void gated_activation_cpu(const struct gated_activation_args *a, int part, int parts)
@@ -28,13 +30,19 @@ void gated_activation_cpu(const struct gated_activation_args *a, int part, int p
     float factor = a->scale ? 1.0f / *a->scale : a->factor;
     int64_t n = a->intermediate, chunks = (n + CHUNK - 1) / CHUNK;
     int64_t last = part_begin(a->rows * chunks, part + 1, parts);
+    bool past_caches = sizeof(O) > 1 && streams(a->rows * n * (int)sizeof(O));
     for (int64_t chunk = part_begin(a->rows * chunks, part, parts); chunk < last; chunk++) {
         int64_t row = chunk / chunks, at = chunk % chunks * CHUNK, end = at + CHUNK < n ? at + CHUNK : n;
         const T *gate = (const T *)a->input + row * a->input_stride, *up = gate + n;
         O *out = (O *)a->out + row * a->out_stride;
+        if (past_caches && (intptr_t)(out + at) % 64 == 0)
+            for (; at + PAIR <= end; at += PAIR)
+                pair_stream(out + at, activated(gate + at, up + at, factor, PAIR), ORDER);
         for (; at + PAIR <= end; at += PAIR)
-            activate(out + at, gate + at, up + at, factor, PAIR);
+            pair_store(out + at, activated(gate + at, up + at, factor, PAIR), ORDER);
         if (at < end)
-            activate(out + at, gate + at, up + at, factor, end - at);
+            pair_store_n(out + at, activated(gate + at, up + at, factor, end - at), end - at, ORDER);
     }
+    if (past_caches)
+        stream_end();
 }

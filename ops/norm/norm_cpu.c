@@ -18,8 +18,7 @@
 #include "vec_scale.h"
 #include "norm_args.h"
 
-/* Where there is much to do besides loading, the next row is fetched while one is written; plain norms lose by that. */
-enum { FETCHES = ADD_RESIDUAL || sizeof(OUT) < sizeof(T), ORDER = PAIR_ORDER(T) };
+enum { ORDER = PAIR_ORDER(T) };
 
 struct row {
     const T *input, *next_input; /* of the row after it */
@@ -92,11 +91,11 @@ INLINE vec finish_vec(vec x, vec factor, vec beta, float mean, float deviation)
 INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n)
 {
     struct pair x = load_x(row, at, n), factor = pair_load_n((const W *)a->weight + at, n, ORDER), beta = {{{0}}};
-    for (int i = 0; FETCHES && i < PAIR; i += 64 / (int)sizeof(T))
-        __builtin_prefetch(row->next_input + at + i);
+    for (int i = 0; i < PAIR; i += 64 / (int)sizeof(T))
+        __builtin_prefetch(row->next_input + at + i, 0, 2); /* to the second cache: the first one's misses are few at a time */
 #if ADD_RESIDUAL
     for (int i = 0; i < PAIR; i += 64 / (int)sizeof(R))
-        __builtin_prefetch(row->next_residual + at + i);
+        __builtin_prefetch(row->next_residual + at + i, 0, 2);
     pair_store_n(row->residual + at, x, n, ORDER);
 #endif
 #if LAYERNORM
@@ -180,30 +179,26 @@ static void pad_scales(const struct norm_args *a, int64_t index, int64_t first)
         a->swizzled_scales[block_scale_offset(SCALES_128X4, index, i, blocks)] = 0;
 }
 #else
-INLINE void store_quantised(OUT *to, struct pair y, int64_t n, float multiplier)
+INLINE struct pair quantised(struct pair y, float multiplier)
 {
     for (int i = 0; i < 2 && sizeof(OUT) == 1; i++)
         y.v[i] = (LAYERNORM ? ROUND(T, y.v[i]) : y.v[i]) * multiplier;
-    pair_store_n(to, y, n, ORDER);
+    return y;
 }
 
 static void normalise(const struct norm_args *all, const struct row *this, bool past_caches)
 {
-    OUT piece[STREAM_PIECE];
     const struct norm_args a = *all; /* so that no store can change it */
     const struct row row = *this;
     float multiplier = 1.0f / (a.scale ? *a.scale : a.scale_value);
-    for (int64_t begin = 0, end; begin < a.hidden; begin = end) {
-        end = a.hidden - begin < STREAM_PIECE ? a.hidden : begin + STREAM_PIECE;
-        OUT *to = past_caches ? piece : row.out + begin;
-        int64_t at = begin;
-        for (; at + PAIR <= end; at += PAIR)
-            store_quantised(to + (at - begin), finish(&a, &row, at, PAIR), PAIR, multiplier);
-        if (at < end)
-            store_quantised(to + (at - begin), finish(&a, &row, at, end - at), end - at, multiplier);
-        if (past_caches)
-            stream(row.out + begin, piece, (end - begin) * (int64_t)sizeof *piece);
-    }
+    int64_t at = 0;
+    if (past_caches && (intptr_t)row.out % 64 == 0)
+        for (; at + PAIR <= a.hidden; at += PAIR)
+            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR), multiplier), ORDER);
+    for (; at + PAIR <= a.hidden; at += PAIR)
+        pair_store(row.out + at, quantised(finish(&a, &row, at, PAIR), multiplier), ORDER);
+    if (at < a.hidden)
+        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at), multiplier), a.hidden - at, ORDER);
 }
 #endif
 
@@ -227,7 +222,7 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
     int64_t begin = part_begin(all, part, parts), end = part_begin(all, part + 1, parts);
     struct row next;
     set_row(a, &next, begin / a->groups, begin % a->groups, begin);
-    bool past_caches = sizeof(OUT) == 4 && a->out != a->input && streams(rows * a->hidden * 4);
+    bool past_caches = sizeof(OUT) > 1 && a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT));
     for (int64_t i = begin; i < end; i++) {
 #if BLOCK_SIZE
         pad_scales(a, i, i < rows ? a->hidden / BLOCK_SIZE : 0);
