@@ -68,6 +68,14 @@ DEVICE void from_float(e4m3 *y, float x) { y->bits = e4m3_bits(x); }
 DEVICE void from_float(e5m2 *y, float x) { y->bits = e5m2_bits(x); }
 DEVICE void from_float(i8 *y, float x) { *y = (i8)min(127, max(-128, __float2int_rn(x))); }
 
+/* Byte i is the one of `low` (0 to 3) or `high` (4 to 7) that digit i of `which` names; from 8 on, its sign eight times. */
+DEVICE uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t which)
+{
+    uint32_t y;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(low), "r"(high), "r"(which));
+    return y;
+}
+
 /* Two values in one register, the first in the low half: what mma takes and 4-byte stores write. */
 DEVICE uint32_t pack2(f16, float low, float high)
 {
@@ -85,6 +93,25 @@ DEVICE uint32_t pack2(bf16, float low, float high)
 
 DEVICE uint32_t pack2(e4m3, float low, float high) { return e4m3x2_bits(low, high); }
 DEVICE uint32_t pack2(e5m2, float low, float high) { return e5m2x2_bits(low, high); }
+
+/* Four values in one register. Their halves meet where the compiler does not see it: it would store them one by one. */
+#if __CUDA_ARCH__ >= 890
+#define PACK4(format)                                                                                                      \
+    uint32_t y;                                                                                                            \
+    asm("{\n.reg .b16 low, high;\ncvt.rn.satfinite." format "x2.f32 low, %2, %1;\n"                                        \
+        "cvt.rn.satfinite." format "x2.f32 high, %4, %3;\nmov.b32 %0, {low, high};\n}"                                     \
+        : "=r"(y)                                                                                                          \
+        : "f"(a), "f"(b), "f"(c), "f"(d));                                                                                 \
+    return y
+DEVICE uint32_t pack4(e4m3, float a, float b, float c, float d) { PACK4("e4m3"); }
+DEVICE uint32_t pack4(e5m2, float a, float b, float c, float d) { PACK4("e5m2"); }
+#undef PACK4
+#else
+template <class Byte> DEVICE uint32_t pack4(Byte, float a, float b, float c, float d)
+{
+    return byte_permute(pack2(Byte(), a, b), pack2(Byte(), c, d), 0x5410);
+}
+#endif
 
 DEVICE float2 unpack2(f16, uint32_t x)
 {
@@ -169,11 +196,11 @@ DEVICE uint32_t mul2(f16, uint32_t a, uint32_t b)
     return y;
 }
 
-/* Byte i is the one of `low` (0 to 3) or `high` (4 to 7) that digit i of `which` names; from 8 on, its sign eight times. */
-DEVICE uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t which)
+/* Before sm_90 there is no product alone. */
+DEVICE uint32_t mul2(bf16, uint32_t a, uint32_t b)
 {
     uint32_t y;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(low), "r"(high), "r"(which));
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(0x80008000u)); /* -0 */
     return y;
 }
 

@@ -56,6 +56,24 @@ template <int BY, int N, class Element> DEVICE void store_vec_by(Element *to, ve
         store_vec(to + i * BY, v.at[i]);
 }
 
+/* The same to global memory, in accesses that the compiler cannot take apart, as it does in some places. */
+template <class Word> DEVICE void store_global_word(void *to, Word word) { *(Word *)to = word; }
+DEVICE void store_global_word(void *to, uint4 word)
+{
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(word.x), "r"(word.y),
+                 "r"(word.z), "r"(word.w)
+                 : "memory");
+}
+
+template <int BY, int N, class Element> DEVICE void store_global_by(Element *to, vec<Element, N> all)
+{
+    vec_accesses<Element, N, BY> v;
+    v.all = all;
+#pragma unroll
+    for (int i = 0; i < N / BY; i++)
+        store_global_word(to + i * BY, v.at[i].bits);
+}
+
 template <int N, class Element> DEVICE void widen(float (&x)[N], vec<Element, N> v)
 {
     vec_elements<Element, N> e;
@@ -122,14 +140,12 @@ DEVICE void narrow(vec<bf16, 1> &v, const float (&x)[1])
     from_float(&y, x[0]);
     v.bits = y.bits;
 }
-/* Put together where the compiler does not see it: the halves it would store one by one. */
 template <int N, class Byte> DEVICE void narrow_fours(vec<Byte, N> &v, const float (&x)[N])
 {
     vec_elements<uint32_t, N / 4> fours;
 #pragma unroll
     for (int i = 0; i < N / 4; i++)
-        fours.at[i] =
-            byte_permute(pack2(Byte(), x[4 * i], x[4 * i + 1]), pack2(Byte(), x[4 * i + 2], x[4 * i + 3]), 0x5410);
+        fours.at[i] = pack4(Byte(), x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
     v.bits = fours.all.bits;
 }
 

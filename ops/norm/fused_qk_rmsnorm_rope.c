@@ -13,7 +13,7 @@ DIMS(rows, num_heads_q, num_heads_k, num_heads_v, head_dim, num_frame_channels, 
      ppw);
 
 enum { MAX_HEADS = 32, VEC = 8, CPU_ELEMENTS_PER_PART = 8192 /* some 2 us */ };
-enum { MANY_ROWS = 2, MANY_ROWS_THREADS = 512, RESIDENT_THREADS = 1536 };
+enum { MAX_NARROW_THREADS = 512 };
 
 #define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)
 
@@ -57,7 +57,7 @@ static const char *const rules[] = {
 };
 
 static const struct jit_kernel sm80 = {
-    "fused_qk_rmsnorm_rope_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "HEAD_DIM", "INTERLEAVE", "ACCESS", "ROWS"}};
+    "fused_qk_rmsnorm_rope_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "HEAD_DIM", "INTERLEAVE", "ACCESS", "WIDE"}};
 static const struct jit_kernel cpu = {"fused_qk_rmsnorm_rope_cpu", JIT_CPU, {"T:dtype", "OUT:dtype", "HEAD_DIM", "INTERLEAVE"}};
 
 static bool fill_args(const struct call *call, struct fused_qk_rmsnorm_rope_args *a)
@@ -100,18 +100,11 @@ static bool fill_args(const struct call *call, struct fused_qk_rmsnorm_rope_args
 
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Of a GPU's block: a piece of a token's q, k or v each. */
+/* Of a GPU's block: a piece of a token's q, of its k and of its v each. */
 static int64_t threads_of(const struct dims *d)
 {
     int64_t heads = max(d->num_heads_q, max(d->num_heads_k, d->num_heads_v));
     return (max(heads * d->head_dim / VEC, d->head_dim / 2) + 31) / 32 * 32;
-}
-
-/* Of a GPU's block: one answers soonest; several keep more bytes in flight, where there are more than the GPU holds at once. */
-static int rows_of(const struct call *call, const struct dims *d)
-{
-    bool many = d->rows * 3 * threads_of(d) > 2 * (int64_t)call->device->sms * RESIDENT_THREADS;
-    return many && threads_of(d) <= MANY_ROWS_THREADS ? MANY_ROWS : 1;
 }
 
 static const char *fit(const struct call *call, struct way *way, const struct jit_kernel *kernel)
@@ -128,7 +121,7 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
     constant[2] = (int32_t)d->head_dim;
     constant[3] = c->interleave.value.i != 0;
     if (kernel->target == JIT_CUDA) {
-        constant[5] = rows_of(call, d);
+        constant[5] = threads_of(d) > MAX_NARROW_THREADS;
         for (constant[4] = VEC; constant[4] > 1; constant[4] /= 2) {
             int bytes = constant[4] * 2, out_bytes = constant[4] * dtype_bytes(tensor_dtype(c->q_out));
             if (tensor_is_aligned(c->qkv, bytes) && tensor_is_aligned(c->q_weight, bytes) &&
@@ -148,8 +141,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     const struct dims *d = call_dims(call);
     struct jit_launch launch = {.args = way->args, .args_size = sizeof(struct fused_qk_rmsnorm_rope_args)};
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)ceil_div(d->rows, rows_of(call, d));
-        launch.grid[1] = 3;
+        launch.grid[0] = (uint32_t)d->rows;
         launch.block[0] = (uint32_t)threads_of(d);
     } else {
         int64_t elements = (d->num_heads_q + d->num_heads_k + d->num_heads_v) * d->head_dim;
