@@ -49,14 +49,31 @@ DEVICE float e2m1_value(uint32_t code)
     return __uint_as_float(0x7e800000u) * __uint_as_float((code & 7) << 22 | (code & 8) << 28); /* 2^126 */
 }
 
-/* The values of eight codes, in pairs: three bits are the first digits of an f16 number 2^14 times smaller. */
+/* The values of codes i and i + 4 of eight, i < 4, in f16: three bits are the first digits of a number 2^14 times smaller. */
+DEVICE uint32_t e2m1_value2(uint32_t codes, int i)
+{
+    uint32_t magnitude = i < 3 ? codes << (9 - 4 * i) : codes >> 3;
+    uint32_t pair = (magnitude & 0x0e000e00u) | (codes << (12 - 4 * i) & 0x80008000u);
+    return mul2(f16(), pair, 0x74007400u); /* 2^14 */
+}
+
 DEVICE void e2m1_values(float (&x)[8], uint32_t codes)
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        uint32_t magnitude = i < 3 ? codes << (9 - 4 * i) : codes >> 3;
-        uint32_t pair = (magnitude & 0x0e000e00u) | (codes << (12 - 4 * i) & 0x80008000u);
-        float2 two = unpack2(f16(), mul2(f16(), pair, 0x74007400u)); /* 2^14 */
+        float2 two = unpack2(f16(), e2m1_value2(codes, i));
+        x[i] = two.x;
+        x[i + 4] = two.y;
+    }
+}
+
+/* Times an e4m3 scale, which f16 holds exactly. */
+DEVICE void e2m1_scaled(float (&x)[8], uint32_t codes, uint8_t scale)
+{
+    uint32_t factors = as_f16_2(e4m3(), scale * 0x101);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 two = unpack2(f16(), mul2(f16(), e2m1_value2(codes, i), factors));
         x[i] = two.x;
         x[i + 4] = two.y;
     }

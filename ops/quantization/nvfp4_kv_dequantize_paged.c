@@ -68,7 +68,8 @@ static const char wide[] = "page_size or max_seq_len exceeds 31 bits";
 static int positions_of(const struct call *call)
 {
     const struct dims *d = call_dims(call);
-    return 2 * d->batch * d->max_seq_len > (int64_t)call->device->sms * RESIDENT_BLOCKS ? MANY_POSITIONS : 1;
+    bool many = 2 * d->batch * d->max_seq_len > (int64_t)call->device->sms * RESIDENT_BLOCKS;
+    return many && d->page_size % MANY_POSITIONS == 0 ? MANY_POSITIONS : 1;
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)

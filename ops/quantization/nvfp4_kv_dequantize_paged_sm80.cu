@@ -4,7 +4,7 @@
  * thread does 8 columns of a head of each at a time.
  *
  *   T         f16, bf16, f32
- *   POSITIONS 1, 4
+ *   POSITIONS 1, 4; divides page_size
  *   ALIGNED   1: codes lie at multiples of 4 bytes, out at multiples of 16 */
 #include "pdl.cuh"
 #include "vec.cuh"
@@ -22,50 +22,51 @@ DEVICE uint32_t load_codes(const uint8_t *from)
 #endif
 }
 
-DEVICE void store_values(T *to, uint32_t codes, float scale, float global_scale)
+DEVICE void store_values(T *to, uint32_t codes, uint8_t scale, float global_scale)
 {
     float x[COLUMNS];
-    e2m1_values(x, codes);
+    e2m1_scaled(x, codes, scale);
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++)
-        x[j] = x[j] * scale * global_scale;
-    store_by<VEC>(to, x);
+        x[j] *= global_scale;
+    vec<T, COLUMNS> v;
+    narrow(v, x);
+    store_global_by<VEC>(to, v);
 }
 
 extern "C" __global__ void __launch_bounds__(256, POSITIONS > 1 ? 6 : 1)
     nvfp4_kv_dequantize_paged_sm80(const __grid_constant__ struct nvfp4_kv_dequantize_paged_args a)
 {
-    int64_t position = (int64_t)blockIdx.x * POSITIONS, request = blockIdx.y;
+    uint32_t position = blockIdx.x * POSITIONS, request = blockIdx.y, page_size = (uint32_t)a.page_size;
     const struct paged_half &h = a.half[blockIdx.z];
-    int pieces = (int)(a.head_dim / COLUMNS), count = (int)a.num_kv_heads * pieces;
+    uint32_t pieces = (uint32_t)a.head_dim / COLUMNS, count = (uint32_t)a.num_kv_heads * pieces;
     pdl_launch();
     pdl_wait();
     float global_scale = h.scale ? *h.scale : h.scale_value;
-    int64_t page[POSITIONS], slot[POSITIONS];
-#pragma unroll
-    for (int k = 0; k < POSITIONS; k++) {
-        page[k] = page_of(&a, request, position + k);
-        slot[k] = (uint32_t)(position + k) % (uint32_t)a.page_size;
-    }
+    int64_t page = page_of(&a, request, position), slot = position % page_size;
+    if (page < 0)
+        return;
+    int there = a.seq_lens[request] - (int)position;
+    const uint8_t *codes_from = h.codes + page * h.codes_stride[0] + slot * h.codes_stride[1];
+    const uint8_t *scales_from = h.scales + page * h.scales_stride[0] + slot * h.scales_stride[1];
     T *out = (T *)h.out + request * h.out_stride[0] + position * h.out_stride[1];
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
-        int head = i / pieces, column = i % pieces * COLUMNS;
-        uint32_t codes[POSITIONS];
+    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
+        uint32_t head = i / pieces, column = i % pieces * COLUMNS, codes[POSITIONS];
         uint8_t scale[POSITIONS];
+        const uint8_t *codes_at = codes_from + head * h.codes_stride[2] + column / 2;
+        const uint8_t *scales_at = scales_from + head * h.scales_stride[2] + column / 16;
+        T *to = out + head * h.out_stride[2] + column;
 #pragma unroll
         for (int k = 0; k < POSITIONS; k++) {
-            if (page[k] < 0)
-                continue;
-            codes[k] = load_codes(h.codes + page[k] * h.codes_stride[0] + slot[k] * h.codes_stride[1] +
-                                  head * h.codes_stride[2] + column / 2);
-            scale[k] = h.scales[page[k] * h.scales_stride[0] + slot[k] * h.scales_stride[1] + head * h.scales_stride[2] +
-                                column / 16];
+            if (k < there) {
+                codes[k] = load_codes(codes_at + k * h.codes_stride[1]);
+                scale[k] = scales_at[k * h.scales_stride[1]];
+            }
         }
 #pragma unroll
         for (int k = 0; k < POSITIONS; k++) {
-            if (page[k] >= 0)
-                store_values(out + k * h.out_stride[1] + head * h.out_stride[2] + column, codes[k], to_float(e4m3{scale[k]}),
-                             global_scale);
+            if (k < there)
+                store_values(to + k * h.out_stride[1], codes[k], scale[k], global_scale);
         }
     }
 }
