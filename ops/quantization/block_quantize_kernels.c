@@ -5,6 +5,7 @@
 enum {
     RUN = 16,
     THREADS = 256,
+    TILE_ROWS = 4, /* of a block, if scales are in tiles of 128 rows: those whose scales are neighbours */
     MAX_GRID_YZ = 65535,
     CPU_CHUNK = 2048 /* columns, or sixteen blocks */,
     CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */
@@ -90,19 +91,31 @@ static int64_t runs_of(const struct block_quantize_view *t, const struct block_q
     return a->scale_blocks * t->block / RUN;
 }
 
-/* How many of them a thread does; twice the registers of f32 would be too many. */
+/* How many of them a thread does: as many as registers allow. */
 static int runs_of_thread(const struct block_quantize_view *t)
 {
-    return tensor_dtype(t->input) == DTYPE_F32 ? 1 : 2;
+    return tensor_dtype(t->input) == DTYPE_F32 ? 1 : t->gated || code_elements(t) == 1 ? 2 : 3;
 }
 
-/* Threads along a row; a block is whole warps of them, for lanes that shuffle must all be there, and those of a block of scales
- * side by side. */
+/* Whether a block has rows of a tile of scales, which it stores together. */
+static bool tiled(const struct block_quantize_view *t)
+{
+    return (t->scale_kind == SCALE_E4M3 || t->scale_kind == SCALE_E8M0) && t->layout == SCALES_128X4 &&
+           code_elements(t) == 2 && !t->gated;
+}
+
+/* Threads along a row. Where several share a block of scales, blocks are whole warps: lanes that shuffle must all be there, and
+ * those of a block side by side. Tiles are stored by four blocks. */
 static int64_t threads_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t)), chunks = ceil_div(each, THREADS),
+    int64_t most = tiled(t) ? THREADS / TILE_ROWS : THREADS;
+    int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t)), chunks = ceil_div(each, most),
             threads = ceil_div(each, chunks ? chunks : 1);
     int64_t whole = t->block / RUN;
+    if (tiled(t) && whole == 1)
+        return ceil_div(threads ? threads : 1, 4) * 4;
+    while (tiled(t) && whole < 32 / TILE_ROWS)
+        whole *= 2;
     while (whole < 32 && whole < threads)
         whole *= 2;
     return ceil_div(threads ? threads : 1, whole) * whole;
@@ -162,7 +175,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (way->spec[0].kernel->target == JIT_CUDA) {
         int64_t threads = threads_of(t, &a);
         launch.block[0] = (uint32_t)threads;
-        launch.block[1] = (uint32_t)(THREADS / threads);
+        launch.block[1] = tiled(t) ? TILE_ROWS : (uint32_t)(THREADS / threads);
         launch.grid[0] = (uint32_t)ceil_div(a.scale_rows, launch.block[1]);
         launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads * runs_of_thread(t));
         launch.grid[2] = (uint32_t)a.groups;

@@ -3,7 +3,8 @@
  *
  * A thread has RUNS runs of 16 columns of a row, blockDim.x runs apart; BLOCK / 16 neighbouring lanes have a block. Block (x, y,
  * z) has rows x * blockDim.y on of group z, and the y-th stretch of RUNS * blockDim.x runs, padding included. Columns past the
- * last are 0, and so is their scale.
+ * last are 0, and so is their scale. If COLLECTS, with scales in tiles of 128 rows, blockDim.y is TILE_ROWS, and the
+ * rows are those whose scales are neighbours: one store of 16 bytes takes as long as one of 4.
  *
  *   T       f16, bf16, f32, e4m3
  *   CODE    e2m1x2, e4m3, i8
@@ -11,7 +12,7 @@
  *   BLOCK   16, 32, 64, 128, 256, 512
  *   LARGEST value of CODE
  *   GATED   1: a column is silu(gate) * up, rounded to T
- *   RUNS    1, 2
+ *   RUNS    1, 2, 3
  *   ALIGNED 1: 16-byte accesses, columns a multiple of 16; 0: element by element */
 #include "pdl.cuh"
 #include "vec.cuh"
@@ -20,12 +21,16 @@
 #include "fp4.cuh"
 #include "block_quantize_args.h"
 
-enum { RUN = 16, VEC = ALIGNED ? 16 / sizeof(T) : 1, CODE_ELEMENTS = elements_of(CODE()) };
+enum { RUN = 16, VEC = ALIGNED ? 16 / sizeof(T) : 1, CODE_ELEMENTS = elements_of(CODE()), MAX_THREADS = 256 };
+enum { TILE_ROWS = 4, BYTE_SCALES = SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0 };
+/* Scales of tiles are collected. A gated kernel waits for its arithmetic, so that it makes no difference there. */
+enum { COLLECTS = BYTE_SCALES && CODE_ELEMENTS == 2 && !GATED };
 
-/* Of out and scales, and how much of them is there. */
+/* Of out and scales, and how much of them is there. scales: in the launch argument's layout, or a byte for each block. */
 struct row {
     CODE *out;
     void *scales;
+    uint32_t scale_step; /* of four blocks */
     uint32_t out_columns, blocks;
     float global_scale;
 };
@@ -145,7 +150,7 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
     struct block_scale scale = SCALE == SCALE_E4M3 ? block_scale_e4m3(amax, row.global_scale) : block_scale_e8m0(amax, LARGEST);
     float multiplier = scale.multiplier;
     if (stores_scale)
-        ((uint8_t *)row.scales)[block / 4 * block_scale_step(a.layout) + block % 4] = (uint8_t)scale.code;
+        ((uint8_t *)row.scales)[block / 4 * row.scale_step + block % 4] = (uint8_t)scale.code;
 #else
     float scale = fmaxf(amax, a.least_amax) / LARGEST;
     if (SCALE == SCALE_POWER)
@@ -160,9 +165,14 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS) block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
 {
+    __shared__ __align__(4) uint8_t codes[TILE_ROWS][MAX_THREADS / TILE_ROWS * RUNS];
+    bool tiled = COLLECTS && a.layout == SCALES_128X4;
+    bool collects = tiled && !a.mask && (uint64_t)a.scales % 16 == 0;
     uint32_t index = blockIdx.x * blockDim.y + threadIdx.y, group = blockIdx.z, step = blockDim.x * RUN;
+    if (tiled)
+        index = blockIdx.x / 32 * 128 + threadIdx.y * 32 + blockIdx.x % 32;
     uint32_t first = (blockIdx.y * RUNS * blockDim.x + threadIdx.x) * RUN;
     const T *input = (const T *)a.input + group * a.input_stride[0] + index * a.input_stride[1];
 
@@ -185,7 +195,10 @@ extern "C" __global__ void __launch_bounds__(256) block_quantize_sm80(const __gr
     row.out_columns = is_row && counts ? (uint32_t)a.out_columns : 0;
     row.blocks = counts && index < (uint32_t)a.scale_rows ? (uint32_t)a.scale_blocks : 0;
 #if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
-    row.scales = (uint8_t *)a.scales + group * a.scale_stride[0] + block_scale_row(a.layout, index, a.blocks);
+    uint32_t first_block = blockIdx.y * RUNS * step / BLOCK;
+    uint8_t *scales = (uint8_t *)a.scales + group * a.scale_stride[0];
+    row.scales = collects ? codes[threadIdx.y] - first_block : scales + block_scale_row(a.layout, index, a.blocks);
+    row.scale_step = collects ? 4 : block_scale_step(a.layout);
 #else
     row.scales = (float *)a.scales + index * a.scale_stride[0];
 #endif
@@ -201,4 +214,18 @@ extern "C" __global__ void __launch_bounds__(256) block_quantize_sm80(const __gr
 #endif
         quantize_run(a, row, scale_input(run[i], row.global_scale), first + i * step);
     }
+#if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
+    if (!collects)
+        return;
+    __syncthreads();
+    uint32_t count = min(RUNS * step / BLOCK, (uint32_t)a.scale_blocks - first_block) / 4;
+    scales += block_scale_offset(SCALES_128X4, index - threadIdx.y * 32, first_block, a.blocks);
+    for (uint32_t i = threadIdx.y * blockDim.x + threadIdx.x; i < count; i += blockDim.x * blockDim.y) {
+        vec_elements<uint32_t, TILE_ROWS> of_rows;
+#pragma unroll
+        for (int r = 0; r < TILE_ROWS; r++)
+            of_rows.at[r] = *(const uint32_t *)&codes[r][i * 4];
+        store_vec((uint32_t *)(scales + i * block_scale_step(SCALES_128X4)), of_rows.all);
+    }
+#endif
 }
