@@ -15,6 +15,7 @@ enum {
     SINE_THREADS = 128,      /* worth having, if there are so many pairs */
     RESIDENT_THREADS = 1280, /* on a multiprocessor, at 48 registers */
     MANY_TOKENS = 2,         /* of a block, where there are more than the GPU holds at once */
+    FEW_SEGMENTS = 2,        /* whose kernel takes so few registers that one token each keeps enough bytes on their way */
     MAX_PAIRS = 1 << ROPE_POWERS,
     MAX_GRID_Y = 65535,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
@@ -213,7 +214,7 @@ static int32_t *set_forms(const struct rope_view *v, int32_t *constant)
 }
 
 /* Divisions are of 32 bits, which take half as long. */
-static void cut_tokens(const struct device *device, uint32_t sines, const struct rope_args *a, int64_t *value)
+static void cut_tokens(const struct device *device, uint32_t sines, int segments, const struct rope_args *a, int64_t *value)
 {
     uint32_t nnz = (uint32_t)a->nnz, pieces = (uint32_t)a->pieces;
     uint32_t chunks = (pieces + MAX_THREADS - 1) / MAX_THREADS;
@@ -222,7 +223,7 @@ static void cut_tokens(const struct device *device, uint32_t sines, const struct
         threads = sines;
     threads = (threads + 31) / 32 * 32;
     uint64_t resident = (uint64_t)device->sms * RESIDENT_THREADS;
-    value[WAY_TOKENS] = (uint64_t)nnz * chunks * threads > resident ? MANY_TOKENS : 1;
+    value[WAY_TOKENS] = segments > FEW_SEGMENTS && (uint64_t)nnz * chunks * threads > resident ? MANY_TOKENS : 1;
     value[WAY_CHUNKS] = chunks;
     value[WAY_THREADS] = threads;
 }
@@ -249,7 +250,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     if (pairs > MAX_PAIRS)
         return "it rotates at most 8192 elements of a head";
     fill_args(v, &parts, vec, a);
-    cut_tokens(call->device, a->rotating_pieces ? (uint32_t)least(pairs, SINE_THREADS) : 0, a, way->value);
+    cut_tokens(call->device, a->rotating_pieces ? (uint32_t)least(pairs, SINE_THREADS) : 0, parts.count, a, way->value);
     int32_t *constant = set_forms(v, way_spec(way, &sm80));
     constant[0] = vec;
     constant[1] = parts.count ? parts.count : 1;
