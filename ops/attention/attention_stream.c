@@ -152,20 +152,34 @@ struct caches {
     struct tensor_map_view k, v;
 };
 
-/* In chunks of 128 bytes of a row, as bulk copies swizzle them. NULL, or why that cannot be. */
-static const char *see_cache(const struct attention_view *t, const struct attention_plan *plan, const DLTensor *cache,
-                             int64_t box_tokens, struct tensor_map_view *view)
+/* A cache without tokens may have no address. Nothing of it is read. */
+static const void *address_of(const struct attention_view *t, const DLTensor *cache)
 {
-    const struct attention_cache c = attention_see_cache(plan, cache);
-    const int32_t slab = SLAB_BYTES / dtype_bytes((enum dtype)plan->kv_dtype), slabs = plan->head_dim / slab;
-    const struct tensor_map_axis axis[] = {{slab, 1, (uint32_t)slab},
-                                           {c.slots, c.slot, (uint32_t)box_tokens},
-                                           {slabs, slab, (uint32_t)slabs},
-                                           {plan->num_kv_heads, c.head, 1},
-                                           {c.pages, c.page, 1}};
-    /* A cache without tokens may have no address. Nothing of it is read. */
-    const DLTensor *lies = tensor_elements(cache) ? cache : t->q;
-    return tensor_map_fit(view, tensor_data(lies), (enum dtype)plan->kv_dtype, sizeof axis / sizeof *axis, axis);
+    return tensor_data(tensor_elements(cache) ? cache : t->q);
+}
+
+/* In chunks of 128 bytes of a row, as bulk copies swizzle them; values mostly lie as keys do. NULL, or why that cannot be. */
+static const char *see_caches(const struct attention_view *t, const struct attention_plan *plan, int64_t box_tokens,
+                              struct caches *caches)
+{
+    const struct attention_cache k = attention_see_cache(plan, t->k_cache), v = attention_see_cache(plan, t->v_cache);
+    const enum dtype dtype = (enum dtype)plan->kv_dtype;
+    const int32_t slab = SLAB_BYTES / dtype_bytes(dtype), slabs = plan->head_dim / slab;
+    struct tensor_map_axis axis[] = {{slab, 1, (uint32_t)slab},
+                                     {k.slots, k.slot, (uint32_t)box_tokens},
+                                     {slabs, slab, (uint32_t)slabs},
+                                     {plan->num_kv_heads, k.head, 1},
+                                     {k.pages, k.page, 1}};
+    enum { AXES = sizeof axis / sizeof *axis };
+    const char *why = tensor_map_fit(&caches->k, address_of(t, t->k_cache), dtype, AXES, axis);
+    if (why)
+        return why;
+    if (!memcmp(&k, &v, sizeof k))
+        return tensor_map_move(&caches->v, &caches->k, address_of(t, t->v_cache));
+    axis[1] = (struct tensor_map_axis){v.slots, v.slot, (uint32_t)box_tokens};
+    axis[3].stride = v.head;
+    axis[4] = (struct tensor_map_axis){v.pages, v.page, 1};
+    return tensor_map_fit(&caches->v, address_of(t, t->v_cache), dtype, AXES, axis);
 }
 
 /* The longest run of slots of which pages and tiles both consist. */
@@ -187,9 +201,7 @@ const char *attention_fit_stream_sm90(const struct call *call, struct way *way)
         return "page_size must be a multiple of 8";
     if (kv_row_bytes(plan) % SLAB_BYTES)
         return "a row of keys is no multiple of 128 bytes";
-    const char *why = see_cache(t, plan, t->k_cache, box, &caches->k);
-    if (!why)
-        why = see_cache(t, plan, t->v_cache, box, &caches->v);
+    const char *why = see_caches(t, plan, box, caches);
     return why ? why : fit(call, way, &stream_sm90, box);
 }
 

@@ -18,6 +18,7 @@ struct entry {
     struct tensor_map map;
 };
 
+static const char misaligned[] = "a tensor does not begin at a multiple of 16 bytes";
 static struct entry table[SETS][WAYS];
 static atomic_uint turn; /* of the ways of a set to be forgotten */
 
@@ -30,7 +31,7 @@ const char *tensor_map_fit(struct tensor_map_view *view, const void *data, enum 
 {
     const int64_t bytes = dtype_bytes(dtype), max_stride = MAX_STRIDE_BYTES / bytes;
     if ((uintptr_t)data % ALIGNMENT)
-        return "a tensor does not begin at a multiple of 16 bytes";
+        return misaligned;
     *view = (struct tensor_map_view){.address = (uintptr_t)data, .type = (uint16_t)type_of(dtype), .axes = (uint16_t)axes};
     for (int i = 0; i < axes; i++) {
         const int64_t size = axis[i].size, stride = axis[i].stride;
@@ -48,6 +49,13 @@ const char *tensor_map_fit(struct tensor_map_view *view, const void *data, enum 
         view->stride[i - 1] = (uint64_t)(stride * bytes);
     }
     return NULL;
+}
+
+const char *tensor_map_move(struct tensor_map_view *view, const struct tensor_map_view *of, const void *data)
+{
+    *view = *of;
+    view->address = (uintptr_t)data;
+    return view->address % ALIGNMENT ? misaligned : NULL;
 }
 
 static uint64_t hash_of(const struct tensor_map_view *view)

@@ -27,6 +27,9 @@ struct tensor_map_view {
 const char *tensor_map_fit(struct tensor_map_view *view, const void *data, enum dtype dtype, int axes,
                            const struct tensor_map_axis *axis);
 
+/* Likewise, of the same view of another tensor. */
+const char *tensor_map_move(struct tensor_map_view *view, const struct tensor_map_view *of, const void *data);
+
 /* Rows of 128 bytes in shared memory, 16-byte chunks swizzled as wgmma takes them; what lies outside reads as 0. Touches no
  * device. */
 flashinfer_status tensor_map_encode(struct tensor_map *map, const struct tensor_map_view *view);
