@@ -186,7 +186,7 @@ static const struct example examples[] = {
     {"later_hooks", later_text, hooks_arguments, 4, 0, later_reference, "period=3 factor=0.7", 3},
 };
 
-/* Ops, the name of the dimension of their query tokens, and a shape that Hopper's kernel serves too. */
+/* Ops, how many query tokens they have, and a shape that Hopper's kernel serves too. */
 static const struct {
     const char *name, *tokens, *shape;
 } bases[] = {
@@ -201,7 +201,7 @@ static const struct {
     {"single_prefill_with_kv_cache", "qo_len",
      "dtype=bf16 qo_len=300 kv_len=333 num_qo_heads=6 num_kv_heads=3 head_dim_qk=64 head_dim_vo=64 causal=1 -scale_q -scale_k "
      "-scale_v -custom_mask -packed_custom_mask -k_sf -v_sf"},
-    {"batch_decode", "batch",
+    {"batch_decode", "batch*q_len_per_req",
      "q_data_type=f16 num_qo_heads=32 num_kv_heads=8 head_dim=128 batch=5 max_batch_size=5 page_size=16 num_pages=90 "
      "num_indices=90 -sinks -k_cache_sf -v_cache_sf"},
     {"single_decode_with_kv_cache", "1", "dtype=bf16 kv_len=200 num_qo_heads=8 num_kv_heads=2 head_dim=64"},
