@@ -21,7 +21,7 @@
 enum { ORDER = PAIR_ORDER(T) };
 
 struct row {
-    const T *input, *next_input; /* of the row after it */
+    const T *input, *next_input; /* of a row soon after it */
     R *residual;
     const R *next_residual;
     OUT *out;
@@ -202,15 +202,21 @@ static void normalise(const struct norm_args *all, const struct row *this, bool 
 }
 #endif
 
-static void set_row(const struct norm_args *a, struct row *r, int64_t row, int64_t group, int64_t index)
+static struct row row_at(const struct norm_args *a, int64_t row, int64_t group, int64_t index)
 {
-    *r = (struct row){.input = (const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
-                      .residual = (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1],
-                      .out = (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1],
-                      .row = row,
-                      .group = group,
-                      .index = index};
+    struct row r = {.input = (const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
+                    .residual = (R *)a->residual + row * a->residual_stride[0] + group * a->residual_stride[1],
+                    .out = (OUT *)a->out + row * a->out_stride[0] + group * a->out_stride[1],
+                    .row = row,
+                    .group = group,
+                    .index = index};
+    r.mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;
+    r.deviation = 1.0f / sqrtf(row_sum(&r, a->hidden, 1, r.mean) * a->inverse_hidden + a->eps);
+    return r;
 }
+
+/* Of short rows, a few are summed before they are written, so that their roots and quotients overlap. */
+enum { SHORT = 512, TOGETHER = 8 };
 
 void norm_cpu(const struct norm_args *a, int part, int parts)
 {
@@ -220,23 +226,28 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
         all = block_scale_rows(SCALES_128X4, rows);
 #endif
     int64_t begin = part_begin(all, part, parts), end = part_begin(all, part + 1, parts);
-    struct row next;
-    set_row(a, &next, begin / a->groups, begin % a->groups, begin);
-    bool past_caches = sizeof(OUT) > 1 && a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT));
-    for (int64_t i = begin; i < end; i++) {
 #if BLOCK_SIZE
+    for (int64_t i = begin; i < end; i++)
         pad_scales(a, i, i < rows ? a->hidden / BLOCK_SIZE : 0);
-        if (i >= rows)
-            continue;
+    end = end < rows ? end : rows;
 #endif
-        struct row r = next;
-        if (i + 1 < rows)
-            set_row(a, &next, r.group + 1 < a->groups ? r.row : r.row + 1, r.group + 1 < a->groups ? r.group + 1 : 0, i + 1);
-        r.next_input = next.input;
-        r.next_residual = next.residual;
-        r.mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;
-        r.deviation = 1.0f / sqrtf(row_sum(&r, a->hidden, 1, r.mean) * a->inverse_hidden + a->eps);
-        normalise(a, &r, past_caches);
+    bool past_caches = sizeof(OUT) > 1 && a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT));
+    int64_t row = begin / a->groups, group = begin % a->groups, step = a->hidden <= SHORT ? TOGETHER : 1;
+    int axis = a->groups > 1; /* along which the next row lies, but for the last one of a group */
+    for (int64_t first = begin; first < end; first += step) {
+        struct row r[TOGETHER];
+        int count = (int)(end - first < step ? end - first : step);
+        for (int i = 0; i < count; i++) {
+            r[i] = row_at(a, row, group, first + i);
+            r[i].next_input = r[i].input + step * a->input_stride[axis];
+            r[i].next_residual = r[i].residual + step * a->residual_stride[axis];
+            if (++group == a->groups) {
+                group = 0;
+                row++;
+            }
+        }
+        for (int i = 0; i < count; i++)
+            normalise(a, &r[i], past_caches);
     }
     if (past_caches)
         stream_end();
