@@ -106,7 +106,8 @@ DEVICE void tensor_store_4d(const struct tensor_map *map, uint32_t shared, int x
 
 DEVICE void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-/* Until at most `pending` of this thread's groups still read shared memory. */
+/* Until at most `pending` of this thread's groups are not written yet, or still read shared memory. */
+template <int pending> DEVICE void bulk_wait() { asm volatile("cp.async.bulk.wait_group %0;" ::"n"(pending) : "memory"); }
 template <int pending> DEVICE void bulk_wait_read() { asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory"); }
 
 /* Four 8x8 matrices of 16-bit elements, as ldmatrix_x4_trans of mma.cuh loads them. */
@@ -118,6 +119,22 @@ DEVICE void stmatrix_x4_trans(uint32_t address, uint32_t r0, uint32_t r1, uint32
 
 /* Makes what this thread wrote to shared memory visible to wgmma and bulk copies; a barrier follows. */
 DEVICE void shared_async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/* Bulk copies that this thread starts see what it has seen of others' writes to global memory. */
+DEVICE void global_async_fence() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+
+/* A flag in global memory, for a kernel that runs beside this one: what the thread did, and what it has seen through barriers, is
+ * seen by who sees the flag. */
+DEVICE void raise_flag(int32_t *flag)
+{
+    asm volatile("st.release.gpu.global.s32 [%0], 1;" ::"l"(flag) : "memory");
+}
+DEVICE bool is_raised(const int32_t *flag)
+{
+    int raised;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(raised) : "l"(flag) : "memory");
+    return raised;
+}
 
 /* Of a whole warpgroup: lets go of registers, or takes them once they are there. A multiple of 8. */
 template <int registers> DEVICE void registers_release()

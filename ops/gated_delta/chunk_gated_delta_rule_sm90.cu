@@ -116,7 +116,8 @@ extern "C" __global__ void __launch_bounds__(HALVES == 2 ? 384 : 192, 1)
     }
     clear_uppers(sm);
     __syncthreads();
-    pdl_wait();
+    if (!p.ready)
+        pdl_wait();
     pdl_launch();
     if (warp < HALVES * WARPS) {
         if (HALVES == 2)
@@ -130,4 +131,5 @@ extern "C" __global__ void __launch_bounds__(HALVES == 2 ? 384 : 192, 1)
         load_items(p, sm, items);
     if (warp == HALVES * WARPS + 1)
         store_items(p, sm, items);
+    pdl_wait();
 }

@@ -97,7 +97,7 @@ ANYWHERE int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, in
     return at < index_at(&a->kept_starts, sequence + 1) ? state_row(a->kept_rows, at) : -1;
 }
 
-/* ---- the kernels of sm_90a */
+/* ---- kernels that take chunks */
 
 /* What the first one writes for each chunk and head, and the second one reads. T and P are 64 x 64 matrices without the 16 x
  * 16 blocks above the diagonal, in strips of 16 columns as shared memory holds them: columns 16 j to 16 j + 15 of rows 16 j to
@@ -116,6 +116,22 @@ struct gated_delta_tile {
     unsigned char t[GATED_DELTA_MATRIX_BYTES], p[GATED_DELTA_MATRIX_BYTES];
 };
 
+/* For sm_90a: beta is a factor of its own, and T has no identity. */
+struct gated_delta_sm90_gates {
+    float beta[GATED_DELTA_CHUNK];   /* factor of a column of V */
+    float known[GATED_DELTA_CHUNK];  /* of a column of S K; beta is in it */
+    float update[GATED_DELTA_CHUNK]; /* as above */
+    float output[GATED_DELTA_CHUNK];
+    float end[32];
+};
+
+struct gated_delta_sm90_tile {
+    struct gated_delta_sm90_gates gates;
+    unsigned char t[GATED_DELTA_MATRIX_BYTES], p[GATED_DELTA_MATRIX_BYTES];
+};
+
+/* ---- those of sm_90a */
+
 /* Chunks of one sequence that follow each other, and are walked for a head in one go: a whole sequence, or a piece of a long one.
  * The first kernel lists them: those that another piece follows first, all of them halved; then others that are halved; in either
  * part the longest first. Halved: a block has half of the values of a state, so that the longest are done in half the time. */
@@ -133,30 +149,34 @@ struct gated_delta_schedule {
     int32_t taken; /* by the blocks that walk, beyond the first of each */
 };
 
-#define GATED_DELTA_TILES_SMEM (32768 + 48 * 144 + 64 * 80 + 2 * 1024 + 2 * 256 + 8)
+/* Of 128 threads, which make a chunk's tiles. */
+enum { GATED_DELTA_TILES_SMEM = 52 * 1024 };
 
 /* The kernel that walks: stages of K, Q, V, T and P; then output; gates; barriers; items. `halves` of the values of a state
  * fit into a block. */
 enum { GATED_DELTA_STAGES = 3, GATED_DELTA_ITEMS = 4 };
-#define GATED_DELTA_CHUNK_SMEM(halves)                                                                          \
-    (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_gates)) + 8192 * (halves) + \
-     8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves) + 2 * GATED_DELTA_ITEMS) +                                  \
+#define GATED_DELTA_CHUNK_SMEM(halves)                                                                               \
+    (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_sm90_gates)) + 8192 * (halves) + \
+     8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves) + 2 * GATED_DELTA_ITEMS) +                                       \
      GATED_DELTA_ITEMS * ((int)sizeof(struct gated_delta_segment) + 16))
 
 /* The one that finds what a segment does to the state: stages of K, V and T; gates; barriers. */
-#define GATED_DELTA_SEGMENTS_SMEM                                                                            \
-    (GATED_DELTA_STAGES * (32768 + (int)sizeof(struct gated_delta_gates)) + 8 * 2 * GATED_DELTA_STAGES)
+#define GATED_DELTA_SEGMENTS_SMEM                                                                                 \
+    (GATED_DELTA_STAGES * (32768 + (int)sizeof(struct gated_delta_sm90_gates)) + 8 * 2 * GATED_DELTA_STAGES)
 
 enum { GATED_DELTA_STATE = 128 * 128, GATED_DELTA_JOIN_ROWS = 8 };
 
 struct gated_delta_sm90_args {
     struct gated_delta_args a;
     struct tensor_map q, k, v, output;
-    struct gated_delta_tile *tiles; /* [num_heads, max_chunks] */
+    struct gated_delta_sm90_tile *tiles; /* [num_heads, max_chunks] */
     struct gated_delta_schedule *schedule;
     struct gated_delta_segment *segments; /* those of the schedule */
     /* [max_cuts, num_heads, 128, 128]: a segment turns a state S into S through + after. Joined, `after` is the state there. */
     float *after, *through;
+    /* NULL, or flags that the first kernel raises for the one that walks, which runs beside it: that a chunk of `heads` heads has
+     * tiles, [num_heads / heads, max_chunks]; behind them, that there is a schedule. */
+    int32_t *ready;
     int32_t max_chunks;     /* of all sequences, at most */
     int32_t heads;          /* of a block of the first kernel; they share q and k */
     int32_t segment_chunks; /* of a segment, at most */
@@ -164,8 +184,9 @@ struct gated_delta_sm90_args {
     int32_t halves; /* of the values of a state, in a block that walks: 1: every segment is halved */
 };
 
-/* ---- the kernels of sm_80: the first one makes the same tiles. Those of a sequence begin at its first token / 64 + its number,
- * where no other sequence has any. */
+/* ---- the kernels of sm_80: tiles of a sequence begin at its first token / 64 + its number, where no other sequence has any. */
+
+#define GATED_DELTA_SM80_TILES_SMEM (32768 + 48 * 144 + 64 * 80 + 2 * 1024 + 2 * 256)
 
 /* The second one: two stages of K and Q, V, a tile. A warp has 16 values of a state. */
 #define GATED_DELTA_SM80_SMEM(head_dim, warps) \

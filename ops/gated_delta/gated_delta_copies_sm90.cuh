@@ -21,7 +21,7 @@ struct stage {
 struct smem {
     struct stage stage[STAGES];
     unsigned char output[HALVES][SLAB_BYTES];
-    struct gated_delta_gates gates[STAGES];
+    struct gated_delta_sm90_gates gates[STAGES];
     /* tail: of a chunk whose rows past the end are cleared before it is full */
     uint64_t full[STAGES], empty[STAGES], tail, output_full[HALVES], output_empty[HALVES], item_full[ITEMS], item_empty[ITEMS];
     struct item item[ITEMS];
@@ -111,7 +111,7 @@ DEVICE void leave_item(struct smem *sm, struct items &i)
 
 /* What the loads of all chunks of an item have in common. */
 struct source {
-    const struct gated_delta_tile *tile;
+    const struct gated_delta_sm90_tile *tile;
     int token, k_head, q_head, v_head, first_half, end_half;
 };
 
@@ -125,12 +125,12 @@ DEVICE struct source make_source(const struct gated_delta_sm90_args &p, const st
 DEVICE void load_chunk(const struct gated_delta_sm90_args &p, struct smem *sm, const struct source &from, int s, uint32_t full)
 {
     struct stage *stage = &sm->stage[s];
-    mbarrier_arrive_expect(full, (4 + from.end_half - from.first_half) * SLAB_BYTES + sizeof(struct gated_delta_tile));
+    mbarrier_arrive_expect(full, (4 + from.end_half - from.first_half) * SLAB_BYTES + sizeof(struct gated_delta_sm90_tile));
     tensor_load_4d(shared_address(stage->keys), &p.k, full, 0, from.token, 0, from.k_head);
     for (int half = from.first_half; half < from.end_half; half++)
         tensor_load_4d(shared_address(stage->values) + place_of_half(half) * SLAB_BYTES, &p.v, full, 0, from.token, half,
                        from.v_head);
-    bulk_load(AT(gates[s]), &from.tile->gates, sizeof(struct gated_delta_gates), full);
+    bulk_load(AT(gates[s]), &from.tile->gates, sizeof(struct gated_delta_sm90_gates), full);
     load_matrix(stage->t, from.tile->t, full);
     tensor_load_4d(shared_address(stage->queries), &p.q, full, 0, from.token, 0, from.q_head);
     load_matrix(stage->p, from.tile->p, full);
@@ -148,20 +148,40 @@ DEVICE void finish_tail(struct smem *sm, int s, int rest, int phase)
         mbarrier_arrive(AT(full[s]));
 }
 
+/* By a whole warp: of the next 32 chunks, how many from the first on have tiles; waits for one. */
+DEVICE int wait_for_tiles(const struct gated_delta_sm90_args &p, const int32_t *ready, int chunks)
+{
+    uint32_t missing;
+    do
+        missing = __ballot_sync(0xffffffffu, lane_id() >= chunks || !is_raised(ready + lane_id()));
+    while (missing & 1);
+    global_async_fence();
+    return missing ? __ffs(missing) - 1 : 32;
+}
+
 DEVICE void load_items(const struct gated_delta_sm90_args &p, struct smem *sm, struct items &items)
 {
     struct ring ring = {0, 0};
     int tails = 0;
+    while (p.ready && !is_raised(schedule_ready(p)))
+        ;
+    __syncwarp();
     offer_item(p, sm, items);
     while (const struct item *next = next_item(sm, items)) {
         struct source from = make_source(p, *next);
-        int length = next->segment.length;
+        int length = next->segment.length, there = 0;
+        const int32_t *ready = p.ready ? chunk_ready(p, next->head, next->segment.tile) : NULL;
         leave_item(sm, items);
         if (length <= 0)
             offer_item(p, sm, items);
 #pragma unroll 1
         for (int rest = length; rest > 0; rest -= CHUNK, from.tile++, from.token += CHUNK) {
             int s = ring.stage;
+            if (ready && there == 0) {
+                there = wait_for_tiles(p, ready, (rest + CHUNK - 1) / CHUNK);
+                ready += there;
+            }
+            there--;
             mbarrier_wait(AT(empty[s]), ring.phase ^ 1);
             if (lane_id() == 0)
                 load_chunk(p, sm, from, s, rest < CHUNK ? AT(tail) : AT(full[s]));

@@ -16,7 +16,7 @@ struct stage {
 
 struct smem {
     struct stage stage[STAGES];
-    struct gated_delta_gates gates[STAGES];
+    struct gated_delta_sm90_gates gates[STAGES];
     uint64_t full[STAGES], empty[STAGES];
 };
 static_assert(sizeof(struct smem) == GATED_DELTA_SEGMENTS_SMEM, "the host counts on it");
@@ -30,7 +30,7 @@ struct part {
 
 DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, const struct part &i)
 {
-    const struct gated_delta_tile *tile = p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile;
+    const struct gated_delta_sm90_tile *tile = p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile;
     struct ring ring = {0, 0};
     int k_head = i.head / p.a.k_group, v_head = i.head / p.a.v_group;
 #pragma unroll 1
@@ -65,7 +65,7 @@ DEVICE void fetch(struct worker &w, struct smem *sm)
 
 DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], bool first, bool last)
 {
-    const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
+    const struct gated_delta_sm90_gates *gates = &sm->gates[w.ring.stage];
     uint32_t stage = AT(stage[w.ring.stage]);
     uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
     uint64_t t = wgmma_describe_narrow(stage + 2 * SLAB_BYTES, 256);
@@ -80,8 +80,8 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
         known[j] = pair_at(gates->known, j, w.place.pair);
     wgmma_wait<0>();
     wgmma_pin(x);
-    subtract_known(e, w.v, known, x);
-    multiply_matrix(x, e, t, false);
+    subtract_known(x, e, w.v, known, gates->beta, w.place);
+    add_matrix(x, e, t);
     wgmma_wait<1>();
 #pragma unroll
     for (int j = 0; j < 8; j++)

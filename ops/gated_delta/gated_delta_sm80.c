@@ -82,7 +82,7 @@ flashinfer_status gated_delta_run_sm80(const struct call *call, const struct way
         return FLASHINFER_OK;
     struct jit_launch launch = {.grid = {(uint32_t)p.max_chunks, heads / (uint32_t)p.heads},
                                 .block = {128},
-                                .smem = GATED_DELTA_TILES_SMEM,
+                                .smem = GATED_DELTA_SM80_TILES_SMEM,
                                 .args = &p,
                                 .args_size = sizeof p};
     TRY(call_launch(call, way, SPEC_TILES, &launch));

@@ -6,13 +6,13 @@
 #include "ops/gated_delta/gated_delta_kernels.h"
 
 enum { SPEC_TILES, SPEC_CHUNKS, SPEC_SEGMENTS, SPEC_JOIN };
-enum { WAY_HALVES, WAY_MAX_CHUNKS, WAY_HEADS, WAY_BLOCKS, WAY_SEGMENT_CHUNKS, WAY_MAX_CUTS };
-enum { HEAD_DIM = 128, HALF = 64, ALIGNMENT = 256 };
+enum { WAY_HALVES, WAY_MAX_CHUNKS, WAY_HEADS, WAY_BLOCKS, WAY_SEGMENT_CHUNKS, WAY_MAX_CUTS, WAY_BESIDE };
+enum { HEAD_DIM = 128, HALF = 64, ALIGNMENT = 256, GROUPS = 4 };
 /* Sequences are cut where the machine has room for so many segments of each head, of as many chunks: a segment but the first is
  * walked three times, to be walked beside the others. */
-enum { MIN_PIECES = 3, MIN_SEGMENT_CHUNKS = 8 };
+enum { MIN_PIECES = 3, MIN_SEGMENT_CHUNKS = 8, MIN_BESIDE = 4096 };
 
-static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype"}};
+static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype", "GROUPS"}};
 static const struct jit_kernel chunks = {
     "chunk_gated_delta_rule_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "FINAL:dtype", "HALVES", "KEPT"}};
 static const struct jit_kernel segments = {"gated_delta_segments_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype"}};
@@ -52,27 +52,37 @@ static int64_t choose_segment(const struct call *call, const struct gated_delta_
     return room >= MIN_PIECES && own >= MIN_SEGMENT_CHUNKS && a->num_sequences < room ? own : 0;
 }
 
+/* Blocks of the first kernel that make tiles on multiprocessors of their own, beside the kernel that walks; 0: tiles are made
+ * first. Where one sequence is long, and has so few heads that at most half of the machine walks. */
+static int64_t choose_beside(const struct call *call, const struct gated_delta_args *a)
+{
+    int64_t walkers = 2 * a->num_heads, sms = call->device->sms;
+    return a->num_sequences == 1 && 2 * walkers <= sms && a->num_tokens >= MIN_BESIDE ? sms - walkers : 0;
+}
+
 /* Bytes from the beginning of the workspace. */
 struct layout {
-    size_t schedule, after, through, total;
+    size_t ready, schedule, after, through, total;
 };
 
 static struct layout lay_out(int64_t heads, int64_t max_chunks, int64_t sequences, int64_t max_cuts)
 {
     struct layout x;
     size_t states = (size_t)(max_cuts * heads) * GATED_DELTA_STATE * sizeof(float);
-    x.after = (size_t)(heads * max_chunks) * sizeof(struct gated_delta_tile);
+    x.after = (size_t)(heads * max_chunks) * sizeof(struct gated_delta_sm90_tile);
     x.through = x.after + states;
-    x.schedule = x.through + states;
+    x.ready = x.through + states;
+    x.schedule = x.ready + (size_t)(heads * max_chunks + 4) / 4 * 16;
     x.total = x.schedule + sizeof(struct gated_delta_schedule) + (size_t)(sequences + max_cuts) * sizeof(struct gated_delta_segment);
     return x;
 }
 
-static void fill_specs(const struct call *call, struct way *way, int64_t halves, int64_t max_cuts)
+static void fill_specs(const struct call *call, struct way *way, int64_t halves, int64_t max_cuts, int64_t beside)
 {
     const struct gated_delta_view *t = call_view(call);
     int32_t initial = t->initial ? tensor_dtype(t->initial) : DTYPE_F32, *constant = way_spec(way, &tiles);
     constant[0] = tensor_dtype(t->q);
+    constant[1] = beside ? GROUPS : 1;
     constant = way_spec(way, &chunks);
     constant[0] = tensor_dtype(t->q);
     constant[1] = initial;
@@ -108,7 +118,9 @@ const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
     int64_t segment_chunks = choose_segment(call, &a);
     int64_t max_cuts = segment_chunks ? a.num_tokens / GATED_DELTA_CHUNK / segment_chunks : 0;
     int64_t halves = max_cuts || 2 * pairs <= call->device->sms ? 1 : 2;
-    fill_specs(call, way, halves, max_cuts);
+    int64_t beside = max_cuts ? 0 : choose_beside(call, &a);
+    fill_specs(call, way, halves, max_cuts, beside);
+    way->value[WAY_BESIDE] = beside;
     way->value[WAY_MAX_CHUNKS] = max_chunks;
     way->value[WAY_HEADS] = gated_delta_tile_heads(call, &a, max_chunks);
     way->value[WAY_HALVES] = halves;
@@ -155,7 +167,8 @@ flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way
     p.multiprocessors = call->device->sms;
     p.segment_chunks = (int32_t)way->value[WAY_SEGMENT_CHUNKS];
     struct layout layout = lay_out(p.a.num_heads, p.max_chunks, p.a.num_sequences, max_cuts);
-    p.tiles = (struct gated_delta_tile *)workspace;
+    p.tiles = (struct gated_delta_sm90_tile *)workspace;
+    p.ready = way->value[WAY_BESIDE] ? (int32_t *)(workspace + layout.ready) : NULL;
     p.after = (float *)(workspace + layout.after);
     p.through = (float *)(workspace + layout.through);
     p.schedule = (struct gated_delta_schedule *)(workspace + layout.schedule);
@@ -166,6 +179,12 @@ flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way
                                 .smem = GATED_DELTA_TILES_SMEM,
                                 .args = &p,
                                 .args_size = sizeof p};
+    if (p.ready) {
+        launch.grid[0] = (uint32_t)way->value[WAY_BESIDE];
+        launch.grid[1] = 1;
+        launch.block[0] = 128 * GROUPS;
+        launch.smem = GROUPS * GATED_DELTA_TILES_SMEM;
+    }
     TRY(call_launch(call, way, SPEC_TILES, &launch));
     launch.follows = true;
     if (max_cuts)

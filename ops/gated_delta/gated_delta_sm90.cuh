@@ -20,13 +20,14 @@ DEVICE int chunks_of(const struct gated_delta_args &a, int sequence)
                : 0;
 }
 
-/* By a whole warp: the sequence that has a chunk, counted over all of them, and the number of its chunks before that one. Past
- * the last chunk: num_sequences. */
-DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &index)
+/* By a whole warp: the first token of a chunk, counted over all sequences, and how many it has; 0: there is no such chunk. */
+DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &token)
 {
     int before = 0;
     for (int first = 0; first < a.num_sequences; first += 32) {
-        int own = chunks_of(a, first + lane_id()), end = own;
+        int sequence = min(first + lane_id(), (int)a.num_sequences - 1);
+        int from = (int)sequence_begin(&a, sequence), to = (int)sequence_begin(&a, sequence + 1);
+        int own = first + lane_id() < a.num_sequences ? (to - from + CHUNK - 1) / CHUNK : 0, end = own;
 #pragma unroll
         for (int step = 1; step < 32; step *= 2) {
             int lower = __shfl_up_sync(0xffffffffu, end, step);
@@ -35,12 +36,22 @@ DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &index)
         uint32_t beyond = __ballot_sync(0xffffffffu, chunk < before + end);
         if (beyond) {
             int lane = __ffs(beyond) - 1;
-            index = chunk - before - __shfl_sync(0xffffffffu, end - own, lane);
-            return first + lane;
+            token = __shfl_sync(0xffffffffu, from + (chunk - before - end + own) * CHUNK, lane);
+            return min((int)CHUNK, __shfl_sync(0xffffffffu, to, lane) - token);
         }
         before += __shfl_sync(0xffffffffu, end, 31);
     }
-    return (int)a.num_sequences;
+    return 0;
+}
+
+/* Flags. */
+DEVICE int32_t *chunk_ready(const struct gated_delta_sm90_args &p, int head, int chunk)
+{
+    return p.ready + (int64_t)(head / p.heads) * p.max_chunks + chunk;
+}
+DEVICE int32_t *schedule_ready(const struct gated_delta_sm90_args &p)
+{
+    return p.ready + (int64_t)(p.a.num_heads / p.heads) * p.max_chunks;
 }
 
 /* [cuts, num_heads, 128, 128] at a cut and a head. */

@@ -48,12 +48,24 @@ DEVICE int step_64(int k)
 /* Rows of a state: those of the thread, `line` elements apart. */
 template <typename E> DEVICE void load_state(float (&s)[64], const E *from, int64_t line, const struct place &p)
 {
-    load_rows(s, from + p.row * line + 2 * p.pair, line);
+    from += p.row * line + 2 * p.pair;
+#pragma unroll
+    for (int j = 0; j < 32; j++) {
+        float two[2];
+        load(two, from + j % 2 * 8 * line + j / 2 * 8);
+        s[2 * j] = two[0];
+        s[2 * j + 1] = two[1];
+    }
 }
 
 template <typename E> DEVICE void store_state(const float (&s)[64], E *to, int64_t line, const struct place &p)
 {
-    store_rows(s, to + p.row * line + 2 * p.pair, line);
+    to += p.row * line + 2 * p.pair;
+#pragma unroll
+    for (int j = 0; j < 32; j++) {
+        const float two[2] = {s[2 * j], s[2 * j + 1]};
+        store(to + j % 2 * 8 * line + j / 2 * 8, two);
+    }
 }
 
 /* V^T of a chunk, as fragments. */
@@ -83,14 +95,14 @@ DEVICE void multiply_keys(float (&x)[32], const uint32_t (&state)[32], uint64_t 
     wgmma_commit();
 }
 
-/* x = E M, or if `add`, x + E M; M is T or P */
-DEVICE void multiply_matrix(float (&x)[32], const uint32_t (&e)[16], uint64_t matrix, bool add)
+/* x += E M; M is T or P */
+DEVICE void add_matrix(float (&x)[32], const uint32_t (&e)[16], uint64_t matrix)
 {
     wgmma_pin(x);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; k++)
-        wgmma_rows(x, e + 4 * k, matrix + step_64(k), add || k != 0, T());
+        wgmma_rows(x, e + 4 * k, matrix + step_64(k), true, T());
     wgmma_commit();
 }
 
@@ -103,6 +115,19 @@ DEVICE void add_update(float (&s)[64], const uint32_t (&update)[16], uint64_t ke
     for (int k = 0; k < 4; k++)
         wgmma_columns(s, update + 4 * k, key_columns + k * 128, T());
     wgmma_commit();
+}
+
+/* x, S K^T, becomes E = beta V^T - known S K^T, and e its fragments; v: those of V^T. */
+DEVICE void subtract_known(float (&x)[32], uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8],
+                           const float *beta, const struct place &p)
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float2 two = unpack2(T(), v[i]), f = known[i / 2], b = pair_at(beta, i / 2, p.pair);
+        x[2 * i] = b.x * two.x - f.x * x[2 * i];
+        x[2 * i + 1] = b.y * two.y - f.y * x[2 * i + 1];
+        e[i] = pack2(T(), x[2 * i], x[2 * i + 1]);
+    }
 }
 
 /* T or P, of which the tiles have not the blocks above the diagonal: rows 0 to 16 j - 1 of strip j. */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The first kernel of chunk_gated_delta_rule on sm_80, parallel over chunks of 64 tokens: T, P and factors of each
- * (gated_delta_tile.cuh). K K^T and Q K^T are made once for `heads` heads that share q and k; a warp has 16 rows of them.
+ * (gated_delta_tile_sm80.cuh). K K^T and Q K^T are made once for `heads` heads that share q and k; a warp has 16 rows of them.
  *
  *   T         f16, bf16
  *   HEAD_DIM  64, 128
  * Grid: max_chunks, num_heads / heads; 128 threads. Dynamic shared memory: struct smem. */
 #include "gated_delta_copies_sm80.cuh"
-#include "gated_delta_tile.cuh"
+#include "gated_delta_tile_sm80.cuh"
 #include "pdl.cuh"
 
 /* By a whole warp: the last sequence whose tiles begin at that one or before. */

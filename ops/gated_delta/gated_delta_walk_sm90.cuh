@@ -2,10 +2,11 @@
 /* A warpgroup's walk over chunks with 64 values of a state in registers. With the tiles of gated_delta_tiles_sm90.cu, all of it
  * transposed, values by tokens or keys:
  *
- *     U = (V - known S K^T) T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
+ *     E = beta V - known S K^T;   U = E + E T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
  *
- * The operands a of all products come from registers: S, V - known S K^T and U go from accumulators to fragments in place. What
- * the next chunk needs beside operands in shared memory is fetched while the state is updated.
+ * The operands a of all products come from registers: S, E and U go from accumulators to fragments in place. E also stays where
+ * it is, in float32, and the product is added to it. What the next chunk needs beside operands in shared memory is fetched while
+ * the state is updated.
  *
  * Two rules of ptxas: once a round trip all wgmmas are waited for, or it orders every one; and where an accumulator is read that
  * is done, while others are under way, a wait that costs nothing tells so.
@@ -71,7 +72,7 @@ DEVICE void put_output(struct worker &w, struct smem *sm, const float (&y)[32], 
 DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], float (&y)[32], bool first,
                        bool last)
 {
-    const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
+    const struct gated_delta_sm90_gates *gates = &sm->gates[w.ring.stage];
     uint32_t stage = AT(stage[w.ring.stage]);
     uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
     uint64_t queries = wgmma_describe(stage + 2 * SLAB_BYTES, 0, 1024);
@@ -90,8 +91,8 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_commit();
     wgmma_wait<1>();
     wgmma_pin(x);
-    subtract_known(e, w.v, w.known, x);
-    multiply_matrix(x, e, t, false);
+    subtract_known(x, e, w.v, w.known, gates->beta, w.place);
+    add_matrix(x, e, t);
 #pragma unroll
     for (int k = EARLY; k < 8; k++)
         wgmma_rows(y, a + 4 * k, queries + step_128(k), true, T());
@@ -112,7 +113,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_wait<1>();
     wgmma_pin(y);
     scale_columns(y, gates->output, w.place.pair);
-    multiply_matrix(y, e, p, true);
+    add_matrix(y, e, p);
     w.last_stage = w.ring.stage;
     advance(w.ring);
     if (!last)

@@ -9,8 +9,8 @@
  * them overflows.
  *
  * Included where HEAD_DIM is known. */
-#ifndef GATED_DELTA_TILE_CUH
-#define GATED_DELTA_TILE_CUH
+#ifndef GATED_DELTA_TILE_SM80_CUH
+#define GATED_DELTA_TILE_SM80_CUH
 
 #include "gated_delta_chunk.cuh"
 #include "math.cuh"
@@ -26,9 +26,8 @@ struct smem {
     float block[4][16][BLOCK_ROW];         /* of each warp: a diagonal block of A, then of the inverse */
     float log2[HEADS][CHUNK], beta[HEADS][CHUNK];
     float k_norm[CHUNK], q_norm[CHUNK]; /* their reciprocals */
-    uint64_t full; /* barrier of bulk copies */
 };
-static_assert(sizeof(struct smem) == GATED_DELTA_TILES_SMEM, "the host counts on it");
+static_assert(sizeof(struct smem) == GATED_DELTA_SM80_TILES_SMEM, "the host counts on it");
 static_assert(2 * IMAGE_BYTES + 64 * F16_ROW <= sizeof(((struct smem *)0)->tile), "they follow K and Q");
 
 /* Places of a thread: its row and columns in fragments, and where its lane points in matrices of 16 x 16. */
