@@ -33,7 +33,8 @@ extern "C" {
  * - Temperature 0 is greedy: 1 for the first largest logit, 0 elsewhere. (Upstream gives the uniform
  *   distribution, a defect.)
  * - A temperature tensor is not looked at before the kernel runs: where it is negative or NaN, the row gives
- *   zeros. */
+ *   zeros.
+ * - Under FLASHINFER_BATCH_INVARIANT the bits of a row do not depend on how many rows there are. */
 struct flashinfer_softmax {
     size_t size;
     DLTensor *out;                 /* [batch, vocab] f32; may be logits itself if that is f32 */

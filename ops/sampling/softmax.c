@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The op softmax. Kernels: softmax_sm80.cu, softmax_cpu.c. */
+/* The op softmax. Kernels: softmax_sm90.cu, softmax_sm80.cu, softmax_cpu.c. */
 #include <float.h>
 #include <math.h>
 
@@ -19,12 +19,14 @@ static const struct op_arg args[] = {
 };
 
 enum { THREADS = 1024, MAX_VEC = 4 };
+enum { MIN_CLUSTER_VOCAB = 24576, CLUSTER_VOCAB_PER_ROW = 8000 }; /* where clusters are faster; on an H200, up to 16 of them */
 enum { CPU_ELEMENTS_PER_PART = 4096 }; /* some 2 us */
 
+static const struct jit_kernel sm90 = {"softmax_sm90", JIT_CUDA, {"T:dtype", "VEC"}};
 static const struct jit_kernel sm80 = {"softmax_sm80", JIT_CUDA, {"T:dtype", "VEC"}};
 static const struct jit_kernel cpu = {"softmax_cpu", JIT_CPU, {"T:dtype"}};
 
-static const char *fit_sm80(const struct call *call, struct way *way)
+static const char *fit_cuda(const struct call *call, struct way *way, const struct jit_kernel *kernel)
 {
     const struct flashinfer_softmax *c = call_args(call);
     const struct dims *d = call_dims(call);
@@ -32,12 +34,24 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     while (vec > 1 && (d->vocab % vec || !tensor_is_aligned(c->out, vec * 4) ||
                        !tensor_is_aligned(c->logits, vec * dtype_bytes(tensor_dtype(c->logits)))))
         vec /= 2;
-    if (d->batch > INT32_MAX || d->vocab > INT32_MAX)
-        return "there are more rows or columns than 2147483647";
-    int32_t *constant = way_spec(way, &sm80);
+    if (d->batch > INT32_MAX / SOFTMAX_BLOCKS || d->vocab > INT32_MAX)
+        return "there are more than 268435455 rows or 2147483647 columns";
+    int32_t *constant = way_spec(way, kernel);
     constant[0] = tensor_dtype(c->logits);
     constant[1] = vec;
     return NULL;
+}
+
+static const char *fit_sm80(const struct call *call, struct way *way) { return fit_cuda(call, way, &sm80); }
+
+static const char *fit_sm90(const struct call *call, struct way *way)
+{
+    const struct dims *d = call_dims(call);
+    if (call->exec.flags & FLASHINFER_BATCH_INVARIANT)
+        return "FLASHINFER_BATCH_INVARIANT: how a row is divided depends on how many there are";
+    if (d->vocab < MIN_CLUSTER_VOCAB || d->batch > d->vocab / CLUSTER_VOCAB_PER_ROW)
+        return "rows of less than 24576, or more than one for each 8000 columns, are for one block each";
+    return fit_cuda(call, way, &sm90);
 }
 
 static const char *fit_cpu(const struct call *call, struct way *way)
@@ -65,7 +79,8 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     }
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)d->batch;
+        launch.cluster[0] = way->spec[0].kernel == &sm90 ? SOFTMAX_BLOCKS : 1;
+        launch.grid[0] = (uint32_t)d->batch * launch.cluster[0];
         launch.block[0] = THREADS;
     } else {
         int64_t rows = (CPU_ELEMENTS_PER_PART + d->vocab - 1) / d->vocab;
@@ -75,6 +90,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 }
 
 static const struct op_kernel kernels[] = {
+    {"softmax_sm90", OP_CUDA, 90, 0, fit_sm90, run},
     {"softmax_sm80", OP_CUDA, 80, 0, fit_sm80, run},
     {"softmax_cpu", OP_CPU, 0, 0, fit_cpu, run},
     {0},
@@ -135,8 +151,10 @@ static const struct op_shape shapes[] = {
     {"smollm2_135m", "batch=1 vocab=49152 logits:dtype=f32"},
     {"smollm2_135m_batch", "batch=128 vocab=49152 logits:dtype=bf16"},
     {"llama_8b", "batch=1 vocab=128256 logits:dtype=f16"},
+    {"llama_8b_few", "batch=16 vocab=128256 logits:dtype=bf16"},
     {"llama_8b_batch", "batch=64 vocab=128256 logits:dtype=f32"},
     {"odd", "batch=7 vocab=1021 logits:dtype=f16"},
+    {"gpt2_greedy", "batch=3 vocab=50257 temperature=0 logits:dtype=bf16"},
     {"greedy", "batch=16 vocab=32000 temperature=0 logits:dtype=f32"},
     {0},
 };

@@ -5,6 +5,8 @@
 
 #include "integers.h"
 
+enum { SOFTMAX_BLOCKS = 8 }; /* of a row, where a cluster has it */
+
 struct softmax_args {
     float *out;         /* [batch, vocab] */
     const void *logits; /* [batch, vocab] T */

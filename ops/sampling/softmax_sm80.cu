@@ -1,118 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* softmax: out = exp((logits - max) / temperature) / sum, row by row.
- *
- * One block of 1024 threads per row, which reads it twice: for the maximum and the sum, which each thread
- * keeps for its own elements and rescales when its maximum grows, and for the output. Piece i of a tile
- * starts at element (i * 1024 + threadIdx.x) * VEC of it.
- *
- *   T    f16, bf16, f32
- *   VEC  1, 2, 4; divides vocab and the row strides
- * Shared memory: 32 floats. */
-#include "pdl.cuh"
+/* softmax by one block a row. Shared memory: 32 floats. */
 #include "reduce.cuh"
 #include "scan.cuh"
-#include "vec.cuh"
-#include "softmax_args.h"
 
-enum { THREADS = 1024, PIECES = 2, TILE = PIECES * THREADS * VEC };
+DEVICE float row_max(float x, float *scratch) { return block_max(x, scratch); }
+DEVICE float row_sum(float x, float *scratch) { return block_sum(x, scratch); }
+DEVICE uint32_t row_min(uint32_t x, float *scratch) { return ~block_max(~x, (uint32_t *)scratch); }
 
-/* The elements of this thread in the tile that starts at `begin`; NaN and what lies beyond the row read as
- * -inf. */
-DEVICE void load_tile(float (&x)[PIECES][VEC], const T *logits, int64_t begin, int64_t vocab)
-{
-#pragma unroll
-    for (int i = 0; i < PIECES; i++) {
-        int64_t at = begin + (i * THREADS + threadIdx.x) * VEC;
-        if (at < vocab)
-            load(x[i], logits + at);
-#pragma unroll
-        for (int j = 0; j < VEC; j++)
-            x[i][j] = at < vocab && x[i][j] == x[i][j] ? x[i][j] : -INFINITY;
-    }
-}
-
-/* exp((x - max) / temperature); where x is max the difference is 0, infinities included. */
-DEVICE float power(float x, float max, float scale) { return x == max ? 1.0f : exp2f((x - max) * scale); }
-
-struct statistics {
-    float max, sum;
-};
-
-DEVICE struct statistics read_row(const T *logits, int64_t vocab, float scale)
-{
-    struct statistics s = {-INFINITY, 0.0f};
-#pragma unroll 1
-    for (int64_t begin = 0; begin < vocab; begin += TILE) {
-        float x[PIECES][VEC], max = s.max, sum = 0.0f;
-        load_tile(x, logits, begin, vocab);
-#pragma unroll
-        for (int i = 0; i < PIECES; i++)
-#pragma unroll
-            for (int j = 0; j < VEC; j++)
-                max = fmaxf(max, x[i][j]);
-        if (max == -INFINITY)
-            continue;
-#pragma unroll
-        for (int i = 0; i < PIECES; i++)
-#pragma unroll
-            for (int j = 0; j < VEC; j++)
-                sum += power(x[i][j], max, scale);
-        s.sum = s.sum * power(s.max, max, scale) + sum;
-        s.max = max;
-    }
-    return s;
-}
-
-/* The first element that is max. */
-DEVICE int64_t find_first(const T *logits, int64_t vocab, float max, float *scratch)
-{
-    uint32_t first = 0xffffffffu;
-#pragma unroll 1
-    for (int64_t begin = 0; begin < vocab; begin += TILE) {
-        float x[PIECES][VEC];
-        load_tile(x, logits, begin, vocab);
-#pragma unroll
-        for (int i = 0; i < PIECES; i++)
-#pragma unroll
-            for (int j = 0; j < VEC; j++)
-                if (x[i][j] == max)
-                    first = min(first, (uint32_t)(begin + (i * THREADS + threadIdx.x) * VEC + j));
-    }
-    return ~block_max(~first, (uint32_t *)scratch);
-}
+#include "softmax.cuh"
 
 extern "C" __global__ void __launch_bounds__(1024) softmax_sm80(const __grid_constant__ struct softmax_args a)
 {
     __shared__ float scratch[32];
-    const T *logits = (const T *)a.logits + blockIdx.x * a.logits_stride;
-    float *out = a.out + blockIdx.x * a.out_stride;
-
     pdl_wait();
-    float temperature =
-        a.temperatures ? a.temperatures[(int64_t)blockIdx.x * a.temperatures_step] : a.temperature;
-    /* Bounded away from 0 and infinity, which would make NaN of infinite and zero differences. */
-    float scale = fminf(fmaxf(LOG2E / temperature, 1.2e-38f), 3.4e38f);
-    struct statistics own = read_row(logits, a.vocab, scale);
-    float max = block_max(own.max, scratch);
-    float sum = block_sum(own.sum * power(own.max, max, scale), scratch);
-    bool greedy = temperature == 0.0f && max > -INFINITY;
-    int64_t first = greedy ? find_first(logits, a.vocab, max, scratch) : 0;
-    float share = max > -INFINITY && temperature > 0.0f ? 1.0f / sum : 0.0f;
-    pdl_launch();
-
-#pragma unroll 1
-    for (int64_t begin = 0; begin < a.vocab; begin += TILE) {
-        float x[PIECES][VEC];
-        load_tile(x, logits, begin, a.vocab);
-#pragma unroll
-        for (int i = 0; i < PIECES; i++) {
-            int64_t at = begin + (i * THREADS + threadIdx.x) * VEC;
-            if (at >= a.vocab)
-                continue;
-#pragma unroll
-            for (int j = 0; j < VEC; j++)
-                x[i][j] = greedy ? (at + j == first ? 1.0f : 0.0f) : power(x[i][j], max, scale) * share;
-            store(out + at, x[i]);
-        }
-    }
+    softmax_part(a, blockIdx.x, 0, a.vocab, scratch);
 }
