@@ -4,6 +4,7 @@
 #ifndef HOPPER_CUH
 #define HOPPER_CUH
 
+#include "barrier.cuh"
 #include "tensor_map.h"
 #include "types.cuh"
 
@@ -49,11 +50,12 @@ DEVICE void cp_async_arrive(uint32_t barrier)
     asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
-/* Barriers 1 to 15 of a block; `threads` is a multiple of 32. */
-DEVICE void named_barrier_sync(uint32_t id, uint32_t threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-DEVICE void named_barrier_arrive(uint32_t id, uint32_t threads)
+/* True in one lane of the warp, always the same one. */
+DEVICE bool elect()
 {
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+    uint32_t elected;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(elected));
+    return elected;
 }
 
 DEVICE void tensor_map_prefetch(const struct tensor_map *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }

@@ -12,7 +12,8 @@ enum { WAY_BLOCKS, WAY_WARPS, WAY_SMEM, WAY_PARTS };
 enum {
     MAX_ROWS = 64,      /* packed rows of a pair */
     MAX_RESULTS = 512,  /* ROW_TILES * HEAD_DIM, as registers go */
-    STATIC_SMEM = 8192, /* of a block, and what the driver takes */
+    BLOCK_SMEM = 4096,  /* beside stages and queries, with what the driver takes */
+    WARP_SMEM = 1024,   /* for each warp of the block in addition */
     MAX_WARPS = 8,      /* of a multiprocessor; with more bytes under way it is slower, see docs/performance.md */
     STAGES = 2,
     SLAB_BYTES = 128,   /* of a row, that bulk copies lay one below the other */
@@ -54,8 +55,8 @@ static struct block choose_block(const struct attention_plan *plan, const struct
     while (rows_of(&b) < rows && b.row_warps < b.warps)
         b.row_warps *= 2;
     int32_t rest = query_bytes(plan, &b) + ATTENTION_STREAM_ALIGNMENT;
-    int32_t smem = (int32_t)least(device->smem_block, device->smem_sm / blocks) - STATIC_SMEM;
-    while (b.warps && b.warps * STAGES * stage_bytes + rest > smem)
+    int32_t smem = (int32_t)least(device->smem_block, device->smem_sm / blocks) - BLOCK_SMEM;
+    while (b.warps && b.warps * (STAGES * stage_bytes + WARP_SMEM) + rest > smem)
         b.warps = b.warps > b.row_warps ? b.warps / 2 : 0;
     b.smem = b.warps * STAGES * stage_bytes + rest;
     return b;

@@ -3,7 +3,7 @@
  * batch_decode_stream_sm80 and batch_decode_stream_sm90 share.
  *
  * BLOCKS blocks of WARPS warps run on a multiprocessor. Each takes its share of the batch (decode_stream_share.cuh), task by
- * task. In a task, STREAMS streams take a tile of tokens each in turn; ROW_WARPS warps of a stream have 8 * ROW_TILES packed
+ * task. In a task, STREAMS streams take a tile of tokens each in turn, or each stream has tasks of its own; ROW_WARPS warps of a stream have 8 * ROW_TILES packed
  * rows each, and copy the tile each for itself, so that nothing waits for another warp until the task ends (the second copy
  * comes from the L2 cache). A warp has STAGES tiles of shared memory, through which the tiles of all its tasks pass without a
  * break; one of them is free while a task ends, and holds its results for the others (decode_stream_parts.cuh).
@@ -33,17 +33,18 @@ DEVICE void write_nothing(const struct attention_args &a)
     int heads = a.num_kv_heads * a.group;
 #pragma unroll 1
     for (int request = blockIdx.x; request < a.batch; request += gridDim.x) {
-        struct extent e = extent_of(a, 0, request);
-        if (e.units > 0)
+        int first = first_query(a, request), end = first_query(a, request + 1);
+        if (kv_length(a, request) > 0)
             continue;
 #pragma unroll 1
-        for (int64_t i = threadIdx.x; i < (int64_t)e.qo_len * heads * HEAD_DIM; i += THREADS) {
-            int64_t token = e.first_q + i / HEAD_DIM / heads;
-            int head = i / HEAD_DIM % heads, column = i % HEAD_DIM;
-            from_float((T *)a.out + token * a.out_token + head * a.out_head + column, 0.0f);
-            if (a.lse && column == 0)
-                finish_row(a, -INFINITY, 0.0f, head, &a.lse[token * a.lse_token + head * a.lse_head]);
-        }
+        for (int token = first; token < end; token++)
+#pragma unroll 1
+            for (int head = threadIdx.x / 32; head < heads; head += WARPS) {
+                for (int column = threadIdx.x % 32; column < HEAD_DIM; column += 32)
+                    from_float((T *)a.out + token * a.out_token + head * a.out_head + column, 0.0f);
+                if (a.lse && threadIdx.x % 32 == 0)
+                    finish_row(a, -INFINITY, 0.0f, head, &a.lse[token * a.lse_token + head * a.lse_head]);
+            }
     }
 }
 
@@ -55,10 +56,12 @@ DEVICE void find_unmasked(const struct attention_args &a, const struct row_range
     begin = a.window_left >= 0 ? before + divide(last, a.by_group) - a.window_left : 0;
 }
 
-/* Where requests lie is wanted first of all, and by then in the L2 cache. */
+/* Arguments are in no cache when a kernel begins: all of them are asked for at once. Where requests lie is wanted first of all,
+ * and by then in the L2 cache. */
 DEVICE void prefetch_tables(const struct attention_args &a)
 {
-    enum { LINE = 32 };
+    enum { LINE = 32, ARGUMENTS = sizeof a / 64 };
+    touch(((const int *)&a)[16 * min((int)threadIdx.x % 32, ARGUMENTS - 1)]);
     int at = (blockIdx.x * THREADS + threadIdx.x) * LINE;
     if (at < a.stream.num_indices)
         prefetch_l2(a.kv_indices + at);
@@ -74,7 +77,10 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     extern __shared__ __align__(1024) unsigned char shared[];
     __shared__ struct exchange exchange;
     __shared__ struct open_pairs open;
-    int warp = threadIdx.x / 32, stream = warp / ROW_WARPS;
+    __shared__ struct division divisions[WARPS];
+    __shared__ struct ahead tasks[WARPS][AHEAD];
+    __shared__ struct places parts[WARPS];
+    int warp = threadIdx.x / 32;
     uint32_t all_stages = (shared_address(shared) + STAGE_ALIGNMENT - 1) / STAGE_ALIGNMENT * STAGE_ALIGNMENT;
     uint32_t stages = all_stages + warp * STAGES * STAGE_BYTES;
     source.policy = evict_first_policy();
@@ -94,10 +100,20 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     prefetch_tables(a);
     pdl_wait();
     pdl_launch();
-    struct loader l;
-    struct division d = divide_batch(a, l.walk);
+    struct division &d = divisions[warp];
+    struct ahead(&ring)[AHEAD] = tasks[warp];
+    struct walk walk;
+    struct division divided = divide_batch(a, walk);
+    int streams = divided.streams;
+    if (threadIdx.x % 32 == 0) {
+        d = divided;
+        ring[AHEAD - 1].walk = walk;
+    }
+    if (threadIdx.x % 32 < AHEAD)
+        ring[threadIdx.x % 32].from = -1;
+    __syncwarp();
+    struct loader l = {};
     struct logit_rule rule = make_logit_rule(a);
-    struct walk walk = l.walk;
     struct task t;
     struct row_range range;
     struct rows r;
@@ -105,12 +121,10 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
                  warp % ROW_WARPS * (ROW_TILES * DIM_STEPS * 32);
     if (threadIdx.x == 0)
         open.count = 0;
-    struct places places;
+    struct places &places = parts[warp];
     unsigned long long marks;
-    int unmasked, unmasked_end, tile = 0;
+    int unmasked, unmasked_end, tile = 0, taken = 0;
     t.count = t.tile_end = 0;
-    l.tile = l.task.tile_end = 0;
-    l.done = false;
     struct request_of_tile next;
 
     /* Steps before 0 only fill the stages, the first one looks up. From then on one stage is free when a step begins, STAGES - 1
@@ -120,15 +134,24 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     for (int step = -STAGES;; step++) {
 #pragma unroll 1
         while (step >= 0 && tile >= t.tile_end) {
-            bool last = walk.unit >= walk.end;
             if (t.count)
-                finish_task(a, t, places, r, stages + free * STAGE_BYTES, marks, exchange, open, last || d.unit_tiles);
-            if (last)
+                finish_task(a, d, t, places, r, stages + free * STAGE_BYTES, marks, exchange, open,
+                            walk.unit >= walk.end || d.unit_tiles);
+            const struct ahead &found = ring[taken++ % AHEAD];
+            if (walk.unit == found.from) {
+                walk = found.walk;
+                t = found.task;
+            } else if (!next_task(a, d, walk, t)) {
                 goto done;
-            next_task(a, d, walk, t);
-            places = find_parts(d, t);
+            }
+            if (t.count < t.units) {
+                struct places own = find_parts(d, t);
+                if (threadIdx.x % 32 == 0)
+                    places = own;
+                __syncwarp();
+            }
             marks = 0;
-            tile = t.tile + stream;
+            tile = t.tile + d.stream;
             range = t.range;
             range.first += warp % ROW_WARPS * 8 * ROW_TILES;
             find_unmasked(a, range, unmasked, unmasked_end);
@@ -136,10 +159,11 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
         }
         if (step > -STAGES)
             copy_tile(a, source, stages, free++, next);
-        next = look_up(a, d, l);
+        next = look_up(a, d, ring, l);
+        l.tile += streams;
         if (step < 0)
             continue;
-        if (t.count < t.units && tile + STREAMS >= t.tile_end)
+        if (t.count < t.units && tile + streams >= t.tile_end)
             marks = ask_for_marks(places, (const struct part *)a.workspace);
         int first = tile * TILE;
         uint32_t at = stages + stage * STAGE_BYTES;
@@ -149,7 +173,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
             clear_values(at + TILE_BYTES, t.begin - first, t.kv_len - first);
 #endif
         attend_tile(a, range, rule, r, at, first, first < unmasked || first + TILE > unmasked_end);
-        tile += STREAMS;
+        tile += streams;
         free = stage;
         if (++stage == STAGES) {
             stage = 0;

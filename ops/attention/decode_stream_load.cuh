@@ -20,11 +20,21 @@ struct source {
     uint64_t policy;
 };
 
-/* What a warp copies next. */
-struct loader {
+enum { AHEAD = 4 };
+
+/* The last tasks of which a warp began to copy tiles, with where the walk was before and after each, for when it attends to them: a
+ * ring in shared memory. */
+struct ahead {
     struct walk walk;
     struct task task;
-    int tile;
+    int from;
+};
+
+/* What a warp copies next. */
+struct loader {
+    int tile, tile_end;
+    int kv_head, kv_len, begin, first_page;
+    int found; /* tasks */
     bool done;
 };
 
@@ -34,19 +44,29 @@ struct request_of_tile {
 };
 
 /* Goes on to the next tile and asks for its page, long before it is needed. */
-DEVICE struct request_of_tile look_up(const struct attention_args &a, const struct division &d, struct loader &l)
+DEVICE struct request_of_tile look_up(const struct attention_args &a, const struct division &d, struct ahead (&ring)[AHEAD],
+                                      struct loader &l)
 {
     enum { STEP = BOX_TOKENS ? BOX_TOKENS : 1 };
-    l.tile += STREAMS;
+    int lane = threadIdx.x % 32;
 #pragma unroll 1
-    while (!l.done && l.tile >= l.task.tile_end) {
-        l.done = !next_task(a, d, l.walk, l.task);
-        l.tile = l.task.tile + threadIdx.x / 32 / ROW_WARPS;
+    while (!l.done && l.tile >= l.tile_end) {
+        struct ahead next = {ring[(l.found + AHEAD - 1) % AHEAD].walk};
+        next.from = next.walk.unit;
+        l.done = !next_task(a, d, next.walk, next.task);
+        if (l.done)
+            break;
+        const struct task &t = next.task;
+        l = {t.tile + d.stream, t.tile_end, t.kv_head, t.kv_len, t.begin, t.first_page, l.found + 1, false};
+        __syncwarp();
+        if (lane == 0)
+            ring[(l.found + AHEAD - 1) % AHEAD] = next;
+        __syncwarp();
     }
-    int lane = threadIdx.x % 32, token = l.tile * TILE + lane * STEP;
-    struct request_of_tile r = {0, -1, l.task.kv_head};
-    if (!l.done && lane * STEP < TILE && token + STEP > l.task.begin && token < l.task.kv_len) {
-        struct slot s = find_slot(a, l.task.first_page, token);
+    int token = l.tile * TILE + lane * STEP;
+    struct request_of_tile r = {0, -1, l.kv_head};
+    if (!l.done && lane * STEP < TILE && token + STEP > l.begin && token < l.kv_len) {
+        struct slot s = find_slot(a, l.first_page, token);
         r.page = s.page;
         r.at = s.at;
     }
@@ -59,15 +79,18 @@ DEVICE struct request_of_tile look_up(const struct attention_args &a, const stru
 DEVICE void copy_tile(const struct attention_args &a, const struct source &s, uint32_t stages, int stage,
                       const struct request_of_tile &r)
 {
-    uint32_t to = stages + stage * STAGE_BYTES + threadIdx.x % 32 * (BOX_TOKENS * ROW_BYTES), full = s.full + 8 * stage;
+    uint32_t to = stages + stage * STAGE_BYTES, full = s.full + 8 * stage;
     __syncwarp();
     int boxes = __popc(__ballot_sync(0xffffffffu, r.at >= 0));
-    if (threadIdx.x % 32 == 0 && boxes)
+    if (boxes && elect())
         mbarrier_arrive_expect(full, boxes * (2 * BOX_TOKENS * ROW_BYTES));
-    __syncwarp();
-    if (r.at >= 0) {
-        tensor_load_5d(to, s.k, full, 0, r.at, 0, r.kv_head, r.page, s.policy);
-        tensor_load_5d(to + TILE_BYTES, s.v, full, 0, r.at, 0, r.kv_head, r.page, s.policy);
+#pragma unroll
+    for (int i = 0; i < TILE / BOX_TOKENS; i++, to += BOX_TOKENS * ROW_BYTES) {
+        int at = __shfl_sync(0xffffffffu, r.at, i), page = __shfl_sync(0xffffffffu, r.page, i);
+        if (at >= 0 && elect()) {
+            tensor_load_5d(to, s.k, full, 0, at, 0, r.kv_head, page, s.policy);
+            tensor_load_5d(to + TILE_BYTES, s.v, full, 0, at, 0, r.kv_head, page, s.policy);
+        }
     }
 }
 

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The end of a task of batch_decode_stream_: the streams of a block add up what they have. Of a divided pair, a worker that
- * finds all other parts READY adds them, in order, to its own. Any other leaves its part in the workspace, marks it READY
+/* The end of a task of batch_decode_stream_: the streams of a team add up what they have. Of a divided pair, a worker that finds
+ * all other parts READY adds them, in order, to its own. Any other leaves its part in the workspace, marks it READY
  * and looks again; if now all are, it adds them when it has no more to read. Of many parts, groups are added first, so that
  * no one has many to add. READY is a random number of 64 bits: whatever else the workspace held before, there was no mark in
  * it. */
 #ifndef DECODE_STREAM_PARTS_CUH
 #define DECODE_STREAM_PARTS_CUH
 
+#include "barrier.cuh"
 #include "decode_stream_load.cuh"
 
 #define READY 0x6d1c8fb35e2a9047u
 
-enum { GROUP = 64, BATCH = ROW_TILES < 4 ? 8 : 4 }; /* parts that are added by one worker; at a time */
+enum { GROUP = 6, BATCH = ROW_TILES < 4 ? 8 : 4 }; /* 2^GROUP parts, or so, are added by one worker; BATCH at a time */
 enum { RESULTS = ROWS / 8 * DIM_STEPS }; /* of results: 8 rows by 16 dimensions, in order */
-enum { SIDE = DIM_STEPS % 2 == 0 && RESULTS > WARPS && ROW_TILES < 4 ? 2 : 1 }; /* of them a warp adds side by side */
+enum { SIDE = DIM_STEPS % 2 == 0 && ROW_TILES < 4 ? 2 : 1 }; /* of them a warp adds side by side */
 enum { ROUND_BYTES = 32 * HEAD_DIM, AT_ONCE = STAGE_BYTES / ROUND_BYTES, ROUND = AT_ONCE < ROW_TILES ? AT_ONCE : ROW_TILES };
 
 /* Rows after some of their tokens. Whole lines of 128 bytes, so that no cache holds old neighbours. */
@@ -93,27 +94,42 @@ struct target {
     int first, end; /* as in row_range */
 };
 
-/* Writes rows 2t and 2t + 1 of eight, of which the first is `row`. Of lanes side by side, one finds what belongs to the first,
- * the other to the second. */
-DEVICE void write_rows(const struct attention_args &a, const struct target &t, int row, int step, const struct blend &b)
+/* How rows 2t and 2t + 1 of eight end, and where they lie. */
+struct ends {
+    float factor[2];
+    int64_t out[2];
+};
+
+/* `row` is row 2t. Of lanes side by side, one finds what belongs to it, the other what belongs to the next one. */
+DEVICE void find_ends(const struct attention_args &a, const struct target &t, int row, bool writes_lse, const struct blend &b,
+                      struct ends &ends)
 {
     int lane = threadIdx.x % 32, g = lane / 4, odd = g % 2;
     int own = row + odd, token = divide(own, a.by_group), head = t.kv_head * a.group + own - token * a.group;
     bool exists = own < t.end;
     float lse, factor = finish_row(a, odd ? b.top.y : b.top.x, odd ? b.sum.y : b.sum.x, exists ? head : 0, &lse);
-    int64_t out = (t.first_q + token) * a.out_token + head * a.out_head + 16 * step;
-    if (a.lse && step == 0 && g < 2 && exists)
+    int64_t out = (t.first_q + token) * a.out_token + head * a.out_head;
+    if (a.lse && writes_lse && g < 2 && exists)
         a.lse[(t.first_q + token) * a.lse_token + head * a.lse_head] = lse;
-    float other_factor = __shfl_xor_sync(0xffffffffu, factor, 4);
-    int64_t other_out = __shfl_xor_sync(0xffffffffu, out, 4);
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        int from = lane % 4 + 4 * j;
+        ends.factor[j] = __shfl_sync(0xffffffffu, factor, from);
+        ends.out[j] = __shfl_sync(0xffffffffu, out, from);
+    }
+}
+
+/* Of which `exist` are rows. */
+DEVICE void write_rows(const struct attention_args &a, const struct ends &ends, int exist, int step, const struct blend &b)
+{
+    int g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int i = 0; i < 2 * SIDE; i++) {
         int j = i % 2;
-        T *to = (T *)a.out + (j == odd ? out : other_out) + i / 2 * 16;
-        float by = j == odd ? factor : other_factor;
-        if (row + j < t.end) {
-            from_float(to + (NARROW ? 2 * g : g), (j ? b.o[i / 2].y : b.o[i / 2].x) * by);
-            from_float(to + (NARROW ? 2 * g + 1 : g + 8), (j ? b.o[i / 2].w : b.o[i / 2].z) * by);
+        T *to = (T *)a.out + ends.out[j] + 16 * step + i / 2 * 16;
+        if (j < exist) {
+            from_float(to + (NARROW ? 2 * g : g), (j ? b.o[i / 2].y : b.o[i / 2].x) * ends.factor[j]);
+            from_float(to + (NARROW ? 2 * g + 1 : g + 8), (j ? b.o[i / 2].w : b.o[i / 2].z) * ends.factor[j]);
         }
     }
 }
@@ -141,26 +157,33 @@ DEVICE void clear(struct blend &b)
         b.o[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
-/* The streams of a block. `row` is a row of the warps' results, `at` where its blocks are in their stages. */
-DEVICE void add_streams(struct blend &b, const struct exchange &e, int row_warp, int row, int at)
+/* The streams of a team. `row` is a row of the warps' results, `at` where its blocks are in their stages. */
+DEVICE void add_streams(struct blend &b, const struct exchange &e, const struct division &d, int row_warp, int row, int at)
 {
-    int lane = threadIdx.x % 32;
-#pragma unroll 1
-    for (int first = 0; first < STREAMS; first += BATCH) {
-        struct blend none;
-        clear(none);
-        float4 o[BATCH][SIDE];
-        int own = first + lane / 4;
-        if (lane / 4 < BATCH && own < STREAMS) {
-            none.top = *(const float2 *)&e.top[own * ROW_WARPS + row_warp][row];
-            none.sum = *(const float2 *)&e.sum[own * ROW_WARPS + row_warp][row];
-        }
+    int lane = threadIdx.x % 32, streams = QUERIES_SHARED ? STREAMS : d.streams, first = d.team * streams * ROW_WARPS + row_warp;
+    float2 top[STREAMS], sum[STREAMS];
+    float4 o[STREAMS][SIDE];
 #pragma unroll
-        for (int k = 0; k < BATCH; k++)
+    for (int i = 0; i < STREAMS; i++) {
+        int warp = first + min(i, streams - 1) * ROW_WARPS;
+        top[i] = *(const float2 *)&e.top[warp][row];
+        sum[i] = *(const float2 *)&e.sum[warp][row];
 #pragma unroll
-            for (int j = 0; j < SIDE; j++)
-                o[k][j] = e.o[min(first + k, STREAMS - 1) * ROW_WARPS + row_warp][(at + j) * 32 + lane];
-        blend_in(b, none.top, none.sum, o, STREAMS - first);
+        for (int j = 0; j < SIDE; j++)
+            o[i][j] = e.o[warp][(at + j) * 32 + lane];
+        b.top = make_float2(fmaxf(b.top.x, top[i].x), fmaxf(b.top.y, top[i].y));
+    }
+    float2 base = make_float2(base_of(b.top.x), base_of(b.top.y));
+#pragma unroll
+    for (int i = 0; i < STREAMS; i++) {
+        if (i >= streams)
+            continue;
+        float x = exp2_approx(top[i].x - base.x), y = exp2_approx(top[i].y - base.y);
+        b.sum = make_float2(b.sum.x + sum[i].x * x, b.sum.y + sum[i].y * y);
+#pragma unroll
+        for (int j = 0; j < SIDE; j++)
+            b.o[j] = make_float4(b.o[j].x + o[i][j].x * x, b.o[j].y + o[i][j].y * y, b.o[j].z + o[i][j].z * x,
+                                 b.o[j].w + o[i][j].w * y);
     }
 }
 
@@ -193,27 +216,36 @@ DEVICE void add_parts(struct blend &b, const struct terms &terms, int row, int a
     }
 }
 
-/* Leaves sums in `to`, or finished rows if it is NULL. */
-DEVICE void add(const struct attention_args &a, const struct target &t, const struct exchange &e, const struct terms &terms,
-                struct part *to)
+/* Leaves sums in `to`, or finished rows if it is NULL. A single stream's warps have those of their own rows. */
+DEVICE void add(const struct attention_args &a, const struct division &d, const struct target &t, const struct exchange &e,
+                const struct terms &terms, struct part *to)
 {
-    int lane = threadIdx.x % 32, blocks = terms.streams ? ROW_WARPS * ROUND * DIM_STEPS : RESULTS;
+    enum { OF_WARP = ROUND * DIM_STEPS };
+    int warp = threadIdx.x / 32 % (d.streams * ROW_WARPS), lane = threadIdx.x % 32;
+    int begin = d.alone ? warp * OF_WARP : warp * SIDE, stride = d.alone ? SIDE : d.streams * ROW_WARPS * SIDE;
+    int end = d.alone ? begin + OF_WARP : terms.streams ? ROW_WARPS * OF_WARP : RESULTS;
+    struct ends ends;
+    int ended = -1;
 #pragma unroll 1
-    for (int i = threadIdx.x / 32 * SIDE; i < blocks; i += WARPS * SIDE) {
+    for (int i = begin; i < end; i += stride) {
         int step = i % DIM_STEPS, eight = i / DIM_STEPS, row_warp = eight / ROUND, in_stage = eight % ROUND;
         if (terms.streams)
             eight = row_warp * ROW_TILES + terms.group + in_stage;
         if (t.first + 8 * eight >= t.end)
             continue;
         int row = 8 * eight + lane % 4 * 2, at = eight * DIM_STEPS + step;
+        int row_of_warp = row - 8 * ROW_TILES * row_warp, at_of_warp = in_stage * DIM_STEPS + step;
         struct blend b;
         clear(b);
         if (terms.streams)
-            add_streams(b, e, row_warp, row - 8 * ROW_TILES * row_warp, in_stage * DIM_STEPS + step);
+            add_streams(b, e, d, row_warp, row_of_warp, at_of_warp);
         if (terms.count)
             add_parts(b, terms, row, at);
         if (!to) {
-            write_rows(a, t, t.first + row, step, b);
+            if (ended != eight)
+                find_ends(a, t, t.first + row, step == 0, b, ends);
+            ended = eight;
+            write_rows(a, ends, t.end - t.first - row, step, b);
             continue;
         }
 #pragma unroll
@@ -230,6 +262,7 @@ DEVICE void add(const struct attention_args &a, const struct target &t, const st
 DEVICE void leave_results(const struct rows &r, float4 *stage, int first)
 {
     int lane = threadIdx.x % 32;
+    __syncwarp();
 #pragma unroll
     for (int n = 0; n < ROW_TILES; n++) {
         if (n / ROUND != first / ROUND)
@@ -259,7 +292,7 @@ DEVICE void leave_sums(struct rows &r, struct exchange &e, float4 *stage)
 struct places {
     int head, tail, step;
     int count, own; /* of the pair; this worker's */
-    int size;       /* of a group */
+    int shift;      /* groups have 2^shift */
 };
 
 DEVICE struct places find_parts(const struct division &d, const struct task &t)
@@ -269,23 +302,22 @@ DEVICE struct places find_parts(const struct division &d, const struct task &t)
         int first = worker_of(d, t.pair_unit);
         p = {2 * first + 1, 2 * first, 2, worker_of(d, t.pair_unit + t.units - 1) - first + 1, (int)blockIdx.x - first};
     }
-    p.size = p.count <= GROUP ? GROUP : p.count <= GROUP * GROUP / 4 ? GROUP / 2 : GROUP * 4;
+    p.shift = p.count <= 1 << GROUP ? GROUP : p.count <= 1 << 2 * GROUP - 2 ? GROUP - 1 : GROUP + 2;
     return p;
 }
 
 DEVICE int part_at(const struct places &p, int i) { return i == 0 ? p.head : p.tail + i * p.step; }
 
-/* The parts of this worker's group, or of all if there is one. */
-DEVICE struct terms group_of(const struct places &p, struct part *parts)
-{
-    int group = p.own / p.size * p.size;
-    return {false, 0, parts + part_at(p, group), parts + part_at(p, group + 1), p.step, min(p.size, p.count - group), -1};
-}
+DEVICE bool has_groups(const struct places &p) { return p.count > 1 << p.shift; }
 
-/* The sums of all groups. */
-DEVICE struct terms all_groups(const struct places &p, struct part *sums)
+DEVICE int group_of(const struct places &p) { return p.own & -1 << p.shift; }
+
+/* The parts of this worker's group, or of all if there is one; or the sums of all groups. */
+DEVICE struct terms terms_of(const struct places &p, struct part *parts, bool groups)
 {
-    return {false, 0, sums + part_at(p, 0), sums + part_at(p, p.size), p.size * p.step, (p.count + p.size - 1) / p.size, -1};
+    int size = 1 << p.shift, first = groups ? 0 : group_of(p), step = groups ? size : 1;
+    int count = groups ? (p.count + size - 1) >> p.shift : min(size, p.count - first);
+    return {false, 0, parts + part_at(p, first), parts + part_at(p, first + step), p.step * step, count, -1};
 }
 
 DEVICE unsigned long long mark_of(const struct part *p) { return *(const volatile unsigned long long *)&p->mark; }
@@ -330,20 +362,31 @@ DEVICE void clear_marks(const struct terms &terms)
 }
 
 /* Divided pairs of which this worker has left a part. */
+enum { WAITS, ADDS_PARTS, ADDS_GROUPS }; /* what it is for this worker to add */
 struct open_pairs {
     struct {
         struct target target;
         struct places places;
-        bool complete; /* it is for this worker to add the parts */
+        int state;
     } pair[2];
     int count;
 };
 
-/* Ends a task: adds up the streams of the block, and of a divided pair whose other parts are there already, these too; else
+/* What wants to see results waits for those who have them: all of a team, or a warp that is alone with its own. */
+DEVICE void meet(const struct division &d)
+{
+    if (d.alone)
+        __syncwarp();
+    else
+        named_barrier_sync(1 + d.team, 32 * ROW_WARPS * d.streams);
+}
+
+/* Ends a task: adds up the streams of the team, and of a divided pair whose other parts are there already, these too; else
  * leaves a part. If `close`, adds what else is complete. `stage` is free in each warp, `marks` are those of other parts that
- * it saw. All threads of the block call it. */
-DEVICE void finish_task(const struct attention_args &a, const struct task &t, const struct places &places, struct rows &r,
-                        uint32_t stage, unsigned long long marks, struct exchange &e, struct open_pairs &open, bool close)
+ * it saw. All threads of the team call it. */
+DEVICE void finish_task(const struct attention_args &a, const struct division &d, const struct task &t, const struct places &places,
+                        struct rows &r, uint32_t stage, unsigned long long marks, struct exchange &e, struct open_pairs &open,
+                        bool close)
 {
     struct part *parts = (struct part *)a.workspace, *sums = parts + a.stream.num_parts, *to = NULL;
     float4 *own = (float4 *)__cvta_shared_to_generic(stage);
@@ -356,9 +399,12 @@ DEVICE void finish_task(const struct attention_args &a, const struct task &t, co
     leave_sums(r, e, own);
     if (ROUND == ROW_TILES)
         leave_results(r, own, 0);
-    last = __syncthreads_and(last);
+    if (divided)
+        last = __syncthreads_and(last);
+    else
+        meet(d);
     if (last) {
-        terms = group_of(p, parts);
+        terms = terms_of(p, parts, false);
         terms.streams = true;
         terms.own = p.own;
     } else if (divided) {
@@ -368,50 +414,38 @@ DEVICE void finish_task(const struct attention_args &a, const struct task &t, co
     for (int pair = -1;;) {
         if (pair < 0 && ROUND < ROW_TILES) {
             leave_results(r, own, terms.group);
-            __syncthreads();
+            meet(d);
         }
-        add(a, target, e, terms, to);
+        add(a, d, target, e, terms, to);
 #if BOX_TOKENS
         shared_async_fence();
 #endif
-        __syncthreads();
+        meet(d);
         if (pair < 0) {
             terms.group += ROUND;
             if (terms.group < ROW_TILES)
                 continue;
-            if (last)
-                clear_marks(terms);
-            if (to && threadIdx.x < 32) {
-                bool complete = mark_part(to, group_of(p, parts), p.count > p.size);
-                if (threadIdx.x == 0)
-                    open.pair[open.count++] = {target, p, complete};
-            }
-            if (!close)
-                return;
-            __syncthreads();
-        } else {
-            clear_marks(terms);
-            if (to) { /* a group of parts is added: perhaps all are */
-                terms = all_groups(p, sums);
-                if (threadIdx.x < 32) {
-                    bool complete = mark_part(to, terms, true);
-                    if (threadIdx.x == 0)
-                        open.pair[pair].complete = complete;
-                }
-                to = NULL;
-                __syncthreads();
-                if (open.pair[pair].complete)
-                    continue;
-            }
         }
-        while (++pair < open.count && !open.pair[pair].complete)
+        if (d.whole)
+            return;
+        clear_marks(terms);
+        if (threadIdx.x < 32 && (to || pair >= 0)) {
+            bool complete = to && mark_part(to, terms_of(p, pair < 0 ? parts : sums, pair >= 0), has_groups(p));
+            if (threadIdx.x == 0)
+                open.pair[pair < 0 ? open.count++ : pair] = {target, p, !complete ? WAITS : pair < 0 ? ADDS_PARTS : ADDS_GROUPS};
+        }
+        if (!close)
+            return;
+        __syncthreads();
+        for (pair = 0; pair < open.count && open.pair[pair].state == WAITS; pair++)
             ;
         if (pair >= open.count)
             break;
         target = open.pair[pair].target;
         p = open.pair[pair].places;
-        terms = group_of(p, parts);
-        to = p.count > p.size ? sums + part_at(p, p.own / p.size * p.size) : NULL;
+        bool groups = open.pair[pair].state == ADDS_GROUPS;
+        terms = terms_of(p, groups ? sums : parts, groups);
+        to = !groups && has_groups(p) ? sums + part_at(p, group_of(p)) : NULL;
     }
     __syncthreads();
     if (threadIdx.x == 0)

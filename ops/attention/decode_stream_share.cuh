@@ -3,16 +3,19 @@
  *
  * A pair is a KV head and up to ROWS packed rows of one request that read it. Its tokens are cut into units, of TILE tokens or,
  * with a.stream.split, of as many tokens as that says, counted from token 0. All units of all pairs, in order, are shared out
- * evenly; a worker takes those of one pair, as many as it has of it, as a task. Nothing here depends on anything but lengths,
- * heads and the number of workers; the lengths are read here and nowhere else. */
+ * evenly; a worker takes those of one pair, as many as it has of it, as a task. If pairs are short, none is divided: teams of a
+ * block's streams, down to a single one, are workers then, which take the pairs that begin among their units. Nothing here depends
+ * on anything but lengths, heads and the number of blocks; the lengths are read here and nowhere else. */
 #ifndef DECODE_STREAM_SHARE_CUH
 #define DECODE_STREAM_SHARE_CUH
 
 #include "decode_stream_tile.cuh"
 
 enum { THREADS = 32 * WARPS, STREAMS = WARPS / ROW_WARPS, ROWS = 8 * ROW_TILES * ROW_WARPS };
+enum { STREAMS_LOG2 = STREAMS == 8 ? 3 : STREAMS == 4 ? 2 : STREAMS == 2 ? 1 : 0 };
+static_assert(1 << STREAMS_LOG2 == STREAMS, "streams form teams by halves");
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
-enum { UNDIVIDED = 4 * STREAMS * TILE }; /* if no request is longer, and there are workers enough, pairs are not divided */
+enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes */
 
 /* What there is to do for a request. */
 struct extent {
@@ -26,7 +29,9 @@ struct extent {
 struct division {
     int unit_tiles; /* 0: units of a tile, of which a task may have many; else it has one */
     int workers, each, longer;
-    bool any_empty; /* a request sees nothing */
+    int streams, stream, team; /* that share a task; which of them this warp belongs to; which ones they are */
+    bool whole, alone;         /* tasks are whole pairs; and teams one stream */
+    bool any_empty;            /* a request sees nothing */
 };
 
 /* Where a worker is among all units. */
@@ -37,7 +42,7 @@ struct walk {
 
 /* Tokens of a pair that are attended to in one go. */
 struct task {
-    int request, kv_head, kv_len, begin; /* begin: the first token that a row sees */
+    int kv_head, kv_len, begin; /* begin: the first token that a row sees */
     int tile, tile_end;
     struct row_range range;     /* of the pair */
     int first_q, first_page;
@@ -69,8 +74,9 @@ DEVICE int first_unit_of(const struct division &d, int worker) { return worker *
 
 DEVICE int worker_of(const struct division &d, int unit)
 {
-    int in_longer = d.longer * (d.each + 1);
-    return unit < in_longer ? unit / (d.each + 1) : d.longer + (unit - in_longer) / d.each;
+    int behind = unit - d.longer * (d.each + 1); /* those that have one more */
+    bool more = behind < 0;
+    return (more ? 0 : d.longer) + (int)((unsigned)(more ? unit : behind) / (unsigned)(d.each + more));
 }
 
 /* Every warp finds it for itself: there is nothing to wait for but loads. */
@@ -80,14 +86,14 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
     d.unit_tiles = tiles_of(a.stream.split);
     int lane = threadIdx.x % 32;
     int first = (int64_t)a.batch * lane / 32, last = (int64_t)a.batch * (lane + 1) / 32;
-    int units = 0, pairs = 0;
-    bool is_empty = false, is_long = d.unit_tiles > 0;
+    int units = 0, pairs = 0, longest = 0;
+    bool is_empty = false;
 #pragma unroll 1
     for (int b = first; b < last; b++) {
         struct extent e = extent_of(a, d.unit_tiles, b);
         units += e.units * e.pairs;
         pairs += e.units > 0 ? e.pairs : 0;
-        is_long |= e.kv_len - e.begin > UNDIVIDED;
+        longest = max(longest, e.units);
         is_empty |= e.units == 0;
     }
     int units_end = units, pairs_end = pairs;
@@ -98,18 +104,33 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
         pairs_end += lane >= lanes ? more_pairs : 0;
     }
     d.any_empty = __any_sync(0xffffffffu, is_empty);
+    longest = __reduce_max_sync(0xffffffffu, longest);
     int total = __shfl_sync(0xffffffffu, units_end, 31), all_pairs = __shfl_sync(0xffffffffu, pairs_end, 31);
-    if (!__any_sync(0xffffffffu, is_long) && all_pairs <= gridDim.x) {
+    int blocks = gridDim.x, own = threadIdx.x / 32 / ROW_WARPS, shift = STREAMS_LOG2;
+    while (shift > 0 && !QUERIES_SHARED && all_pairs > blocks << STREAMS_LOG2 - shift)
+        shift--; /* queries in shared memory are those of one pair */
+    int steps = ((longest - 1) >> shift) + 1;
+    d.whole = !d.unit_tiles && (int64_t)(steps - SPARED) * (4 * STREAMS * blocks) <= total;
+    shift = d.whole ? shift : STREAMS_LOG2;
+    d.streams = 1 << shift;
+    d.stream = own & d.streams - 1;
+    d.team = own >> shift;
+    d.alone = d.whole && shift == 0;
+    d.workers = d.whole ? blocks << STREAMS_LOG2 - shift : min(blocks, d.unit_tiles ? total : (total + MIN_TILES - 1) / MIN_TILES);
+    int worker = blockIdx.x + d.team * blocks;
+    if (d.whole && all_pairs <= d.workers) { /* one each, however long they are */
         d.unit_tiles = tiles_of(0x7fffffff);
         units = pairs;
         units_end = pairs_end;
-        total = all_pairs;
+        d.workers = all_pairs;
+        d.each = 1;
+        d.longer = 0;
+    } else {
+        d.each = (unsigned)total / (unsigned)max(1, d.workers);
+        d.longer = total - d.each * d.workers;
     }
-    d.workers = min((int)gridDim.x, d.unit_tiles ? total : (total + MIN_TILES - 1) / MIN_TILES);
-    d.each = total / max(1, d.workers);
-    d.longer = total - d.each * d.workers;
-    w.unit = first_unit_of(d, blockIdx.x);
-    w.end = blockIdx.x < d.workers ? first_unit_of(d, blockIdx.x + 1) : w.unit;
+    w.unit = first_unit_of(d, worker);
+    w.end = worker < d.workers ? first_unit_of(d, worker + 1) : w.unit;
     int at = units_end - units, owner = __ffs(__ballot_sync(0xffffffffu, at <= w.unit && w.unit < units_end)) - 1;
     w.request = __shfl_sync(0xffffffffu, first, owner & 31);
     w.request_begin = __shfl_sync(0xffffffffu, at, owner & 31);
@@ -119,26 +140,33 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
 /* The next task of the worker, if it has one left. */
 DEVICE bool next_task(const struct attention_args &a, const struct division &d, struct walk &w, struct task &t)
 {
-    if (w.unit >= w.end)
-        return false;
     struct extent e;
+    int pair;
 #pragma unroll 1
-    for (;; w.request++) {
+    for (;;) {
+        if (w.unit >= w.end)
+            return false;
         e = extent_of(a, d.unit_tiles, w.request);
-        if (w.unit < w.request_begin + e.units * e.pairs)
+        int end = w.request_begin + e.units * e.pairs;
+        if (w.unit >= end) {
+            w.request_begin = end;
+            w.request++;
+            continue;
+        }
+        pair = (unsigned)(w.unit - w.request_begin) / (unsigned)e.units;
+        t.pair_unit = w.request_begin + pair * e.units;
+        t.unit = w.unit - t.pair_unit;
+        if (!d.whole || t.unit == 0)
             break;
-        w.request_begin += e.units * e.pairs;
+        w.unit = t.pair_unit + e.units;
     }
-    int pair = (w.unit - w.request_begin) / e.units, chunks = e.pairs == a.num_kv_heads ? 1 : e.pairs / a.num_kv_heads;
-    t.pair_unit = w.request_begin + pair * e.units;
-    t.unit = w.unit - t.pair_unit;
+    int chunks = e.pairs == a.num_kv_heads ? 1 : e.pairs / a.num_kv_heads;
     t.units = e.units;
-    t.count = d.unit_tiles ? 1 : min(e.units - t.unit, w.end - w.unit);
+    t.count = d.whole ? e.units : d.unit_tiles ? 1 : min(e.units - t.unit, w.end - w.unit);
     w.unit += t.count;
     int first = e.first_unit + t.unit, unit_tiles = max(1, d.unit_tiles);
     t.tile = max(e.begin / TILE, first * unit_tiles);
     t.tile_end = min(tiles_of(e.kv_len), (first + t.count) * unit_tiles);
-    t.request = w.request;
     t.kv_head = chunks == 1 ? pair : pair / chunks;
     t.kv_len = e.kv_len;
     t.begin = e.begin;
