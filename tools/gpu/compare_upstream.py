@@ -195,11 +195,29 @@ def norm_cases():
             return up.call(up.flashinfer.fused_add_rmsnorm, x, residual, weight)
         return one
 
+    def layernorm(rows, hidden):
+        def one(up):
+            gamma, beta = (up.normal(hidden).float() for _ in range(2))
+            return up.call(up.flashinfer.layernorm, up.normal(rows, hidden), gamma, beta)
+        return one
+
+    def quantized(op, weights, rows, hidden):
+        def one(up):
+            out = up.torch.empty(rows, hidden, device="cuda", dtype=up.torch.float8_e4m3fn)
+            weight = [up.normal(hidden).float() if weights > 1 else up.normal(hidden) for _ in range(weights)]
+            return up.call(getattr(up.flashinfer, op), out, up.normal(rows, hidden), *weight, 0.5)
+        return one
+
     for rows, hidden in NORM_SHAPES:
         ours, size, shape = [f"rows={rows}", f"hidden={hidden}", "dtype=bf16"], rows * hidden, f"{rows}x{hidden}"
         yield Case("rmsnorm", shape, "flashinfer", ["rmsnorm", *ours], rmsnorm(hidden, rows), 4 * size)
         yield Case("fused_add_rmsnorm", shape, "flashinfer", ["fused_add_rmsnorm", *ours, "residual:dtype=bf16"],
                    fused(rows, hidden), 4 * size, moved=8 * size)
+    for rows, hidden in [(1, 4096), (128, 8192), (8192, 4096), (8192, 8192)]:
+        ours, size, shape = [f"rows={rows}", f"hidden={hidden}", "dtype=bf16"], rows * hidden, f"{rows}x{hidden}"
+        yield Case("layernorm", shape, "flashinfer", ["layernorm", *ours], layernorm(rows, hidden), 4 * size)
+        for op, weights in ("layernorm_quant", 2), ("rmsnorm_quant", 1):
+            yield Case(op, shape, "flashinfer", [op, *ours], quantized(op, weights, rows, hidden), 3 * size)
     yield Case("rmsnorm", "8192x32x128", "flashinfer", ["rmsnorm", f"rows={8192 * 32}", "hidden=128", "dtype=bf16"],
                rmsnorm(128, 8192, 32), 4 * 8192 * 32 * 128)
 
