@@ -101,7 +101,7 @@ units() { # FOLDER
     done
 }
 
-stage 'Unit tests' 5
+stage 'Unit tests' 4
 units "$build"
 step example_variant "$build/variant"
 
@@ -117,7 +117,7 @@ for op in $ops; do
 done
 
 # The search for leaks takes the thread-local storage of oneDNN's threads for other than it is, and dies of it.
-stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 9
+stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 8
 step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests \
     "$build/sanitized/flashinfer"
 units "$build/sanitized"
@@ -125,7 +125,7 @@ for op in $ops; do
     step "sanitized_check_$op" env ASAN_OPTIONS=intercept_tls_get_addr=0 "$build/sanitized/flashinfer" check "$op" --device cpu
 done
 
-stage 'Threads under the thread sanitizer' 3
+stage 'Threads under the thread sanitizer' 2
 threaded='tests/core/test_threads tests/jit/test_cache tests/torture/test_cold_cache tests/torture/test_processes'
 step build_tsan make -s -j"$(nproc)" BUILD="$build/tsan" SANITIZE=thread OPTIMISE=-O1 $(printf "$build/tsan/%s " $threaded)
 setarch -R true 2>/dev/null && fixed_addresses='setarch -R' # where addresses are too random for the sanitizer
@@ -144,12 +144,12 @@ done
 stage 'Every CUDA kernel, compiled for every architecture' 7
 step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
 
-stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 3
+stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 2
 for script in tests/packaging/*.sh; do
     step "packaging_$(basename "$script" .sh)" "$script" "$build"
 done
 
-stage 'The language model' 9
+stage 'The language model' 13
 for script in tests/generate/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build" "$device"
 done

@@ -23,7 +23,8 @@ enum { BLOCKS = (SMALL && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a
 #define QUERIES_SHARED ATTENTION_QUERIES_SHARED(HEAD_DIM, TILE_Q, CONVERTS)
 enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 16 : 4 }; /* of products with queries in shared memory, to unroll loops by */
 /* Of these the first, whose queries stay in registers: as many as there are for a band of 256 columns. */
-enum { STEPS_KEPT = QUERIES_SHARED && HEAD_DIM == 256 && BANDS == 1 && !CHANGES_LOGITS && __CUDA_ARCH__ < 1000 ? 10 : 0 };
+enum { KEEPS_STEPS = QUERIES_SHARED && HEAD_DIM == 256 && BANDS == 1 && TILE_Q > 16 && !CHANGES_LOGITS };
+enum { STEPS_KEPT = KEEPS_STEPS && __CUDA_ARCH__ < 1000 ? 10 : 0 };
 enum { STAGES = ATTENTION_PREFILL_STAGES, KEYS_BYTES = TILE * ROW_BYTES, VALUES_BYTES = TILE * VALUE_ROW_BYTES };
 
 struct smem {

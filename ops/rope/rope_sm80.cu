@@ -207,7 +207,8 @@ DEVICE void store_runs(OUT *to, const struct piece &p, const struct rope_segment
         store(to + g.half, x[1]);
 }
 
-extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE ? 4 : 5) rope_sm80(const __grid_constant__ struct rope_args a)
+extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || INDPTR ? 4 : 5)
+    rope_sm80(const __grid_constant__ struct rope_args a)
 {
     extern __shared__ float4 tables[];
     int floats = table_floats(a), first = blockIdx.y * blockDim.x;
