@@ -6,6 +6,7 @@
 #define GATED_DELTA_INVERSE_SM90_CUH
 
 #include "gated_delta_sm90.cuh"
+#include "gated_delta_tile_parts.cuh"
 
 enum { HEADS = 4, PAIR = 2, IMAGES = 3, IMAGE_BYTES = 2 * GATED_DELTA_MATRIX_BYTES, BLOCK_BYTES = 512 };
 
@@ -64,21 +65,6 @@ template <typename Type> DEVICE void store_inverse(uint32_t to, const float (&z)
 {
     stmatrix_x4(to, pack2(type, -z[0][0], -z[0][1]), pack2(type, -z[0][2], -z[0][3]), pack2(type, -z[1][0], -z[1][1]),
                 pack2(type, -z[1][2], -z[1][3]));
-}
-
-/* A warp's two n8 halves of a product with a 16 x 16 matrix b. */
-DEVICE void multiply(float (&d)[2][4], const uint32_t (&a)[4], const uint32_t (&b)[4])
-{
-    const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
-    mma_m16n8k16(d[0], a, low, f16());
-    mma_m16n8k16(d[1], a, high, f16());
-}
-
-DEVICE void pack_f16(uint32_t (&a)[4], const float (&d)[2][4])
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        a[i] = pack2(f16(), d[i / 2][i % 2 * 2], d[i / 2][i % 2 * 2 + 1]);
 }
 
 /* A warp's diagonal blocks of 8 x 8, of both heads: a lane has a column. */

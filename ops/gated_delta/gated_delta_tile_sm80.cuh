@@ -12,14 +12,10 @@
 #ifndef GATED_DELTA_TILE_SM80_CUH
 #define GATED_DELTA_TILE_SM80_CUH
 
-#include "gated_delta_chunk.cuh"
+#include "gated_delta_tile_parts.cuh"
 #include "math.cuh"
-#include "mma.cuh"
-#include "vec.cuh"
 
 enum { HEADS = 4, F16_ROW = 144, BLOCK_ROW = 20, IMAGE_BYTES = 2 * GATED_DELTA_MATRIX_BYTES };
-#define MIN_LOG2 -64.0f /* a smaller alpha counts as 2^-64 */
-
 struct smem {
     unsigned char tile[2][2 * SLAB_BYTES]; /* K and Q; later images of T and P, of one head and the next, and the inverse, f16 */
     unsigned char a[48 * F16_ROW];         /* rows 16 to 63 of A, f16 */
@@ -77,21 +73,6 @@ DEVICE void store_scaled(uint32_t to, const float (&z)[2][4], const float *beta)
                 pack2(T(), -z[1][0] * f.x, -z[1][1] * f.y), pack2(T(), -z[1][2] * f.x, -z[1][3] * f.y));
 }
 
-/* A warp's two n8 halves of a product with a 16 x 16 matrix b. */
-DEVICE void multiply(float (&d)[2][4], const uint32_t (&a)[4], const uint32_t (&b)[4])
-{
-    const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
-    mma_m16n8k16(d[0], a, low, f16());
-    mma_m16n8k16(d[1], a, high, f16());
-}
-
-DEVICE void pack_f16(uint32_t (&a)[4], const float (&d)[2][4])
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        a[i] = pack2(f16(), d[i / 2][i % 2 * 2], d[i / 2][i % 2 * 2 + 1]);
-}
-
 /* One warp per head: logarithms of alpha, summed; lane l has tokens l and l + 32. */
 DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, int64_t token, int length, int head, int h,
                            float (&c)[2])
@@ -105,15 +86,7 @@ DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, in
         c[i] = x < MIN_LOG2 ? MIN_LOG2 : x;
         sm->beta[h][t] = t >= length ? 0.0f : a.beta ? beta[(token + t) * a.beta_token] : 1.0f;
     }
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-        float low = __shfl_up_sync(0xffffffffu, c[0], step), high = __shfl_up_sync(0xffffffffu, c[1], step);
-        c[0] += lane >= step ? low : 0.0f;
-        c[1] += lane >= step ? high : 0.0f;
-    }
-    c[1] += __shfl_sync(0xffffffffu, c[0], 31);
-    sm->log2[h][lane] = c[0];
-    sm->log2[h][lane + 32] = c[1];
+    sum_tokens(c, sm->log2[h]);
 }
 
 /* normed: the norms are in shared memory; else they are 1. */
@@ -136,17 +109,7 @@ DEVICE void write_gates(const struct gated_delta_args &a, const struct smem *sm,
 DEVICE void find_norms(struct smem *sm)
 {
     int row = threadIdx.x % 64, of_q = threadIdx.x / 64;
-    float sum = 1e-6f;
-    for (int piece = 0; piece < HEAD_DIM / 8; piece++) {
-        uint4 x = *(const uint4 *)(sm->tile[of_q] + piece / 8 * SLAB_BYTES + row * 128 + ((piece ^ row) % 8) * 16);
-        const uint32_t word[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float2 two = unpack2(T(), word[i]);
-            sum += two.x * two.x + two.y * two.y;
-        }
-    }
-    (of_q ? sm->q_norm : sm->k_norm)[row] = rsqrtf(sum);
+    (of_q ? sm->q_norm : sm->k_norm)[row] = inverse_norm(sm->tile[of_q], row, HEAD_DIM / 8);
 }
 
 /* K K^T and Q K^T of normalised rows. */

@@ -15,8 +15,6 @@
 #include "gated_delta_inverse_sm90.cuh"
 #include "gated_delta_schedule_sm90.cuh"
 
-#define MIN_LOG2 -64.0f /* a smaller alpha counts as 2^-64 */
-
 /* One warp per head: logarithms of alpha, summed; lane l has tokens l and l + 32. */
 DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, int token, int length, int head, int h,
                            float (&c)[2])
@@ -41,15 +39,7 @@ DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, in
         c[i] = log < MIN_LOG2 ? MIN_LOG2 : log;
         sm->beta[h][lane + 32 * i] = y[i];
     }
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-        float low = __shfl_up_sync(0xffffffffu, c[0], step), high = __shfl_up_sync(0xffffffffu, c[1], step);
-        c[0] += lane >= step ? low : 0.0f;
-        c[1] += lane >= step ? high : 0.0f;
-    }
-    c[1] += __shfl_sync(0xffffffffu, c[0], 31);
-    sm->log2[h][lane] = c[0];
-    sm->log2[h][lane + 32] = c[1];
+    sum_tokens(c, sm->log2[h]);
 }
 
 /* normed: the norms are in shared memory; else they are 1. */
@@ -74,17 +64,7 @@ DEVICE void write_gates(const struct gated_delta_sm90_args &p, const struct smem
 DEVICE void find_norms(struct smem *sm)
 {
     int row = threadIdx.x % 64, of_q = threadIdx.x / 64 % 2;
-    float sum = 1e-6f;
-    for (int piece = 0; piece < 16; piece++) {
-        uint4 x = *(const uint4 *)(sm->tile[of_q] + piece / 8 * SLAB_BYTES + row * 128 + ((piece ^ row) % 8) * 16);
-        const uint32_t word[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float2 two = unpack2(T(), word[i]);
-            sum += two.x * two.x + two.y * two.y;
-        }
-    }
-    (of_q ? sm->q_norm : sm->k_norm)[row] = rsqrtf(sum);
+    (of_q ? sm->q_norm : sm->k_norm)[row] = inverse_norm(sm->tile[of_q], row, 16);
 }
 
 /* K K^T and scale Q K^T, normalised. */

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kernels that make tiles of chunks share: gated_delta_tile_sm80.cuh and gated_delta_tiles_sm90.cu. */
+#ifndef GATED_DELTA_TILE_PARTS_CUH
+#define GATED_DELTA_TILE_PARTS_CUH
+
+#include "gated_delta_chunk.cuh"
+#include "mma.cuh"
+#include "vec.cuh"
+
+#define MIN_LOG2 -64.0f /* a smaller alpha counts as 2^-64 */
+
+/* A warp's two n8 halves of a product with a 16 x 16 matrix b. */
+DEVICE void multiply(float (&d)[2][4], const uint32_t (&a)[4], const uint32_t (&b)[4])
+{
+    const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+    mma_m16n8k16(d[0], a, low, f16());
+    mma_m16n8k16(d[1], a, high, f16());
+}
+
+DEVICE void pack_f16(uint32_t (&a)[4], const float (&d)[2][4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i] = pack2(f16(), d[i / 2][i % 2 * 2], d[i / 2][i % 2 * 2 + 1]);
+}
+
+/* Sums from the first token on, which are also written; a lane has its own token and the one 32 after. */
+DEVICE void sum_tokens(float (&c)[2], float *sums)
+{
+    int lane = lane_id();
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        float low = __shfl_up_sync(0xffffffffu, c[0], step), high = __shfl_up_sync(0xffffffffu, c[1], step);
+        c[0] += lane >= step ? low : 0.0f;
+        c[1] += lane >= step ? high : 0.0f;
+    }
+    c[1] += __shfl_sync(0xffffffffu, c[0], 31);
+    sums[lane] = c[0];
+    sums[lane + 32] = c[1];
+}
+
+/* The reciprocal of the norm of a row of so many 16-byte pieces in slabs. */
+DEVICE float inverse_norm(const unsigned char *slabs, int row, int pieces)
+{
+    float sum = 1e-6f;
+    for (int piece = 0; piece < pieces; piece++) {
+        uint4 x = *(const uint4 *)(slabs + piece / 8 * SLAB_BYTES + row * 128 + ((piece ^ row) % 8) * 16);
+        const uint32_t word[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float2 two = unpack2(T(), word[i]);
+            sum += two.x * two.x + two.y * two.y;
+        }
+    }
+    return rsqrtf(sum);
+}
+
+#endif
