@@ -22,30 +22,15 @@ INLINE vecu vec_e2m1_low(vec x, int tame)
     return tame ? bits : vec_where_nan(x, (vecu){0} + 7, bits);
 }
 
-/* Sixteen codes as eight bytes. */
-INLINE void vec_store_e2m1(uint8_t *to, vecu codes)
-{
-    pairs p = (pairs)codes;
-    p |= p >> 28;
-#ifdef __AVX512F__
-    __m128i bytes = _mm512_cvtepi64_epi8((__m512i)p);
-    memcpy(to, &bytes, LANES / 2);
-#else
-    for (int i = 0; i < LANES / 2; i++)
-        to[i] = (uint8_t)p[i];
-#endif
-}
-
 /* tame: see vec_e2m1_low. */
 INLINE void pair_narrow_e2m1x2(e2m1x2 *to, struct pair x, enum pair_order order, int tame)
 {
     vecu a = vec_e2m1_low(x.v[0], tame), b = vec_e2m1_low(x.v[1], tame);
-    if (order == EVEN_ODD) {
-        vec_store_bytes(to, (a & 15) | b << 4);
-    } else {
-        vec_store_e2m1(&to->bits, a & 15);
-        vec_store_e2m1(&to->bits + LANES / 2, b & 15);
+    if (order == HALVES) { /* pairs are words of a lane then */
+        a = vec_lower_words(a, b);
+        b = a >> 16;
     }
+    vec_store_bytes(to, (a & 15) | b << 4);
 }
 
 /* The values of the low four bits of each lane. */

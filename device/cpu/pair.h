@@ -44,20 +44,27 @@ INLINE struct pair pair_load_bf16(const bf16 *from, enum pair_order order)
 }
 
 /* Of the lanes of a, then of b. */
-INLINE vecu vec_upper_words(vecu a, vecu b)
-{
 #if defined __AVX512BW__ && !defined __clang__
-    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
-    const words upper = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                         33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-    return (vecu)__builtin_shuffle((words)a, (words)b, upper);
+#define VEC_WORDS(name, first, shift)                                                                           \
+    INLINE vecu name(vecu a, vecu b)                                                                            \
+    {                                                                                                           \
+        typedef uint16_t words __attribute__((vector_size(4 * LANES)));                                         \
+        const words in_order = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,                 \
+                                32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};                \
+        return (vecu)__builtin_shuffle((words)a, (words)b, in_order + first);                                   \
+    }
 #else
-    vech part[2] = {__builtin_convertvector(a >> 16, vech), __builtin_convertvector(b >> 16, vech)};
-    vecu x;
-    memcpy(&x, part, sizeof x);
-    return x;
+#define VEC_WORDS(name, first, shift)                                                                           \
+    INLINE vecu name(vecu a, vecu b)                                                                            \
+    {                                                                                                           \
+        vech part[2] = {__builtin_convertvector(a >> shift, vech), __builtin_convertvector(b >> shift, vech)};  \
+        vecu x;                                                                                                 \
+        memcpy(&x, part, sizeof x);                                                                             \
+        return x;                                                                                               \
+    }
 #endif
-}
+VEC_WORDS(vec_lower_words, 0, 0)
+VEC_WORDS(vec_upper_words, 1, 16)
 
 #define PAIR_STORE(T)                                                                                           \
     INLINE void pair_store_##T(T *to, struct pair x, enum pair_order order)                                     \
@@ -81,12 +88,7 @@ INLINE void pair_store_bf16(bf16 *to, struct pair x, enum pair_order order)
 /* The low bytes of the lanes. */
 INLINE void pair_store_bytes(void *to, vecu a, vecu b, enum pair_order order)
 {
-    if (order == HALVES) {
-        vec_store_bytes(to, a);
-        vec_store_bytes((char *)to + LANES, b);
-        return;
-    }
-    vecu words = (a & 0xffff) | b << 16;
+    vecu words = order == HALVES ? vec_lower_words(a, b) : (a & 0xffff) | b << 16;
 #ifdef __AVX512BW__
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8((__m512i)words));
 #else

@@ -37,53 +37,73 @@ static inline void stream(void *to, const void *from, int64_t bytes)
     memcpy((char *)to + at, (const char *)from + at, (size_t)(bytes - at));
 }
 
-/* 64 bytes, to a multiple of 64. */
-INLINE void stream_vec(void *to, vecu x)
+/* 16, 32 or 64 bytes, to a multiple of so many. What makes a line of them stores them one after the other. */
+INLINE void stream_bytes(void *to, const void *from, int bytes)
 {
 #if defined __AVX512F__
-    _mm512_stream_si512((__m512i *)to, (__m512i)x);
+    if (bytes == 64) {
+        __m512i x;
+        memcpy(&x, from, sizeof x);
+        _mm512_stream_si512((__m512i *)to, x);
+        return;
+    }
+    if (bytes == 32) {
+        __m256i x;
+        memcpy(&x, from, sizeof x);
+        _mm256_stream_si256((__m256i *)to, x);
+        return;
+    }
+#endif
+#if defined __SSE2__
+    for (int at = 0; at < bytes; at += 16) {
+        __m128i x;
+        memcpy(&x, (const char *)from + at, sizeof x);
+        _mm_stream_si128((__m128i *)((char *)to + at), x);
+    }
 #else
-    stream(to, &x, sizeof x);
+    memcpy(to, from, (size_t)bytes);
 #endif
 }
 
-/* Thirty-two elements of two or four bytes, to a multiple of 64 bytes. */
-INLINE void pair_stream_f32(f32 *to, struct pair x, enum pair_order order)
-{
-    if (order == EVEN_ODD)
-        x = pair_halves(x.v[0], x.v[1]);
-    stream_vec(to, (vecu)x.v[0]);
-    stream_vec(to + LANES, (vecu)x.v[1]);
-}
+/* Sixteen and thirty-two elements, to a multiple of their bytes, at most of 64. */
+#define VEC_STREAM(T)                                                                                           \
+    INLINE void vec_stream_##T(T *to, vec x)                                                                    \
+    {                                                                                                           \
+        T part[LANES];                                                                                          \
+        vec_store_##T(part, x);                                                                                 \
+        stream_bytes(to, part, sizeof part);                                                                    \
+    }
+VEC_STREAM(f16)
+VEC_STREAM(bf16)
+VEC_STREAM(f32)
+VEC_STREAM(e4m3)
+VEC_STREAM(e5m2)
+VEC_STREAM(i8)
+#define vec_stream(to, x) VEC_OF(vec_stream, to)(to, x)
 
-INLINE void pair_stream_bf16(bf16 *to, struct pair x, enum pair_order order)
-{
-    vecu words;
-    bf16 part[PAIR];
-    pair_store(part, x, order);
-    memcpy(&words, part, sizeof words);
-    stream_vec(to, words);
-}
+#define PAIR_STREAM_VECS(T)                                                                                     \
+    INLINE void pair_stream_##T(T *to, struct pair x, enum pair_order order)                                    \
+    {                                                                                                           \
+        if (order == EVEN_ODD)                                                                                  \
+            x = pair_halves(x.v[0], x.v[1]);                                                                    \
+        vec_stream_##T(to, x.v[0]);                                                                             \
+        vec_stream_##T(to + LANES, x.v[1]);                                                                     \
+    }
+PAIR_STREAM_VECS(f16)
+PAIR_STREAM_VECS(f32)
 
-INLINE void pair_stream_f16(f16 *to, struct pair x, enum pair_order order)
-{
-    if (order == EVEN_ODD)
-        x = pair_halves(x.v[0], x.v[1]);
-#ifdef __AVX512F__
-    for (int i = 0; i < 2; i++)
-        _mm256_stream_si256((__m256i *)(to + i * LANES),
-                            _mm512_cvtps_ph((__m512)x.v[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-#else
-    f16 part[PAIR];
-    pair_store(part, x, HALVES);
-    stream(to, part, sizeof part);
-#endif
-}
-
-/* Half a line is stored as usual. */
-INLINE void pair_stream_e4m3(e4m3 *to, struct pair x, enum pair_order order) { pair_store(to, x, order); }
-INLINE void pair_stream_e5m2(e5m2 *to, struct pair x, enum pair_order order) { pair_store(to, x, order); }
-INLINE void pair_stream_i8(i8 *to, struct pair x, enum pair_order order) { pair_store(to, x, order); }
+/* Those whose pairs are one store. */
+#define PAIR_STREAM(T)                                                                                          \
+    INLINE void pair_stream_##T(T *to, struct pair x, enum pair_order order)                                    \
+    {                                                                                                           \
+        T part[PAIR];                                                                                           \
+        pair_store_##T(part, x, order);                                                                         \
+        stream_bytes(to, part, sizeof part);                                                                    \
+    }
+PAIR_STREAM(bf16)
+PAIR_STREAM(e4m3)
+PAIR_STREAM(e5m2)
+PAIR_STREAM(i8)
 #define pair_stream(to, x, order) VEC_OF(pair_stream, to)(to, x, order)
 
 /* The one or the other. */

@@ -4,7 +4,7 @@
 #define ACTIVATION_CUH
 
 #include "math.cuh"
-#include "erfc.h"
+#include "erfc.cuh"
 
 /* x / (1 + e^-y) */
 DEVICE float times_sigmoid(float x, float y)

@@ -30,7 +30,7 @@ void gated_activation_cpu(const struct gated_activation_args *a, int part, int p
     float factor = a->scale ? 1.0f / *a->scale : a->factor;
     int64_t n = a->intermediate, chunks = (n + CHUNK - 1) / CHUNK;
     int64_t last = part_begin(a->rows * chunks, part + 1, parts);
-    bool past_caches = sizeof(O) > 1 && streams(a->rows * n * (int)sizeof(O));
+    bool past_caches = streams(a->rows * n * (int)sizeof(O));
     for (int64_t chunk = part_begin(a->rows * chunks, part, parts); chunk < last; chunk++) {
         int64_t row = chunk / chunks, at = chunk % chunks * CHUNK, end = at + CHUNK < n ? at + CHUNK : n;
         const T *gate = (const T *)a->input + row * a->input_stride, *up = gate + n;

@@ -6,7 +6,7 @@
  *   OUT        T, e4m3
  *   HEAD_DIM   64, 128, 256
  *   INTERLEAVE 0: pair i of a head is (i, HEAD_DIM / 2 + i); 1: (2 i, 2 i + 1) */
-#include "vec.h"
+#include "stream.h"
 #include "fused_qk_rmsnorm_rope_args.h"
 
 enum { PAIRS = HEAD_DIM / 2 };
@@ -72,18 +72,38 @@ INLINE vec load_x(const T *from, const T *weight, float deviation)
     return sizeof(OUT) > 1 ? round_to_input(x) : x;
 }
 
-static void rotate(OUT *to, const T *from, const T *weight, float deviation, const struct rotation *r, float scale)
+INLINE void put(OUT *to, vec x, bool past_caches)
 {
-    for (int at = 0; at < HEAD_DIM; at += LANES) {
-        vec x = load_x(from + at, weight ? weight + at : NULL, deviation), other;
+    if (past_caches)
+        vec_stream(to, x);
+    else
+        vec_store(to, x);
+}
+
+INLINE vec rotated(vec x, vec other, const struct rotation *r, int at, float scale)
+{
+    return (x * vec_load_f32(r->cosine + at) + other * vec_load_f32(r->sine + at)) * scale;
+}
+
+static void rotate(OUT *to, const T *from, const T *weight, float deviation, const struct rotation *r, float scale,
+                   bool past_caches)
+{
+    for (int at = 0; at < (INTERLEAVE ? HEAD_DIM : PAIRS); at += LANES) {
+        vec x = load_x(from + at, weight ? weight + at : NULL, deviation);
 #if INTERLEAVE
-        other = vec_swap_neighbours(x);
+        put(to + at, rotated(x, vec_swap_neighbours(x), r, at, scale), past_caches);
 #else
-        int partner = at < PAIRS ? at + PAIRS : at - PAIRS;
-        other = load_x(from + partner, weight ? weight + partner : NULL, deviation);
+        vec y = load_x(from + PAIRS + at, weight ? weight + PAIRS + at : NULL, deviation);
+        put(to + at, rotated(x, y, r, at, scale), past_caches);
+        put(to + PAIRS + at, rotated(y, x, r, PAIRS + at, scale), past_caches);
 #endif
-        vec_store(to + at, (x * vec_load_f32(r->cosine + at) + other * vec_load_f32(r->sine + at)) * scale);
     }
+}
+
+static void copy(OUT *to, const T *from, float scale, bool past_caches)
+{
+    for (int at = 0; at < HEAD_DIM; at += LANES)
+        put(to + at, vec_load(from + at) * scale, past_caches);
 }
 
 static float deviation_of(const T *from, int64_t hidden, float inverse_hidden, float eps)
@@ -97,7 +117,7 @@ static float deviation_of(const T *from, int64_t hidden, float inverse_hidden, f
     return 1.0f / sqrtf(vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) * inverse_hidden + eps);
 }
 
-static void do_row(const struct fused_qk_rmsnorm_rope_args *a, const struct rotation *r, int64_t row)
+static void do_row(const struct fused_qk_rmsnorm_rope_args *a, const struct rotation *r, int64_t row, bool past_caches)
 {
     const T *from = (const T *)a->qkv + row * a->qkv_stride;
     for (int part = 0; part < 3; part++) {
@@ -105,14 +125,21 @@ static void do_row(const struct fused_qk_rmsnorm_rope_args *a, const struct rota
         const T *weight = part < 2 && a->is_qk_norm ? a->weight[part] : NULL;
         float deviation =
             weight ? deviation_of(from, (int64_t)a->heads[part] * HEAD_DIM, a->inverse_hidden[part], a->eps) : 1.0f;
-        for (int head = 0; head < a->heads[part]; head++, from += HEAD_DIM, to += a->out_stride[part][1]) {
+        for (int head = 0; head < a->heads[part]; head++, from += HEAD_DIM, to += a->out_stride[part][1])
             if (part < 2)
-                rotate(to, from, weight ? weight + head * HEAD_DIM : NULL, deviation, r, a->scale[part]);
+                rotate(to, from, weight ? weight + head * HEAD_DIM : NULL, deviation, r, a->scale[part], past_caches);
             else
-                for (int at = 0; at < HEAD_DIM; at += LANES)
-                    vec_store(to + at, vec_load(from + at) * a->scale[part]);
-        }
+                copy(to, from, a->scale[part], past_caches);
     }
+}
+
+/* Whether each head of an output begins a line. */
+static bool are_lines(const struct fused_qk_rmsnorm_rope_args *a)
+{
+    int64_t bits = 0;
+    for (int part = 0; part < 3; part++)
+        bits |= (intptr_t)a->out[part] | (a->out_stride[part][0] | a->out_stride[part][1]) * (int64_t)sizeof(OUT);
+    return bits % 64 == 0;
 }
 
 void fused_qk_rmsnorm_rope_cpu(const struct fused_qk_rmsnorm_rope_args *a, int part, int parts)
@@ -120,8 +147,12 @@ void fused_qk_rmsnorm_rope_cpu(const struct fused_qk_rmsnorm_rope_args *a, int p
     struct frequencies f;
     struct rotation r;
     fill_frequencies(&f, a);
+    int64_t heads = (int64_t)a->heads[0] + a->heads[1] + a->heads[2];
+    bool past_caches = are_lines(a) && streams(a->rows * heads * HEAD_DIM * (int)sizeof(OUT));
     for (int64_t row = part_begin(a->rows, part, parts); row < part_begin(a->rows, part + 1, parts); row++) {
         fill_rotation(&r, &f, a, (int)(row % a->seq_len));
-        do_row(a, &r, row);
+        do_row(a, &r, row, past_caches);
     }
+    if (past_caches)
+        stream_end();
 }

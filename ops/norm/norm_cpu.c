@@ -111,7 +111,7 @@ enum { RUN = LANES * BLOCK_SIZE, PIECE = 4 * RUN };
 
 /* Codes and scales of `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to
  * quotient, hides behind the next ones. 0: they are not tame, and both are to be made again. */
-INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count, float global_scale, int tame)
+INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count, float global_scale, int tame, int past_caches)
 {
     float multiplier[PIECE / BLOCK_SIZE];
     int are_tame = 1;
@@ -122,21 +122,25 @@ INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count
         vec_store_bytes(scales + i, s.code);
         are_tame &= blocks_are_tame(amax, s.multiplier, 6.9f);
     }
-    for (int i = 0; i < count * BLOCK_SIZE && (are_tame || !tame); i += PAIR)
-        pair_narrow_e2m1x2(to + i / 2, blocks_multiplied(y[i / PAIR], i, multiplier, BLOCK_SIZE, ORDER), ORDER, tame);
+    for (int i = 0; i < count * BLOCK_SIZE && (are_tame || !tame); i += PAIR) {
+        e2m1x2 codes[PAIR / 2];
+        struct pair product = blocks_multiplied(y[i / PAIR], i, multiplier, BLOCK_SIZE, ORDER);
+        pair_narrow_e2m1x2(past_caches ? codes : to + i / 2, product, ORDER, tame);
+        if (past_caches)
+            stream_bytes(to + i / 2, codes, sizeof codes);
+    }
     return are_tame;
 }
 
 static __attribute__((noinline)) void quantise_wild(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count,
                                                     float global_scale)
 {
-    quantise(to, scales, y, count, global_scale, 0);
+    quantise(to, scales, y, count, global_scale, 0, 0);
 }
 
 /* The values of a piece of a row, then their scales and codes. */
 static void normalise(const struct norm_args *all, const struct row *this, bool past_caches)
 {
-    (void)past_caches;
     const struct norm_args a = *all; /* so that no store can change it */
     const struct row row = *this;
     float global_scale = a.scale ? *a.scale : a.scale_value;
@@ -155,7 +159,10 @@ static void normalise(const struct norm_args *all, const struct row *this, bool 
             if (a.y)
                 pair_store_n(to + at + i, y[i / PAIR], n - i, ORDER);
         }
-        if (!quantise(n == PIECE ? out : part, scales, y, count, global_scale, 1))
+        int tame = past_caches && n == PIECE && (intptr_t)out % 64 == 0
+                       ? quantise(out, scales, y, PIECE / BLOCK_SIZE, global_scale, 1, 1)
+                       : quantise(n == PIECE ? out : part, scales, y, count, global_scale, 1, 0);
+        if (!tame)
             quantise_wild(n == PIECE ? out : part, scales, y, count, global_scale);
         if (n < PIECE)
             memcpy(out, part, (size_t)n / 2);
@@ -231,7 +238,7 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
         pad_scales(a, i, i < rows ? a->hidden / BLOCK_SIZE : 0);
     end = end < rows ? end : rows;
 #endif
-    bool past_caches = sizeof(OUT) > 1 && a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT));
+    bool past_caches = a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT) / (BLOCK_SIZE ? 2 : 1));
     int64_t row = begin / a->groups, group = begin % a->groups, step = a->hidden <= SHORT ? TOGETHER : 1;
     int axis = a->groups > 1; /* along which the next row lies, but for the last one of a group */
     for (int64_t first = begin; first < end; first += step) {

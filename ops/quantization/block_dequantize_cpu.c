@@ -28,19 +28,21 @@ INLINE vec scale_values(const uint8_t *codes)
 }
 
 /* n elements, which begin with element `at` of the sixteen blocks whose scales are in `scale`. */
-INLINE void dequantize_pair(T *to, const CODE *codes, int at, const float *scale, int64_t n, float global_scale)
+INLINE void dequantize_pair(T *to, const CODE *codes, int at, const float *scale, int64_t n, float global_scale, int past_caches)
 {
     struct pair x = blocks_multiplied(LOAD(CODE)(codes, n, ORDER), at, scale, BLOCK, ORDER);
     for (int i = 0; i < 2; i++)
         x.v[i] *= global_scale;
-    pair_store_n(to, x, n, ORDER);
+    if (past_caches)
+        pair_stream(to, x, ORDER);
+    else
+        pair_store_n(to, x, n, ORDER);
 }
 
 /* At most sixteen blocks, whose first scale is at `scales`; `step` is between four scales and the next four. */
 static void dequantize(T *out, const CODE *codes, const uint8_t *scales, uint32_t step, int blocks, float global_scale,
                        bool past_caches)
 {
-    T piece[LANES * BLOCK], *to = past_caches ? piece : out;
     uint8_t code[LANES] = {0};
     float scale[LANES];
     for (int i = 0; i < LANES && blocks == LANES; i += 4)
@@ -48,20 +50,21 @@ static void dequantize(T *out, const CODE *codes, const uint8_t *scales, uint32_
     for (int i = 0; i < blocks && blocks < LANES; i += 4)
         memcpy(code + i, scales + i / 4 * step, blocks - i < 4 ? (size_t)(blocks - i) : 4);
     vec_store(scale, scale_values(code));
-    if (blocks == LANES)
+    if (blocks == LANES && past_caches && (intptr_t)out % 64 == 0)
         for (int at = 0; at < LANES * BLOCK; at += PAIR)
-            dequantize_pair(to + at, codes + at / ELEMENTS(CODE), at, scale, PAIR, global_scale);
+            dequantize_pair(out + at, codes + at / ELEMENTS(CODE), at, scale, PAIR, global_scale, 1);
+    else if (blocks == LANES)
+        for (int at = 0; at < LANES * BLOCK; at += PAIR)
+            dequantize_pair(out + at, codes + at / ELEMENTS(CODE), at, scale, PAIR, global_scale, 0);
     else
         for (int at = 0; at < blocks * BLOCK; at += PAIR)
-            dequantize_pair(to + at, codes + at / ELEMENTS(CODE), at, scale, blocks * BLOCK - at, global_scale);
-    if (past_caches)
-        stream(out, piece, blocks * BLOCK * (int64_t)sizeof *out);
+            dequantize_pair(out + at, codes + at / ELEMENTS(CODE), at, scale, blocks * BLOCK - at, global_scale, 0);
 }
 
 void block_dequantize_cpu(const struct block_dequantize_args *a, int part, int parts)
 {
     float global_scale = a->global_scale ? *a->global_scale : a->global_value;
-    bool past_caches = sizeof(T) == 4 && streams(a->rows * a->columns * 4);
+    bool past_caches = streams(a->rows * a->columns * (int)sizeof(T));
     int64_t chunks = (a->columns + CHUNK - 1) / CHUNK, last = part_begin(a->rows * chunks, part + 1, parts);
     for (int64_t i = part_begin(a->rows * chunks, part, parts); i < last; i++) {
         int64_t row = i / chunks, begin = i % chunks * CHUNK, end = begin + CHUNK < a->columns ? begin + CHUNK : a->columns;

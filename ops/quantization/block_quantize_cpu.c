@@ -12,6 +12,7 @@
 #include "activation.h"
 #include "blocks.h"
 #include "fp4.h"
+#include "stream.h"
 #include "vec_scale.h"
 #include "block_quantize_args.h"
 
@@ -40,6 +41,7 @@ struct line {
     CODE *out;
     uint8_t *scales; /* or floats */
     uint32_t step;   /* from four scale bytes to the next four */
+    bool past_caches;
     float global_scale, factor;
 };
 
@@ -70,7 +72,7 @@ INLINE vec store_scales(const struct block_quantize_args *a, const struct line *
 /* Blocks from `block` on, up to a chunk; x and out have room for whole runs. All scales come first: what one takes, from maxima
  * to quotient, hides behind the next ones. 0: the blocks are not tame, and are to be quantized again. */
 INLINE int quantize_blocks(const struct block_quantize_args *a, const struct line *l, CODE *out, const element *x, int64_t block,
-                           int count, const int tame)
+                           int count, const int tame, const int past_caches)
 {
     float multiplier[CHUNK / BLOCK];
     int are_tame = 1;
@@ -86,7 +88,10 @@ INLINE int quantize_blocks(const struct block_quantize_args *a, const struct lin
         struct pair y = blocks_multiplied(pair_load(x + at, ORDER), at, multiplier, BLOCK, ORDER);
         if (!STAGES)
             __builtin_prefetch(x + at + CHUNK, 0, 2); /* of the next chunk */
-        NARROW(CODE)(out + at / ELEMENTS(CODE), y, ORDER, tame);
+        CODE codes[PAIR / ELEMENTS(CODE)], *to = out + at / ELEMENTS(CODE);
+        NARROW(CODE)(past_caches ? codes : to, y, ORDER, tame);
+        if (past_caches)
+            stream_bytes(to, codes, sizeof codes);
     }
     return 1;
 }
@@ -94,7 +99,7 @@ INLINE int quantize_blocks(const struct block_quantize_args *a, const struct lin
 static __attribute__((noinline)) void quantize_wild_blocks(const struct block_quantize_args *a, const struct line *l, CODE *out,
                                                            const element *x, int64_t block, int count)
 {
-    quantize_blocks(a, l, out, x, block, count, 0);
+    quantize_blocks(a, l, out, x, block, count, 0, 0);
 }
 
 /* Columns [begin, end) of a row, all of which input and out have or not. */
@@ -107,7 +112,10 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
         stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? LANES : a->columns - at, l->factor);
     CODE *out = are_there ? l->out + begin / ELEMENTS(CODE) : codes;
     const element *x = STAGES || !are_there ? staged : (const element *)(l->input + begin);
-    if (!quantize_blocks(a, l, out, x, begin / BLOCK, count, 1))
+    int tame = are_there && l->past_caches && (intptr_t)out % 64 == 0
+                   ? quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 1)
+                   : quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 0);
+    if (!tame)
         quantize_wild_blocks(a, l, out, x, begin / BLOCK, count);
     int64_t last = end < a->out_columns ? end : a->out_columns;
     if (!are_there && begin < last)
@@ -115,7 +123,8 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
 }
 
 /* Columns [begin, end) of a row; those from out_columns on have a scale only. */
-static void quantize(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t begin, int64_t end)
+static void quantize(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t begin, int64_t end,
+                     bool past_caches)
 {
     float global_scale =
         a->global_scale ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
@@ -128,6 +137,7 @@ static void quantize(const struct block_quantize_args *a, int64_t group, int64_t
                       ? (uint8_t *)a->scales + group * a->scale_stride[0] + block_scale_row(a->layout, row, a->blocks)
                       : (uint8_t *)((float *)a->scales + row * a->scale_stride[0]),
         .step = block_scale_step(a->layout),
+        .past_caches = past_caches,
         .global_scale = global_scale,
         .factor = 6.0f / global_scale};
     int64_t there = a->columns < a->out_columns ? a->columns : a->out_columns;
@@ -150,11 +160,14 @@ void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts
 {
     int64_t padded = block_scale_rows(a->layout, a->rows), width = block_scale_blocks(a->layout, a->blocks) * BLOCK;
     int64_t chunks = (width + CHUNK - 1) / CHUNK, last = part_begin(a->groups * a->rows * chunks, part + 1, parts);
+    bool past_caches = streams(a->groups * a->rows * a->out_columns / ELEMENTS(CODE));
     for (int64_t i = part_begin(a->groups * a->rows * chunks, part, parts); i < last; i++) {
         int64_t group = i / chunks / a->rows, row = i / chunks % a->rows, begin = i % chunks * CHUNK;
         if (!a->mask || row < a->mask[group])
-            quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width);
+            quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, past_caches);
         for (int64_t r = a->rows; r < padded && !a->mask && row == a->rows - 1 && begin == 0; r++)
             clear_scales(a, group, r);
     }
+    if (past_caches)
+        stream_end();
 }

@@ -10,9 +10,7 @@
  *   INDPTR     1: positions follow from indptr and offsets
  *   CACHE      1: sines and cosines are read
  *   PAGED      1: segments may lie in a paged cache */
-#include <stdbool.h>
-
-#include "vec.h"
+#include "stream.h"
 #include "rope_args.h"
 
 enum { CHUNK = 256, QUANTIZES = sizeof(OUT) < sizeof(T) };
@@ -95,52 +93,63 @@ static int64_t position_of(const struct rope_args *a, int64_t token)
 
 #define SCALED(x) (QUANTIZES ? (x) * scale : (x))
 
+INLINE void put_vec(OUT *to, vec x, int32_t n, int past_caches)
+{
+    if (past_caches)
+        vec_stream(to, x);
+    else
+        vec_store_n(to, x, n);
+}
+
 /* n elements, or both halves of n pairs, from `at` on. */
 #if INTERLEAVE
-INLINE void rotate_vec(OUT *to, const T *from, const struct rotation *r, int32_t at, int32_t n, float scale)
+INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale,
+                       int past_caches)
 {
     vec x = vec_load_n(from + at, n);
-    (void)scale;
+    (void)scale, (void)num_pairs;
     x = x * vec_load_f32(r->cosine + at) + vec_swap_neighbours(x) * vec_load_f32(r->sine + at);
-    vec_store_n(to + at, SCALED(x), n);
+    put_vec(to + at, SCALED(x), n, past_caches);
 }
 #else
-INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale)
+INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale,
+                       int past_caches)
 {
     vec x = vec_load_n(from + at, n), y = vec_load_n(from + num_pairs + at, n);
     vec cosine = vec_load_f32(r->cosine + at), sine = vec_load_f32(r->sine + at);
     (void)scale;
-    vec_store_n(to + at, SCALED(x * cosine - y * sine), n);
-    vec_store_n(to + num_pairs + at, SCALED(y * cosine + x * sine), n);
+    put_vec(to + at, SCALED(x * cosine - y * sine), n, past_caches);
+    put_vec(to + num_pairs + at, SCALED(y * cosine + x * sine), n, past_caches);
 }
 #endif
 
 /* Pairs [first, first + n) of one head. */
-static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t first, int32_t n, int32_t num_pairs, float scale)
+static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t first, int32_t n, int32_t num_pairs, float scale,
+                   bool past_caches)
 {
-    int32_t at = 0;
-#if INTERLEAVE
-    (void)num_pairs;
-    for (; at + LANES <= 2 * n; at += LANES)
-        rotate_vec(to + 2 * first, from + 2 * first, r, at, LANES, scale);
-    if (at < 2 * n)
-        rotate_vec(to + 2 * first, from + 2 * first, r, at, 2 * n - at, scale);
-#else
-    for (; at + LANES <= n; at += LANES)
-        rotate_vec(to + first, from + first, num_pairs, r, at, LANES, scale);
-    if (at < n)
-        rotate_vec(to + first, from + first, num_pairs, r, at, n - at, scale);
-#endif
+    int32_t at = 0, end = (1 + INTERLEAVE) * n;
+    to += (1 + INTERLEAVE) * first;
+    from += (1 + INTERLEAVE) * first;
+    if (past_caches && (intptr_t)to % 64 == 0 && (INTERLEAVE || num_pairs * (int)sizeof *to % 64 == 0))
+        for (; at + LANES <= end; at += LANES)
+            rotate_vec(to, from, num_pairs, r, at, LANES, scale, 1);
+    for (; at + LANES <= end; at += LANES)
+        rotate_vec(to, from, num_pairs, r, at, LANES, scale, 0);
+    if (at < end)
+        rotate_vec(to, from, num_pairs, r, at, end - at, scale, 0);
 }
 
-static void copy(OUT *to, const T *from, int32_t n, float scale)
+static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_caches)
 {
     if (!QUANTIZES) {
         if ((const void *)to != from)
-            vec_copy(to, from, n * (int64_t)sizeof *to);
+            write_out(to, from, n * (int64_t)sizeof *to, past_caches);
         return;
     }
     int32_t at = 0;
+    if (past_caches && (intptr_t)to % 64 == 0)
+        for (; at + LANES <= n; at += LANES)
+            vec_stream(to + at, vec_load(from + at) * scale);
     for (; at + LANES <= n; at += LANES)
         vec_store(to + at, vec_load(from + at) * scale);
     if (at < n)
@@ -148,7 +157,8 @@ static void copy(OUT *to, const T *from, int32_t n, float scale)
 }
 
 /* The chunk of a token's pairs; with the first one, what is copied too. */
-static void do_token(const struct rope_args *a, int64_t token, const struct rotation *r, int32_t first, int32_t n)
+static void do_token(const struct rope_args *a, int64_t token, const struct rotation *r, int32_t first, int32_t n,
+                     bool past_caches)
 {
 #if PAGED
     struct page_slot at = page_slot_of(&a->tokens, token);
@@ -165,15 +175,18 @@ static void do_token(const struct rope_args *a, int64_t token, const struct rota
 #endif
         for (int32_t head = 0; head < g->heads; head++, from += g->from_stride[1], to += g->to_stride[2])
             if (s < a->num_rotating)
-                rotate(to, from, r, first, n, a->num_pairs, g->scale);
+                rotate(to, from, r, first, n, a->num_pairs, g->scale, past_caches && g->to != g->from);
             else if (first == 0)
-                copy(to, from, g->width, g->scale);
+                copy(to, from, g->width, g->scale, past_caches);
     }
 }
 
 void rope_cpu(const struct rope_args *a, int part, int parts)
 {
-    int64_t end = part_begin(a->nnz, part + 1, parts);
+    int64_t end = part_begin(a->nnz, part + 1, parts), bytes = 0;
+    for (int s = 0; s < a->num_segments; s++)
+        bytes += a->nnz * a->segment[s].heads * a->segment[s].width * (int)sizeof(OUT);
+    bool past_caches = streams(bytes);
     double base = 1;
     int32_t first = 0;
     do {
@@ -183,8 +196,10 @@ void rope_cpu(const struct rope_args *a, int part, int parts)
         for (int64_t token = part_begin(a->nnz, part, parts); token < end; token++) {
             struct rotation r;
             fill_rotation(&r, a, position_of(a, token), turns, first, n);
-            do_token(a, token, &r, first, n);
+            do_token(a, token, &r, first, n, past_caches);
         }
         first += CHUNK;
     } while (first < a->num_pairs);
+    if (past_caches)
+        stream_end();
 }

@@ -81,9 +81,12 @@ struct texts {
 static const struct texts narrow_e2m1 = {
     "#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"
     "{\n"
-    "    vecu codes = vec_e2m1_low(vec_load((const float *)a->in.data + i), 0) & 15;\n"
-    "    vec_store_bytes((uint8_t *)a->scalar.data + i, codes);\n"
-    "    vec_store_e2m1((uint8_t *)a->vector.data + i / 2, codes);\n"
+    "    vec x = vec_load((const float *)a->in.data + i);\n"
+    "    struct pair twice = {{x, x}};\n"
+    "    e2m1x2 codes[16];\n"
+    "    vec_store_bytes((uint8_t *)a->scalar.data + i, vec_e2m1_low(x, 0) & 15);\n"
+    "    pair_narrow_e2m1x2(codes, twice, HALVES, 0);\n"
+    "    memcpy((uint8_t *)a->vector.data + i / 2, codes + i / 16 % 2 * 8, 8);\n"
     "}\n" LOOPS,
     "#include \"fp4.cuh\"\n" ARGUMENTS "DEVICE void group(const struct args *a, int64_t i)\n"
     "{\n"

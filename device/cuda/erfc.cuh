@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* erfc(z) = t * exp(ERFC_LOG(t) - z * z) with t = 1 / (1 + z / 2), for 0 <= z < 10.4, beyond which it leaves float32. The
- * polynomial interpolates at the Chebyshev points of t; with its roundings it is within 2.2e-7. For floats, and for vectors of
- * them. */
-#ifndef ERFC_H
-#define ERFC_H
+ * polynomial interpolates at the Chebyshev points of t; with its roundings it is within 2.2e-7. */
+#ifndef ERFC_CUH
+#define ERFC_CUH
 
 #define ERFC_LOG(t)                                  \
     (-1.26546431f +                                  \
