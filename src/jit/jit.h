@@ -78,7 +78,14 @@ struct jit_module;
  * wait for that one only. May be called while a stream captures only if the module is in memory already. */
 flashinfer_status jit_load(const struct jit_spec *spec, const struct device *device, const struct jit_module **out);
 
-/* Loads if need be, and launches. A module missing while queue->stream captures is NOT_PREPARED. */
+/* What a launch there needs: jit_load, but a module missing while queue->stream captures is NOT_PREPARED. */
+flashinfer_status jit_load_for(const struct jit_queue *queue, const struct jit_spec *spec, const struct jit_module **out);
+
+/* Launches it; `name` is the kernel's. */
+flashinfer_status jit_launch_module(const struct jit_module *module, const char *name, const struct jit_queue *queue,
+                                    const struct jit_launch *launch);
+
+/* Both. */
 flashinfer_status jit_launch(const struct jit_spec *spec, const struct jit_queue *queue, const struct jit_launch *launch);
 
 /* Compiles for any architecture, loading nothing and touching no cache; a cubin without the kernel's entry

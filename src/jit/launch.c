@@ -129,15 +129,25 @@ static flashinfer_status refuse_if_capturing(const struct jit_spec *spec, const 
                 jit_describe(spec, queue->device, kernel, sizeof kernel));
 }
 
+flashinfer_status jit_load_for(const struct jit_queue *queue, const struct jit_spec *spec, const struct jit_module **out)
+{
+    *out = jit_find(spec, queue->device);
+    if (*out)
+        return FLASHINFER_OK;
+    if (spec->kernel->target == JIT_CUDA)
+        TRY(refuse_if_capturing(spec, queue));
+    return jit_load(spec, queue->device, out);
+}
+
+flashinfer_status jit_launch_module(const struct jit_module *module, const char *name, const struct jit_queue *queue,
+                                    const struct jit_launch *launch)
+{
+    return module->code.entry ? launch_cpu(&module->code, queue, launch) : launch_cuda(&module->code, name, queue, launch);
+}
+
 flashinfer_status jit_launch(const struct jit_spec *spec, const struct jit_queue *queue, const struct jit_launch *launch)
 {
-    bool on_gpu = spec->kernel->target == JIT_CUDA;
-    const struct jit_module *module = jit_find(spec, queue->device);
-    if (!module) {
-        if (on_gpu)
-            TRY(refuse_if_capturing(spec, queue));
-        TRY(jit_load(spec, queue->device, &module));
-    }
-    return on_gpu ? launch_cuda(&module->code, spec->kernel->name, queue, launch)
-                  : launch_cpu(&module->code, queue, launch);
+    const struct jit_module *module;
+    TRY(jit_load_for(queue, spec, &module));
+    return jit_launch_module(module, spec->kernel->name, queue, launch);
 }

@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "op/program.h"
 #include "op/recall.h"
+#include "op/replay.h"
 #include "op/variant.h"
 
 enum { WORKSPACE_ALIGNMENT = 256, PDL_ARCH = 90, MAX_LAUNCH_BYTES = 4096 /* what a kernel takes at most */ };
@@ -135,7 +136,12 @@ flashinfer_status call_launch(const struct call *call, const struct way *way, in
     const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads, pdl};
     if (way->spec[i].user)
         return launch_variant(call, &way->spec[i], &queue, launch);
-    return jit_launch(&way->spec[i], &queue, launch);
+    const struct jit_module *module;
+    const char *name = way->spec[i].kernel->name;
+    TRY(jit_load_for(&queue, &way->spec[i], &module));
+    if (call->replay)
+        replay_note(call->replay, module, name, &queue, launch);
+    return jit_launch_module(module, name, &queue, launch);
 }
 
 /* What lies on a device can only be looked at by waiting for it, which a capture does not allow. */
@@ -153,25 +159,40 @@ __attribute__((noinline)) static flashinfer_status validate(const struct call *c
     return call->op->validate(call);
 }
 
+/* A call that is not done as an earlier one was: found like one, or checked. */
+static flashinfer_status do_call(struct call *call, const struct replay_key *key, call_provide_workspace *provide, void *context)
+{
+    struct way way;
+    const struct op_kernel *row;
+    const bool validates = call->op->validate && environment()->validate_inputs;
+    TRY(call_pick(call, &row, &way));
+    const bool provides = provide && way.workspace && !call->exec.workspace;
+    if (validates)
+        TRY(validate(call));
+    if (provides)
+        TRY(provide(context, call, way.workspace));
+    if (validates || provides)
+        return call_run(call, row, &way);
+    call->replay = replay_begin(key, call, row);
+    const flashinfer_status status = call_run(call, row, &way);
+    if (call->replay)
+        replay_end(call->replay, status);
+    return status;
+}
+
 flashinfer_status op_call_providing(const struct op *op, const void *args, const flashinfer_exec *exec,
                                     call_provide_workspace *provide, void *context)
 {
     struct call call;
-    struct way way;
-    const struct op_kernel *row;
     struct recall recall;
-    if (!recall_find(&recall, &call, op, args, exec)) {
-        TRY(call_check(&call, op, args, exec, false, NULL));
-        if (call.empty)
-            return FLASHINFER_OK;
-        recall_keep(&recall, &call);
-    }
-    TRY(call_pick(&call, &row, &way));
-    if (op->validate && environment()->validate_inputs)
-        TRY(validate(&call));
-    if (provide && way.workspace && !call.exec.workspace)
-        TRY(provide(context, &call, way.workspace));
-    return call_run(&call, row, &way);
+    if (recall_find(&recall, &call, op, args, exec))
+        return recall.replay ? replay_run(recall.replay, exec ? exec->stream : NULL)
+                             : do_call(&call, &recall.key, provide, context);
+    TRY(call_check(&call, op, args, exec, false, NULL));
+    if (call.empty)
+        return FLASHINFER_OK;
+    recall_keep(&recall, &call, args, exec);
+    return do_call(&call, &recall.key, provide, context);
 }
 
 flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec)

@@ -157,6 +157,7 @@ flashinfer_status call_check(struct call *call, const struct op *op, const void 
     call->program = program;
     call->args = call->storage;
     call->plan = NULL;
+    call->replay = NULL;
     call->bound = UINT64_C(1) << SYMBOL_ZERO;
     memset(call->dim, 0, (size_t)program->num_symbols * sizeof *call->dim);
     call->dim[SYMBOL_ZERO] = 0;

@@ -161,6 +161,7 @@ struct op_arg {
 
 struct call;
 struct program;
+struct replay;
 struct way;
 struct problem;
 struct reference;
@@ -172,7 +173,7 @@ struct op_kernel {
     uint16_t arch_min, arch_max;                            /* CUDA: 80 and 0 mean sm_80 and later */
     /* Says whether this row serves the call, and fills the way: NULL, or why not. Pure; reads no tensor data. */
     const char *(*fit)(const struct call *call, struct way *way);
-    /* Enqueues (CUDA) or does (CPU) it. */
+    /* Enqueues (CUDA) or does (CPU) it; if fit named specs, by call_launch alone, and the same whenever the call is. */
     flashinfer_status (*run)(const struct call *call, const struct way *way);
 };
 
@@ -266,6 +267,7 @@ struct call {
     int64_t dim[OP_MAX_DIMS];          /* in the order of op->dims, then as they appear in the declaration */
     uint64_t bound;                    /* bit i: dim[i] is known; a dimension that only absent arguments have is 0 */
     bool empty;                        /* no output has an element */
+    struct replay *replay;             /* where its launches are noted, or NULL */
     _Alignas(16) unsigned char storage[OP_MAX_ARGS_BYTES];
     _Alignas(16) unsigned char view[OP_MAX_VIEW_BYTES]; /* by op->view */
 };

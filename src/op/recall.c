@@ -7,17 +7,27 @@
 #include "op/plan.h"
 #include "op/program.h"
 
-enum { SETS = 32, WAYS = 4, MAX_TENSOR_WORDS = 2 + 2 * TENSOR_MAX_DIMS, CALL_WORDS = 6 };
+enum { SETS = 32, WAYS = 4, HASHED_TENSORS = 4, MAX_WORDS = 384, MAX_TENSOR_WORDS = 2 + 2 * TENSOR_MAX_DIMS };
 
 /* Where a tensor lies behind its address. */
 struct extent {
     uintptr_t bytes, misaligned; /* from its first to past its last; bits that its address must not have */
 };
 
+/* A tensor's field in the op's struct, and which of its pointers are given. */
+struct field {
+    uint16_t offset;
+    bool strided, placed;
+};
+
 struct entry {
     struct slot slot;
-    int num_words;
-    uint64_t word[RECALL_MAX_WORDS];
+    uint64_t number; /* no other description has or had it */
+    uint64_t serial; /* of the program */
+    uint64_t where, how; /* of exec */
+    int num_given, num_written;          /* tensors; those that are written stand first */
+    struct field field[OP_MAX_ARGS];     /* of those given, then of those absent */
+    uint64_t word[MAX_WORDS];            /* values, then what each tensor given is */
     uintptr_t low[OP_MAX_ARGS];
     struct extent extent[OP_MAX_ARGS];
     const struct device *device;
@@ -32,11 +42,21 @@ static atomic_uint turn; /* of the ways of a set to be forgotten */
 
 static struct entry *set_of(uint64_t hash) { return table[hash >> 32 & (SETS - 1)]; }
 
-static inline uint64_t load(const unsigned char *at)
+static inline uint64_t load(const void *at)
 {
     uint64_t word;
     memcpy(&word, at, sizeof word);
     return word;
+}
+
+/* Two words at a time. */
+typedef uint64_t pair __attribute__((vector_size(2 * sizeof(uint64_t))));
+
+static inline pair load_pair(const void *at)
+{
+    pair x;
+    memcpy(&x, at, sizeof x);
+    return x;
 }
 
 static inline const DLTensor *tensor_at_offset(const unsigned char *args, int offset)
@@ -44,65 +64,136 @@ static inline const DLTensor *tensor_at_offset(const unsigned char *args, int of
     return *(const DLTensor *const *)(args + offset);
 }
 
-/* Writes the words of a tensor. Returns past the last; NULL if it is not one to be described. */
-static inline uint64_t *describe_tensor(uint64_t *word, const DLTensor *t)
+static inline bool is_describable(const DLTensor *t) { return (uint32_t)t->ndim - 1 < TENSOR_MAX_DIMS && t->shape; }
+
+/* Of the sizes of a few tensors, which tell most calls of an op apart. 0: the call cannot be described. */
+static uint64_t hash_of(const struct program *program, const unsigned char *args)
 {
-    const int ndim = t->ndim;
-    if ((uint32_t)ndim - 1 >= TENSOR_MAX_DIMS || !t->shape)
-        return NULL;
-    _Static_assert(offsetof(DLTensor, shape) - offsetof(DLTensor, device) == 2 * sizeof *word, "device, ndim and dtype");
-    memcpy(word, &t->device, 2 * sizeof *word);
-    word += 2;
-    const int64_t *sizes = t->shape, *strides = t->strides;
-    if (!strides) {
-        for (int i = 0; i < ndim; i++)
-            word[i] = (uint64_t)sizes[i];
-        return word + ndim;
+    uint64_t hash = program->serial;
+    const int count = program->num_tensors < HASHED_TENSORS ? program->num_tensors : HASHED_TENSORS;
+    for (int i = 0; i < count; i++) {
+        const DLTensor *t = tensor_at_offset(args, program->tensor_offset[i]);
+        if (!t)
+            continue;
+        if (!is_describable(t))
+            return 0;
+        hash = (hash ^ (uint64_t)t->shape[0] ^ (uint64_t)t->shape[t->ndim - 1] << 24) * SLOT_FACTOR;
     }
-    for (int i = 0; i < ndim; i++, word += 2) {
-        word[0] = (uint64_t)sizes[i];
-        word[1] = (uint64_t)strides[i];
-    }
-    return word;
+    return hash | 1;
 }
 
-static bool describe(struct recall *r, const struct program *program, const unsigned char *args, const flashinfer_exec *exec)
+static inline uint64_t where_of(const flashinfer_exec *exec) { return exec ? load(&exec->device) : 0; }
+
+static inline uint64_t how_of(const flashinfer_exec *exec)
 {
-    uint64_t *word = r->word + CALL_WORDS, *end = r->word + RECALL_MAX_WORDS - MAX_TENSOR_WORDS, hash = program->serial;
-    uint64_t given = 0, strided = 0, placed = 0;
-    int n = 0;
+    return exec ? (uint64_t)exec->flags << 32 | (uint32_t)exec->threads : 0;
+}
+
+/* The hash of addresses, one after another. */
+static inline uint64_t hash_address(uint64_t hash, uintptr_t low) { return (hash << 9 | hash >> 55) ^ low; }
+
+/* Writes the words of a tensor and returns past the last. */
+static uint64_t *describe_tensor(uint64_t *word, const DLTensor *t)
+{
+    const size_t bytes = (size_t)t->ndim * sizeof *word;
+    _Static_assert(offsetof(DLTensor, shape) - offsetof(DLTensor, device) == 2 * sizeof *word, "device, ndim and dtype");
+    memcpy(word, &t->device, 2 * sizeof *word);
+    memcpy(word += 2, t->shape, bytes);
+    word += t->ndim;
+    if (!t->strides)
+        return word;
+    memcpy(word, t->strides, bytes);
+    return word + t->ndim;
+}
+
+static void describe_field(struct recall *r, struct entry *entry, int offset, const DLTensor *t)
+{
+    const int i = entry->num_given++;
+    entry->field[i] = (struct field){(uint16_t)offset, t->strides, t->data};
+    entry->low[i] = r->low[i] = (uintptr_t)t->data + t->byte_offset;
+    r->key.hash = hash_address(r->key.hash, r->low[i]);
+}
+
+/* False: it has too many words. */
+static bool describe(struct recall *r, struct entry *entry, const struct program *program, const unsigned char *args,
+                     const flashinfer_exec *exec)
+{
+    uint64_t *word = entry->word, *end = entry->word + MAX_WORDS - MAX_TENSOR_WORDS;
+    struct field *absent = entry->field + program->num_tensors;
+    r->key.hash = 0;
+    entry->serial = program->serial;
+    entry->where = where_of(exec);
+    entry->how = how_of(exec);
+    entry->num_given = entry->num_written = 0;
     for (int i = 0; i < program->num_words; i++)
         *word++ = load(args + program->word_offset[i]);
     for (int i = 0; i < program->num_tensors; i++) {
         const DLTensor *t = tensor_at_offset(args, program->tensor_offset[i]);
-        if (i == program->num_written)
-            r->num_written = n;
-        if (!t)
+        if (!t) {
+            *--absent = (struct field){program->tensor_offset[i], false, false};
             continue;
-        if (word > end || !(word = describe_tensor(word, t)))
+        }
+        if (word > end || !is_describable(t))
             return false;
-        given |= UINT64_C(1) << i;
-        strided |= (uint64_t)!!t->strides << i;
-        placed |= (uint64_t)!!t->data << i;
-        hash = (hash ^ (uint64_t)t->shape[0] ^ (uint64_t)t->shape[t->ndim - 1] << 24) * SLOT_FACTOR;
-        r->low[n++] = (uintptr_t)t->data + t->byte_offset;
+        word = describe_tensor(word, t);
+        describe_field(r, entry, program->tensor_offset[i], t);
+        entry->num_written += i < program->num_written;
     }
-    r->low[n] = 0;
-    r->num_tensors = n;
-    if (program->num_written == program->num_tensors)
-        r->num_written = n;
-    r->word[0] = program->serial;
-    r->word[1] = given;
-    r->word[2] = strided;
-    r->word[3] = placed;
-    r->word[4] = r->word[5] = 0;
-    if (exec) {
-        memcpy(&r->word[4], &exec->device, sizeof exec->device);
-        r->word[5] = (uint64_t)exec->flags << 32 | (uint32_t)exec->threads;
-    }
-    r->num_words = (int)(word - r->word);
-    r->hash = hash | 1;
+    r->key.num_tensors = entry->num_given;
     return true;
+}
+
+/* 0 if both have the same n words. Two words may be looked at twice. */
+static inline pair differ(const int64_t *a, const uint64_t *b, int n)
+{
+    if (n == 1)
+        return (pair){(uint64_t)*a ^ *b};
+    pair x = (load_pair(a) ^ load_pair(b)) | (load_pair(a + n - 2) ^ load_pair(b + n - 2));
+    if (n > 4)
+        x |= (load_pair(a + 2) ^ load_pair(b + 2)) | (load_pair(a + n - 4) ^ load_pair(b + n - 4));
+    return x;
+}
+
+/* Whether the tensors are as described. Tells where they lie. */
+static inline bool same_tensors(const struct entry *entry, struct recall *r, const uint64_t *word, const unsigned char *args)
+{
+    const int count = entry->num_given;
+    pair different = {0};
+    uint64_t hash = 0;
+    for (int i = 0; i < count; i++) {
+        const struct field *field = &entry->field[i];
+        const DLTensor *t = tensor_at_offset(args, field->offset);
+        if (!t || load(&t->ndim) != word[1] || !t->shape || (t->strides != NULL) != field->strided ||
+            (t->data != NULL) != field->placed)
+            return false;
+        const int n = t->ndim;
+        different |= (pair){load(&t->device) ^ word[0]} | differ(t->shape, word + 2, n);
+        word += 2 + n;
+        if (t->strides) {
+            different |= differ(t->strides, word, n);
+            word += n;
+        }
+        r->low[i] = (uintptr_t)t->data + t->byte_offset;
+        hash = hash_address(hash, r->low[i]);
+    }
+    r->low[count] = 0;
+    r->key.hash = hash;
+    r->key.num_tensors = count;
+    return !(different[0] | different[1]);
+}
+
+static bool same_description(const struct entry *entry, struct recall *r, const struct program *program, const unsigned char *args,
+                             const flashinfer_exec *exec)
+{
+    uint64_t different = (where_of(exec) ^ entry->where) | (how_of(exec) ^ entry->how);
+    const uint64_t *word = entry->word;
+    if (entry->serial != program->serial)
+        return false;
+    for (int i = 0; i < program->num_words; i++)
+        different |= load(args + program->word_offset[i]) ^ *word++;
+    for (int i = entry->num_given; i < program->num_tensors; i++)
+        different |= (uintptr_t)tensor_at_offset(args, entry->field[i].offset);
+    return !different && same_tensors(entry, r, word, args);
 }
 
 static inline size_t plan_head(const struct plan_blob *plan)
@@ -118,34 +209,24 @@ static bool same_plan(const struct plan_blob *known, const flashinfer_plan *give
            !memcmp(known->constants, blob->constants, known->constants_bytes);
 }
 
-/* Two at a time; there is one past the last, 0. */
-typedef uintptr_t pair __attribute__((vector_size(2 * sizeof(uintptr_t))));
-
-static inline pair load_pair(const uintptr_t *at)
-{
-    pair x;
-    memcpy(&x, at, sizeof x);
-    return x;
-}
-
 /* Those that an output's addresses meet lie from it where they lay: whether elements meet is known. */
 __attribute__((noinline)) static bool meet_as_before(const struct recall *r, const struct entry *entry)
 {
-    for (int i = 0; i < r->num_written; i++)
-        for (int k = i + 1; k < r->num_tensors; k++)
+    for (int i = 0; i < entry->num_written; i++)
+        for (int k = i + 1; k < entry->num_given; k++)
             if (r->low[i] < r->low[k] + entry->extent[k].bytes && r->low[k] < r->low[i] + entry->extent[i].bytes &&
                 r->low[k] - r->low[i] != entry->low[k] - entry->low[i])
                 return false;
     return true;
 }
 
-/* Aligned, within memory, and outputs share no more of it than they did. */
+/* Aligned, within memory, and outputs share no more of it than they did. Past the last address is 0. */
 static bool addresses_are_right(const struct recall *r, const struct entry *entry)
 {
     const struct extent *extent = entry->extent;
     const uintptr_t *low = r->low;
     uintptr_t high[OP_MAX_ARGS + 1], misaligned = 0, beyond = 0; /* its sign says whether something is */
-    const int count = r->num_tensors, written = r->num_written;
+    const int count = entry->num_given, written = entry->num_written;
     pair meet = {0}; /* negative: two do */
     high[count] = 0;
     for (int i = 0; i < count; i++) {
@@ -161,12 +242,6 @@ static bool addresses_are_right(const struct recall *r, const struct entry *entr
     if ((intptr_t)beyond < 0 || misaligned)
         return false;
     return (intptr_t)(meet[0] | meet[1]) >= 0 || meet_as_before(r, entry);
-}
-
-static bool is_like(const struct entry *entry, const struct recall *r, const flashinfer_plan *const *plan)
-{
-    return entry->num_words == r->num_words && !memcmp(entry->word, r->word, (size_t)r->num_words * sizeof *r->word) &&
-           (!plan || same_plan(&entry->plan, *plan)) && addresses_are_right(r, entry);
 }
 
 static const flashinfer_plan *const *plan_field(const struct program *program, const void *args)
@@ -195,17 +270,37 @@ static void take_over(struct call *call, const struct entry *entry, const unsign
     }
 }
 
-static bool find(const struct recall *r, struct call *call, const void *args)
+static bool is_like(const struct entry *entry, struct recall *r, const struct program *program, const void *args,
+                    const flashinfer_exec *exec)
+{
+    const flashinfer_plan *const *plan = plan_field(program, args);
+    return same_description(entry, r, program, args, exec) && (!plan || same_plan(&entry->plan, *plan));
+}
+
+/* A call whose launches are known had the same addresses, which were right. */
+static bool find_in(const struct entry *entry, struct recall *r, struct call *call, const void *args, const flashinfer_exec *exec)
+{
+    if (!is_like(entry, r, call->program, args, exec) || (exec && exec->stream && entry->device->id.device_type == kDLCPU))
+        return false;
+    r->key.description = entry->number;
+    r->replay = replay_find(&r->key);
+    if (r->replay)
+        return true;
+    r->key.description = addresses_are_right(r, entry) ? entry->number : 0;
+    if (!r->key.description)
+        return false;
+    take_over(call, entry, args);
+    return true;
+}
+
+static bool find(struct recall *r, struct call *call, const void *args, const flashinfer_exec *exec)
 {
     struct entry *set = set_of(r->hash);
     for (int way = 0; way < WAYS; way++) {
-        struct entry *entry = &set[way];
-        if (!slot_hold_if(&entry->slot, r->hash))
+        if (!slot_hold_if(&set[way].slot, r->hash))
             continue;
-        const bool found = is_like(entry, r, plan_field(call->program, args));
-        if (found)
-            take_over(call, entry, args);
-        slot_release(&entry->slot);
+        const bool found = find_in(&set[way], r, call, args, exec);
+        slot_release(&set[way].slot);
         if (found)
             return true;
     }
@@ -222,19 +317,26 @@ bool recall_find(struct recall *r, struct call *call, const struct op *op, const
 {
     const struct program *program = op_program(op);
     r->hash = 0;
-    if (!program || !args || makes_plan(op, program) || load(args) != op->args_bytes || (exec && exec->size != sizeof *exec) ||
-        !describe(r, program, args, exec))
+    r->replay = NULL;
+    r->key.description = 0;
+    r->key.low = r->low;
+    r->key.exec = exec;
+    if (!program || !args || makes_plan(op, program) || load(args) != op->args_bytes || (exec && exec->size != sizeof *exec))
         return false;
+    r->hash = hash_of(program, args);
     call->op = op;
     call->program = program;
-    if (!find(r, call, args) || (exec && exec->stream && call->device->id.device_type == kDLCPU))
+    if (!r->hash || !find(r, call, args, exec))
         return false;
+    if (r->replay)
+        return true;
     if (exec)
         call->exec = *exec;
     else
         memset(&call->exec, 0, sizeof call->exec);
     call->args = call->storage;
     call->empty = false;
+    call->replay = NULL;
     if (op->view)
         op->view(call->args, call->view);
     return true;
@@ -271,22 +373,24 @@ static void measure_all(const struct call *call, struct extent *extent)
     }
 }
 
-void recall_keep(const struct recall *r, const struct call *call)
+void recall_keep(struct recall *r, const struct call *call, const void *args, const flashinfer_exec *exec)
 {
+    static atomic_uint_fast64_t descriptions;
     const struct program *program = call->program;
     struct entry *entry = &set_of(r->hash)[atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed) % WAYS];
     if (!r->hash || has_number_tensors(call) || !slot_hold(&entry->slot))
         return;
-    slot_name(&entry->slot, r->hash);
-    measure_all(call, entry->extent);
-    memcpy(entry->low, r->low, (size_t)r->num_tensors * sizeof *r->low);
-    entry->num_words = r->num_words;
-    memcpy(entry->word, r->word, (size_t)r->num_words * sizeof *r->word);
-    entry->device = call->device;
-    entry->bound = call->bound;
-    memcpy(entry->dim, call->dim, (size_t)program->num_symbols * sizeof *call->dim);
-    memcpy(entry->storage, call->storage, call->op->args_bytes);
-    if (call->plan)
-        entry->plan = *(const struct plan_blob *)*plan_field(program, call->args);
+    slot_name(&entry->slot, 0);
+    if (describe(r, entry, program, args, exec)) {
+        measure_all(call, entry->extent);
+        entry->number = r->key.description = atomic_fetch_add_explicit(&descriptions, 1, memory_order_relaxed) + 1;
+        entry->device = call->device;
+        entry->bound = call->bound;
+        memcpy(entry->dim, call->dim, (size_t)program->num_symbols * sizeof *call->dim);
+        memcpy(entry->storage, call->storage, call->op->args_bytes);
+        if (call->plan)
+            entry->plan = *(const struct plan_blob *)*plan_field(program, call->args);
+        slot_name(&entry->slot, r->hash);
+    }
     slot_release(&entry->slot);
 }

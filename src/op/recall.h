@@ -6,22 +6,20 @@
 #ifndef OP_RECALL_H
 #define OP_RECALL_H
 
-#include "op/op.h"
+#include "op/replay.h"
 
-enum { RECALL_MAX_WORDS = 384 };
-
-/* A call, described. */
 struct recall {
-    uint64_t hash; /* 0: it cannot be described, or has more words */
-    int num_words, num_tensors, num_written;
-    uint64_t word[RECALL_MAX_WORDS];
+    uint64_t hash; /* 0: the call cannot be described */
+    struct replay_key key;
     uintptr_t low[OP_MAX_ARGS + 1]; /* where the tensors given begin, those that are written first; then 0 */
+    struct replay *replay;
 };
 
-/* Describes a call, and if its like is known, fills `call` as call_check does and returns true. */
+/* If a call like this one is known, fills `call` as call_check does and returns true; if even its launches are known, sets
+ * recall->replay instead of filling `call`. */
 bool recall_find(struct recall *recall, struct call *call, const struct op *op, const void *args, const flashinfer_exec *exec);
 
 /* Remembers what call_check made of that call, which is not empty. */
-void recall_keep(const struct recall *recall, const struct call *call);
+void recall_keep(struct recall *recall, const struct call *call, const void *args, const flashinfer_exec *exec);
 
 #endif

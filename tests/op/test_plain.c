@@ -189,7 +189,7 @@ static void compare_recalled(const struct changed *c, const struct call *call, f
     if (status || call->empty)
         return;
     if (!found) {
-        recall_keep(&recall, call);
+        recall_keep(&recall, call, c->args, &c->exec);
         return;
     }
     counts->recalled++;
@@ -265,7 +265,7 @@ static void test_harder_declarations(void **state)
         compare_op(ops[i]);
 }
 
-/* In place is recalled wherever that is, and is not taken for a tensor that overlaps another. */
+/* In place is recalled wherever that is on the device, and is not taken for a tensor that overlaps another. */
 static void test_in_place(void **state)
 {
     (void)state;
@@ -277,8 +277,14 @@ static void test_in_place(void **state)
     const struct op *op = op_find("rmsnorm");
     assert_false(recall_find(&recall, &call, op, &a, NULL));
     assert_int_equal(call_check(&call, op, &a, NULL, false, NULL), FLASHINFER_OK);
-    recall_keep(&recall, &call);
+    recall_keep(&recall, &call, &a, NULL);
     assert_true(recall_find(&recall, &call, op, &a, NULL));
+    DLTensor *tensors[] = {&out, &x, &weight};
+    for (int i = 0; i < 3; i++) {
+        tensors[i]->device.device_id++;
+        assert_false(recall_find(&recall, &call, op, &a, NULL));
+        tensors[i]->device.device_id--;
+    }
     x.data = out.data = memory + 10;
     assert_true(recall_find(&recall, &call, op, &a, NULL));
     out.data = memory + 300;

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "op/replay.h"
+
+#include <string.h>
+
+#include "core/slot.h"
+
+enum { SETS = 256, WAYS = 4, MAX_LAUNCHES = 4, MAX_BYTES = 1536, ALIGNMENT = 64 };
+
+struct noted {
+    const struct jit_module *module;
+    const char *name;
+    struct jit_launch launch;
+};
+
+struct replay {
+    struct slot slot;
+    uint64_t description;
+    void *workspace;
+    size_t workspace_size;
+    const char *row;
+    bool forced; /* by exec.kernel: rows may do it otherwise then */
+    int num_launches;
+    uint32_t bytes; /* of args */
+    struct jit_queue queue;
+    struct noted noted[MAX_LAUNCHES];
+    uintptr_t low[OP_MAX_ARGS];
+    _Alignas(ALIGNMENT) unsigned char args[MAX_BYTES];
+};
+
+static struct replay table[SETS][WAYS];
+static atomic_uint turn; /* of the ways of a set to be forgotten */
+
+static uint64_t hash_of(const struct replay_key *key)
+{
+    const uint64_t hash = (key->hash ^ key->description) * SLOT_FACTOR;
+    return (hash ^ hash >> 32) * SLOT_FACTOR | 1;
+}
+
+static struct replay *set_of(uint64_t hash) { return table[hash >> 32 & (SETS - 1)]; }
+
+static bool is_same(const struct replay *replay, const struct replay_key *key)
+{
+    static const flashinfer_exec none;
+    const flashinfer_exec *exec = key->exec ? key->exec : &none;
+    return replay->description == key->description && replay->workspace == exec->workspace &&
+           replay->workspace_size == exec->workspace_size &&
+           !memcmp(replay->low, key->low, (size_t)key->num_tensors * sizeof *key->low) && /* whose number the description tells */
+           (exec->kernel ? replay->forced && !strcmp(exec->kernel, replay->row) : !replay->forced);
+}
+
+struct replay *replay_find(const struct replay_key *key)
+{
+    const uint64_t hash = hash_of(key);
+    struct replay *set = set_of(hash);
+    for (int way = 0; way < WAYS; way++) {
+        if (!slot_hold_if(&set[way].slot, hash))
+            continue;
+        if (is_same(&set[way], key))
+            return &set[way];
+        slot_release(&set[way].slot);
+    }
+    return NULL;
+}
+
+flashinfer_status replay_run(struct replay *replay, void *stream)
+{
+    flashinfer_status status = FLASHINFER_OK;
+    replay->queue.stream = stream;
+    for (int i = 0; i < replay->num_launches && !status; i++) {
+        const struct noted *noted = &replay->noted[i];
+        status = jit_launch_module(noted->module, noted->name, &replay->queue, &noted->launch);
+    }
+    slot_release(&replay->slot);
+    return status;
+}
+
+struct replay *replay_begin(const struct replay_key *key, const struct call *call, const struct op_kernel *row)
+{
+    if (!key->description || call->op->variant)
+        return NULL;
+    const uint64_t hash = hash_of(key);
+    struct replay *replay = &set_of(hash)[atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed) % WAYS];
+    if (!slot_hold(&replay->slot))
+        return NULL;
+    slot_name(&replay->slot, hash);
+    replay->description = key->description;
+    replay->workspace = call->exec.workspace;
+    replay->workspace_size = call->exec.workspace_size;
+    replay->row = row->name;
+    replay->forced = call->exec.kernel != NULL;
+    memcpy(replay->low, key->low, (size_t)key->num_tensors * sizeof *key->low);
+    replay->num_launches = 0;
+    replay->bytes = 0;
+    return replay;
+}
+
+/* One that has no room here is not noted, and neither is the call then. */
+void replay_note(struct replay *replay, const struct jit_module *module, const char *name, const struct jit_queue *queue,
+                 const struct jit_launch *launch)
+{
+    if (replay->num_launches == MAX_LAUNCHES || launch->args_size > MAX_BYTES - replay->bytes) {
+        replay->description = 0;
+        return;
+    }
+    struct noted *noted = &replay->noted[replay->num_launches++];
+    *noted = (struct noted){module, name, *launch};
+    noted->launch.args = memcpy(replay->args + replay->bytes, launch->args, launch->args_size);
+    replay->bytes += (launch->args_size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    replay->queue = *queue;
+}
+
+void replay_end(struct replay *replay, flashinfer_status status)
+{
+    if (status || !replay->num_launches || !replay->description)
+        slot_name(&replay->slot, 0);
+    slot_release(&replay->slot);
+}
