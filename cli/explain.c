@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flashinfer explain */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,19 +22,39 @@ static void print_dtypes(const struct op_arg *arg)
         printf("%sas %s", !*separator ? "" : op_is_tensor(arg) ? " or " : ", default ", arg->dtype.like);
 }
 
+/* An optional number that is absent stands for what the header says; one whose default is no legal value must be given. */
+static void print_number(const struct op_arg *arg)
+{
+    bool required = arg->value < arg->min || (arg->max != 0 && arg->value > arg->max);
+    const char *separator = arg->dtype.set || arg->shape ? ", " : "";
+    if (!(arg->flags & OPTIONAL)) {
+        if (arg->value_of)
+            printf("%sdefault %s", separator, arg->value_of);
+        else if (required)
+            printf("%srequired", separator);
+        else
+            printf("%sdefault %g", separator, arg->value);
+        separator = ", ";
+    }
+    if (isfinite(arg->min)) {
+        printf("%sat least %g", separator, arg->min);
+        separator = ", ";
+    }
+    if (arg->max != 0)
+        printf("%sat most %g", separator, arg->max);
+}
+
 static void print_argument(const struct op_arg *arg)
 {
     static const char *const kinds[] = {"", "in", "out", "inout", "number", "int", "enum", "dtype", "text", "plan", "comm"};
     printf("  %-24s %-7s", arg->name, kinds[arg->kind]);
     print_dtypes(arg);
     if (arg->shape)
-        printf(" [%s]", arg->shape);
+        printf("%s[%s]", arg->dtype.set || arg->dtype.like ? " " : "", arg->shape);
     if (arg->names)
         printf("%s", arg->names);
     if (arg->kind == OP_NUMBER || arg->kind == OP_INT)
-        printf("default %g, at least %g", arg->value, arg->min);
-    if ((arg->kind == OP_NUMBER || arg->kind == OP_INT) && arg->max != 0)
-        printf(", at most %g", arg->max);
+        print_number(arg);
     printf("%s%s\n", arg->flags & OPTIONAL ? ", optional" : "", arg->flags & HOST ? ", on the host" : "");
 }
 
@@ -164,6 +185,6 @@ const struct command command_explain = {
     .json = "one row of the kernel table",
     .examples = "flashinfer explain rmsnorm\n"
                 "flashinfer explain mm --arch 90 m=16 n=4096 k=4096 dtype=bf16\n"
-                "flashinfer explain rmsnorm --device cpu -- -weight\n",
+                "flashinfer explain mm --device cpu -- -bias\n",
     .run = run,
 };

@@ -83,7 +83,7 @@ static flashinfer_status add_line(const struct options *options, char *line, str
     rest += strspn(rest, " \t");
     const struct op *op = op_find(line);
     if (!op)
-        return fail(FLASHINFER_INVALID, "there is no op \"%.60s\"; near it: %s", line, nearest_op(line, near, sizeof near));
+        return fail(FLASHINFER_INVALID, "there is no op \"%.60s\"%s", line, nearest_op(line, near, sizeof near));
     return add_call(options, op, *rest ? rest : NULL, out);
 }
 

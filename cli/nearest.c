@@ -6,7 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FARTHEST = 4 }; /* as far as this is not near */
+/* A word that many letters away is misspelt, not another one: up to three, and of a short word up to half. */
+static bool is_near(const char *word, int distance)
+{
+    return distance < 4 && 2 * distance <= (int)strlen(word) + 1;
+}
 
 /* How many letters must be added, removed or replaced to get from one name to the other. */
 static int distance(const char *a, const char *b)
@@ -38,16 +42,18 @@ const char *nearest_op(const char *word, char *buffer, size_t size)
         least = d < least ? d : least;
     }
     for (const struct op *const *op = op_registry; *op; op++)
-        if (strstr((*op)->name, word) || distance(word, (*op)->name) == least)
-            snprintf(buffer + strlen(buffer), size - strlen(buffer), "%s%s", buffer[0] ? ", " : "", (*op)->name);
+        if (strstr((*op)->name, word) || (distance(word, (*op)->name) == least && is_near(word, least)))
+            snprintf(buffer + strlen(buffer), size - strlen(buffer), "%s%s", buffer[0] ? ", " : "; near it: ", (*op)->name);
+    if (!buffer[0])
+        snprintf(buffer, size, "; `flashinfer list` names all");
     return buffer;
 }
 
-/* " near it: PREFIXcandidate", unless an earlier one is nearer, or the word has little in common with it. */
+/* "; near it: PREFIXcandidate", unless an earlier one is nearer, or the word has little in common with it. */
 static void take_nearer(const char *word, const char *prefix, const char *candidate, int *least, char *buffer, size_t size)
 {
     int d = distance(word, candidate);
-    if (d >= *least)
+    if (d >= *least || !is_near(word, d))
         return;
     *least = d;
     snprintf(buffer, size, "; near it: %s%s", prefix, candidate);
@@ -55,7 +61,7 @@ static void take_nearer(const char *word, const char *prefix, const char *candid
 
 const char *nearest_option(const struct command *command, const char *word, char *buffer, size_t size)
 {
-    int least = FARTHEST;
+    int least = INT_MAX;
     buffer[0] = 0;
     for (int id = OPTION_END + 1; id <= OPTION_MAN; id++)
         if (option_taken(command, (enum option_id)id))
@@ -65,7 +71,7 @@ const char *nearest_option(const struct command *command, const char *word, char
 
 const char *nearest_command(const char *word, char *buffer, size_t size)
 {
-    int least = FARTHEST;
+    int least = INT_MAX;
     buffer[0] = 0;
     for (int i = 0; commands[i]; i++)
         take_nearer(word, "", commands[i]->name, &least, buffer, size);

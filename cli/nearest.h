@@ -5,9 +5,9 @@
 
 #include "cli/options.h"
 
-/* Each fills the buffer and returns it. Ops: their names, at least one. */
+/* Each fills the buffer and returns it: "; near it: NAME", or "". Of ops there may be several, and where none is near, the
+ * command that names all. */
 const char *nearest_op(const char *word, char *buffer, size_t size);
-/* "; near it: NAME", or "". */
 const char *nearest_option(const struct command *command, const char *word, char *buffer, size_t size);
 const char *nearest_command(const char *word, char *buffer, size_t size);
 

@@ -118,7 +118,7 @@ static int set_seed(const struct command *command, enum option_id id, const char
     (void)id;
     unsigned long long value;
     if (!parse_number(text, ~0ull, &value))
-        return usage_error(command, "--seed %s: must be a number, not 0", text);
+        return usage_error(command, "--seed %s: must be a number of at least 1", text);
     out->seed = value;
     return -1;
 }
@@ -206,7 +206,7 @@ static int parse_operand(const struct command *command, char *word, struct optio
         return -1;
     if (!op) {
         char near[512];
-        return usage_error(command, "there is no op \"%s\"; near it: %s", word, nearest_op(word, near, sizeof near));
+        return usage_error(command, "there is no op \"%s\"%s", word, nearest_op(word, near, sizeof near));
     }
     if (out->num_named == MAX_OPS)
         return usage_error(command, "too many ops");

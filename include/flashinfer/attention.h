@@ -13,10 +13,12 @@
  *   prefix_len] (0 beyond the end), sees of the tokens from prefix_len on only those above n - p.
  * - logit = q . k * sm_scale * q_scale * k_scale, with ALIBI plus slope * (j - i), where the slopes of heads 0, 1, ... are
  *   2^(-8 (head + 1) / n) for the first n = 2^floor(log2(num_qo_heads)), then 2^(-4 (2 (head - n) + 1) / n); then
- *   logits_soft_cap * tanh(logit / logits_soft_cap) if that is not 0. With ROPE_LLAMA, element e < head_dim_qk / 2 of q and k and
- *   the one half a row later are turned by position / rope_scale * rope_theta^(-2 e / head_dim_qk) first, and rounded to the dtype
- *   that is multiplied. out is the mean of v * v_scale weighted by exp(logit); with sinks, exp(sinks[head]) joins the sum of the
- *   weights.
+ *   logits_soft_cap * tanh(logit / logits_soft_cap) if that is not 0. With ROPE_LLAMA, element e < head_dim_qk / 2 of q and k
+ *   and the one half a row later are turned by position / rope_scale * rope_theta^(-2 e / head_dim_qk) first, and rounded to
+ *   the dtype that is multiplied. out is the mean of v * v_scale weighted by exp(logit); with sinks, exp(sinks[head]) joins the
+ *   sum of the weights.
+ * - head_dim (of q and k, and of v) is a multiple of 16 up to 256, or 512. Keys and values have the dtype of q, e4m3 or e5m2.
+ *   Those of e2m1 (u8, with k_cache_sf and v_cache_sf, or k_sf and v_sf) are declared, but no kernel serves them: UNSUPPORTED.
  * - 8-bit queries, keys and values are widened (exactly) to 16 bits: that of q, else f16. They never come without k_scale and
  *   v_scale.
  * - lse is the base-2 logarithm of the sum of the weights, or with return_lse_base_on_e the natural one. A row that sees nothing
@@ -64,13 +66,13 @@ struct flashinfer_batch_prefill_plan {
     const DLTensor *qo_indptr;     /* optional, host: [batch + 1] i32, a typical run's; only helps to choose a kernel */
     const DLTensor *kv_indptr;     /* optional, host: [batch + 1] i32, likewise, in pages */
     int32_t num_qo_heads;          /* a multiple of num_kv_heads */
-    int32_t num_kv_heads;
-    int32_t head_dim_qk;
+    int32_t num_kv_heads;          /* >= 1 */
+    int32_t head_dim_qk;           /* a multiple of 16 up to 256, or 512 */
     int32_t page_size;             /* tokens, >= 1; of no effect in batch_prefill_ragged */
-    int32_t head_dim_vo;           /* 0: head_dim_qk */
+    int32_t head_dim_vo;           /* of v, likewise; 0: head_dim_qk */
     int32_t custom_mask;           /* 1: runs take packed_custom_mask; causal is ignored */
     int32_t causal;                /* 0 or 1 */
-    int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_ */
+    int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_* */
     int32_t use_fp16_qk_reduction; /* 1: q . k may be summed in f16 */
     double sm_scale;               /* >= 0; 0: 1 / sqrt(head_dim_qk) */
     flashinfer_number window_left; /* tokens to the left of its own that a row sees, or -1: all; absent: -1 */
@@ -105,7 +107,7 @@ struct flashinfer_batch_prefill {
     const DLTensor *mask_indptr;        /* with custom_mask, [batch + 1] i32: where each request's bytes start */
     const DLTensor *prefix_len;         /* with multi_item_scoring, [batch] i32: tokens before the first item */
     const DLTensor *token_pos_in_items; /* with multi_item_scoring, [batch, token_pos_in_items_len] i32: places in their items */
-    const DLTensor *max_item_len;       /* with multi_item_scoring, [batch] i32 */
+    const DLTensor *max_item_len;       /* with multi_item_scoring, [batch] i32; not read: the kernels need no bound */
     flashinfer_number q_scale;          /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
     flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
     flashinfer_number v_scale;          /* likewise, of values */
@@ -138,7 +140,7 @@ struct flashinfer_batch_prefill_ragged {
     flashinfer_number q_scale;          /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
     flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
     flashinfer_number v_scale;          /* likewise, of values */
-    double o_scale;                     /* out is divided by it; 0: 1 */
+    double o_scale;                     /* 1e-10 to 1e10: out is divided by it; 0: 1 */
     flashinfer_number window_left;      /* by value; absent: the plan's */
     const DLTensor *sinks;              /* optional: [num_qo_heads] f32, natural logits */
     const DLTensor *k_sf;               /* e4m3 scales of 16 elements each, like k with head_dim_qk / 16; of u8 keys */
@@ -155,10 +157,10 @@ struct flashinfer_batch_decode_plan {
     int32_t kv_layout;             /* FLASHINFER_NHD, FLASHINFER_HND */
     const DLTensor *kv_indptr;     /* optional, host: [batch + 1] i32, in pages, a typical run's; only helps to choose a kernel */
     int32_t num_qo_heads;          /* a multiple of num_kv_heads */
-    int32_t num_kv_heads;
-    int32_t head_dim;
+    int32_t num_kv_heads;          /* >= 1 */
+    int32_t head_dim;              /* a multiple of 16 up to 256, or 512 */
     int32_t page_size;             /* tokens, >= 1 */
-    int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_ */
+    int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_* */
     flashinfer_number window_left; /* tokens to the left of its own that a row sees, or -1: all; absent: -1 */
     int32_t window_right;          /* of no effect: the newest token has none to its right */
     double logits_soft_cap;        /* >= 0; 0: off */
@@ -215,7 +217,7 @@ struct flashinfer_single_prefill_with_kv_cache {
     const DLTensor *packed_custom_mask; /* optional: [(qo_len * kv_len + 7) / 8] u8, the same in bits, the lowest first */
     int32_t causal;                     /* 0 or 1 */
     int32_t kv_layout;                  /* FLASHINFER_NHD, FLASHINFER_HND */
-    int32_t pos_encoding_mode;          /* FLASHINFER_POS_ENCODING_ */
+    int32_t pos_encoding_mode;          /* FLASHINFER_POS_ENCODING_* */
     int32_t use_fp16_qk_reduction;      /* 1: q . k may be summed in f16 */
     double sm_scale;                    /* >= 0; 0: 1 / sqrt(head_dim_qk) */
     flashinfer_number window_left;      /* tokens to the left of its own that a row sees, or -1: all; absent: -1 */
@@ -240,7 +242,7 @@ struct flashinfer_single_decode_with_kv_cache {
     const DLTensor *k;             /* NHD: [kv_len, num_kv_heads, head_dim] f16, bf16, e4m3, e5m2; HND: heads before tokens */
     const DLTensor *v;             /* the same */
     int32_t kv_layout;             /* FLASHINFER_NHD, FLASHINFER_HND */
-    int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_ */
+    int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_* */
     int32_t use_tensor_cores;      /* of no effect: kernels use them where they help */
     flashinfer_number q_scale;     /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
     flashinfer_number k_scale;     /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */

@@ -7,6 +7,8 @@
  * Heads: num_heads is the larger of num_q_heads and num_v_heads and a multiple of the smaller one, which num_k_heads equals. Head
  * h uses head h / (num_heads / n) of a tensor with n heads. States and gates are those of num_heads heads.
  *
+ * head_dim is 64 or 128. A pool has at least as many states as there are sequences.
+ *
  * Arithmetic is in float32, with operands of matrix products rounded to the dtype of q where a kernel takes tokens in chunks
  * of 64. NaN and infinities stay in their sequence and head (its state included); there they may reach back to the beginning of
  * their chunk. Rows of `output` and of pools of states that belong to no sequence stay as they are. */
@@ -81,7 +83,7 @@ struct flashinfer_gated_delta_rule_decode_pretranspose {
     const DLTensor *initial_state_indices; /* optional: [batch] i32: the row that is read; below 0: padding, the output is 0 and
                                               no state is touched. NULL: row i */
     const DLTensor *output_state_indices;  /* optional: [batch] i32: the row that is written; below 0: none. Rows that are written
-                                              are  distinct and read by nobody else. NULL: the one that is read */
+                                              are distinct and read by nobody else. NULL: the one that is read */
 };
 FLASHINFER_DECLARE_OP(gated_delta_rule_decode_pretranspose);
 
@@ -141,7 +143,7 @@ struct flashinfer_recurrent_kda {
                                  sqrt(sum of squares + 1e-6) */
     int32_t use_gate_in_kernel; /* 1: the logarithm of alpha is -exp(A_log) softplus(g + dt_bias), or with lower_bound
                                    lower_bound sigmoid(exp(A_log) (g + dt_bias)) */
-    double lower_bound;         /* below 0; 0: none */
+    double lower_bound;         /* -100 to 0; 0: none */
     const DLTensor *cu_seqlens; /* optional: [num_sequences + 1] i32 or i64, from 0: sequence i has the tokens cu_seqlens[i] <= t
                                    < cu_seqlens[i + 1] of batch * tokens; none is legal. Read where it lies: a captured graph
                                    replays with other lengths */

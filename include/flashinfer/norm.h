@@ -117,7 +117,7 @@ struct flashinfer_fused_rmsnorm_silu_nvfp4 {
     size_t size;
     DLTensor *out;          /* [..., hidden/2] pairs of e2m1, or u8 */
     DLTensor *block_scale;  /* [..., hidden/16] e4m3, or u8 */
-    const DLTensor *input;  /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of 16 */
+    const DLTensor *input;  /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of 16, >= 64 */
     const DLTensor *weight; /* [hidden], dtype of input */
     double eps;             /* >= 1e-30; 0: 1e-6 */
 };
@@ -131,12 +131,13 @@ FLASHINFER_DECLARE_OP(fused_rmsnorm_silu_nvfp4);
 struct flashinfer_rmsnorm_fp4quant {
     size_t size;
     DLTensor *y_fp4;       /* [..., hidden/2] pairs of e2m1, element 2i in the low half, or u8 */
-    DLTensor *block_scale; /* linear: [..., hidden/block_size]; swizzled: [ceil(rows/128) * ceil(hidden/(4*block_size)) * 512], rows: of
-                              all leading axes; padding is written as 0; u8, or e4m3 or e8m0 as scale_format says */
-    const DLTensor *input;          /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of block_size */
+    DLTensor *block_scale; /* linear: [..., hidden/block_size]; swizzled: [ceil(rows/128) * ceil(hidden/(4*block_size)) * 512],
+                              rows: of all leading axes; padding is written as 0; u8, or e4m3 or e8m0 as scale_format says */
+    const DLTensor *input;          /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of block_size,
+                                       at least 64 */
     const DLTensor *weight;         /* [hidden], dtype of input */
-    flashinfer_number global_scale; /* >= 1e-30, or one f32 on the call's device: 448 * 6 / (largest magnitude of y), say; not used
-                                       with ue8m0; absent: 1 */
+    flashinfer_number global_scale; /* >= 1e-30, or one f32 on the call's device: 448 * 6 / (largest magnitude of y), say; not
+                                       used with ue8m0; absent: 1 */
     double eps;                     /* >= 1e-30; 0: 1e-6 */
     int32_t block_size;             /* 16 or 32; 0: 16 */
     int32_t scale_format;           /* FLASHINFER_SCALE_FORMAT_* */
@@ -156,11 +157,12 @@ struct flashinfer_add_rmsnorm_fp4quant {
     size_t size;
     DLTensor *y_fp4;                  /* [..., hidden/2] pairs of e2m1, element 2i in the low half, or u8 */
     DLTensor *block_scale;            /* as in rmsnorm_fp4quant */
-    DLTensor *block_scale_unswizzled; /* [..., hidden/block_size], dtype of block_scale: the scales again, linear, beside swizzled ones;
-                                         NULL: not wanted */
+    DLTensor *block_scale_unswizzled; /* [..., hidden/block_size], dtype of block_scale: the scales again, linear, beside
+                                         swizzled ones; NULL: not wanted */
     DLTensor *y_out;                  /* [..., hidden], dtype of input: y before the scales, rounded; NULL: not wanted */
     DLTensor *residual;               /* [..., hidden], dtype of input, or f32; read, then overwritten with h */
-    const DLTensor *input;            /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of block_size */
+    const DLTensor *input;            /* [..., hidden] f16 or bf16; rows may be strided; hidden is a multiple of block_size,
+                                         at least 64 */
     const DLTensor *weight;           /* [hidden], dtype of input */
     flashinfer_number global_scale;   /* as in rmsnorm_fp4quant */
     double eps;                       /* >= 1e-30; 0: 1e-6 */
@@ -184,8 +186,8 @@ struct flashinfer_fused_qk_rmsnorm_rope {
     DLTensor *q_out;          /* [..., num_heads_q, head_dim], dtype of qkv, or e4m3, which saturates */
     DLTensor *k_out;          /* [..., num_heads_k, head_dim], dtype of q_out */
     DLTensor *v_out;          /* [..., num_heads_v, head_dim], dtype of q_out */
-    const DLTensor *qkv;      /* [..., (num_heads_q + num_heads_k + num_heads_v) * head_dim] f16 or bf16; the leading axes are tokens, a
-                                 multiple of ppf*pph*ppw of them */
+    const DLTensor *qkv;      /* [..., (num_heads_q + num_heads_k + num_heads_v) * head_dim] f16 or bf16; the leading axes are
+                                 tokens, a multiple of ppf*pph*ppw of them */
     const DLTensor *q_weight; /* [num_heads_q * head_dim], dtype of qkv */
     const DLTensor *k_weight; /* [num_heads_k * head_dim], dtype of qkv */
     int64_t ppf, pph, ppw;    /* frames, lines and columns of a sequence; >= 1 */
@@ -193,12 +195,12 @@ struct flashinfer_fused_qk_rmsnorm_rope {
     int64_t num_heads_q, num_heads_k, num_heads_v;                       /* 1 to 32 */
     int64_t head_dim;             /* 64, 128 or 256 */
     double eps;                   /* >= 1e-30; 0: 1e-6 */
-    double base;                  /* >= 1; 0: 10000 */
+    double base;                  /* 1 to 1e12; 0: 10000 */
     flashinfer_number interleave; /* 1: pairs are (2i, 2i+1); 0: (i, head_dim/2 + i); absent: 1 */
-    double factor, low, high;     /* YaRN; factor 0: 1, which leaves frequencies as they are */
-    double attention_factor;      /* of q_out and k_out; 0: 1 */
+    double factor, low, high;     /* YaRN: 1e-6 to 1e6, and 0 to 1e6; factor 0: 1, which leaves frequencies as they are */
+    double attention_factor;      /* of q_out and k_out, 1e-6 to 1e6; 0: 1 */
     flashinfer_number is_qk_norm; /* 0: no norm; absent: 1 */
-    double output_quant_scale;    /* q and k are multiplied by it if q_out is e4m3; 0: 1 */
+    double output_quant_scale;    /* 1e-30 to 1e30: q and k are multiplied by it if q_out is e4m3; 0: 1 */
     double v_quant_scale;         /* v likewise; 0: 1 */
 };
 FLASHINFER_DECLARE_OP(fused_qk_rmsnorm_rope);

@@ -62,8 +62,8 @@ struct flashinfer_nvfp4_quantize_append_paged_kv_cache {
     const DLTensor *kv_indices;       /* [any] i32: ids of pages */
     const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices */
     const DLTensor *kv_last_page_len; /* optional: [batch] i32; not read, since positions say it all */
-    flashinfer_number k_scale;        /* > 0, or f32 [1]; absent: 1 */
-    flashinfer_number v_scale;        /* > 0, or f32 [1]; absent: 1 */
+    flashinfer_number k_scale;        /* >= 1e-10, or f32 [1]; absent: 1 */
+    flashinfer_number v_scale;        /* >= 1e-10, or f32 [1]; absent: 1 */
     int32_t kv_layout;                /* FLASHINFER_NHD, FLASHINFER_HND */
 };
 FLASHINFER_DECLARE_OP(nvfp4_quantize_append_paged_kv_cache);
@@ -79,8 +79,8 @@ struct flashinfer_nvfp4_quantize_append_paged_kv_cache_with_slot_mapping {
     const DLTensor *append_key;   /* [nnz, num_kv_heads, head_dim] f16 or bf16; head_dim is a multiple of 16 */
     const DLTensor *append_value; /* [nnz, num_kv_heads, head_dim], dtype of append_key */
     const DLTensor *slot_mapping; /* [nnz] i32 or i64; below 0, or no slot of the cache: the token is skipped */
-    flashinfer_number k_scale;    /* > 0, or f32 [1]; absent: 1 */
-    flashinfer_number v_scale;    /* > 0, or f32 [1]; absent: 1 */
+    flashinfer_number k_scale;    /* >= 1e-10, or f32 [1]; absent: 1 */
+    flashinfer_number v_scale;    /* >= 1e-10, or f32 [1]; absent: 1 */
     int32_t kv_layout;            /* FLASHINFER_NHD, FLASHINFER_HND */
 };
 FLASHINFER_DECLARE_OP(nvfp4_quantize_append_paged_kv_cache_with_slot_mapping);

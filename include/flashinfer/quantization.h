@@ -73,7 +73,7 @@ struct flashinfer_fp4_quantize {
     DLTensor *out_scale;   /* columns / sf_vec_size blocks a row, in sf_layout; u8, or e4m3 if that is what scales are */
     const DLTensor *input; /* [..., columns] f16, bf16, or e4m3: codes of a tensor with this global_scale, which are first
                               widened to f16(code * (6 / global_scale)); rows may be strided */
-    flashinfer_number global_scale;   /* > 0, or f32 [1] or [rows]; absent: 1; no part of e8m0 scales */
+    flashinfer_number global_scale;   /* >= 1e-10, or f32 [1] or [rows]; absent: 1; no part of e8m0 scales */
     int32_t sf_vec_size;              /* columns of a block: 16 or 32, which divides columns; 0: 16 */
     int32_t sf_use_ue8m0;             /* 0: e4m3 scales, 1: e8m0 */
     int32_t sf_layout;                /* FLASHINFER_SCALES_*; upstream's is_sf_swizzled_layout and is_sf_8x4_layout */
@@ -87,7 +87,7 @@ struct flashinfer_nvfp4_quantize {
     DLTensor *out;                 /* [..., columns / 2] e2m1x2 or u8 */
     DLTensor *out_scale;           /* as for fp4_quantize */
     const DLTensor *a;             /* [..., columns] f16, bf16 or e4m3; rows may be strided */
-    flashinfer_number a_global_sf; /* > 0, or f32 [1] or [rows]; absent: 1 */
+    flashinfer_number a_global_sf; /* >= 1e-10, or f32 [1] or [rows]; absent: 1 */
     int32_t sf_layout;             /* FLASHINFER_SCALES_* */
     int32_t sf_vec_size;           /* 16 or 32; 0: 16 */
 };
@@ -109,7 +109,7 @@ struct flashinfer_nvfp4_batched_quantize {
     DLTensor *out;                 /* [batch, rows, columns / 2] e2m1x2 or u8 */
     DLTensor *out_scale;           /* [batch, padded rows, padded columns / sf_vec_size] u8 or e4m3 */
     const DLTensor *a;             /* [batch, rows, columns] f16 or bf16 */
-    flashinfer_number a_global_sf; /* > 0, or f32 [1]; absent: 1 */
+    flashinfer_number a_global_sf; /* >= 1e-10, or f32 [1]; absent: 1 */
     int32_t sf_vec_size;           /* 16 or 32; 0: 16 */
 };
 FLASHINFER_DECLARE_OP(nvfp4_batched_quantize);
@@ -122,7 +122,7 @@ struct flashinfer_scaled_fp4_grouped_quantize {
     DLTensor *out_scale;           /* [batch, padded rows, padded columns / 16] u8 or e4m3; written in part */
     const DLTensor *a;             /* [batch, rows, columns] f16 or bf16 */
     const DLTensor *mask;          /* [batch] i32: rows that count; below 0 is 0, above rows is rows */
-    flashinfer_number a_global_sf; /* > 0, or f32 [1] or [batch]; absent: 1 */
+    flashinfer_number a_global_sf; /* >= 1e-10, or f32 [1] or [batch]; absent: 1 */
 };
 FLASHINFER_DECLARE_OP(scaled_fp4_grouped_quantize);
 
@@ -133,7 +133,7 @@ struct flashinfer_nvfp4_kv_quantize {
     DLTensor *out;                  /* [..., columns / 2] e2m1x2 or u8 */
     DLTensor *out_scale;            /* [..., columns / 16] u8 or e4m3 */
     const DLTensor *input;          /* [..., columns] f16 or bf16; rows may be strided */
-    flashinfer_number global_scale; /* > 0, or f32 [1]; absent: 1 */
+    flashinfer_number global_scale; /* >= 1e-10, or f32 [1]; absent: 1 */
 };
 FLASHINFER_DECLARE_OP(nvfp4_kv_quantize);
 
@@ -143,7 +143,7 @@ struct flashinfer_silu_and_mul_nvfp4_quantize {
     DLTensor *out;                  /* [..., columns / 2] e2m1x2 or u8 */
     DLTensor *out_scale;            /* columns / 16 blocks a row, in sf_layout; u8 or e4m3 */
     const DLTensor *input;          /* [..., 2 * columns] f16 or bf16; rows may be strided */
-    flashinfer_number global_scale; /* > 0, or f32 [1] or [rows]; absent: 1 */
+    flashinfer_number global_scale; /* >= 1e-10, or f32 [1] or [rows]; absent: 1 */
     int32_t sf_layout;              /* FLASHINFER_SCALES_* */
     int32_t sf_vec_size;            /* 16 or 32; 0: 16 */
 };
@@ -156,7 +156,7 @@ struct flashinfer_silu_and_mul_scaled_nvfp4_experts_quantize {
     DLTensor *out_scale;           /* [batch, padded rows, padded columns / 16] u8 or e4m3; written in part */
     const DLTensor *a;             /* [batch, rows, 2 * columns] f16 or bf16 */
     const DLTensor *mask;          /* [batch] i32: rows that count; below 0 is 0, above rows is rows */
-    flashinfer_number a_global_sf; /* > 0, or f32 [1] or [batch]; absent: 1 */
+    flashinfer_number a_global_sf; /* >= 1e-10, or f32 [1] or [batch]; absent: 1 */
 };
 FLASHINFER_DECLARE_OP(silu_and_mul_scaled_nvfp4_experts_quantize);
 
@@ -194,7 +194,7 @@ struct flashinfer_e2m1_and_ufp8sf_scale_to_float {
     DLTensor *out;                  /* [..., columns] f32 */
     const DLTensor *e2m1;           /* [..., columns / 2] e2m1x2 or u8; rows may be strided */
     const DLTensor *sf;             /* blocks of sf_vec_size columns, in sf_layout; u8 */
-    flashinfer_number global_scale; /* a number, or f32 [1]; absent: 1 */
+    flashinfer_number global_scale; /* >= 1e-10, or f32 [1]; absent: 1 */
     int32_t sf_vec_size;            /* 16 or 32, which divides columns; 0: 16 */
     flashinfer_number ufp8_type;    /* 0: e8m0, 1: e4m3; absent: 1 */
     int32_t sf_layout;              /* FLASHINFER_SCALES_* */
@@ -224,7 +224,7 @@ struct flashinfer_nvfp4_kv_dequantize {
     DLTensor *out;                  /* [..., columns] bf16, f16 or f32 */
     const DLTensor *fp4;            /* [..., columns / 2] e2m1x2 or u8; rows may be strided */
     const DLTensor *sf;             /* [..., columns / 16] e4m3 or u8; dense */
-    flashinfer_number global_scale; /* a number, or f32 [1]; absent: 1 */
+    flashinfer_number global_scale; /* >= 1e-10, or f32 [1]; absent: 1 */
 };
 FLASHINFER_DECLARE_OP(nvfp4_kv_dequantize);
 
@@ -239,9 +239,9 @@ struct flashinfer_nvfp4_kv_dequantize_paged {
     const DLTensor *v_cache; /* as k_cache */
     const DLTensor *k_cache_sf;   /* the same with head_dim / 16; e4m3 or u8 */
     const DLTensor *v_cache_sf;   /* as k_cache_sf */
-    const DLTensor *block_tables; /* [batch, max_pages] i32 */
+    const DLTensor *block_tables; /* [batch, max_pages] i32; max_pages * page_size >= max_seq_len */
     const DLTensor *seq_lens;     /* [batch] i32, at most max_seq_len */
-    flashinfer_number k_scale;    /* decoding scale: a number, or f32 [1]; absent: 1 */
+    flashinfer_number k_scale;    /* decoding scale: >= 1e-10, or f32 [1]; absent: 1 */
     flashinfer_number v_scale;
     int32_t kv_layout; /* FLASHINFER_NHD, FLASHINFER_HND */
 };

@@ -8,7 +8,8 @@
 #include "harness/problem.h"
 #include "ops/attention/merge_states_args.h"
 
-enum { THREADS = 256, WARP = 32, FEW_STATES = 2, MANY_STATES = 8, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
+enum { THREADS = 256, WARP = 32, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
+enum { FEW_STATES = 2, SOME_STATES = 4, MANY_STATES = 8 /* that a thread loads at a time */ };
 enum { WAY_GRID };
 
 static const struct jit_kernel sm80 = {"merge_states_sm80", JIT_CUDA, {"T:dtype", "VEC", "LANES", "STATES"}};
@@ -84,7 +85,8 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[0] = tensor_dtype(t->v_merged);
     constant[1] = vec;
     constant[2] = (int32_t)lanes;
-    constant[3] = count_states(t) > FEW_STATES ? MANY_STATES : FEW_STATES;
+    int64_t states = count_states(t);
+    constant[3] = states <= FEW_STATES ? FEW_STATES : states <= SOME_STATES ? SOME_STATES : MANY_STATES;
     return check_sizes(t);
 }
 

@@ -5,14 +5,14 @@
  *   T      f16, bf16, f32
  *   VEC    1, 2, 4, 8: elements of an access, divides head_dim
  *   LANES  1, 2, 4, ... 32
- *   STATES 2, 8
+ *   STATES 2, 4, 8
  * Grid: a block for each THREADS / LANES rows. */
 #include "math.cuh"
 #include "merge_states_args.h"
 #include "pdl.cuh"
 #include "vec.cuh"
 
-enum { THREADS = 256 };
+enum { THREADS = 256, BLOCKS = STATES == 2 ? 6 : STATES == 4 ? 5 : 4 /* of a multiprocessor, as far as registers go */ };
 
 /* Some states' sum, relative to the largest s. */
 struct merged {
@@ -69,7 +69,7 @@ DEVICE struct merged merge(const struct merge_states_args &a, int64_t token, int
     return m;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, STATES == 2 ? 6 : 4) merge_states_sm80(const __grid_constant__ struct merge_states_args a)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) merge_states_sm80(const __grid_constant__ struct merge_states_args a)
 {
     uint32_t row = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, token = row / a.heads, head = row - token * a.heads;
     pdl_launch();

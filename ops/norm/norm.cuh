@@ -29,8 +29,18 @@
  * take too many registers; beside silu, whose code is longer from sm_100 on, those of 16 there, too. */
 #define WEIGHTS_FIRST(pieces) ((sizeof(W) == 2 && !(SILU && __CUDA_ARCH__ >= 1000)) || (pieces) == 1)
 
+/* Elements are multiplied with their weights first, and rounded. */
+#define WEIGHED (BLOCK_SIZE && !SILU && !ADD_RESIDUAL)
+
 /* Threads of a block; e2m1 takes more than 64 registers. */
 #define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
+
+/* Halves of a piece lie 128 elements apart, those of a warp's pieces side by side. Where a thread's 8 elements of 32 bits are
+ * neighbours, each access of 16 bytes touches twice as many lines as it needs. */
+#ifndef SPLIT
+#define SPLIT 0
+#endif
+enum { PART = SPLIT ? VEC / 2 : VEC, PART_ACCESS = SPLIT ? PART : ACCESS, PARTS_APART = 32 * PART };
 
 struct norm_row {
     const T *input;
@@ -52,14 +62,11 @@ struct weights {
     vec<W, VEC> weight, beta;
 };
 
-/* The number of rows is at most 2^31 - 1. */
+/* The number of rows is at most 2^31 - 1. The quotient of index and groups is the upper half of a product. */
 DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
 {
-    int64_t row = index, group = 0;
-    if (a.groups > 1) {
-        row = (uint32_t)index / (uint32_t)a.groups;
-        group = index - row * a.groups;
-    }
+    uint64_t next = (uint32_t)index + 1, low = (uint32_t)a.groups_inverse * next;
+    int64_t row = (int64_t)(((a.groups_inverse >> 32) * next + (low >> 32)) >> 32), group = index - row * a.groups;
     struct norm_row r;
     r.input = (const T *)a.input + row * a.input_stride[0] + group * a.input_stride[1];
     r.residual = (R *)a.residual + row * a.residual_stride[0] + group * a.residual_stride[1];
@@ -72,19 +79,41 @@ DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
     return r;
 }
 
+template <class E> DEVICE vec<E, VEC> load_elements(const E *from)
+{
+    vec_accesses<E, VEC, PART> v;
+#pragma unroll
+    for (int i = 0; i < VEC / PART; i++)
+        v.at[i] = load_vec_by<PART, PART_ACCESS>(from + i * PARTS_APART);
+    return v.all;
+}
+
+template <class E> DEVICE void store_elements(E *to, const float (&x)[VEC])
+{
+    vec_accesses<E, VEC, PART> v;
+    narrow(v.all, x);
+#pragma unroll
+    for (int i = 0; i < VEC / PART; i++)
+#ifdef LANES
+        store_global_by<PART_ACCESS>(to + i * PARTS_APART, v.at[i]);
+#else
+        store_vec_by<PART_ACCESS>(to + i * PARTS_APART, v.at[i]);
+#endif
+}
+
 DEVICE void load_piece(struct piece &p, const struct norm_row &row, int64_t at)
 {
-    p.input = load_vec_by<VEC, ACCESS>(row.input + at);
+    p.input = load_elements(row.input + at);
 #if ADD_RESIDUAL
-    p.residual = load_vec_by<VEC, ACCESS>(row.residual + at);
+    p.residual = load_elements(row.residual + at);
 #endif
 }
 
 DEVICE void load_weights(struct weights &w, const struct norm_args &a, int64_t at)
 {
-    w.weight = load_vec_by<VEC, ACCESS>((const W *)a.weight + at);
+    w.weight = load_elements((const W *)a.weight + at);
 #if LAYERNORM
-    w.beta = load_vec_by<VEC, ACCESS>((const W *)a.beta + at);
+    w.beta = load_elements((const W *)a.beta + at);
 #endif
 }
 
@@ -111,7 +140,7 @@ DEVICE void keep_piece(struct piece &p)
 #endif
 }
 
-/* What a statistic sums: of x, or of (x - mean)^2. */
+/* What a statistic sums: of x, or of its squares. */
 DEVICE float piece_sum(const float (&x)[VEC])
 {
     float sum = 0.0f;
@@ -121,13 +150,22 @@ DEVICE float piece_sum(const float (&x)[VEC])
     return sum;
 }
 
-DEVICE float piece_squares(const float (&x)[VEC], float mean)
+DEVICE float piece_squares(const float (&x)[VEC])
 {
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < VEC; j++)
-        sum += (x[j] - mean) * (x[j] - mean);
+        sum += x[j] * x[j];
     return sum;
+}
+
+/* x becomes x - mean; the sum of its squares. */
+DEVICE float center_piece(float (&x)[VEC], float mean)
+{
+#pragma unroll
+    for (int j = 0; j < VEC; j++)
+        x[j] -= mean;
+    return piece_squares(x);
 }
 
 #if BLOCK_SIZE
@@ -185,29 +223,39 @@ DEVICE float output_multiplier(const struct norm_args &a)
 DEVICE void store_residual(const float (&x)[VEC], const struct norm_row &row, int64_t at)
 {
 #if ADD_RESIDUAL
-    store_by<ACCESS>(row.residual + at, x);
+    store_elements(row.residual + at, x);
 #endif
 }
 
-/* deviation: the reciprocal of the root mean square, or of the standard deviation. */
+#if WEIGHED
+/* x * weight, rounded to T, two at a time. W is T. */
+DEVICE void weigh_piece(float (&x)[VEC], const vec<T, VEC> &input, const vec<T, VEC> &weight)
+{
+    vec_elements<uint32_t, VEC / 2> pairs, factors;
+    vec<T, VEC> y;
+    pairs.all.bits = input.bits;
+    factors.all.bits = weight.bits;
+#pragma unroll
+    for (int i = 0; i < VEC / 2; i++)
+        pairs.at[i] = mul2(T(), pairs.at[i], factors.at[i]);
+    y.bits = pairs.all.bits;
+    widen(x, y);
+}
+#endif
+
+/* x: of mean 0 with LAYERNORM, weighed with WEIGHED. deviation: the reciprocal of the root mean square, or of the standard
+ * deviation. */
 DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struct norm_row &row, int64_t at,
-                         const struct weights &w, float mean, float deviation, float multiplier)
+                         const struct weights &w, float deviation, float multiplier)
 {
     float factor[VEC];
     widen(factor, w.weight);
 #if BLOCK_SIZE && ADD_RESIDUAL
     round_to<R>(x);
-#elif BLOCK_SIZE && !SILU
-#pragma unroll
-    for (int j = 0; j < VEC; j++) {
-        x[j] *= factor[j];
-        factor[j] = 1.0f;
-    }
-    round_to<T>(x);
 #endif
 #pragma unroll
     for (int j = 0; j < VEC; j++)
-        x[j] = (x[j] - mean) * deviation * (BIASED ? factor[j] + a.weight_bias : factor[j]);
+        x[j] = x[j] * deviation * (WEIGHED ? 1.0f : BIASED ? factor[j] + a.weight_bias : factor[j]);
 #if LAYERNORM
     widen(factor, w.beta);
 #pragma unroll
@@ -221,7 +269,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
 #endif
 #if BLOCK_SIZE
     if (a.y)
-        store_by<ACCESS>(row.y + at, x);
+        store_elements(row.y + at, x);
     store_fp4(x, a, row, at, multiplier);
 #else
     if (sizeof(OUT) == 1) {
@@ -232,7 +280,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         for (int j = 0; j < VEC; j++)
             x[j] *= multiplier;
     }
-    store_by<ACCESS>(row.out + at, x);
+    store_elements(row.out + at, x);
 #endif
 }
 

@@ -17,6 +17,7 @@ struct norm_args {
     uint8_t *swizzled_scales; /* in tiles of 128 rows by 4 blocks; NULL: not wanted */
     int64_t rows, groups, hidden; /* groups: heads of a row, say, where one stride cannot walk rows and groups; else 1 */
     int64_t out_stride[2], input_stride[2], residual_stride[2], y_stride[2], scale_stride[2]; /* between rows and groups, in elements */
+    uint64_t groups_inverse; /* (2^64 - 1) / groups */
     float inverse_hidden, eps, weight_bias, scale_value;
 };
 

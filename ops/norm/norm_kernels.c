@@ -65,8 +65,10 @@ static bool fill_args(const struct norm_view *t, struct norm_args *a)
             split_rows(t->input, split, &a->rows, &a->groups, a->input_stride) &&
             split_rows(t->residual, split, &a->rows, &a->groups, a->residual_stride) &&
             split_rows(t->y, split, &a->rows, &a->groups, a->y_stride) &&
-            split_rows(t->linear_scales, split, &a->rows, &a->groups, a->scale_stride))
+            split_rows(t->linear_scales, split, &a->rows, &a->groups, a->scale_stride)) {
+            a->groups_inverse = a->groups ? UINT64_MAX / (uint64_t)a->groups : 0;
             return true;
+        }
     return false;
 }
 

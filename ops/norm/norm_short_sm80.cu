@@ -11,56 +11,62 @@
  * blockDim.x is 128. */
 #include "norm.cuh"
 
-enum { THREADS = 128 };
+/* Blocks of a multiprocessor, as registers allow. What is no row is summed, too: else the loads of a row would wait for the sums
+ * of the row before. */
+enum { THREADS = 128, BLOCKS = BLOCK_SIZE ? 4 : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCK_SIZE ? 4 : 8) norm_short_sm80(const __grid_constant__ struct norm_args a)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(const __grid_constant__ struct norm_args a)
 {
+    struct norm_row row[ROWS];
     struct piece p[ROWS][PER_THREAD];
     struct weights w[PER_THREAD];
-    float x[VEC], sum[ROWS], mean[ROWS] = {};
+    float x[LAYERNORM ? ROWS : 1][LAYERNORM ? PER_THREAD : 1][VEC], sum[ROWS];
     int64_t rows = a.rows * a.groups, groups = (int64_t)gridDim.x * (THREADS / LANES);
     int64_t first_row = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
     int hidden = (int)a.hidden, first = threadIdx.x % LANES * VEC, step = LANES * VEC;
-    bool inside[ROWS][PER_THREAD];
+    bool exists[ROWS], inside[PER_THREAD];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < ROWS; r++)
+        exists[r] = first_row + r * groups < rows;
 #pragma unroll
-        for (int i = 0; i < PER_THREAD; i++)
-            inside[r][i] = first_row + r * groups < rows && (EXACT || first + i * step < hidden);
-    }
+    for (int i = 0; i < PER_THREAD; i++)
+        inside[i] = EXACT || first + i * step < hidden;
 
     pdl_launch();
 #pragma unroll
-    for (int i = 0; WEIGHTS_FIRST(2) && i < PER_THREAD; i++) {
-        if (EXACT || first + i * step < hidden)
+    for (int i = 0; WEIGHTS_FIRST(PER_THREAD) && i < PER_THREAD; i++) {
+        if (inside[i])
             load_weights(w[i], a, first + i * step);
     }
     pdl_wait();
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        int64_t index = first_row + r * groups;
-        struct norm_row row = norm_row(a, index);
+        row[r] = norm_row(a, first_row + r * groups);
 #if BLOCK_SIZE
-        pad_scales(a, index, threadIdx.x % LANES, LANES);
+        pad_scales(a, first_row + r * groups, threadIdx.x % LANES, LANES);
 #endif
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
-            if (inside[r][i])
-                load_piece(p[r][i], row, first + i * step);
+            p[r][i] = piece();
+            if (exists[r] && inside[i])
+                load_piece(p[r][i], row[r], first + i * step);
         }
     }
     float multiplier = output_multiplier(a);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        struct norm_row row = norm_row(a, first_row + r * groups);
         sum[r] = 0.0f;
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
-            if (inside[r][i]) {
-                widen_piece(x, p[r][i]);
-                store_residual(x, row, first + i * step);
-                sum[r] += LAYERNORM ? piece_sum(x) : piece_squares(x, 0.0f);
+            float(&at)[VEC] = x[LAYERNORM ? r : 0][LAYERNORM ? i : 0];
+            if (inside[i]) {
+                widen_piece(at, p[r][i]);
+                if (exists[r])
+                    store_residual(at, row[r], first + i * step);
+                sum[r] += LAYERNORM ? piece_sum(at) : piece_squares(at);
+#if !LAYERNORM
                 keep_piece(p[r][i]);
+#endif
             }
         }
         sum[r] = lanes_sum(sum[r], LANES);
@@ -68,30 +74,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCK_SIZE ? 4 : 8) norm_s
 #if LAYERNORM
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        mean[r] = sum[r] * a.inverse_hidden;
+        float mean = sum[r] * a.inverse_hidden;
         sum[r] = 0.0f;
 #pragma unroll
-        for (int i = 0; i < PER_THREAD; i++) {
-            if (inside[r][i]) {
-                widen_piece(x, p[r][i]);
-                sum[r] += piece_squares(x, mean[r]);
-                keep_piece(p[r][i]);
-            }
-        }
+        for (int i = 0; i < PER_THREAD; i++)
+            sum[r] += inside[i] ? center_piece(x[r][i], mean) : 0.0f;
         sum[r] = lanes_sum(sum[r], LANES);
     }
 #endif
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        struct norm_row row = norm_row(a, first_row + r * groups);
         float deviation = rsqrtf(sum[r] * a.inverse_hidden + a.eps);
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
-            if (inside[r][i]) {
-                if (!WEIGHTS_FIRST(2))
+            float(&at)[VEC] = x[LAYERNORM ? r : 0][LAYERNORM ? i : 0];
+            if (exists[r] && inside[i]) {
+                if (!WEIGHTS_FIRST(PER_THREAD) && r == 0)
                     load_weights(w[i], a, first + i * step);
-                widen_piece(x, p[r][i]);
-                finish_piece(x, a, row, first + i * step, w[i], mean[r], deviation, multiplier);
+#if WEIGHED
+                weigh_piece(at, p[r][i].input, w[i].weight);
+#elif !LAYERNORM
+                widen_piece(at, p[r][i]);
+#endif
+                finish_piece(at, a, row[r], first + i * step, w[i], deviation, multiplier);
             }
         }
     }

@@ -8,17 +8,18 @@
  *   PIECES     0; or those of a row, which blockDim.x threads have one of each, or PER_THREAD of each: addresses are constants then
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
+#define SPLIT (PIECES && VEC == 8 && ACCESS == 8 && sizeof(T) == 2 && (sizeof(W) == 4 || sizeof(R) == 4))
 #include "norm.cuh"
 
 /* With N pieces a thread. */
-template <int N> DEVICE void norm_block(const struct norm_args &a, float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
+template <int N>
+DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
 {
-    struct norm_row row = norm_row(a, blockIdx.x);
     struct piece p[N];
     struct weights w[N];
-    float x[VEC], sum[N], mean = 0.0f;
+    float x[LAYERNORM ? N : 1][VEC], sum[N]; /* layernorm converts a piece three times, so it keeps that */
     int threads = PIECES ? PIECES / N : blockDim.x, pieces = PIECES ? PIECES : (int)a.hidden / VEC;
-    int first = threadIdx.x * VEC, step = threads * VEC;
+    int first = SPLIT ? threadIdx.x / 32 * (32 * VEC) + threadIdx.x % 32 * PART : threadIdx.x * VEC, step = threads * VEC;
     bool inside[N];
 #pragma unroll
     for (int i = 0; i < N; i++)
@@ -43,25 +44,22 @@ template <int N> DEVICE void norm_block(const struct norm_args &a, float (&scrat
     }
 #pragma unroll
     for (int i = 0; i < N; i++) {
+        float(&at)[VEC] = x[LAYERNORM ? i : 0];
         sum[i] = 0.0f;
         if (inside[i]) {
-            widen_piece(x, p[i]);
-            store_residual(x, row, first + i * step);
-            sum[i] = LAYERNORM ? piece_sum(x) : piece_squares(x, 0.0f);
+            widen_piece(at, p[i]);
+            store_residual(at, row, first + i * step);
+            sum[i] = LAYERNORM ? piece_sum(at) : piece_squares(at);
+#if !LAYERNORM
             keep_piece(p[i]);
+#endif
         }
     }
 #if LAYERNORM
-    mean = pieces_sum_first(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
+    float mean = pieces_sum_first(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        sum[i] = 0.0f;
-        if (inside[i]) {
-            widen_piece(x, p[i]);
-            sum[i] = piece_squares(x, mean);
-            keep_piece(p[i]);
-        }
-    }
+    for (int i = 0; i < N; i++)
+        sum[i] = inside[i] ? center_piece(x[i], mean) : 0.0f;
 #endif
     float deviation = rsqrtf(pieces_sum_first(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
     float multiplier = output_multiplier(a);
@@ -70,8 +68,12 @@ template <int N> DEVICE void norm_block(const struct norm_args &a, float (&scrat
         if (inside[i]) {
             if (!WEIGHTS_FIRST(N))
                 load_weights(w[i], a, first + i * step);
-            widen_piece(x, p[i]);
-            finish_piece(x, a, row, first + i * step, w[i], mean, deviation, multiplier);
+#if WEIGHED
+            weigh_piece(x[0], p[i].input, w[i].weight);
+#elif !LAYERNORM
+            widen_piece(x[0], p[i]);
+#endif
+            finish_piece(x[LAYERNORM ? i : 0], a, row, first + i * step, w[i], deviation, multiplier);
         }
     }
 }
@@ -79,8 +81,9 @@ template <int N> DEVICE void norm_block(const struct norm_args &a, float (&scrat
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __grid_constant__ struct norm_args a)
 {
     __shared__ float scratch[1 + LAYERNORM][32 * PER_THREAD];
+    struct norm_row row = norm_row(a, blockIdx.x);
     if (PER_THREAD == 1 || (!BLOCK_SIZE && a.hidden <= (int64_t)blockDim.x * VEC))
-        norm_block<1>(a, scratch);
+        norm_block<1>(a, row, scratch);
     else
-        norm_block<PER_THREAD>(a, scratch);
+        norm_block<PER_THREAD>(a, row, scratch);
 }

@@ -39,16 +39,23 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
 #pragma unroll 2
     for (int64_t at = first; at < a.hidden; at += step) {
         load_x(x, row, at);
-        sum += piece_squares(x, mean);
+        sum += LAYERNORM ? center_piece(x, mean) : piece_squares(x);
     }
     float deviation = rsqrtf(block_sum(sum, scratch) * a.inverse_hidden + a.eps);
     float multiplier = output_multiplier(a);
 #pragma unroll(BLOCK_SIZE ? 1 : 2)
     for (int64_t at = first; at < a.hidden; at += step) {
         struct weights w;
-        load_x(x, row, at);
+        struct piece p;
+        load_piece(p, row, at);
         load_weights(w, a, at);
+        widen_piece(x, p);
         store_residual(x, row, at);
-        finish_piece(x, a, row, at, w, mean, deviation, multiplier);
+#if WEIGHED
+        weigh_piece(x, p.input, w.weight);
+#elif LAYERNORM
+        center_piece(x, mean);
+#endif
+        finish_piece(x, a, row, at, w, deviation, multiplier);
     }
 }

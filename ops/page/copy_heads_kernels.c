@@ -9,6 +9,7 @@ enum {
     THREADS = 256,
     MANY_THREADS = 128, /* of a block whose threads have several tokens of a paged cache */
     MANY_TOKENS = 2, /* of a thread, where there are enough to fill the GPU */
+    MANY_PAGED_TOKENS = 4,
     BLOCKS_PER_SM = 8,
     MAX_GRID_Y = 65535,
     CPU_BYTES_PER_PART = 65536, /* some 2 us */
@@ -95,7 +96,7 @@ static void cut_tokens(const struct device *device, int64_t nnz, int64_t pieces,
 {
     cut_pieces(nnz, pieces, THREADS, value);
     int64_t blocks = nnz ? ceil_div(nnz, value[WAY_BLOCK_TOKENS]) : 0, resident = (int64_t)device->sms * BLOCKS_PER_SM;
-    value[WAY_TOKENS] = blocks * value[WAY_CHUNKS] > resident ? MANY_TOKENS : 1;
+    value[WAY_TOKENS] = blocks * value[WAY_CHUNKS] > resident ? paged ? MANY_PAGED_TOKENS : MANY_TOKENS : 1;
     if (paged && value[WAY_TOKENS] > 1)
         cut_pieces(nnz, pieces, MANY_THREADS, value);
 }

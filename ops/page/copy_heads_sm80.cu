@@ -2,45 +2,48 @@
 /* copy_heads: copies heads of tokens from tensors to others, or into the slots that a page table gives them.
  *
  * A thread copies the same BYTES bytes of TOKENS tokens. threadIdx.x and blockIdx.y say which bytes, threadIdx.y and blockIdx.x
- * which tokens. All of its loads are under way before it asks where they go.
+ * which tokens. All of its loads are under way before it asks where they go. Where a page table says so and a thread has
+ * several, that is found out once for each token of the block.
  *
  *   BYTES         1, 2, 4, 8, 16; divides widths and strides
  *   PAGED         1: segments lie in a paged cache
- *   TOKENS        1, 2
+ *   TOKENS        1, 2, 4
  *   POWERS_OF_TWO 1: the heads of both segments have so many pieces */
 #include "pdl.cuh"
 #include "vec.cuh"
 #include "copy_heads_args.h"
 
-/* As page_slot_of, for all tokens at once: three loads one after the other, not three for each token. */
-DEVICE void find_slots(struct page_slot (&slots)[TOKENS], const struct copy_heads_args &a, int64_t token, int count)
+#define SHARES (PAGED && TOKENS > 1)
+enum { MAX_THREADS = SHARES ? 128 : 256 };
+
+/* Of the tokens of a block. Before a barrier. */
+DEVICE void find_slots(int2 (&slots)[SHARES ? MAX_THREADS * TOKENS : 1], const struct copy_heads_args &a)
 {
-#if PAGED
-    const struct paged_tokens &p = a.tokens;
-    int batch[TOKENS], first[TOKENS];
-    uint32_t position[TOKENS] = {}, page_size = (uint32_t)p.page_size;
-#pragma unroll
-    for (int i = 0; i < TOKENS; i++) {
-        batch[i] = i < count ? p.batch_indices[token + i] : -1;
-        position[i] = i < count ? p.positions[token + i] : 0;
+    int tokens = blockDim.y * TOKENS;
+    int64_t first = (int64_t)blockIdx.x * tokens;
+    for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < tokens && first + i < a.nnz; i += blockDim.x * blockDim.y) {
+        struct page_slot slot = page_slot_of(&a.tokens, first + i);
+        slots[i] = make_int2((int)slot.page, (int)slot.slot);
     }
-#pragma unroll
-    for (int i = 0; i < TOKENS; i++)
-        first[i] = batch[i] >= 0 ? p.kv_indptr[batch[i]] : 0;
-#pragma unroll
-    for (int i = 0; i < TOKENS; i++)
-        slots[i] = page_slot{batch[i] >= 0 ? p.kv_indices[first[i] + position[i] / page_size] : -1, position[i] % page_size};
+}
+
+DEVICE struct page_slot slot_of(const int2 (&slots)[SHARES ? MAX_THREADS * TOKENS : 1], const struct copy_heads_args &a, int64_t token,
+                                int i)
+{
+#if SHARES
+    int2 slot = slots[threadIdx.y * TOKENS + i];
+    return page_slot{slot.x, slot.y};
+#elif PAGED
+    return page_slot_of(&a.tokens, token + i);
 #else
-#pragma unroll
-    for (int i = 0; i < TOKENS; i++)
-        slots[i] = page_slot{token + i, 0};
+    return page_slot{token + i, 0};
 #endif
 }
 
-#if PAGED && TOKENS > 1
-#define BOUNDS __launch_bounds__(128, 16)
+#if SHARES
+#define BOUNDS __launch_bounds__(MAX_THREADS, 12)
 #else
-#define BOUNDS __launch_bounds__(256)
+#define BOUNDS __launch_bounds__(MAX_THREADS)
 #endif
 
 extern "C" __global__ void BOUNDS copy_heads_sm80(const __grid_constant__ struct copy_heads_args a)
@@ -57,17 +60,24 @@ extern "C" __global__ void BOUNDS copy_heads_sm80(const __grid_constant__ struct
 
     pdl_launch();
     pdl_wait();
-    if (piece >= a.pieces || count <= 0)
-        return;
+    __shared__ int2 slots[SHARES ? MAX_THREADS * TOKENS : 1];
+    if (piece >= a.pieces)
+        count = 0;
     vec<u8, BYTES> data[TOKENS] = {};
 #pragma unroll
     for (int i = 0; i < TOKENS; i++)
         if (i < count)
             data[i] = load_vec<BYTES>(from + i * s.from_stride[0]);
-    struct page_slot slots[TOKENS];
-    find_slots(slots, a, token, count);
+    if (SHARES) {
+        find_slots(slots, a);
+        __syncthreads();
+    }
 #pragma unroll
-    for (int i = 0; i < TOKENS; i++)
-        if (i < count && slots[i].page >= 0)
-            store_vec(to + slots[i].page * s.to_stride[0] + slots[i].slot * s.to_stride[1], data[i]);
+    for (int i = 0; i < TOKENS; i++) {
+        if (i >= count)
+            return;
+        struct page_slot slot = slot_of(slots, a, token, i);
+        if (slot.page >= 0)
+            store_vec(to + slot.page * s.to_stride[0] + slot.slot * s.to_stride[1], data[i]);
+    }
 }

@@ -29,6 +29,8 @@ static flashinfer_status parse_symbol(struct problem *problem, int symbol, const
     char *end;
     errno = 0;
     int64_t number = strtoll(value, &end, 0);
+    if (arg < 0 && number < 0)
+        return fail(FLASHINFER_INVALID, "%s: %s=%s is below 0", problem->op->name, name, value);
     if (kind == OP_DTYPE) {
         number = dtype_by_name(value);
         if (number == DTYPE_NONE)
@@ -58,15 +60,33 @@ static flashinfer_status parse_number(struct problem *problem, int arg, const ch
     return FLASHINFER_OK;
 }
 
+/* The argument may have that dtype, and does not follow another. */
+static bool takes_dtype(const struct program *program, int arg, enum dtype dtype)
+{
+    const struct program_arg *a = &program->arg[arg];
+    return (program->op->args[arg].dtype.set >> dtype & 1) && a->like < 0 && a->like_symbol < 0;
+}
+
+static bool some_take_dtype(const struct program *program, enum dtype dtype)
+{
+    for (int i = 0; program && i < program->num_args; i++)
+        if (takes_dtype(program, i, dtype))
+            return true;
+    return false;
+}
+
 /* "dtype=bf16": whatever may be that, and does not follow another. */
-static flashinfer_status parse_all_dtypes(struct problem *problem, const char *value)
+static flashinfer_status parse_all_dtypes(struct problem *problem, const char *value, const struct program *other)
 {
     enum dtype dtype = dtype_by_name(value);
     if (dtype == DTYPE_NONE)
         return fail(FLASHINFER_INVALID, "%s: dtype=%s names no dtype", problem->op->name, value);
+    const struct program *plan = problem->plan ? problem->plan->program : NULL;
+    if (!some_take_dtype(problem->program, dtype) && !some_take_dtype(plan, dtype) && !some_take_dtype(other, dtype))
+        return fail(FLASHINFER_INVALID, "%s: dtype=%s is a choice of no argument whose dtype is open", problem->op->name, value);
     for (int i = 0; i < problem->program->num_args; i++) {
         const struct program_arg *a = &problem->program->arg[i];
-        if (!(problem->op->args[i].dtype.set >> dtype & 1) || a->like >= 0 || a->like_symbol >= 0)
+        if (!takes_dtype(problem->program, i, dtype))
             continue;
         if (op_is_tensor(&problem->op->args[i]))
             problem->tensor[i].dtype = dtype;
@@ -125,7 +145,7 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
     if (arg >= 0 && problem->op->args[arg].kind == OP_NUMBER)
         return parse_number(problem, arg, equals + 1);
     if (!strcmp(word, "dtype"))
-        return parse_all_dtypes(problem, equals + 1);
+        return parse_all_dtypes(problem, equals + 1, other);
     return known_elsewhere(problem, word, other)
                ? FLASHINFER_OK
                : fail(FLASHINFER_INVALID, "%s has no dimension or number %s", problem->op->name, word);

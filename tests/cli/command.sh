@@ -38,6 +38,8 @@ expect 2 'usage: flashinfer COMMAND'
 expect 0 'usage: flashinfer COMMAND' --help
 expect 2 'there is no command "chekc"; near it: check' chekc
 expect 2 'near it: .*rmsnorm' check rmsnrom
+expect 2 'there is no op "hidden"; `flashinfer list` names all' explain rmsnorm hidden
+expect 2 'unknown option --frob$' check --frob
 expect 2 'unknown option --problms; near it: --problems' check --problms 3
 expect 2 '--problems needs a value' check --problems
 expect 2 '--problems 3x: must be a number from 1 to' check --problems 3x
@@ -55,8 +57,20 @@ expect 0 'sm_90a' explain rmsnorm --arch sm_90a
 expect 0 'sm_80' explain rmsnorm --arch 8.0,90
 expect 2 'no op that was asked for has a kernel' check rmsnorm --kernel none
 expect 2 'rmsnorm has no dimension or number rwos' check rmsnorm --device cpu rwos=3
+expect 2 'rmsnorm: rows=-3 is below 0' explain rmsnorm --device cpu rows=-3
+for dtype in f64 e4m3; do # neither is the input's, whose dtype the others have
+    expect 2 "rmsnorm: dtype=$dtype is a choice of no argument" check rmsnorm --device cpu dtype=$dtype
+done
 expect 2 'rmsnorm has no shape named none' check rmsnorm --device cpu --shape none
 expect 2 'name one op' explain
+# Examples that need neither a GPU nor time do what their pages say.
+for name in list explain show-config help version completion; do
+    flashinfer "$name" --help | sed -n '/^EXAMPLES/,$s/^  flashinfer \([^|>]*\)$/\1/p' >"$work/examples"
+    while read -r example; do
+        # shellcheck disable=SC2086
+        expect 0 '' $example
+    done <"$work/examples"
+done
 expect 0 'Dimensions: rows, hidden (out, input, weight)' explain rmsnorm --device cpu
 expect 0 ' 0 failures' check rmsnorm --device cpu --problems 4
 expect 0 'rmsnorm' list

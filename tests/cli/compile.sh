@@ -48,7 +48,7 @@ expect 0 '1 compiled, 1 already there, 0 failed' compile --from "$work/list" --d
 expect 0 '0 compiled, 2 already there, 0 failed' compile --from - --device cpu <"$work/list"
 expect_json compile --from "$work/list" --device cpu
 expect 0 '2 in all, 2 compiled, 0 not compiled' module-status --from "$work/list" --device cpu
-expect 0 '1 in all, 0 compiled, 1 not compiled' module-status silu_and_mul dtype=f32 --device cpu
+expect 0 '1 in all, 0 compiled, 1 not compiled' module-status silu_and_mul dtype=bf16 --device cpu
 expect 0 'norm_cpu  *compiled  *3' list-modules norm_cpu
 expect_json module-status rmsnorm --device cpu --detailed
 expect_json list-modules

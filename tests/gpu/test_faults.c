@@ -239,11 +239,11 @@ static void test_refusals(void **state)
     b.shape.kernel = NULL;
     b.exec.device = (DLDevice){kDLCPU, 0};
     assert_int_equal(attention_batch_run(&b), FLASHINFER_INVALID);
-    expect_sentence("batch_decode: exec.device is cpu, must be cuda:0 as q");
+    expect_sentence("batch_decode: exec.device is cpu, must be cuda:0 as k_cache");
     b.exec.device = (DLDevice){0};
     b.tensor[BATCH_KV_INDICES].device = (DLDevice){kDLCPU, 0};
     assert_int_equal(attention_batch_run(&b), FLASHINFER_INVALID);
-    expect_sentence("batch_decode: kv_indices is on cpu, must be on cuda:0 as q");
+    expect_sentence("batch_decode: kv_indices is on cpu, must be on cuda:0 as k_cache");
     for (int i = 0; i < BATCH_TENSORS; i++)
         b.tensor[i].device = (DLDevice){kDLCUDA, 63};
     assert_int_equal(attention_batch_run(&b), FLASHINFER_INVALID);

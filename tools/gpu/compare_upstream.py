@@ -32,6 +32,8 @@ import subprocess
 import sys
 import time
 
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # its workers take longer to start than what is compiled here
+
 CACHES, MAX_COPIES, MAX_BYTES, MIN_NODES, LAUNCHES = 3, 200, 6e9, 24, 15  # those of src/harness/bench_time.c
 COLUMNS = ["op", "shape", "peer", "ours us", "upstream us", "ratio", "GB/s", "of copy", "copy us", "of its copy", "TFLOP/s",
            "upstream GB/s", "upstream TFLOP/s", "kernel", "error"]
@@ -205,7 +207,8 @@ def norm_cases():
         def one(up):
             out = up.torch.empty(rows, hidden, device="cuda", dtype=up.torch.float8_e4m3fn)
             weight = [up.normal(hidden).float() if weights > 1 else up.normal(hidden) for _ in range(weights)]
-            return up.call(getattr(up.flashinfer, op), out, up.normal(rows, hidden), *weight, 0.5)
+            scale = up.torch.full((1,), 0.5, device="cuda")  # a number is copied to the device, which no graph can capture
+            return up.call(getattr(up.flashinfer, op), out, up.normal(rows, hidden), *weight, scale)
         return one
 
     for rows, hidden in NORM_SHAPES:
@@ -225,13 +228,14 @@ def norm_cases():
 def compiled_cases():
     def compiled(rows, hidden):
         def one(up):
-            if ("rms_norm", hidden) not in up.wrappers:
+            key = ("rms_norm", rows, hidden)
+            if key not in up.wrappers:
+                up.wrappers.clear()
+                up.torch.compiler.reset()  # beyond eight shapes of a function it would run what is not compiled
                 functional = up.torch.nn.functional
-                up.wrappers["rms_norm", hidden] = up.torch.compile(
-                    lambda x, weight: functional.rms_norm(x, (hidden,), weight), dynamic=False)
-            x, weight = up.normal(rows, hidden), up.normal(hidden)
-            return up.call(up.flashinfer.rmsnorm, x, weight, out=up.torch.empty_like(x),
-                           peer=lambda: up.wrappers["rms_norm", hidden](x, weight))
+                up.wrappers[key] = up.torch.compile(lambda x, weight: functional.rms_norm(x, (hidden,), weight), dynamic=False)
+            x, weight, compiled = up.normal(rows, hidden), up.normal(hidden), up.wrappers[key]
+            return up.call(up.flashinfer.rmsnorm, x, weight, out=up.torch.empty_like(x), peer=lambda: compiled(x, weight))
         return one
 
     for rows, hidden in NORM_SHAPES:
@@ -427,17 +431,21 @@ def ours(arguments, case, kernel):
 
 def captures(arguments, up, case):
     """Graphs of the peer's calls and, unless they are a command's, of ours, and what failed."""
-    captured = own = None
-    try:
-        captured = up.capture(case, case.make)
-        if arguments.package and case.ours and getattr(captured[2][0], "ours", None):
-            same = iter(captured[2])
-            own = up.capture(case, lambda _: next(same).ours)
-        elif case.own:
-            own = up.capture(case, case.own)
-    except Exception as error:  # whatever upstream raises, the next case may work
-        return captured, own, [f"{'ours' if captured else 'upstream'}: {type(error).__name__}: {error}"]
-    return captured, own, []
+    captured, errors = None, []
+
+    def attempt(side, make):
+        try:
+            return up.capture(case, make)
+        except Exception as error:  # whatever a side raises, the other and the next case may work
+            errors.append(f"{side}: {type(error).__name__}: {error}")
+            return None
+
+    captured = attempt("upstream", case.make)
+    own = case.own
+    if case.ours and callable(getattr(up.package, case.op, None)):
+        calls = iter(captured[2]) if captured else iter(lambda: case.make(up), None)
+        own = lambda _: next(calls).ours
+    return captured, own and attempt("ours", own), errors
 
 
 def compare(arguments, up, case, copy_rate):

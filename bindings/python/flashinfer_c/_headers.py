@@ -11,8 +11,9 @@ from ._core import FOLDER
 _STRUCT = re.compile(r"(?:/\*((?:(?!\*/).)*)\*/\n)?struct flashinfer_(\w+) \{\n(.*?)\n\};", re.DOTALL)
 _FIELD = re.compile(r"([^;]*);[^\S\n]*(?:/\*(.*?)\*/)?", re.DOTALL)
 _DTYPE = r"(?:bf16|[efi]\d+(?:m\d)?(?:x2)?|u\d+|bool\b|boolean|any dtype|dtype of (?:the )?\w+|\w+_data_type|pairs of e2m1)"
+_NUMBER = r"-?\d[\d.]*(?:e[+-]?\d+)?"
 # How a comment begins that gives a shape and dtypes, which the declaration gives, too.
-_KNOWN = re.compile(rf"(?:optional: )?(?:\[[^]]*\])?,? ?(?:{_DTYPE}(?:,? or |, )?)*(?:; may be \w+ itself)?[,;:. ]*")
+_KNOWN = re.compile(rf"(?:optional(?:, host)?: )?(?:\[[^]]*\])?,? ?(?:{_DTYPE}(?:,? or |, )?)*(?:; may be \w+ itself)?[,;:. ]*")
 
 
 def _plain(text):
@@ -48,10 +49,12 @@ def meaning(op, argument):
         text = "" if argument.by else text[_KNOWN.match(text).end():]
     elif argument.kind == "enum":
         text = re.sub(r"^FLASHINFER_\w+[*]?(?:, FLASHINFER_\w+)*[;:]? ?", "", text)
+    elif argument.kind == "dtype":
+        text = ", ".join(re.findall(r"\w+ \([^)]*\)", text))
     elif argument.is_flag:
         text = re.sub(r"\b1: ", "True: ", re.sub(r"\b0: ", "False: ", "" if text == "0 or 1" else text))
     else:
-        text = re.sub(r"^(?:>=?|at least|at most) [\d.e+-]+[:;,]? ?", "", text)
+        text = re.sub(rf"^(?:(?:>=?|at least|at most) {_NUMBER}|{_NUMBER} to {_NUMBER})[:;,]? ?|, >= {_NUMBER}(?=;|$)", "", text)
         text = text if re.search(r"\b1: ", text) else re.sub(r"\b0: ", "None: ", text)
     text = text.replace("absent: ", "None: ")
     return re.sub(r"(?:^|; )None: [\d.e+-]+$", "", text) if argument.default else text
