@@ -180,6 +180,7 @@ clean:
 help:
 	@echo 'make            build the library, the command and the examples in $(BUILD)/'
 	@echo 'make demo       set up, build, fetch a small language model and run it (DEMO="--max-tokens 64" passes options)'
+	@echo 'make setup      install what the tests need and is missing; make test does it too'
 	@echo 'make test       set up, build, and run everything that needs no GPU'
 	@echo 'make test-gpu   the same, and the GPU rows'
 	@echo 'make test-specs compile every specialisation of every CUDA kernel for every architecture'

@@ -141,18 +141,6 @@ static flashinfer_status fill_permuted(struct problem *problem, struct problem_t
     return FLASHINFER_OK;
 }
 
-static flashinfer_status fill_copy(struct problem *problem, struct problem_tensor *t, int arg)
-{
-    const char *of = problem->op->args[arg].fill.of;
-    const struct problem_tensor *source = problem_tensor(problem, of);
-    if (!source || !source->values || source->elements != t->elements)
-        return fail(FLASHINFER_INTERNAL, "%s: %s copies %s, which is no filled tensor of its size",
-                    problem->op->name, problem->op->args[arg].name, of);
-    for (int64_t i = 0; i < t->elements; i++)
-        problem_set(t, i, problem_get(source, i));
-    return FLASHINFER_OK;
-}
-
 /* A number in a tensor holds legal numbers. */
 static void fill_number(struct problem *problem, struct problem_tensor *t, const struct op_arg *arg,
                         int64_t integer)
@@ -195,8 +183,6 @@ static flashinfer_status fill(struct problem *problem, int i)
     case FILL_MASK:
         fill_bits(problem, t);
         break;
-    case FILL_COPY:
-        return fill_copy(problem, t, i);
     default:
         if (!op_is_tensor(arg))
             fill_number(problem, t, arg,
@@ -210,20 +196,17 @@ static flashinfer_status fill(struct problem *problem, int i)
     return FLASHINFER_OK;
 }
 
-/* Host arguments are filled even if they are not passed: others may be copies of them. Copies come last. */
 flashinfer_status problem_fill(struct problem *problem)
 {
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < problem->program->num_args; i++) {
-            struct problem_tensor *t = &problem->tensor[i];
-            const struct op_arg *arg = &problem->op->args[i];
-            if (arg->kind == OP_OUT || !(t->present || (t->host && op_is_tensor(arg))) ||
-                (arg->fill.kind == FILL_COPY) != pass)
-                continue;
-            t->values = calloc((size_t)t->elements + 1, (size_t)dtype_bytes(t->dtype));
-            if (!t->values)
-                return fail(FLASHINFER_MEMORY, "%s: no memory for %s", problem->op->name, arg->name);
-            TRY(fill(problem, i));
-        }
+    for (int i = 0; i < problem->program->num_args; i++) {
+        struct problem_tensor *t = &problem->tensor[i];
+        const struct op_arg *arg = &problem->op->args[i];
+        if (arg->kind == OP_OUT || !t->present)
+            continue;
+        t->values = calloc((size_t)t->elements + 1, (size_t)dtype_bytes(t->dtype));
+        if (!t->values)
+            return fail(FLASHINFER_MEMORY, "%s: no memory for %s", problem->op->name, arg->name);
+        TRY(fill(problem, i));
+    }
     return FLASHINFER_OK;
 }

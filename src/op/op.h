@@ -72,8 +72,7 @@ enum op_fill_kind {
     FILL_INDPTR,     /* 0 = x[0] <= x[1] <= ... <= x[n] = of */
     FILL_PERMUTED,   /* distinct integers in [0, of), in random order: page ids */
     FILL_LENGTHS,    /* integers in [lo, of] */
-    FILL_MASK,       /* random bits */
-    FILL_COPY        /* the same as the HOST argument `of` */
+    FILL_MASK        /* random bits */
 };
 /* What random problems strew among the values of a floating-point fill; all that the op defines should be named. */
 enum op_special {
@@ -97,7 +96,6 @@ struct op_fill {
 #define PERMUTED(dim) {FILL_PERMUTED, 0, dim, 0, 0}
 #define LENGTHS(lo, dim) {FILL_LENGTHS, 0, dim, lo, 0}
 #define MASK {FILL_MASK, 0, 0, 0, 0}
-#define COPY_OF(arg) {FILL_COPY, 0, arg, 0, 0}
 
 struct op_arg {
     const char *name;

@@ -159,24 +159,3 @@ void op_set_int(void *args, const struct op_arg *arg, int64_t value)
     else
         *(flashinfer_number *)field = (flashinfer_number)FLASHINFER_INT(value);
 }
-
-double op_number(const void *args, const struct op_arg *arg)
-{
-    const void *field = op_field_const(args, arg);
-    if (arg->bytes == sizeof(double))
-        return *(const double *)field != 0 ? *(const double *)field : arg->value;
-    const flashinfer_number *number = field;
-    return number->kind == FLASHINFER_NUMBER_ABSENT ? arg->value : number_value(number);
-}
-
-int64_t op_int(const void *args, const struct op_arg *arg)
-{
-    const void *field = op_field_const(args, arg);
-    int64_t value;
-    if (arg->bytes == sizeof(flashinfer_number)) {
-        const flashinfer_number *number = field;
-        return number->kind == FLASHINFER_NUMBER_ABSENT ? (int64_t)arg->value : number->value.i;
-    }
-    value = arg->bytes == sizeof(int32_t) ? *(const int32_t *)field : *(const int64_t *)field;
-    return value ? value : (int64_t)arg->value;
-}

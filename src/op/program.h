@@ -142,7 +142,5 @@ DLTensor *op_tensor(const void *args, const struct op_arg *arg);
 void op_set_tensor(void *args, const struct op_arg *arg, DLTensor *tensor);
 void op_set_number(void *args, const struct op_arg *arg, double value); /* NUMBER */
 void op_set_int(void *args, const struct op_arg *arg, int64_t value);   /* INT, ENUM */
-double op_number(const void *args, const struct op_arg *arg);           /* NUMBER; its default if absent */
-int64_t op_int(const void *args, const struct op_arg *arg);             /* INT, ENUM; its default if absent */
 
 #endif
