@@ -103,7 +103,9 @@ units() { # FOLDER
 
 stage 'Unit tests' 4
 units "$build"
-step example_variant "$build/variant"
+for example in variant paged_attention; do
+    step "example_$example" "$build/$example"
+done
 
 stage 'The Python package' 3
 for script in tests/python/*.sh; do
