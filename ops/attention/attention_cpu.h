@@ -4,7 +4,8 @@
  *
  * Keys and values of a tile are packed for `multiply`, which has 64 results of each of ROWS_AT_ONCE rows in registers: keys
  * transposed, so that a lane is a token; values in pairs of tokens where dot.h multiplies pairs, so that a lane is a dimension.
- * All rows of the tile use them. The order of a row's sums depends on nothing but its own request.
+ * All rows of the tile use them; where a kernel's FEW_ROWS or less do, they are multiplied as they lie. The order of a row's
+ * sums depends on nothing but its own request.
  *
  *   T and the other constants as in attention_state_cpu.h */
 #ifndef ATTENTION_CPU_H
@@ -217,6 +218,75 @@ static inline void write_rows(const struct attention_args *a, const struct task 
     }
 }
 
+static __attribute__((noinline, unused)) void store_sums(float *to, const vec x[LANES]) { vec_store_f32(to, vec_sums(x)); }
+
+/* The same of at most FEW_ROWS rows with keys and values as they lie in memory: packing them would take longer than it saves. */
+INLINE void few_keys_of(const int rows, struct state *s, int begin, int64_t offset, int count)
+{
+    for (int first = 0; first < TILE; first += LANES) {
+        vec sum[4][LANES];
+        for (int i = 0; i < LANES; i++) {
+            vec own[4] = {{0}};
+            const T *key = key_of(s, first + i < count ? first + i : 0, offset);
+            for (int unit = 0; unit < KEY_UNITS; unit += LANES) {
+                vec y = load_units(key, unit * UNIT);
+                __builtin_prefetch(s->key[TILE + first + i] + offset + unit * UNIT, 0, 2);
+                for (int r = 0; r < rows; r++)
+                    own[r] = dot_add(T, own[r], vec_load_f32((const float *)s->q[begin + r] + unit), y);
+            }
+            for (int r = 0; r < rows; r++)
+                sum[r][i] = own[r];
+        }
+        for (int r = 0; r < rows; r++)
+            store_sums(s->logits[begin + r] + first, sum[r]);
+    }
+}
+
+INLINE void few_values_of(const int rows, struct state *s, int begin, int64_t offset, int count)
+{
+    static const T zeros[HEAD_DIM_VO];
+    for (int at = 0; at < HEAD_DIM_VO; at += TILE) {
+        const int vecs = HEAD_DIM_VO - at < TILE ? (HEAD_DIM_VO - at) / LANES : TILE / LANES;
+        vec sum[4][TILE / LANES];
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < vecs; j++)
+                sum[r][j] = vec_load_f32(s->o[begin + r] + at + j * LANES);
+        for (int token = 0; token < count; token += UNIT) {
+            const T *value[2] = {value_of(s, token, offset), zeros};
+            if (UNIT == 2 && token + 1 < count)
+                value[1] = value_of(s, token + 1, offset);
+            for (int i = 0; i < UNIT; i++)
+                for (int j = 0; j < vecs * LANES; j += LINE)
+                    __builtin_prefetch(s->value[TILE + token + i] + offset + at + j, 0, 2);
+            vec y[TILE / LANES];
+            for (int j = 0; j < vecs; j++)
+                y[j] = dot_pack(T, value[0] + at + j * LANES, value[1] + at + j * LANES);
+            for (int r = 0; r < rows; r++) {
+                vec x = dot_broadcast(s->weights[begin + r] + token / UNIT);
+                for (int j = 0; j < vecs; j++)
+                    sum[r][j] = dot_add(T, sum[r][j], x, y[j]);
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < vecs; j++)
+                vec_store_f32(s->o[begin + r] + at + j * LANES, sum[r][j]);
+    }
+}
+
+#define FEW(name)                                                                                               \
+    static inline void name(int rows, struct state *s, int begin, int64_t offset, int count)                    \
+    {                                                                                                           \
+        switch (FEW_ROWS ? rows : 0) {                                                                          \
+        case 1: name##_of(1, s, begin, offset, count); break;                                                   \
+        case 2: name##_of(2, s, begin, offset, count); break;                                                   \
+        case 3: name##_of(3, s, begin, offset, count); break;                                                   \
+        case 4: name##_of(4, s, begin, offset, count); break;                                                   \
+        default: break;                                                                                         \
+        }                                                                                                       \
+    }
+FEW(few_keys)
+FEW(few_values)
+
 /* The h-th KV head of a tile: rows [begin, end) of the state. */
 static inline void attend_tile(const struct attention_args *a, const struct task *t, struct state *s, int h, int begin, int64_t first,
                                int count)
@@ -225,13 +295,22 @@ static inline void attend_tile(const struct attention_args *a, const struct task
 #if CONVERTS
     convert_keys(a, t, s, h, first, count, h * a->k_head);
 #endif
-    pack_keys(s, h * a->k_head, count);
-    multiply(end - begin, false, s->logits[begin], TILE, s->q[begin], KEY_UNITS, s->keys[0], TILE, KEY_UNITS);
+    bool few = FEW_ROWS && end - begin <= FEW_ROWS;
+    if (few) {
+        few_keys(end - begin, s, begin, h * a->k_head, count);
+    } else {
+        pack_keys(s, h * a->k_head, count);
+        multiply(end - begin, false, s->logits[begin], TILE, s->q[begin], KEY_UNITS, s->keys[0], TILE, KEY_UNITS);
+    }
     for (int r = begin; r < end; r++)
         weigh_row(a, t, s, r, first);
 #if CONVERTS
     convert_values(s, count, h * a->v_head);
 #endif
+    if (few) {
+        few_values(end - begin, s, begin, h * a->v_head, count);
+        return;
+    }
     pack_values(s, h * a->v_head, count);
     for (int i = 0; i < COLUMNS; i += TILE)
         multiply(end - begin, true, s->o[begin] + i, COLUMNS, s->weights[begin], TOKEN_UNITS, s->values[0] + i, COLUMNS,

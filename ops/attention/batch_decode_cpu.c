@@ -4,6 +4,11 @@
  * that read one.
  *
  *   T, HEAD_DIM as in attention_cpu.h */
+#ifdef __AVX512F__ /* whose shuffles and registers it takes */
+#define FEW_ROWS 4
+#else
+#define FEW_ROWS 0
+#endif
 #include "attention_cpu.h"
 
 void batch_decode_cpu(const struct attention_args *a, int part, int parts)

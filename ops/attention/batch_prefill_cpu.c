@@ -3,6 +3,7 @@
  * parts beyond the last tile do nothing. Later rows of causal attention see more: they come first.
  *
  *   T, HEAD_DIM as in attention_cpu.h */
+#define FEW_ROWS 0
 #include "attention_cpu.h"
 
 void batch_prefill_cpu(const struct attention_args *a, int part, int parts)
