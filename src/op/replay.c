@@ -5,7 +5,7 @@
 
 #include "core/slot.h"
 
-enum { SETS = 256, WAYS = 4, MAX_LAUNCHES = 4, MAX_BYTES = 1536, ALIGNMENT = 64 };
+enum { SETS = 256, WAYS = 4, RELUCTANCE = 8, MAX_LAUNCHES = 4, MAX_BYTES = 1536, ALIGNMENT = 64 };
 
 struct noted {
     const struct jit_module *module;
@@ -14,7 +14,7 @@ struct noted {
 };
 
 struct replay {
-    struct slot slot;
+    struct slot *slot;
     uint64_t description;
     void *workspace;
     size_t workspace_size;
@@ -28,8 +28,9 @@ struct replay {
     _Alignas(ALIGNMENT) unsigned char args[MAX_BYTES];
 };
 
+static _Alignas(ALIGNMENT) struct slot slots[SETS][WAYS]; /* a set in a line of the cache, since many calls are looked for in vain */
 static struct replay table[SETS][WAYS];
-static atomic_uint turn; /* of the ways of a set to be forgotten */
+static atomic_uint turn; /* of calls to be noted, and of the ways of a set to be forgotten */
 
 static uint64_t hash_of(const struct replay_key *key)
 {
@@ -37,7 +38,7 @@ static uint64_t hash_of(const struct replay_key *key)
     return (hash ^ hash >> 32) * SLOT_FACTOR | 1;
 }
 
-static struct replay *set_of(uint64_t hash) { return table[hash >> 32 & (SETS - 1)]; }
+static unsigned set_of(uint64_t hash) { return (unsigned)(hash >> 32) & (SETS - 1); }
 
 static bool is_same(const struct replay *replay, const struct replay_key *key)
 {
@@ -52,13 +53,13 @@ static bool is_same(const struct replay *replay, const struct replay_key *key)
 struct replay *replay_find(const struct replay_key *key)
 {
     const uint64_t hash = hash_of(key);
-    struct replay *set = set_of(hash);
+    const unsigned set = set_of(hash);
     for (int way = 0; way < WAYS; way++) {
-        if (!slot_hold_if(&set[way].slot, hash))
+        if (!slot_hold_if(&slots[set][way], hash))
             continue;
-        if (is_same(&set[way], key))
-            return &set[way];
-        slot_release(&set[way].slot);
+        if (is_same(&table[set][way], key))
+            return &table[set][way];
+        slot_release(&slots[set][way]);
     }
     return NULL;
 }
@@ -71,19 +72,35 @@ flashinfer_status replay_run(struct replay *replay, void *stream)
         const struct noted *noted = &replay->noted[i];
         status = jit_launch_module(noted->module, noted->name, &replay->queue, &noted->launch);
     }
-    slot_release(&replay->slot);
+    slot_release(replay->slot);
     return status;
+}
+
+/* Where a call is to be noted: an empty way, held; else now and then another. To write what is never read costs more than a
+ * call that is worked out, and so it would be each time if a program goes round more calls than there is room for. */
+static struct replay *make_room(uint64_t hash)
+{
+    const unsigned set = set_of(hash), now = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+    unsigned way = 0;
+    while (way < WAYS && atomic_load_explicit(&slots[set][way].hash, memory_order_relaxed))
+        way++;
+    if (way == WAYS && now % RELUCTANCE)
+        return NULL;
+    way = way == WAYS ? now / RELUCTANCE % WAYS : way;
+    if (!slot_hold(&slots[set][way]))
+        return NULL;
+    slot_name(&slots[set][way], hash);
+    table[set][way].slot = &slots[set][way];
+    return &table[set][way];
 }
 
 struct replay *replay_begin(const struct replay_key *key, const struct call *call, const struct op_kernel *row)
 {
     if (!key->description || call->op->variant)
         return NULL;
-    const uint64_t hash = hash_of(key);
-    struct replay *replay = &set_of(hash)[atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed) % WAYS];
-    if (!slot_hold(&replay->slot))
+    struct replay *replay = make_room(hash_of(key));
+    if (!replay)
         return NULL;
-    slot_name(&replay->slot, hash);
     replay->description = key->description;
     replay->workspace = call->exec.workspace;
     replay->workspace_size = call->exec.workspace_size;
@@ -113,6 +130,6 @@ void replay_note(struct replay *replay, const struct jit_module *module, const c
 void replay_end(struct replay *replay, flashinfer_status status)
 {
     if (status || !replay->num_launches || !replay->description)
-        slot_name(&replay->slot, 0);
-    slot_release(&replay->slot);
+        slot_name(replay->slot, 0);
+    slot_release(replay->slot);
 }

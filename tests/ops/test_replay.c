@@ -97,6 +97,7 @@ static void test_what_is_known(void **state)
     assert_false(is_known(&n, EXEC(.kernel = name)));
     assert_int_equal(flashinfer_rmsnorm(&n.args, EXEC(.kernel = name)), FLASHINFER_INVALID);
     expect_new(&n, NULL);
+    n.out.data = weights[WEIGHTS - 1];
     expect_new(&n, EXEC(.workspace = workspace, .workspace_size = 256));
     expect_new(&n, EXEC(.workspace = workspace, .workspace_size = 512));
     expect_new(&n, EXEC(.workspace = workspace + 256, .workspace_size = 256));
@@ -107,7 +108,7 @@ static void test_what_is_known(void **state)
     assert_false(is_known(&n, EXEC(.kernel = "norm_cpu")));
     n.args.eps = 1e-5;
     expect_new(&n, NULL);
-    memcpy(weights[2], weights[3], sizeof ones);
+    fill(NULL);
 }
 
 /* Of two calls whose hashes are the same: 9 bits lie between two addresses of it. */
@@ -153,21 +154,19 @@ static void test_forgotten(void **state)
     (void)state;
     static uint16_t out[HIDDEN];
     int known = 0;
-    for (int round = 0; round < 3; round++)
-        for (int i = 0; i < WEIGHTS; i++) {
-            struct norm n;
-            set_up(&n, out, i);
-            assert_true(is_right(&n, NULL));
-            known += round == 2 && is_known(&n, NULL);
-        }
-    assert_in_range(known, WEIGHTS - 10, WEIGHTS);
-    known = 0;
+    struct norm n;
+    for (int i = 0; i < ROUNDS * WEIGHTS; i++) {
+        set_up(&n, out, i % WEIGHTS);
+        assert_true(is_right(&n, NULL));
+    }
     for (int i = 0; i < WEIGHTS; i++) {
-        struct norm n;
         set_up(&n, out, i);
         known += is_known(&n, NULL);
     }
     assert_in_range(known, ALL_WAYS / 2, ALL_WAYS);
+    for (int i = 0; i < 100 && !is_known(&n, NULL); i++) /* the last of all, if it is called often */
+        assert_true(is_right(&n, NULL));
+    assert_true(is_known(&n, NULL));
 }
 
 struct worker {
