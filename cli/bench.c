@@ -13,6 +13,7 @@
 struct output {
     struct table *table;
     bool json;
+    int rows;
 };
 
 static void trying(void *context, const char *command)
@@ -28,9 +29,10 @@ static void report_time(void *context, const struct bench_result *r)
                                            [BENCH_NOT_COMPILED] = "does not compile",
                                            [BENCH_WRONG] = "wrong",
                                            [BENCH_FAILED] = "failed"};
-    const struct output *out = context;
+    struct output *out = context;
     double rate = r->seconds > 0 ? r->bytes / r->seconds : -1,
            operations = r->seconds > 0 && r->operations > 0 ? r->operations / r->seconds : -1;
+    out->rows++;
     progress_show(0, 0, "%s %s %s", r->op, r->row, r->shape);
     if (r->why && !out->json) {
         progress_clear();
@@ -60,7 +62,8 @@ static void report_time(void *context, const struct bench_result *r)
 
 static void report_overhead(void *context, const struct bench_overhead *r)
 {
-    const struct output *out = context;
+    struct output *out = context;
+    out->rows++;
     table_text(out->table, "op", r->op);
     table_text(out->table, "kernel", r->row);
     table_text(out->table, "device", reproduce_device(r->device->id.device_type));
@@ -73,8 +76,9 @@ static void report_overhead(void *context, const struct bench_overhead *r)
 
 static void report_compiled(void *context, const struct bench_compiled *r)
 {
-    const struct output *out = context;
+    struct output *out = context;
     char arch[16] = "cpu";
+    out->rows++;
     if (r->arch)
         snprintf(arch, sizeof arch, "sm_%d", r->arch);
     if (r->wrong[0] && !out->json)
@@ -147,11 +151,18 @@ static int run(const struct options *options)
         return usage_error(&command_bench, "--warm goes with neither --overhead nor --compile");
     if (options->pdl && options->compile)
         return usage_error(&command_bench, "--pdl does not go with --compile");
+    if (options->overhead && options->compile)
+        return usage_error(&command_bench, "--overhead does not go with --compile");
+    if (options->shape && options->seed)
+        return usage_error(&command_bench, "--shape does not go with --seed");
     progress_watch_compiler();
     crash_watch();
     flashinfer_status status = options->compile ? compile(options, &out, &failures) : measure_all(options, &out, &failures);
     progress_clear();
     table_close(out.table);
+    if (!status && !out.rows)
+        status = fail(FLASHINFER_UNSUPPORTED,
+                      "nothing to time: no kernel that was asked for serves that; `flashinfer explain OP` says why");
     return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
 }
 

@@ -173,6 +173,21 @@ static flashinfer_status build_in_folder(struct build *build, int threads, struc
     return atomic_load(&build->failed) ? fail(build->status, "%s", build->sentence) : link_kernels(build, binary);
 }
 
+static void temporary_path(const char *path, char *temporary, size_t size)
+{
+    snprintf(temporary, size, "%s.new", path);
+}
+
+/* Asked before minutes of compiling. */
+static flashinfer_status check_writable(const char *path)
+{
+    char temporary[4096];
+    temporary_path(path, temporary, sizeof temporary);
+    TRY(write_file(temporary, &(struct text){0}));
+    unlink(temporary);
+    return FLASHINFER_OK;
+}
+
 static flashinfer_status write_pack(const char *path, const struct jit_level *level, struct text *binary)
 {
     char temporary[4096];
@@ -180,7 +195,7 @@ static flashinfer_status write_pack(const char *path, const struct jit_level *le
     jit_pack_key(level, key);
     jit_seal(key, binary);
     TRY(text_check(binary));
-    snprintf(temporary, sizeof temporary, "%s.new", path);
+    temporary_path(path, temporary, sizeof temporary);
     TRY(write_file(temporary, binary));
     if (!rename(temporary, path))
         return FLASHINFER_OK;
@@ -196,6 +211,7 @@ flashinfer_status jit_pack_build(const struct jit_spec *specs, int *count, const
     if (!build.level)
         return fail(FLASHINFER_INVALID, "there are no packs for \"%s\": must be x86-64-v2, x86-64-v3, x86-64-v4 or aarch64",
                     level);
+    TRY(check_writable(path));
     snprintf(build.folder, sizeof build.folder, "%.400s/flashinfer-pack-XXXXXX", environment()->temporary_dir);
     if (!mkdtemp(build.folder))
         return fail(FLASHINFER_IO, "no folder can be made in %s (TMPDIR): %s", environment()->temporary_dir, strerror(errno));

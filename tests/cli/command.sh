@@ -51,6 +51,10 @@ expect 2 '--jobs 0: must be' specs -j 0
 expect 2 '--device gpu: must be cpu, cuda or all' check --device gpu
 expect 2 '--arch 75: must be of' explain mm --arch 75
 expect 2 '--arch ,: names no architecture' explain mm --arch ,
+expect 3 'nothing to time' bench rmsnorm --kernel norm_sm80 --device cpu
+expect 2 '--shape does not go with --seed' bench rmsnorm --shape odd --seed 3
+expect 2 '--overhead does not go with --compile' bench rmsnorm --overhead --compile
+expect 2 'none/x.new cannot be written' pack x86-64-v3 "$work/none/x"
 expect 2 '"stray" was not expected' version stray
 expect 2 'too many values' explain mm "$(printf 'm=%0640d' 1)"
 expect 0 'sm_90a' explain rmsnorm --arch sm_90a
