@@ -72,38 +72,48 @@ INLINE vec load_x(const T *from, const T *weight, float deviation)
     return sizeof(OUT) > 1 ? round_to_input(x) : x;
 }
 
-INLINE void put(OUT *to, vec x, bool past_caches)
-{
-    if (past_caches)
-        vec_stream(to, x);
-    else
-        vec_store(to, x);
-}
-
 INLINE vec rotated(vec x, vec other, const struct rotation *r, int at, float scale)
 {
     return (x * vec_load_f32(r->cosine + at) + other * vec_load_f32(r->sine + at)) * scale;
 }
 
+INLINE void put(OUT *to, struct pair x, bool past_caches)
+{
+    if (past_caches)
+        pair_stream(to, x, HALVES);
+    else
+        pair_store(to, x, HALVES);
+}
+
 static void rotate(OUT *to, const T *from, const T *weight, float deviation, const struct rotation *r, float scale,
                    bool past_caches)
 {
-    for (int at = 0; at < (INTERLEAVE ? HEAD_DIM : PAIRS); at += LANES) {
-        vec x = load_x(from + at, weight ? weight + at : NULL, deviation);
+    for (int at = 0; at < (INTERLEAVE ? HEAD_DIM : PAIRS); at += PAIR) {
+        struct pair a, b;
+        for (int i = 0; i < 2; i++) {
+            int first = at + i * LANES, second = PAIRS + first;
+            vec x = load_x(from + first, weight ? weight + first : NULL, deviation);
 #if INTERLEAVE
-        put(to + at, rotated(x, vec_swap_neighbours(x), r, at, scale), past_caches);
+            a.v[i] = rotated(x, vec_swap_neighbours(x), r, first, scale);
+            (void)b, (void)second;
 #else
-        vec y = load_x(from + PAIRS + at, weight ? weight + PAIRS + at : NULL, deviation);
-        put(to + at, rotated(x, y, r, at, scale), past_caches);
-        put(to + PAIRS + at, rotated(y, x, r, PAIRS + at, scale), past_caches);
+            vec y = load_x(from + second, weight ? weight + second : NULL, deviation);
+            a.v[i] = rotated(x, y, r, first, scale);
+            b.v[i] = rotated(y, x, r, second, scale);
 #endif
+        }
+        put(to + at, a, past_caches);
+        if (!INTERLEAVE)
+            put(to + PAIRS + at, b, past_caches);
     }
 }
 
 static void copy(OUT *to, const T *from, float scale, bool past_caches)
 {
-    for (int at = 0; at < HEAD_DIM; at += LANES)
-        put(to + at, vec_load(from + at) * scale, past_caches);
+    for (int at = 0; at < HEAD_DIM; at += PAIR) {
+        struct pair x = pair_load(from + at, HALVES);
+        put(to + at, (struct pair){{x.v[0] * scale, x.v[1] * scale}}, past_caches);
+    }
 }
 
 static float deviation_of(const T *from, int64_t hidden, float inverse_hidden, float eps)

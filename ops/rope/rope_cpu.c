@@ -93,35 +93,39 @@ static int64_t position_of(const struct rope_args *a, int64_t token)
 
 #define SCALED(x) (QUANTIZES ? (x) * scale : (x))
 
-INLINE void put_vec(OUT *to, vec x, int32_t n, int past_caches)
+/* n elements from `at` on in *x, or of n pairs the first ones in *x and the second ones in *y. */
+INLINE void rotated(vec *x, vec *y, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n,
+                    float scale)
 {
-    if (past_caches)
-        vec_stream(to, x);
-    else
-        vec_store_n(to, x, n);
+    vec cosine = vec_load_f32(r->cosine + at), sine = vec_load_f32(r->sine + at), a = vec_load_n(from + at, n);
+    (void)scale, (void)num_pairs, (void)y;
+#if INTERLEAVE
+    *x = SCALED(a * cosine + vec_swap_neighbours(a) * sine);
+#else
+    vec b = vec_load_n(from + num_pairs + at, n);
+    *x = SCALED(a * cosine - b * sine);
+    *y = SCALED(b * cosine + a * sine);
+#endif
 }
 
-/* n elements, or both halves of n pairs, from `at` on. */
-#if INTERLEAVE
-INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale,
-                       int past_caches)
+INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale)
 {
-    vec x = vec_load_n(from + at, n);
-    (void)scale, (void)num_pairs;
-    x = x * vec_load_f32(r->cosine + at) + vec_swap_neighbours(x) * vec_load_f32(r->sine + at);
-    put_vec(to + at, SCALED(x), n, past_caches);
+    vec x, y;
+    rotated(&x, &y, from, num_pairs, r, at, n, scale);
+    vec_store_n(to + at, x, n);
+    if (!INTERLEAVE)
+        vec_store_n(to + num_pairs + at, y, n);
 }
-#else
-INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale,
-                       int past_caches)
+
+INLINE void rotate_past_caches(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, float scale)
 {
-    vec x = vec_load_n(from + at, n), y = vec_load_n(from + num_pairs + at, n);
-    vec cosine = vec_load_f32(r->cosine + at), sine = vec_load_f32(r->sine + at);
-    (void)scale;
-    put_vec(to + at, SCALED(x * cosine - y * sine), n, past_caches);
-    put_vec(to + num_pairs + at, SCALED(y * cosine + x * sine), n, past_caches);
+    struct pair x, y;
+    for (int i = 0; i < 2; i++)
+        rotated(&x.v[i], &y.v[i], from, num_pairs, r, at + i * LANES, LANES, scale);
+    pair_stream(to + at, x, HALVES);
+    if (!INTERLEAVE)
+        pair_stream(to + num_pairs + at, y, HALVES);
 }
-#endif
 
 /* Pairs [first, first + n) of one head. */
 static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t first, int32_t n, int32_t num_pairs, float scale,
@@ -131,12 +135,12 @@ static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t fir
     to += (1 + INTERLEAVE) * first;
     from += (1 + INTERLEAVE) * first;
     if (past_caches && (intptr_t)to % 64 == 0 && (INTERLEAVE || num_pairs * (int)sizeof *to % 64 == 0))
-        for (; at + LANES <= end; at += LANES)
-            rotate_vec(to, from, num_pairs, r, at, LANES, scale, 1);
+        for (; at + PAIR <= end; at += PAIR)
+            rotate_past_caches(to, from, num_pairs, r, at, scale);
     for (; at + LANES <= end; at += LANES)
-        rotate_vec(to, from, num_pairs, r, at, LANES, scale, 0);
+        rotate_vec(to, from, num_pairs, r, at, LANES, scale);
     if (at < end)
-        rotate_vec(to, from, num_pairs, r, at, end - at, scale, 0);
+        rotate_vec(to, from, num_pairs, r, at, end - at, scale);
 }
 
 static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_caches)
@@ -148,8 +152,10 @@ static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_cache
     }
     int32_t at = 0;
     if (past_caches && (intptr_t)to % 64 == 0)
-        for (; at + LANES <= n; at += LANES)
-            vec_stream(to + at, vec_load(from + at) * scale);
+        for (; at + PAIR <= n; at += PAIR) {
+            struct pair x = pair_load(from + at, HALVES);
+            pair_stream(to + at, ((struct pair){{x.v[0] * scale, x.v[1] * scale}}), HALVES);
+        }
     for (; at + LANES <= n; at += LANES)
         vec_store(to + at, vec_load(from + at) * scale);
     if (at < n)
