@@ -3,10 +3,11 @@
  * batch_decode_stream_sm80 and batch_decode_stream_sm90 share.
  *
  * BLOCKS blocks of WARPS warps run on a multiprocessor. Each takes its share of the batch (decode_stream_share.cuh), task by
- * task. In a task, STREAMS streams take a tile of tokens each in turn, or each stream has tasks of its own; ROW_WARPS warps of a stream have 8 * ROW_TILES packed
- * rows each, and copy the tile each for itself, so that nothing waits for another warp until the task ends (the second copy
- * comes from the L2 cache). A warp has STAGES tiles of shared memory, through which the tiles of all its tasks pass without a
- * break; one of them is free while a task ends, and holds its results for the others (decode_stream_parts.cuh).
+ * task. In a task, the STREAMS streams of a block, or a team of them, take a tile of tokens each in turn; ROW_WARPS warps of a
+ * stream have 8 * ROW_TILES packed rows each, and copy the tile each for itself, so that nothing waits for another warp until the
+ * task ends (the second copy comes from the L2 cache). A warp has STAGES tiles of shared memory, through which the tiles of all
+ * its tasks pass without a break; one of them is free while a task ends, and holds its results for the others
+ * (decode_stream_parts.cuh).
  *
  *   T           f16, bf16: of queries and out
  *   KV          T, e4m3, e5m2
@@ -77,8 +78,6 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     extern __shared__ __align__(1024) unsigned char shared[];
     __shared__ struct exchange exchange;
     __shared__ struct open_pairs open;
-    __shared__ struct division divisions[WARPS];
-    __shared__ struct ahead tasks[WARPS][AHEAD];
     __shared__ struct places parts[WARPS];
     int warp = threadIdx.x / 32;
     uint32_t all_stages = (shared_address(shared) + STAGE_ALIGNMENT - 1) / STAGE_ALIGNMENT * STAGE_ALIGNMENT;
@@ -100,19 +99,9 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     prefetch_tables(a);
     pdl_wait();
     pdl_launch();
-    struct division &d = divisions[warp];
-    struct ahead(&ring)[AHEAD] = tasks[warp];
-    struct walk walk;
-    struct division divided = divide_batch(a, walk);
-    int streams = divided.streams;
-    if (threadIdx.x % 32 == 0) {
-        d = divided;
-        ring[AHEAD - 1].walk = walk;
-    }
-    if (threadIdx.x % 32 < AHEAD)
-        ring[threadIdx.x % 32].from = -1;
-    __syncwarp();
     struct loader l = {};
+    struct division d = divide_batch(a, l.walk);
+    struct walk walk = l.walk;
     struct logit_rule rule = make_logit_rule(a);
     struct task t;
     struct row_range range;
@@ -137,10 +126,9 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
             if (t.count)
                 finish_task(a, d, t, places, r, stages + free * STAGE_BYTES, marks, exchange, open,
                             walk.unit >= walk.end || d.unit_tiles);
-            const struct ahead &found = ring[taken++ % AHEAD];
-            if (walk.unit == found.from) {
-                walk = found.walk;
-                t = found.task;
+            if (!QUERIES_SHARED && ++taken == l.found) { /* else there are no registers for it */
+                walk = l.walk;
+                t = l.task;
             } else if (!next_task(a, d, walk, t)) {
                 goto done;
             }
@@ -159,11 +147,10 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
         }
         if (step > -STAGES)
             copy_tile(a, source, stages, free++, next);
-        next = look_up(a, d, ring, l);
-        l.tile += streams;
+        next = look_up(a, d, l);
         if (step < 0)
             continue;
-        if (t.count < t.units && tile + streams >= t.tile_end)
+        if (t.count < t.units && tile + d.streams >= t.tile_end)
             marks = ask_for_marks(places, (const struct part *)a.workspace);
         int first = tile * TILE;
         uint32_t at = stages + stage * STAGE_BYTES;
@@ -173,7 +160,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
             clear_values(at + TILE_BYTES, t.begin - first, t.kv_len - first);
 #endif
         attend_tile(a, range, rule, r, at, first, first < unmasked || first + TILE > unmasked_end);
-        tile += streams;
+        tile += d.streams;
         free = stage;
         if (++stage == STAGES) {
             stage = 0;

@@ -20,20 +20,11 @@ struct source {
     uint64_t policy;
 };
 
-enum { AHEAD = 4 };
-
-/* The last tasks of which a warp began to copy tiles, with where the walk was before and after each, for when it attends to them: a
- * ring in shared memory. */
-struct ahead {
+/* What a warp copies next: of the last task that it found, after which the walk is. */
+struct loader {
     struct walk walk;
     struct task task;
-    int from;
-};
-
-/* What a warp copies next. */
-struct loader {
-    int tile, tile_end;
-    int kv_head, kv_len, begin, first_page;
+    int tile;
     int found; /* tasks */
     bool done;
 };
@@ -44,32 +35,26 @@ struct request_of_tile {
 };
 
 /* Goes on to the next tile and asks for its page, long before it is needed. */
-DEVICE struct request_of_tile look_up(const struct attention_args &a, const struct division &d, struct ahead (&ring)[AHEAD],
-                                      struct loader &l)
+DEVICE struct request_of_tile look_up(const struct attention_args &a, const struct division &d, struct loader &l)
 {
     enum { STEP = BOX_TOKENS ? BOX_TOKENS : 1 };
-    int lane = threadIdx.x % 32;
+    const struct task &t = l.task;
 #pragma unroll 1
-    while (!l.done && l.tile >= l.tile_end) {
-        struct ahead next = {ring[(l.found + AHEAD - 1) % AHEAD].walk};
-        next.from = next.walk.unit;
-        l.done = !next_task(a, d, next.walk, next.task);
+    while (!l.done && l.tile >= t.tile_end) {
+        l.done = !next_task(a, d, l.walk, l.task);
         if (l.done)
             break;
-        const struct task &t = next.task;
-        l = {t.tile + d.stream, t.tile_end, t.kv_head, t.kv_len, t.begin, t.first_page, l.found + 1, false};
-        __syncwarp();
-        if (lane == 0)
-            ring[(l.found + AHEAD - 1) % AHEAD] = next;
-        __syncwarp();
+        l.tile = t.tile + d.stream;
+        l.found++;
     }
-    int token = l.tile * TILE + lane * STEP;
-    struct request_of_tile r = {0, -1, l.kv_head};
-    if (!l.done && lane * STEP < TILE && token + STEP > l.begin && token < l.kv_len) {
-        struct slot s = find_slot(a, l.first_page, token);
+    int lane = threadIdx.x % 32, token = l.tile * TILE + lane * STEP;
+    struct request_of_tile r = {0, -1, t.kv_head};
+    if (!l.done && lane * STEP < TILE && token + STEP > t.begin && token < t.kv_len) {
+        struct slot s = find_slot(a, t.first_page, token);
         r.page = s.page;
         r.at = s.at;
     }
+    l.tile += d.streams;
     return r;
 }
 

@@ -141,7 +141,7 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
 DEVICE bool next_task(const struct attention_args &a, const struct division &d, struct walk &w, struct task &t)
 {
     struct extent e;
-    int pair;
+    int pair, pair_unit;
 #pragma unroll 1
     for (;;) {
         if (w.unit >= w.end)
@@ -154,12 +154,13 @@ DEVICE bool next_task(const struct attention_args &a, const struct division &d, 
             continue;
         }
         pair = (unsigned)(w.unit - w.request_begin) / (unsigned)e.units;
-        t.pair_unit = w.request_begin + pair * e.units;
-        t.unit = w.unit - t.pair_unit;
-        if (!d.whole || t.unit == 0)
+        pair_unit = w.request_begin + pair * e.units;
+        if (!d.whole || w.unit == pair_unit)
             break;
-        w.unit = t.pair_unit + e.units;
+        w.unit = pair_unit + e.units;
     }
+    t.pair_unit = pair_unit;
+    t.unit = w.unit - pair_unit;
     int chunks = e.pairs == a.num_kv_heads ? 1 : e.pairs / a.num_kv_heads;
     t.units = e.units;
     t.count = d.whole ? e.units : d.unit_tiles ? 1 : min(e.units - t.unit, w.end - w.unit);
