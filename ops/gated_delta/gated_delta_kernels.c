@@ -121,7 +121,7 @@ struct gated_delta_args gated_delta_args(const struct call *call)
     return a;
 }
 
-enum { BLOCK_VALUES = 32, PIECE = 4, MAX_GRID_YZ = 65535 };
+enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, PIECE = 4, MAX_GRID_YZ = 65535 };
 
 static const struct jit_kernel recurrent_cpu = {
     "gated_delta_recurrent_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
@@ -129,6 +129,8 @@ static const struct jit_kernel recurrent_sm80 = {
     "gated_delta_recurrent_sm80",
     JIT_CUDA,
     {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS", "MANY"}};
+static const struct jit_kernel decode_sm80 = {
+    "gated_delta_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
 
 static bool walks(const struct gated_delta_view *t)
 {
@@ -166,12 +168,25 @@ const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *w
                                                                                : NULL;
 }
 
+/* Whether there is more than one token, or more than its sequences' states before and after. */
+static bool is_many(const struct gated_delta_view *t)
+{
+    return t->cu_seqlens || t->kept || t->added || t->given || tensor_shape(t->output, -3) != 1 || !t->initial ||
+           (t->initial_rows && !t->pads);
+}
+
+static bool too_many_blocks(const struct gated_delta_view *t)
+{
+    return num_sequences(t) > MAX_GRID_YZ || tensor_shape(t->output, -2) > MAX_GRID_YZ;
+}
+#define TOO_MANY_BLOCKS "there are more sequences or heads than a grid has blocks for"
+
 const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
     const DLTensor *pieces[] = {t->q, t->k, t->initial, t->final, t->kept, t->per_key ? t->alpha : NULL};
-    if (num_sequences(t) > MAX_GRID_YZ || tensor_shape(t->output, -2) > MAX_GRID_YZ)
-        return "there are more sequences or heads than a grid has blocks for";
+    if (too_many_blocks(t))
+        return TOO_MANY_BLOCKS;
     if (!walks(t))
         return UNWALKED;
     int32_t *constant = fill_spec(call, way, &recurrent_sm80);
@@ -179,15 +194,32 @@ const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *
     constant[5] = state_dtype(t->final, t->kept);
     bool narrow = !t->values_last && dtype_bytes((enum dtype)constant[4]) == 2 && dtype_bytes((enum dtype)constant[5]) == 2;
     constant[6] = narrow ? 2 * PIECE : PIECE;
-    constant[7] = t->cu_seqlens || t->kept || t->added || t->given || tensor_shape(t->output, -3) != 1 || !t->initial ||
-                  (t->initial_rows && !t->pads);
+    constant[7] = is_many(t);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         if (pieces[i] && !tensor_is_aligned(pieces[i], constant[6] * dtype_bytes(tensor_dtype(pieces[i]))))
             constant[6] = 1;
     return NULL;
 }
 
+static const char *fit_decode(const struct call *call, struct way *way)
+{
+    const struct gated_delta_view *t = call_view(call);
+    const DLTensor *pieces[] = {t->output, t->q, t->k, t->v, t->initial, t->final};
+    if (too_many_blocks(t))
+        return TOO_MANY_BLOCKS;
+    if (is_many(t))
+        return "there is more than one token, or more than the states before and after it";
+    fill_spec(call, way, &decode_sm80);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        if (pieces[i] && tensor_dtype(pieces[i]) != tensor_dtype(t->q))
+            return "states are not of the dtype of q";
+        else if (pieces[i] && !tensor_is_aligned(pieces[i], 16))
+            return "a tensor is not aligned to 16 bytes";
+    return t->per_key && tensor_dtype(t->q) != DTYPE_BF16 ? "alpha k may be too large for f16" : NULL;
+}
+
 const struct op_kernel gated_delta_decode_kernels[] = {
+    {"gated_delta_decode_sm80", OP_CUDA, 80, 0, fit_decode, gated_delta_run_recurrent},
     {"gated_delta_recurrent_sm80", OP_CUDA, 80, 0, gated_delta_fit_recurrent_sm80, gated_delta_run_recurrent},
     {"gated_delta_recurrent_cpu", OP_CPU, 0, 0, gated_delta_fit_recurrent_cpu, gated_delta_run_recurrent},
     {0},
@@ -201,10 +233,11 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
     if (!a.num_sequences || !a.num_heads)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)(tensor_shape(t->q, -1) / BLOCK_VALUES);
+        bool decodes = way->spec[0].kernel == &decode_sm80;
+        launch.grid[0] = (uint32_t)(tensor_shape(t->q, -1) / (decodes ? DECODE_VALUES : BLOCK_VALUES));
         launch.grid[1] = (uint32_t)a.num_heads;
         launch.grid[2] = (uint32_t)a.num_sequences;
-        launch.block[0] = 128;
+        launch.block[0] = decodes && t->values_last ? (uint32_t)tensor_shape(t->q, -1) : 128;
     } else {
         launch.grid[0] = (uint32_t)(a.num_sequences * a.num_heads);
     }

@@ -10,14 +10,10 @@
  *   ACCESS         elements of an access: 4, 8 of 16-bit states with keys last, or 1 where addresses are odd
  *   MANY           1: any number of tokens. 0: one of each sequence, and no states on the way; more blocks run at once
  * Grid: HEAD_DIM / 32, num_heads, num_sequences; 128 threads. */
-#if __CUDA_ARCH__ >= 900
-#include "hopper.cuh"
-#endif
-#include "math.cuh"
 #include "pdl.cuh"
 #include "reduce.cuh"
 #include "vec.cuh"
-#include "gated_delta_args.h"
+#include "gated_delta_token.cuh"
 
 enum { D = HEAD_DIM, VALUES = 32, PIECE = ACCESS == 8 ? 8 : 4, PIECE_LANES = 8 };
 /* Elements of the state that a thread has: OWN_VALUES x OWN_KEYS, in pieces along the contiguous axis. */
@@ -26,8 +22,6 @@ enum { OWN_VALUES = PIECE, OWN_KEYS = D / 16 };
 #else
 enum { OWN_VALUES = 2, OWN_KEYS = D / PIECE_LANES };
 #endif
-
-#define PER_KEY (GATES >= GATES_PER_KEY)
 
 struct token {
     float q[OWN_KEYS], k[OWN_KEYS], v[OWN_VALUES];
@@ -73,57 +67,15 @@ DEVICE void load_keys(float (&x)[OWN_KEYS], const struct head_rows &rows, int64_
 #endif
 }
 
-DEVICE float softplus(float x)
-{
-    return x > 20.0f ? x : log1pf(expf(x));
-}
-
-DEVICE float sigmoid(float x)
-{
-    return 1.0f / (1.0f + expf(-x));
-}
-
-#if PER_KEY
-DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
-{
-    int key = threadIdx.x % D;
-    const T *gates = (const T *)a.alpha + blockIdx.z * a.alpha_sequence + token * a.alpha_token + head * a.alpha_head;
-    float beta = to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]);
-    float gate = to_float(gates[key]);
-#if GATES == GATES_PER_KEY_FROM_LOGITS
-    int own = head / a.q_group;
-    float slope = expf(a.A_log[own]);
-    gate += a.dt_bias ? ((const float *)a.dt_bias)[own * D + key] : 0.0f;
-    gate = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
-#endif
-    x.alpha = expf(gate);
-    x.beta = a.beta_is_logit ? sigmoid(beta) : beta;
-}
-#elif GATES == GATES_FROM_LOGITS
-DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
-{
-    float bias = a.dt_bias_wide ? ((const float *)a.dt_bias)[head] : to_float(((const T *)a.dt_bias)[head]);
-    float gate = to_float(((const T *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head]) + bias;
-    x.alpha = expf(-expf(a.A_log[head]) * softplus(gate));
-    x.beta = sigmoid(to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]));
-}
-#else
-DEVICE void load_gates(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
-{
-    x.alpha = a.alpha ? ((const float *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head] : 1.0f;
-    x.beta = a.beta ? ((const float *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head] : 1.0f;
-}
-#endif
-
 DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
 {
-    load_keys(x.q, a.q, token, head / a.q_group);
-    load_keys(x.k, a.k, token, head / a.k_group);
-    const T *v = (const T *)a.v.data + blockIdx.z * a.v.sequence + token * a.v.token + head / a.v_group * a.v.head;
+    load_keys(x.q, a.q, token, head_of(head, a.q_group));
+    load_keys(x.k, a.k, token, head_of(head, a.k_group));
+    const T *v = (const T *)a.v.data + blockIdx.z * a.v.sequence + token * a.v.token + head_of(head, a.v_group) * a.v.head;
 #pragma unroll
     for (int i = 0; i < OWN_VALUES; i++)
         x.v[i] = to_float(v[value_of(i)]);
-    load_gates(x, a, token, head);
+    load_gates(x.alpha, x.beta, a, token, head);
 }
 
 /* Sums over the threads that share the values. */
@@ -227,7 +179,7 @@ DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], float (&added)[OWN_VALUES], s
 {
 #if PER_KEY
     __syncthreads();
-    scratch[threadIdx.x % D / VALUES][threadIdx.x % VALUES] = x.alpha;
+    ((float *)scratch)[threadIdx.x % D] = x.alpha;
     __syncthreads();
 #endif
     float k_norm = a.l2norm ? inverse_norm(x.k, scratch) : 1.0f,
@@ -236,9 +188,14 @@ DEVICE void step(float (&s)[OWN_VALUES][OWN_KEYS], float (&added)[OWN_VALUES], s
 #pragma unroll
     for (int j = 0; j < OWN_KEYS; j++) {
         x.k[j] *= k_norm;
+        float alpha = x.alpha;
+#if PER_KEY
+        float4 four = *(const float4 *)((const float *)scratch + key_of(j / 4 * 4));
+        alpha = j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+#endif
 #pragma unroll
         for (int i = 0; i < OWN_VALUES; i++) {
-            s[i][j] *= PER_KEY ? scratch[key_of(j) / VALUES][key_of(j) % VALUES] : x.alpha;
+            s[i][j] *= alpha;
             known[i] += s[i][j] * x.k[j];
         }
     }
@@ -314,21 +271,9 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
     }
 }
 #else
-enum { AHEAD = 99 }; /* states: half of those that an H200 has at work; 50 is 1 % slower, 198 11 % */
-
-/* A later block's part of a state into the L2 cache. Narrower states gain nothing: they are not bound by memory alone. */
-DEVICE void prefetch_state(const struct gated_delta_args &a)
-{
-#if __CUDA_ARCH__ >= 900 && !PER_KEY
-    int64_t state = (int64_t)blockIdx.z * gridDim.y + blockIdx.y + AHEAD, sequence = state / gridDim.y;
-    if (sizeof(INITIAL) < 4 || ACCESS != 4 || threadIdx.x || sequence >= gridDim.z || a.initial.line != D)
-        return;
-    int64_t row = initial_row(&a, sequence), head = state - sequence * gridDim.y;
-    if (row >= 0)
-        bulk_prefetch((const INITIAL *)a.initial.data + row * a.initial.row + head * a.initial.head + blockIdx.x * VALUES * D,
-                      VALUES * D * sizeof(INITIAL));
-#endif
-}
+/* States: half of those that an H200 has at work; 50 is 1 % slower, 198 11 %. Narrow states gain only where alpha is one for each
+ * key. */
+enum { AHEAD = ACCESS > 1 && (PER_KEY || sizeof(INITIAL) == 4) ? 99 : 0 };
 
 DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_delta_args &a, int64_t row, int head,
                         float (*scratch)[VALUES])
@@ -336,7 +281,8 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
     struct token x;
     float added[OWN_VALUES];
     load_state(s, a.initial, row, head);
-    prefetch_state(a);
+    if (AHEAD)
+        prefetch_state<INITIAL>(a, AHEAD, VALUES);
     load_token(x, a, blockIdx.z, head);
     step(s, added, x, a, blockIdx.z, head, scratch);
 }
@@ -348,7 +294,7 @@ enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? 3 : __CUDA_ARCH__ >= 1000 || (PER_KE
 extern "C" __global__ void __launch_bounds__(128, BLOCKS)
     gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)
 {
-    __shared__ float scratch[4][VALUES];
+    __shared__ __align__(16) float scratch[4][VALUES];
     int head = blockIdx.y;
     int64_t sequence = blockIdx.z;
     pdl_wait();

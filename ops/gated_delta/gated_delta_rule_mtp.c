@@ -73,5 +73,5 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("gated_delta", "draft tokens by the gated delta rule, keeping the state after each", .rules = rules,
-          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
+          .kernels = gated_delta_token_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
           .shapes = shapes, .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);

@@ -31,7 +31,10 @@ PREFILL = [(2, 8, [32768]), (2, 8, [8192]), (2, 8, [2048]), (2, 8, [4096] * 8), 
 OF_FLA = {(2, 8, 32768), (8, 32, 32768), (16, 64, 8192)}  # key heads, value heads, tokens: each is tuned for many seconds
 DECODE = [("pretranspose", "float32", 1), ("pretranspose", "float32", 64), ("pretranspose", "float32", 256),
           ("pretranspose", "bfloat16", 1), ("pretranspose", "bfloat16", 64), ("pretranspose", "bfloat16", 256),
-          ("keys_first", "float32", 1), ("keys_first", "float32", 64), ("keys_first", "float32", 256)]
+          ("keys_first", "float32", 1), ("keys_first", "float32", 64), ("keys_first", "float32", 256),
+          ("keys_first", "bfloat16", 1), ("keys_first", "bfloat16", 64), ("keys_first", "bfloat16", 256),
+          ("pretranspose", "float16", 64), ("pretranspose", "float16", 256), ("keys_first", "float16", 64),
+          ("keys_first", "float16", 256)]  # q has the dtype of states of 16 bits
 
 KDA = [("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256)]
 MAMBA = [("float32", 1), ("float32", 64), ("float32", 256), ("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256)]
@@ -180,8 +183,9 @@ def prefill(torch, ours, key_heads, value_heads, lengths, peers):
 
 def decode(torch, ours, layout, state_type, batch, peers):
     key_heads, value_heads, f32 = 16, 32, torch.float32
+    narrow = torch.float16 if state_type == "float16" else torch.bfloat16
 
-    def normal(*shape, dtype=torch.bfloat16):
+    def normal(*shape, dtype=narrow):
         return torch.randn(*shape, device="cuda", dtype=dtype)
     q, k, v = (normal(batch, 1, heads, DIM) for heads in (key_heads, key_heads, value_heads))
     state = normal(batch, value_heads, DIM, DIM, dtype=getattr(torch, state_type))

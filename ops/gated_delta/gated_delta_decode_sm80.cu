@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gated delta rule for one token of each sequence, with states of the dtype of q. Both products of a state, with k and
+ * with q, are the tensor cores', which take states as they are in memory: so instructions cost less than bytes. With S the
+ * state before,
+ *
+ *     gain = beta (v - alpha S k);   output = alpha S q + gain (k . q);   S' = alpha S + gain k
+ *
+ * where the product of k and q, and their norms, come from one more tile. In operands b even columns are k and odd ones q, so
+ * that every lane receives both products of the values that it has. With a gate for each key, columns are alpha k and alpha q,
+ * rounded, and what rounding left.
+ *
+ *   T           f16, bf16; bf16 with gates for each key
+ *   HEAD_DIM    64, 128
+ *   VALUES_LAST 0: states are values by keys; a warp has 16 values. 1: keys by values; a warp has 32 keys
+ *   GATES       as gated_delta_recurrent_sm80
+ * Grid: HEAD_DIM / 64, num_heads, num_sequences; 128 threads, or HEAD_DIM with VALUES_LAST. */
+#include "mma.cuh"
+#include "pdl.cuh"
+#include "vec.cuh"
+#include "gated_delta_token.cuh"
+
+/* A thread has PIECES pieces of 8 keys of two values, or eight keys of a piece of 8 values. */
+enum {
+    D = HEAD_DIM,
+    VALUES = 64,
+    PIECES = VALUES_LAST ? 1 : D / 32,
+    OWN_VALUES = VALUES_LAST ? 8 : 2,
+    LINES = VALUES_LAST ? 8 : 2,
+    TILES = VALUES_LAST ? 4 : 1, /* of 16 values by all keys, which a warp has */
+    THREADS = VALUES_LAST ? D : 128,
+    WARPS = THREADS / 32,
+    AHEAD = 165 /* states: half of those that an H200 has at work */
+};
+
+/* Of 8 elements of T. */
+union piece {
+    vec<T, 8> all;
+    uint32_t pair[4];
+};
+
+struct token {
+    union piece k[PIECES], factor[PIECES]; /* factor: k in lanes whose group is even, q in the others */
+    float v[OWN_VALUES], alpha, beta;
+};
+
+DEVICE int warp()
+{
+    return threadIdx.x / 32;
+}
+DEVICE int group()
+{
+    return threadIdx.x % 32 / 4;
+}
+DEVICE int lane4()
+{
+    return threadIdx.x % 4;
+}
+DEVICE int value_of(int i)
+{
+    return blockIdx.x * VALUES + (VALUES_LAST ? 8 * group() + i : 16 * warp() + 8 * i + group());
+}
+DEVICE int key_of(int piece)
+{
+    return 32 * (VALUES_LAST ? warp() : piece) + 8 * lane4();
+}
+
+DEVICE const T *row_of(const struct head_rows &rows, int head)
+{
+    return (const T *)rows.data + blockIdx.z * (rows.sequence + rows.token) + head * rows.head;
+}
+
+DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int head)
+{
+    const T *k = row_of(a.k, head_of(head, a.k_group)), *q = row_of(a.q, head_of(head, a.q_group)),
+            *v = row_of(a.v, head_of(head, a.v_group)), *factor = group() % 2 ? q : k;
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        x.k[i].all = load_vec<8>(k + key_of(i));
+        x.factor[i].all = load_vec<8>(factor + key_of(i));
+    }
+#if VALUES_LAST
+    load(x.v, v + value_of(0));
+#else
+    for (int i = 0; i < OWN_VALUES; i++)
+        x.v[i] = to_float(v[value_of(i)]);
+#endif
+    load_gates(x.alpha, x.beta, a, blockIdx.z, head);
+}
+
+/* The thread's part of a state; a line is one of memory. */
+DEVICE int64_t place(const struct state_pool &pool, int64_t row, int head)
+{
+    int line = VALUES_LAST ? key_of(0) : value_of(0), column = VALUES_LAST ? value_of(0) : key_of(0);
+    return row * pool.row + head * pool.head + line * pool.line + column;
+}
+
+DEVICE int64_t step(const struct state_pool &pool, int line, int piece)
+{
+    return (VALUES_LAST ? line : 8 * line) * pool.line + 32 * piece;
+}
+
+DEVICE void load_state(union piece (&s)[LINES][PIECES], const struct state_pool &pool, int64_t row, int head)
+{
+    const T *from = (const T *)pool.data + place(pool, row, head);
+#pragma unroll
+    for (int i = 0; i < LINES; i++)
+#pragma unroll
+        for (int j = 0; j < PIECES; j++)
+            s[i][j].all = load_vec<8>(from + step(pool, i, j));
+}
+
+/* Of the thread's values with k and q, and of k and q with each other. */
+struct products {
+    float k[OWN_VALUES], q[OWN_VALUES];
+    float kk, kq, qq;
+};
+
+/* Operand a of a tile: keys 4 h to 4 h + 3 of a piece, of all four lanes. */
+DEVICE void take(uint32_t (&a)[4], const union piece (&s)[LINES][PIECES], int tile, int piece, int h)
+{
+#if VALUES_LAST
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint32_t first = s[4 * h + 2 * i][piece].pair[tile], second = s[4 * h + 2 * i + 1][piece].pair[tile];
+        a[2 * i] = byte_permute(first, second, 0x5410);
+        a[2 * i + 1] = byte_permute(first, second, 0x7632);
+    }
+#else
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i] = s[i % 2][piece].pair[2 * h + i / 2];
+#endif
+}
+
+/* With PER_KEY: alpha k and alpha q, each as a sum of two that are rounded, and alpha. */
+struct decayed {
+    uint16_t part[4][D + 32]; /* k, q, and what is left of both; padded for the banks */
+    float alpha[D];
+};
+
+#if PER_KEY
+DEVICE void decay(struct decayed &all, const struct gated_delta_args &a, float alpha, int head)
+{
+    if (threadIdx.x < D) {
+        const T *row[2] = {row_of(a.k, head_of(head, a.k_group)), row_of(a.q, head_of(head, a.q_group))};
+        all.alpha[threadIdx.x] = alpha;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            T high, low;
+            float x = alpha * to_float(row[i][threadIdx.x]);
+            from_float(&high, x);
+            from_float(&low, x - to_float(high));
+            all.part[i][threadIdx.x] = high.bits;
+            all.part[2 + i][threadIdx.x] = low.bits;
+        }
+    }
+    __syncthreads();
+}
+#endif
+
+/* Of what this warp has. */
+DEVICE void multiply(float (&sums)[TILES][4], float (&own)[4], const union piece (&s)[LINES][PIECES], const struct token &x,
+                     const struct decayed *all)
+{
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        union piece factor = x.factor[i];
+#if PER_KEY
+        factor.all = load_vec<8>((const T *)all->part[group() % 4] + key_of(i));
+#endif
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint32_t b[2] = {factor.pair[2 * h], factor.pair[2 * h + 1]};
+            uint32_t rows[4] = {x.factor[i].pair[2 * h], 0, x.factor[i].pair[2 * h + 1], 0}, columns[2] = {rows[0], rows[2]};
+            mma_m16n8k16(own, rows, columns, T());
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++) {
+                uint32_t values[4];
+                take(values, s, tile, i, h);
+                mma_m16n8k16(sums[tile], values, b, T());
+            }
+        }
+    }
+#if PER_KEY
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        sums[0][i] += __shfl_xor_sync(0xffffffffu, sums[0][i], 1);
+#endif
+}
+
+DEVICE void find_products(struct products &y, const union piece (&s)[LINES][PIECES], const struct token &x,
+                          const struct decayed *all)
+{
+    float sums[TILES][4] = {}, own[4] = {};
+    multiply(sums, own, s, x, all);
+    float first = __shfl_xor_sync(0xffffffffu, own[0], 4), second = __shfl_xor_sync(0xffffffffu, own[1], 4);
+    bool odd = group() % 2;
+    y.kk = odd ? first : own[0];
+    y.kq = odd ? own[0] : own[1];
+    y.qq = odd ? own[1] : second;
+#if VALUES_LAST
+    __shared__ float4 parts[WARPS][TILES + 1][8];
+    float4 mine;
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+        if (lane4() == i)
+            mine = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    parts[warp()][lane4()][group()] = mine;
+    if (threadIdx.x % 32 == 0)
+        parts[warp()][TILES][0] = make_float4(y.kk, y.kq, y.qq, 0.0f);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i <= TILES; i++) {
+        float4 sum = parts[0][i][i < TILES ? group() : 0];
+#pragma unroll
+        for (int w = 1; w < WARPS; w++) {
+            float4 part = parts[w][i][i < TILES ? group() : 0];
+            sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+        }
+        if (i == TILES) {
+            y.kk = sum.x, y.kq = sum.y, y.qq = sum.z;
+        } else {
+            y.k[2 * i] = sum.x, y.q[2 * i] = sum.y;
+            y.k[2 * i + 1] = sum.z, y.q[2 * i + 1] = sum.w;
+        }
+    }
+#else
+    y.k[0] = sums[0][0], y.q[0] = sums[0][1];
+    y.k[1] = sums[0][2], y.q[1] = sums[0][3];
+#endif
+}
+
+DEVICE void write_output(const struct gated_delta_args &a, int head, const float (&x)[OWN_VALUES])
+{
+    T *to = (T *)a.output.data + blockIdx.z * (a.output.sequence + a.output.token) + head * a.output.head;
+#if VALUES_LAST
+    if (lane4() == 0 && warp() == 0)
+        store(to + value_of(0), x);
+#else
+    if (lane4() == 0)
+        for (int i = 0; i < OWN_VALUES; i++)
+            from_float(&to[value_of(i)], x[i]);
+#endif
+}
+
+/* The state after the token. */
+DEVICE void store_state(const union piece (&s)[LINES][PIECES], const struct state_pool &pool, int64_t row, int head,
+                        const struct token &x, const float (&gain)[OWN_VALUES], const struct decayed *all)
+{
+    T *to = (T *)pool.data + place(pool, row, head);
+#pragma unroll
+    for (int j = 0; j < PIECES; j++) {
+        float k[8], alpha[8];
+        widen(k, x.k[j].all);
+#if PER_KEY
+        load(alpha, all->alpha + key_of(j));
+#else
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            alpha[n] = x.alpha;
+#endif
+#pragma unroll
+        for (int i = 0; i < LINES; i++) {
+            float y[8];
+            widen(y, s[i][j].all);
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+                y[n] = alpha[n] * y[n] + (VALUES_LAST ? gain[n] * k[i] : gain[i] * k[n]);
+            vec<T, 8> narrowed;
+            narrow(narrowed, y);
+            store_global_by<8>(to + step(pool, i, j), narrowed);
+        }
+    }
+}
+
+enum { BLOCKS = 640 / THREADS };
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+    gated_delta_decode_sm80(const __grid_constant__ struct gated_delta_args a)
+{
+    int head = blockIdx.y;
+    pdl_wait();
+    pdl_launch();
+    int64_t row = initial_row(&a, blockIdx.z);
+    float out[OWN_VALUES] = {}, gain[OWN_VALUES];
+    if (a.pads && row < 0) {
+        write_output(a, head, out);
+        return;
+    }
+    union piece s[LINES][PIECES];
+    load_state(s, a.initial, row, head);
+    prefetch_state<T>(a, AHEAD, VALUES);
+    struct token x;
+    load_token(x, a, head);
+    row = state_row(a.final_rows, blockIdx.z);
+    const struct decayed *all = NULL;
+#if PER_KEY
+    __shared__ __align__(16) struct decayed shared;
+    decay(shared, a, x.alpha, head);
+    all = &shared;
+#endif
+    struct products y;
+    find_products(y, s, x, all);
+    float k_norm = a.l2norm ? rsqrtf(y.kk + 1e-6f) : 1.0f, scale = a.l2norm ? a.scale * rsqrtf(y.qq + 1e-6f) : a.scale;
+    float alpha = PER_KEY ? 1.0f : x.alpha;
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++) {
+        gain[i] = x.beta * (x.v[i] - alpha * k_norm * y.k[i]) * k_norm;
+        out[i] = scale * (alpha * y.q[i] + gain[i] * y.kq);
+    }
+    write_output(a, head, out);
+    if (a.final.data && row >= 0)
+        store_state(s, a.final, row, head, x, gain, all);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kernels that go token by token take beside q, k and v: gates; and what they bring into the L2 cache. HEAD_DIM, T and
+ * GATES: see gated_delta_recurrent_sm80.cu. */
+#ifndef GATED_DELTA_TOKEN_CUH
+#define GATED_DELTA_TOKEN_CUH
+
+#if __CUDA_ARCH__ >= 900
+#include "hopper.cuh"
+#endif
+#include "math.cuh"
+#include "gated_delta_args.h"
+
+#define PER_KEY (GATES >= GATES_PER_KEY)
+
+DEVICE float softplus(float x)
+{
+    return x > 20.0f ? x : log1pf(expf(x));
+}
+
+DEVICE float sigmoid(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+/* The head of q, k or v that a head of the state goes with; `heads` of them share one. Heads are at most 65,535, so that the error
+ * of a reciprocal does not matter, and a division is many instructions. */
+DEVICE int head_of(int head, int heads)
+{
+    return (int)(((float)head + 0.5f) * reciprocal_approx((float)heads));
+}
+
+/* alpha: with PER_KEY, of key threadIdx.x % HEAD_DIM. */
+#if PER_KEY
+DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args &a, int64_t token, int head)
+{
+    int key = threadIdx.x % HEAD_DIM;
+    const T *gates = (const T *)a.alpha + blockIdx.z * a.alpha_sequence + token * a.alpha_token + head * a.alpha_head;
+    float given = to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]);
+    float gate = to_float(gates[key]);
+#if GATES == GATES_PER_KEY_FROM_LOGITS
+    int own = head / a.q_group;
+    float slope = expf(a.A_log[own]);
+    gate += a.dt_bias ? ((const float *)a.dt_bias)[own * HEAD_DIM + key] : 0.0f;
+    gate = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
+#endif
+    alpha = expf(gate);
+    beta = a.beta_is_logit ? sigmoid(given) : given;
+}
+#elif GATES == GATES_FROM_LOGITS
+DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args &a, int64_t token, int head)
+{
+    float bias = a.dt_bias_wide ? ((const float *)a.dt_bias)[head] : to_float(((const T *)a.dt_bias)[head]);
+    float gate = to_float(((const T *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head]) + bias;
+    alpha = expf(-expf(a.A_log[head]) * softplus(gate));
+    beta = sigmoid(to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]));
+}
+#else
+DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args &a, int64_t token, int head)
+{
+    alpha = a.alpha ? ((const float *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head] : 1.0f;
+    beta = a.beta ? ((const float *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head] : 1.0f;
+}
+#endif
+
+/* Part blockIdx.x, of `values` values, of the state that is `ahead` states behind the block's own, into the L2 cache. */
+template <class State> DEVICE void prefetch_state(const struct gated_delta_args &a, int ahead, int values)
+{
+#if __CUDA_ARCH__ >= 900
+    if (threadIdx.x || a.initial.line != HEAD_DIM)
+        return;
+    uint32_t sequence = blockIdx.z + (blockIdx.y + ahead) / gridDim.y, head = (blockIdx.y + ahead) % gridDim.y;
+    int64_t row = sequence < gridDim.z ? initial_row(&a, sequence) : -1;
+    if (row >= 0)
+        bulk_prefetch((const State *)a.initial.data + row * a.initial.row + head * a.initial.head +
+                          blockIdx.x * values * HEAD_DIM,
+                      values * HEAD_DIM * sizeof(State));
+#endif
+}
+
+#endif
