@@ -60,29 +60,13 @@ DEVICE uint32_t at_image(const struct place &p, uint32_t image, int row, int str
     return image + 256 * strip * (7 - strip) + row * 32 + p.offset;
 }
 
-/* A 16 x 16 block of the inverse, -z: in f16 for the next level; in T, without the identity, for the tile. */
-template <typename Type> DEVICE void store_inverse(uint32_t to, const float (&z)[2][4], Type type)
-{
-    stmatrix_x4(to, pack2(type, -z[0][0], -z[0][1]), pack2(type, -z[0][2], -z[0][3]), pack2(type, -z[1][0], -z[1][1]),
-                pack2(type, -z[1][2], -z[1][3]));
-}
-
 /* A warp's diagonal blocks of 8 x 8, of both heads: a lane has a column. */
-DEVICE void substitute(struct smem *sm, const struct place &p)
+DEVICE void invert_8(struct smem *sm, const struct place &p)
 {
     struct diagonal *d = &sm->diagonal[p.lane / 16].warp[p.warp];
     float(*block)[8] = p.lane / 8 % 2 ? d->lower : d->upper, x[8];
     int column = p.lane % 8;
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        float sum = i == column ? 1.0f : 0.0f;
-        float4 low = *(const float4 *)block[i], high = *(const float4 *)(block[i] + 4);
-        const float factor[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-        for (int j = 0; j < i; j++)
-            sum -= factor[j] * x[j];
-        x[i] = sum;
-    }
+    substitute(x, block[0], 8, column);
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < 8; i++)
@@ -93,13 +77,11 @@ DEVICE void substitute(struct smem *sm, const struct place &p)
 DEVICE void invert_16(struct smem *sm, const struct place &p, int of, uint32_t image)
 {
     const struct diagonal *d = &sm->diagonal[of].warp[p.warp];
-    float y[4] = {}, z[4] = {};
+    float z[4] = {};
     float2 d1 = *(const float2 *)&d->lower[p.row][2 * p.pair], d0 = *(const float2 *)&d->upper[p.row][2 * p.pair];
-    const float a1[4] = {d1.x, 0.0f, d1.y, 0.0f};
     const float coupling[2] = {d->coupling[2 * p.pair][p.row], d->coupling[2 * p.pair + 1][p.row]};
-    mma_m16n8k8(y, a1, coupling);
-    const float a0[4] = {y[0], 0.0f, y[1], 0.0f}, upper[2] = {d->upper[2 * p.pair][p.row], d->upper[2 * p.pair + 1][p.row]};
-    mma_m16n8k8(z, a0, upper);
+    const float upper[2] = {d->upper[2 * p.pair][p.row], d->upper[2 * p.pair + 1][p.row]};
+    couple_8(z, d1, coupling, upper);
     const float negative[2][4] = {{-d0.x, -d0.y, z[0], z[1]}, {0.0f, 0.0f, -d1.x, -d1.y}};
     store_inverse(at_block(p, of, p.warp, p.warp), negative, f16());
     float one = 2 * p.pair == p.row, next = 2 * p.pair + 1 == p.row;
@@ -110,14 +92,8 @@ DEVICE void invert_16(struct smem *sm, const struct place &p, int of, uint32_t i
 /* The lower left 16 x 16 block of a 32 x 32 one, the first or second of a head. */
 DEVICE void invert_32(const struct place &p, int of, int i, uint32_t image)
 {
-    uint32_t a[4], b[4];
-    float y[2][4] = {}, z[2][4] = {};
-    ldmatrix_x4(a, at_block(p, of, 2 * i + 1, 2 * i + 1));
-    ldmatrix_x4_trans(b, at_block(p, of, 2 * i + 1, 2 * i));
-    multiply(y, a, b);
-    ldmatrix_x4_trans(b, at_block(p, of, 2 * i, 2 * i));
-    pack_f16(a, y);
-    multiply(z, a, b);
+    float z[2][4] = {};
+    couple_16(z, at_block(p, of, 2 * i + 1, 2 * i + 1), at_block(p, of, 2 * i + 1, 2 * i), at_block(p, of, 2 * i, 2 * i));
     store_inverse(at_block(p, of, 2 * i + 1, 2 * i), z, f16());
     store_inverse(at_image(p, image, 32 * i + 16, 2 * i), z, T());
 }

@@ -24,6 +24,53 @@ DEVICE void pack_f16(uint32_t (&a)[4], const float (&d)[2][4])
         a[i] = pack2(f16(), d[i / 2][i % 2 * 2], d[i / 2][i % 2 * 2 + 1]);
 }
 
+/* A 16 x 16 block of an inverse, -z: in f16 for the next level, or in T for the tile. */
+template <typename Type> DEVICE void store_inverse(uint32_t to, const float (&z)[2][4], Type type)
+{
+    stmatrix_x4(to, pack2(type, -z[0][0], -z[0][1]), pack2(type, -z[0][2], -z[0][3]), pack2(type, -z[1][0], -z[1][1]),
+                pack2(type, -z[1][2], -z[1][3]));
+}
+
+/* A column of the inverse of I + a block of 8 x 8, of which rows are so many floats apart. */
+DEVICE void substitute(float (&x)[8], const float *block, int stride, int column)
+{
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        float sum = i == column ? 1.0f : 0.0f;
+        const float *row = block + i * stride;
+        float4 low = *(const float4 *)row, high = *(const float4 *)(row + 4);
+        const float factor[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+        for (int j = 0; j < i; j++)
+            sum -= factor[j] * x[j];
+        x[i] = sum;
+    }
+}
+
+/* What couples two of them, by a warp: lower times coupling times upper. A lane has lower[row][2 pair ..], where row is lane / 4
+ * and pair lane % 4, and [2 pair ..][row] of the others. */
+DEVICE void couple_8(float (&z)[4], float2 lower, const float (&coupling)[2], const float (&upper)[2])
+{
+    float y[4] = {};
+    const float a1[4] = {lower.x, 0.0f, lower.y, 0.0f};
+    mma_m16n8k8(y, a1, coupling);
+    const float a0[4] = {y[0], 0.0f, y[1], 0.0f};
+    mma_m16n8k8(z, a0, upper);
+}
+
+/* The same of 16 x 16 blocks in shared memory. */
+DEVICE void couple_16(float (&z)[2][4], uint32_t lower, uint32_t coupling, uint32_t upper)
+{
+    uint32_t a[4], b[4];
+    float y[2][4] = {};
+    ldmatrix_x4(a, lower);
+    ldmatrix_x4_trans(b, coupling);
+    multiply(y, a, b);
+    ldmatrix_x4_trans(b, upper);
+    pack_f16(a, y);
+    multiply(z, a, b);
+}
+
 /* Sums from the first token on, which are also written; a lane has its own token and the one 32 after. */
 DEVICE void sum_tokens(float (&c)[2], float *sums)
 {

@@ -59,13 +59,7 @@ DEVICE uint32_t at_image(const struct place &p, uint32_t image, int row, int str
     return image + 256 * strip * (7 - strip) + (row + p.lane % 16) * 32 + ((p.lane / 16 ^ p.lane / 4 % 2) << 4);
 }
 
-/* 16 x 16 blocks of the inverse leave as -z, for the next level, and times the columns' beta, for T. */
-DEVICE void store_inverse(uint32_t to, const float (&z)[2][4])
-{
-    stmatrix_x4(to, pack2(f16(), -z[0][0], -z[0][1]), pack2(f16(), -z[0][2], -z[0][3]), pack2(f16(), -z[1][0], -z[1][1]),
-                pack2(f16(), -z[1][2], -z[1][3]));
-}
-
+/* A 16 x 16 block of the inverse, -z, times the columns' beta, for T. */
 DEVICE void store_scaled(uint32_t to, const float (&z)[2][4], const float *beta)
 {
     float2 e = *(const float2 *)beta, f = *(const float2 *)(beta + 8);
@@ -176,17 +170,7 @@ DEVICE void invert_16(float (&d)[16][BLOCK_ROW], const struct place &p, uint32_t
 {
     int half = p.lane / 8 % 2, column = p.lane % 8;
     float x[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        float sum = i == column ? 1.0f : 0.0f;
-        const float *row = &d[8 * half + i][8 * half];
-        float4 low = *(const float4 *)row, high = *(const float4 *)(row + 4);
-        const float factor[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-        for (int j = 0; j < i; j++)
-            sum -= factor[j] * x[j];
-        x[i] = sum;
-    }
+    substitute(x, &d[8 * half][8 * half], BLOCK_ROW, column);
     __syncwarp();
     if (p.lane < 16) {
 #pragma unroll
@@ -194,14 +178,13 @@ DEVICE void invert_16(float (&d)[16][BLOCK_ROW], const struct place &p, uint32_t
             d[8 * half + i][8 * half + column] = x[i];
     }
     __syncwarp();
-    float y[4] = {}, z[4] = {};
+    float z[4] = {};
     float2 d1 = *(const float2 *)&d[8 + p.row][8 + 2 * p.pair], d0 = *(const float2 *)&d[p.row][2 * p.pair];
-    const float a1[4] = {d1.x, 0.0f, d1.y, 0.0f}, coupling[2] = {d[8 + 2 * p.pair][p.row], d[9 + 2 * p.pair][p.row]};
-    mma_m16n8k8(y, a1, coupling);
-    const float a0[4] = {y[0], 0.0f, y[1], 0.0f}, upper[2] = {d[2 * p.pair][p.row], d[2 * p.pair + 1][p.row]};
-    mma_m16n8k8(z, a0, upper);
+    const float coupling[2] = {d[8 + 2 * p.pair][p.row], d[9 + 2 * p.pair][p.row]};
+    const float upper[2] = {d[2 * p.pair][p.row], d[2 * p.pair + 1][p.row]};
+    couple_8(z, d1, coupling, upper);
     const float negative[2][4] = {{-d0.x, -d0.y, z[0], z[1]}, {0.0f, 0.0f, -d1.x, -d1.y}};
-    store_inverse(at_x(p, 16 * p.warp, 16 * p.warp), negative);
+    store_inverse(at_x(p, 16 * p.warp, 16 * p.warp), negative, f16());
     store_scaled(at_image(p, image, 16 * p.warp, p.warp), negative, beta + 16 * p.warp + 2 * p.pair);
 }
 
@@ -209,15 +192,9 @@ DEVICE void invert_16(float (&d)[16][BLOCK_ROW], const struct place &p, uint32_t
 DEVICE void invert_32(const struct place &p, uint32_t image, const float *beta)
 {
     int o = 32 * p.warp;
-    uint32_t a[4], b[4];
-    float y[2][4] = {}, z[2][4] = {};
-    ldmatrix_x4(a, at_x(p, o + 16, o + 16));
-    ldmatrix_x4_trans(b, at_a(p, o + 16, o));
-    multiply(y, a, b);
-    ldmatrix_x4_trans(b, at_x(p, o, o));
-    pack_f16(a, y);
-    multiply(z, a, b);
-    store_inverse(at_x(p, o + 16, o), z);
+    float z[2][4] = {};
+    couple_16(z, at_x(p, o + 16, o + 16), at_a(p, o + 16, o), at_x(p, o, o));
+    store_inverse(at_x(p, o + 16, o), z, f16());
     store_scaled(at_image(p, image, o + 16, 2 * p.warp), z, beta + o + 2 * p.pair);
 }
 

@@ -175,7 +175,7 @@ DEVICE void make_heads(struct smem *sm, const float (&kk)[32], const float (&qk)
         decay(sm, kk, qk, p, h + of, of, p.image + (h + of) % IMAGES * IMAGE_BYTES);
     }
     __syncwarp();
-    substitute(sm, p);
+    invert_8(sm, p);
     __syncwarp();
 #pragma unroll 1
     for (int of = 0; of < count; of++)
