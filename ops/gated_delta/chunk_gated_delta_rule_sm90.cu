@@ -55,7 +55,7 @@ DEVICE void compute_item(const struct gated_delta_sm90_args &p, struct smem *sm,
             keep_state(p.a, s, i, c + 1, half, w.place);
 #endif
         }
-        mbarrier_arrive_if(AT(empty[w.last_stage]), w.leads);
+        mbarrier_arrive(AT(empty[w.last_stage]));
         put_output(w, sm, y, true);
     }
     int64_t row = state_row(p.a.final_rows, i->segment.sequence);
@@ -72,7 +72,7 @@ DEVICE void pass_item(struct smem *sm, const struct item *i, struct worker &w)
     for (int c = i->chunks; c > 0; c--) {
         mbarrier_wait(AT(full[w.ring.stage]), w.ring.phase);
         __syncwarp();
-        mbarrier_arrive_if(AT(empty[w.ring.stage]), w.leads);
+        mbarrier_arrive(AT(empty[w.ring.stage]));
         advance(w.ring);
     }
 }

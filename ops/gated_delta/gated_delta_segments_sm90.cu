@@ -52,7 +52,6 @@ struct worker {
     struct ring ring;
     struct place place;
     int last_stage;
-    bool leads;
     uint32_t v[16];
 };
 
@@ -74,7 +73,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     float2 known[8], update[8];
     multiply_keys(x, a, keys);
     wgmma_wait<1>();
-    mbarrier_arrive_if(AT(empty[w.last_stage]), w.leads && !first);
+    mbarrier_arrive_if(AT(empty[w.last_stage]), !first);
 #pragma unroll
     for (int j = 0; j < 8; j++)
         known[j] = pair_at(gates->known, j, w.place.pair);
@@ -127,7 +126,6 @@ DEVICE void walk_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, 
     w.ring = {0, 0};
     w.place = make_place();
     w.last_stage = 0;
-    w.leads = lane_id() == 0;
     begin_state(p, s, i, w.place);
     fetch(w, sm);
     pack(fragments, s);
@@ -150,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(160, 2)
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             mbarrier_init(AT(full[s]), 1);
-            mbarrier_init(AT(empty[s]), WARPS);
+            mbarrier_init(AT(empty[s]), 32 * WARPS);
         }
         mbarrier_init_fence();
         tensor_map_prefetch(&p.k);

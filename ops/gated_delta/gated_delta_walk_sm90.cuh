@@ -24,7 +24,6 @@ struct worker {
     struct ring ring;
     struct place place;
     int slot, output_phase, last_stage; /* slot: its half of what the block has */
-    bool leads;      /* lane 0 of its warp */
     uint32_t v[16];  /* V^T of a chunk, as fragments */
     float2 known[8]; /* factors of the columns that the thread has */
     float end;
@@ -38,7 +37,6 @@ DEVICE struct worker make_worker(int slot)
     w.slot = slot;
     w.output_phase = 1;
     w.last_stage = 0;
-    w.leads = lane_id() == 0;
     return w;
 }
 
@@ -65,7 +63,7 @@ DEVICE void put_output(struct worker &w, struct smem *sm, const float (&y)[32], 
         stmatrix_x4_trans(to + j * 2048, pack2(T(), y[8 * j], y[8 * j + 1]), pack2(T(), y[8 * j + 2], y[8 * j + 3]),
                           pack2(T(), y[8 * j + 4], y[8 * j + 5]), pack2(T(), y[8 * j + 6], y[8 * j + 7]));
     __syncwarp();
-    mbarrier_arrive_if(AT(output_full[w.slot]), w.leads && real);
+    mbarrier_arrive_if(AT(output_full[w.slot]), real);
 }
 
 /* One chunk: s, the fragments a of it, and y, the output of the chunk before, which it hands on, become those of this chunk. */
@@ -81,7 +79,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     uint32_t e[16], f[16];
     multiply_keys(x, a, keys);
     wgmma_wait<1>();
-    mbarrier_arrive_if(AT(empty[w.last_stage]), w.leads && !first);
+    mbarrier_arrive_if(AT(empty[w.last_stage]), !first);
     put_output(w, sm, y, !first);
     wgmma_pin(y);
     wgmma_fence();
