@@ -42,6 +42,11 @@
 #endif
 enum { PART = SPLIT ? VEC / 2 : VEC, PART_ACCESS = SPLIT ? PART : ACCESS, PARTS_APART = 32 * PART };
 
+/* 0: there is one group. */
+#ifndef GROUPED
+#define GROUPED 1
+#endif
+
 struct norm_row {
     const T *input;
     R *residual;
@@ -62,11 +67,18 @@ struct weights {
     vec<W, VEC> weight, beta;
 };
 
+/* Of all groups. */
+DEVICE int64_t rows_of(const struct norm_args &a) { return GROUPED ? a.rows * a.groups : a.rows; }
+
 /* The number of rows is at most 2^31 - 1. The quotient of index and groups is the upper half of a product. */
 DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
 {
     uint64_t next = (uint32_t)index + 1, low = (uint32_t)a.groups_inverse * next;
-    int64_t row = (int64_t)(((a.groups_inverse >> 32) * next + (low >> 32)) >> 32), group = index - row * a.groups;
+    int64_t row = index, group = 0;
+    if (GROUPED) {
+        row = (int64_t)(((a.groups_inverse >> 32) * next + (low >> 32)) >> 32);
+        group = index - row * a.groups;
+    }
     struct norm_row r;
     r.input = (const T *)a.input + row * a.input_stride[0] + group * a.input_stride[1];
     r.residual = (R *)a.residual + row * a.residual_stride[0] + group * a.residual_stride[1];
@@ -172,7 +184,7 @@ DEVICE float center_piece(float (&x)[VEC], float mean)
 /* Writes the zeros that pad the swizzled scales: behind a row's blocks, or all of a row behind the last. After pdl_wait. */
 DEVICE void pad_scales(const struct norm_args &a, int64_t index, int thread, int threads)
 {
-    int64_t blocks = a.hidden / BLOCK_SIZE, rows = a.rows * a.groups;
+    int64_t blocks = a.hidden / BLOCK_SIZE, rows = rows_of(a);
     if (!a.swizzled_scales || index >= block_scale_rows(SCALES_128X4, rows))
         return;
     uint8_t *scales = a.swizzled_scales + block_scale_row(SCALES_128X4, index, blocks);

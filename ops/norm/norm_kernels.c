@@ -21,7 +21,8 @@ enum { WAY_GRID, WAY_THREADS };
 #define PIECE_CONSTANTS ROW_CONSTANTS, "BIASED", "VEC", "ACCESS"
 enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 12 };
 
-static const struct jit_kernel short_sm80 = {"norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT"}};
+static const struct jit_kernel short_sm80 = {
+    "norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT", "GROUPED"}};
 static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES"}};
 static const struct jit_kernel wide_sm80 = {"norm_wide_sm80", JIT_CUDA, {PIECE_CONSTANTS}};
 static const struct jit_kernel cpu = {"norm_cpu", JIT_CPU, {ROW_CONSTANTS}};
@@ -183,6 +184,7 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
     constant[1] = (int32_t)lanes;
     constant[2] = (int32_t)least(c.per_thread / per_thread, MAX_SHORT_ROWS);
     constant[3] = lanes * per_thread == c.pieces;
+    constant[4] = c.args->groups != 1 || t->block_size; /* e2m1 waits for its arithmetic */
     int64_t groups = ceil_div(c.rows, pieces_per_thread(call, c.rows * lanes, constant[2]));
     way->value[WAY_THREADS] = SHORT_THREADS;
     way->value[WAY_GRID] = ceil_div(groups * lanes, SHORT_THREADS);

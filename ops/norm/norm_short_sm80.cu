@@ -7,6 +7,7 @@
  *   PER_THREAD 1, 2, 3, 4; LANES * VEC * PER_THREAD >= hidden
  *   ROWS       1, 2, 4
  *   EXACT      1: LANES * VEC * PER_THREAD == hidden
+ *   GROUPED    0: there is one group, a row is found without a product of 64 bits
  *   others     see norm.cuh
  * blockDim.x is 128. */
 #include "norm.cuh"
@@ -21,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
     struct piece p[ROWS][PER_THREAD];
     struct weights w[PER_THREAD];
     float x[LAYERNORM ? ROWS : 1][LAYERNORM ? PER_THREAD : 1][VEC], sum[ROWS];
-    int64_t rows = a.rows * a.groups, groups = (int64_t)gridDim.x * (THREADS / LANES);
+    int64_t rows = rows_of(a), groups = (int64_t)gridDim.x * (THREADS / LANES);
     int64_t first_row = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
     int hidden = (int)a.hidden, first = threadIdx.x % LANES * VEC, step = LANES * VEC;
     bool exists[ROWS], inside[PER_THREAD];

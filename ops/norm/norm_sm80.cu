@@ -34,7 +34,7 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
     pdl_wait();
 #if BLOCK_SIZE
     pad_scales(a, blockIdx.x, threadIdx.x, blockDim.x);
-    if (blockIdx.x >= a.rows * a.groups)
+    if (blockIdx.x >= rows_of(a))
         return;
 #endif
 #pragma unroll

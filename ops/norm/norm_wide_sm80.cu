@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
     pdl_wait();
 #if BLOCK_SIZE
     pad_scales(a, blockIdx.x, threadIdx.x, blockDim.x);
-    if (blockIdx.x >= a.rows * a.groups)
+    if (blockIdx.x >= rows_of(a))
         return;
 #endif
 #if LAYERNORM
