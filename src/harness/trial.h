@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One kernel tried on one problem: run twice, over different poison and (on a CPU) with different numbers of
- * threads. Its outputs must be right, written in full, and the same bits both times; nothing else may have
- * changed. */
+ * threads, there a third time as the second. Its outputs must be right, written in full, and the same bits each
+ * time; nothing else may have changed. */
 #ifndef HARNESS_TRIAL_H
 #define HARNESS_TRIAL_H
 
