@@ -14,8 +14,7 @@ INLINE vecu blocks_larger(vecu a, vecu b, int halves)
 #ifdef __AVX512BW__
     return (vecu)_mm512_max_epu16((__m512i)a, (__m512i)b);
 #else
-    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
-    return vec_select_bits((veci)((words)a > (words)b), a, b);
+    return vec_max_bits(a & 0xffff, b & 0xffff) | vec_max_bits(a & 0xffff0000u, b & 0xffff0000u);
 #endif
 }
 
@@ -57,11 +56,13 @@ INLINE vecu blocks_magnitude(vecu x, int tame)
 /* Of two elements in each lane, whose infinity is `infinity`. */
 INLINE vecu blocks_magnitudes(const void *from, uint16_t infinity, int tame)
 {
-    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
-    words x;
+    vecu x;
     memcpy(&x, from, sizeof x);
-    x &= 0x7fff;
-    return (vecu)(tame ? x : x & (words)(x <= infinity));
+    x &= 0x7fff7fffu;
+    if (tame)
+        return x;
+    vecu low = x & 0xffff, high = x & 0xffff0000u;
+    return (low & (vecu)(low <= infinity)) | (high & (vecu)(high <= (uint32_t)infinity << 16));
 }
 
 INLINE vecu blocks_largest_words(const uint16_t *from, int block, uint16_t infinity, int tame)

@@ -88,14 +88,17 @@ INLINE void pair_store_bf16(bf16 *to, struct pair x, enum pair_order order)
 /* The low bytes of the lanes. */
 INLINE void pair_store_bytes(void *to, vecu a, vecu b, enum pair_order order)
 {
-    vecu words = order == HALVES ? vec_lower_words(a, b) : (a & 0xffff) | b << 16;
 #ifdef __AVX512BW__
+    vecu words = order == HALVES ? vec_lower_words(a, b) : (a & 0xffff) | b << 16;
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8((__m512i)words));
 #else
-    typedef uint16_t halves __attribute__((vector_size(4 * LANES)));
-    typedef uint8_t bytes __attribute__((vector_size(2 * LANES)));
-    bytes narrow = __builtin_convertvector((halves)words, bytes);
-    memcpy(to, &narrow, sizeof narrow);
+    if (order == HALVES) {
+        vec_store_bytes(to, a);
+        vec_store_bytes((char *)to + LANES, b);
+    } else {
+        vech bytes = __builtin_convertvector((a & 0xff) | (b & 0xff) << 8, vech);
+        memcpy(to, &bytes, sizeof bytes);
+    }
 #endif
 }
 
