@@ -26,6 +26,17 @@ DEVICE uint64_t warp_running_sum(uint64_t x)
     return x;
 }
 
+/* The same of numbers whose sum fits in 32 bits, in fewer instructions. */
+DEVICE uint32_t warp_running_count(uint32_t x)
+{
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        uint32_t before = __shfl_up_sync(0xffffffffu, x, step);
+        x += threadIdx.x % 32 >= step ? before : 0;
+    }
+    return x;
+}
+
 DEVICE uint64_t block_sum(uint64_t x, uint64_t *scratch)
 {
     x = warp_sum(x);
