@@ -52,6 +52,22 @@ struct row {
     float slope; /* of ALiBi, in the unit of scaled logits */
 };
 
+DEVICE struct row make_row(const struct attention_args &a, const struct task &t, int row)
+{
+    struct row r;
+    r.token = divide(row, a.by_group);
+    r.head = t.kv_head * a.group + (row - r.token * a.group);
+    r.begin = 0;
+    r.end = t.kv_len;
+    if (r.token >= t.qo_len)
+        r.end = 0;
+    else if (a.causal)
+        r.end = max(0, t.kv_len - t.qo_len + r.token + 1);
+    if (a.window_left >= 0)
+        r.begin = max((int64_t)0, (int64_t)t.kv_len - t.qo_len + r.token - a.window_left);
+    return r;
+}
+
 /* What hooks are told. */
 DEVICE struct at place_of(const struct task &t, int token, int key, int head, int element)
 {

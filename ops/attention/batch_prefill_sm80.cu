@@ -24,7 +24,7 @@ enum { BLOCKS = (SMALL && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a
 enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 16 : 4 }; /* of products with queries in shared memory, to unroll loops by */
 /* Of these the first, whose queries stay in registers: as many as there are for a band of 256 columns. */
 enum { KEEPS_STEPS = QUERIES_SHARED && HEAD_DIM == 256 && BANDS == 1 && TILE_Q > 16 && !CHANGES_LOGITS };
-enum { STEPS_KEPT = KEEPS_STEPS && __CUDA_ARCH__ < 1000 ? 10 : 0 };
+enum { STEPS_KEPT = !KEEPS_STEPS || __CUDA_ARCH__ >= 1000 ? 0 : __CUDA_ARCH__ < 900 ? 9 : 10 };
 enum { STAGES = ATTENTION_PREFILL_STAGES, KEYS_BYTES = TILE * ROW_BYTES, VALUES_BYTES = TILE * VALUE_ROW_BYTES };
 
 struct smem {
@@ -36,9 +36,8 @@ struct smem {
     float2 turns[HEAD_DIM / 2];
 #endif
     const KV *keys_at[2][TILE], *values_at[2][TILE]; /* rows of the caches, of two tiles */
-    uint64_t scratch[32];
+    uint32_t scratch[32]; /* tiles of warps */
     int request, tile;
-    uint64_t unused;
 };
 
 static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SMEM(HEAD_DIM, HEAD_DIM_VO, TILE_Q, KEYS, CONVERTS, POS == ATTENTION_POS_ROPE),
@@ -51,14 +50,18 @@ DEVICE int tiles_of(const struct attention_args &a, int request)
 }
 
 /* Finds the request to which a tile of the whole batch belongs, and which of its tiles it is. False if there is none. */
-DEVICE bool find_tile(const struct attention_args &a, int64_t tile, struct smem *sm)
+DEVICE bool find_tile(const struct attention_args &a, int tile, struct smem *sm)
 {
     int first = (int64_t)a.batch * threadIdx.x / THREADS, last = (int64_t)a.batch * (threadIdx.x + 1) / THREADS;
-    int64_t sum = 0;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, sum = 0;
 #pragma unroll 1
     for (int b = first; b < last; b++)
         sum += tiles_of(a, b);
-    int64_t before = block_sum_before(sum, sm->scratch);
+    int before = warp_running_count(sum);
+    if (lane == 31)
+        sm->scratch[warp] = before;
+    __syncthreads();
+    before += (int)__reduce_add_sync(0xffffffffu, lane < warp ? sm->scratch[lane] : 0) - sum;
     bool found = before <= tile && tile < before + sum;
     if (found) {
 #pragma unroll 1
@@ -68,22 +71,6 @@ DEVICE bool find_tile(const struct attention_args &a, int64_t tile, struct smem 
         sm->tile = tile - before;
     }
     return __syncthreads_or(found);
-}
-
-DEVICE struct row make_row(const struct attention_args &a, const struct task &t, int row)
-{
-    struct row r;
-    r.token = divide(row, a.by_group);
-    r.head = t.kv_head * a.group + (row - r.token * a.group);
-    r.begin = 0;
-    r.end = t.kv_len;
-    if (r.token >= t.qo_len)
-        r.end = 0;
-    else if (a.causal)
-        r.end = max(0, t.kv_len - t.qo_len + r.token + 1);
-    if (a.window_left >= 0)
-        r.begin = max((int64_t)0, (int64_t)t.kv_len - t.qo_len + r.token - a.window_left);
-    return r;
 }
 
 DEVICE struct task make_task(const struct attention_args &a, int kv_head, const struct smem *sm)
@@ -282,11 +269,12 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
     uint32_t q[HEAD_DIM / 16][4];
     load_queries(q, query_row(a, t, row_of(t, 0)), query_row(a, t, row_of(t, 0) + 8));
 #endif
-    put_token(sm, find_token(a, t, copied), a, t, copied);
 #pragma unroll 1
-    for (; copied < tile + STAGES - 1; copied++) {
-        __syncthreads();
-        copy_tiles(p, t, copied, sm, turns);
+    for (copied--; copied < tile + STAGES - 1; copied++) {
+        if (copied >= tile) {
+            __syncthreads();
+            copy_tiles(p, t, copied, sm, turns);
+        }
         put_token(sm, find_token(a, t, copied + 1), a, t, copied + 1);
     }
 #if QUERIES_SHARED
@@ -327,8 +315,14 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         complete_sums(r[b]);
 }
 
-/* What a row's weighted values are multiplied by. Each lane of a quad, which shares its rows, completes one of them. */
-DEVICE float finish_rows(const struct prefill &p, const struct task &t, const struct rows (&r)[BANDS], int first_out)
+/* Where a row's values go, NULL if the row does not exist, and what they are multiplied by. */
+struct finished {
+    O *to;
+    float factor;
+};
+
+/* Each lane of a quad, which shares its rows, completes one of them. */
+DEVICE struct finished finish_rows(const struct prefill &p, const struct task &t, const struct rows (&r)[BANDS])
 {
     const struct attention_args &a = p.a;
     int mine = threadIdx.x % 4 % (2 * BANDS);
@@ -339,35 +333,39 @@ DEVICE float finish_rows(const struct prefill &p, const struct task &t, const st
         sum = n == mine ? r[n / 2].sum[n % 2] : sum;
     }
     struct row row = make_row(a, t, row_of(t, mine / 2) + 8 * (mine % 2));
-    float factor = finish_row(a, top, sum, row.head, &lse);
-    if (a.lse && t.column == 0 && row.token < t.qo_len && threadIdx.x % 4 == mine)
-        a.lse[(first_out + row.token) * a.lse_token + row.head * a.lse_head] = lse;
-    return factor;
+    int64_t token = (a.modes.o_indptr ? a.modes.o_indptr[t.request] : t.first_q) + row.token;
+    struct finished f = {(O *)a.out + token * a.out_token + row.head * a.out_head + t.column, finish_row(a, top, sum, row.head, &lse)};
+    if (row.token >= t.qo_len)
+        f.to = NULL;
+    else if (a.lse && t.column == 0 && threadIdx.x % 4 == mine)
+        a.lse[token * a.lse_token + row.head * a.lse_head] = lse;
+    return f;
 }
 
 DEVICE void write_rows(const struct prefill &p, const struct task &t, const struct rows (&r)[BANDS])
 {
-    const struct attention_args &a = p.a;
-    int column = t.column + threadIdx.x % 4 * 2, first_out = a.modes.o_indptr ? a.modes.o_indptr[t.request] : t.first_q;
-    float factors = finish_rows(p, t, r, first_out);
+    struct finished mine = finish_rows(p, t, r);
+    int column = threadIdx.x % 4 * 2;
 #pragma unroll
     for (int n = 0; n < 2 * BANDS; n++) {
-        float factor = __shfl_sync(0xffffffffu, factors, n, 4);
-        struct row row = make_row(a, t, row_of(t, n / 2) + 8 * (n % 2));
-        if (row.token >= t.qo_len)
+        float factor = __shfl_sync(0xffffffffu, mine.factor, n, 4);
+        O *to = (O *)__shfl_sync(0xffffffffu, (uint64_t)mine.to, n, 4);
+        if (!to)
             continue;
-        O *to = (O *)a.out + (first_out + row.token) * a.out_token + row.head * a.out_head + column;
+        to += column;
 #pragma unroll
-        for (int i = 0; i < COLUMNS / 8; i++, to += 8) {
+        for (int i = 0; i < COLUMNS / 8; i++) {
             float x[2] = {r[n / 2].o[i][n % 2 * 2] * factor, r[n / 2].o[i][n % 2 * 2 + 1] * factor};
 #pragma unroll
-            for (int j = 0; HAS_OUTPUT && j < 2; j++)
-                x[j] = hook_output(variant_of(p), x[j], place_of(t, row.token, 0, row.head, column + 8 * i + j));
+            for (int j = 0; HAS_OUTPUT && j < 2; j++) {
+                struct row row = make_row(p.a, t, row_of(t, n / 2) + 8 * (n % 2));
+                x[j] = hook_output(variant_of(p), x[j], place_of(t, row.token, 0, row.head, t.column + column + 8 * i + j));
+            }
 #if ALIGNED
-            store(to, x);
+            store(to + 8 * i, x);
 #else
-            from_float(to, x[0]);
-            from_float(to + 1, x[1]);
+            from_float(to + 8 * i, x[0]);
+            from_float(to + 8 * i + 1, x[1]);
 #endif
         }
     }
