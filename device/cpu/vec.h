@@ -13,6 +13,36 @@ typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vech __attribute__((vector_size(2 * LANES)));
 typedef uint8_t vecb __attribute__((vector_size(LANES)));
 
+/* Comparisons for machines without AVX-512, a register at a time: gcc 12 takes those of wider vectors apart into scalars. */
+#ifdef __AVX2__
+enum { REGISTER_BYTES = 32 };
+#else
+enum { REGISTER_BYTES = 16 };
+#endif
+typedef float vec_register __attribute__((vector_size(REGISTER_BYTES)));
+typedef int32_t veci_register __attribute__((vector_size(REGISTER_BYTES)));
+typedef uint32_t vecu_register __attribute__((vector_size(REGISTER_BYTES)));
+#define VEC_BY_REGISTERS(name, whole, part, condition, chosen, other)                                     \
+    INLINE whole name(whole a, whole b)                                                                   \
+    {                                                                                                     \
+        for (int i = 0; i < (int)sizeof a; i += REGISTER_BYTES) {                                         \
+            part x, y;                                                                                    \
+            memcpy(&x, (const char *)&a + i, sizeof x);                                                   \
+            memcpy(&y, (const char *)&b + i, sizeof y);                                                   \
+            veci_register mask = condition;                                                               \
+            x = (part)((mask & (veci_register)(chosen)) | (~mask & (veci_register)(other)));              \
+            memcpy((char *)&a + i, &x, sizeof x);                                                         \
+        }                                                                                                 \
+        return a;                                                                                         \
+    }
+#ifndef __AVX512F__
+VEC_BY_REGISTERS(vec_max2, vec, vec_register, x > y, x, y)
+VEC_BY_REGISTERS(vec_min2, vec, vec_register, x < y, x, y)
+VEC_BY_REGISTERS(vec_max_bits, vecu, vecu_register, x > y, x, y)
+VEC_BY_REGISTERS(vec_min_bits, vecu, vecu_register, x < y, x, y)
+VEC_BY_REGISTERS(vec_is_nan, vec, vec_register, x != y, mask, mask)
+#endif
+
 INLINE vec vec_set(float x) { return x - (vec){0}; }
 
 INLINE vec vec_load_f32(const f32 *from)
@@ -71,7 +101,7 @@ INLINE vecu vec_where_nan(vec x, vecu a, vecu b)
 #ifdef __AVX512F__
     return (vecu)_mm512_mask_mov_epi32((__m512i)b, _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q), (__m512i)a);
 #else
-    vecu is_nan = (vecu)(x != x);
+    vecu is_nan = (vecu)vec_is_nan(x, x);
     return (is_nan & a) | (~is_nan & b);
 #endif
 }
@@ -125,18 +155,12 @@ INLINE vecu vec_select_bits(veci mask, vecu a, vecu b) { return ((vecu)mask & a)
 #ifdef __AVX512F__
 INLINE vec vec_max2(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vec vec_min2(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
-#else
-INLINE vec vec_max2(vec a, vec b) { return vec_select(a > b, a, b); }
-INLINE vec vec_min2(vec a, vec b) { return vec_select(a < b, a, b); }
 #endif
 
 /* Of bits, which are in the order of the floats if those are not negative; faster on some processors. */
 #ifdef __AVX512F__
 INLINE vecu vec_max_bits(vecu a, vecu b) { return (vecu)_mm512_max_epu32((__m512i)a, (__m512i)b); }
 INLINE vecu vec_min_bits(vecu a, vecu b) { return (vecu)_mm512_min_epu32((__m512i)a, (__m512i)b); }
-#else
-INLINE vecu vec_max_bits(vecu a, vecu b) { return vec_select_bits((veci)(a > b), a, b); }
-INLINE vecu vec_min_bits(vecu a, vecu b) { return vec_select_bits((veci)(a < b), a, b); }
 #endif
 
 /* Bytes, one in each lane. */
