@@ -72,7 +72,21 @@ DEVICE void prefetch_tables(const struct attention_args &a)
         prefetch_l2(a.kv_last_page_len + at);
 }
 
-/* What each kernel does. */
+#if BOX_TOKENS
+/* By a whole warp: barriers for its copies to arrive at. */
+DEVICE void init_stages(const struct source &source)
+{
+    if (threadIdx.x % 32 == 0) {
+        for (int i = 0; i < STAGES; i++)
+            mbarrier_init(source.full + 8 * i, 1);
+        mbarrier_init_fence();
+    }
+    __syncwarp();
+}
+#endif
+
+/* What each kernel does. Longer than functions are here: one loop whose state fills a thread's registers; its steps taken out are
+ * other machine code than what was measured. */
 DEVICE void decode_stream(const struct attention_args &a, struct source &source)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
@@ -86,12 +100,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
 #if BOX_TOKENS
     __shared__ uint64_t full[WARPS][STAGES];
     source.full = shared_address(full[warp]);
-    if (threadIdx.x % 32 == 0) {
-        for (int i = 0; i < STAGES; i++)
-            mbarrier_init(source.full + 8 * i, 1);
-        mbarrier_init_fence();
-    }
-    __syncwarp();
+    init_stages(source);
 #else
     __shared__ struct place tokens[WARPS][TILE];
     source.places = tokens[warp];
@@ -132,12 +141,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
             } else if (!next_task(a, d, walk, t)) {
                 goto done;
             }
-            if (t.count < t.units) {
-                struct places own = find_parts(d, t);
-                if (threadIdx.x % 32 == 0)
-                    places = own;
-                __syncwarp();
-            }
+            keep_places(places, d, t);
             marks = 0;
             tile = t.tile + d.stream;
             range = t.range;

@@ -32,13 +32,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
 #pragma unroll
     for (int i = 0; i < PER_THREAD; i++)
         inside[i] = EXACT || first + i * step < hidden;
-
     pdl_launch();
 #pragma unroll
-    for (int i = 0; WEIGHTS_FIRST(PER_THREAD) && i < PER_THREAD; i++) {
+    for (int i = 0; WEIGHTS_FIRST(PER_THREAD) && i < PER_THREAD; i++)
         if (inside[i])
             load_weights(w[i], a, first + i * step);
-    }
     pdl_wait();
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -65,9 +63,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
                 if (exists[r])
                     store_residual(at, row[r], first + i * step);
                 sum[r] += LAYERNORM ? piece_sum(at) : piece_squares(at);
-#if !LAYERNORM
-                keep_piece(p[r][i]);
-#endif
+                if (!LAYERNORM)
+                    keep_piece(p[r][i]);
             }
         }
         sum[r] = lanes_sum(sum[r], LANES);
