@@ -387,17 +387,6 @@ INLINE vec vec_exp_bounded(vec x)
 /* The same for any x; subnormal, 0 and infinity where they are due; NaN stays NaN. */
 INLINE vec vec_exp(vec x) { return vec_exp_bounded(vec_max2(vec_set(-104.0f), vec_min2(vec_set(89.0f), x))); }
 
-/* 1 / x within two units in the last place (1.2e-7 of itself), for x from 2^-100 to 2^100. */
-INLINE vec vec_reciprocal(vec x)
-{
-#ifdef __AVX512F__
-    vec y = (vec)_mm512_rcp14_ps((__m512)x);
-    return y + y * (1.0f - x * y);
-#else
-    return 1.0f / x;
-#endif
-}
-
 /* 2^x within one unit in the last place (1.2e-7 of itself); 0 below 2^-126, infinity from 2^127.5 on; NaN stays NaN. */
 INLINE vec vec_exp2(vec x)
 {

@@ -108,11 +108,6 @@ X86_INLINE __m512 _mm512_scalef_ps(__m512 a, __m512 b)
     return (__m512)__builtin_ia32_scalefps512_mask((__v16sf)a, (__v16sf)b, (__v16sf){0}, X86_ALL, _MM_FROUND_CUR_DIRECTION);
 }
 
-X86_INLINE __m512 _mm512_rcp14_ps(__m512 x)
-{
-    return (__m512)__builtin_ia32_rcp14ps512_mask((__v16sf)x, (__v16sf){0}, X86_ALL);
-}
-
 X86_INLINE __mmask16 _mm512_test_epi32_mask(__m512i a, __m512i b)
 {
     return (__mmask16)__builtin_ia32_ptestmd512((__v16si)a, (__v16si)b, X86_ALL);
