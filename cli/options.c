@@ -175,7 +175,9 @@ static int set_age(const struct command *command, enum option_id id, const char 
     bool has_unit = *text && !strchr("0123456789", text[strlen(text) - 1]);
     double seconds = parse_scaled(text, "smhdw", factors);
     out->unused_for = (int64_t)seconds;
-    return has_unit && seconds >= 1 ? -1 : usage_error(command, "--unused-for %s: must be a time from 1s, as 90s, 30m, 12h, 30d or 4w", text);
+    if (has_unit && seconds >= 1)
+        return -1;
+    return usage_error(command, "--unused-for %s: must be a time from 1s, as 90s, 30m, 12h, 30d or 4w", text);
 }
 
 static int set_bytes(const struct command *command, enum option_id id, const char *text, struct options *out)
