@@ -13,7 +13,6 @@
 struct output {
     struct table *table;
     bool json;
-    int rows;
 };
 
 static void trying(void *context, const char *command)
@@ -32,7 +31,6 @@ static void report_time(void *context, const struct bench_result *r)
     struct output *out = context;
     double rate = r->seconds > 0 ? r->bytes / r->seconds : -1,
            operations = r->seconds > 0 && r->operations > 0 ? r->operations / r->seconds : -1;
-    out->rows++;
     progress_show(0, 0, "%s %s %s", r->op, r->row, r->shape);
     if (r->why && !out->json) {
         progress_clear();
@@ -63,7 +61,6 @@ static void report_time(void *context, const struct bench_result *r)
 static void report_overhead(void *context, const struct bench_overhead *r)
 {
     struct output *out = context;
-    out->rows++;
     table_text(out->table, "op", r->op);
     table_text(out->table, "kernel", r->row);
     table_text(out->table, "device", reproduce_device(r->device->id.device_type));
@@ -78,7 +75,6 @@ static void report_compiled(void *context, const struct bench_compiled *r)
 {
     struct output *out = context;
     char arch[16] = "cpu";
-    out->rows++;
     if (r->arch)
         snprintf(arch, sizeof arch, "sm_%d", r->arch);
     if (r->wrong[0] && !out->json)
@@ -126,27 +122,23 @@ static flashinfer_status measure(const struct options *options, const struct dev
 
 static flashinfer_status measure_all(const struct options *options, struct output *out, int *failures)
 {
-    const struct device *cpu, *cuda = NULL;
-    bool needed = options->require_cuda || (options->cuda && !options->cpu);
-    if (options->cuda || !options->device_given || options->require_cuda) {
-        flashinfer_status status = device_get((DLDevice){kDLCUDA, 0}, &cuda);
-        if (status && needed)
-            return status;
-        cuda = status ? NULL : cuda;
-    }
-    if (options->cpu || !options->device_given) {
-        TRY(device_get((DLDevice){kDLCPU, 0}, &cpu));
-        TRY(measure(options, cpu, out, failures));
-    }
-    return cuda && (options->cuda || !options->device_given) ? measure(options, cuda, out, failures) : FLASHINFER_OK;
+    struct devices devices;
+    TRY(devices_wanted(options, &devices));
+    for (int i = 0; devices.device[i]; i++)
+        TRY(measure(options, devices.device[i], out, failures));
+    return FLASHINFER_OK;
 }
 
 static int run(const struct options *options)
 {
     int failures = 0;
     struct output out = {.table = table_open(options->json), .json = options->json};
+    if (options->archs[0] && !options->compile)
+        return usage_error(&command_bench, "--arch goes with --compile only");
     if (options->archs[0] && options->archs[1])
         return usage_error(&command_bench, "--arch: one architecture");
+    if (options->pdl && options->device_given && !options->cuda)
+        return usage_error(&command_bench, "--pdl is for a GPU, and does not go with --device cpu");
     if (options->warm && (options->overhead || options->compile))
         return usage_error(&command_bench, "--warm goes with neither --overhead nor --compile");
     if (options->pdl && options->compile)
@@ -159,8 +151,8 @@ static int run(const struct options *options)
     crash_watch();
     flashinfer_status status = options->compile ? compile(options, &out, &failures) : measure_all(options, &out, &failures);
     progress_clear();
-    table_close(out.table);
-    if (!status && !out.rows)
+    int rows = table_close(out.table);
+    if (!status && !failures && !rows)
         status = fail(FLASHINFER_UNSUPPORTED,
                       "nothing to time: no kernel that was asked for serves that; `flashinfer explain OP` says why");
     return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;

@@ -128,8 +128,7 @@ static flashinfer_status check_ops(const struct options *options, struct output 
 {
     const struct check_options check = {
         .cpu = options->cpu || !options->device_given,
-        .cuda = options->cuda || !options->device_given || options->require_cuda,
-        .require_cuda = options->require_cuda,
+        .cuda = options->cuda || !options->device_given,
         .kernel = options->kernel,
         .shape = options->shape,
         .values = options->values[0] ? options->values : NULL,
@@ -182,6 +181,8 @@ static int run_huge(const struct options *options)
     int failures = 0;
     if (options->cpu && !options->cuda)
         return usage_error(&command_check, "--huge is for a GPU");
+    if (options->seed || options->problems)
+        return usage_error(&command_check, "--huge goes with neither --seed nor --problems");
     if (device_get((DLDevice){kDLCUDA, 0}, &device))
         return exit_with(FLASHINFER_UNSUPPORTED);
     out.table = table_open(options->json);
@@ -199,11 +200,17 @@ static int run(const struct options *options)
 {
     if (options->huge)
         return run_huge(options);
+    if (options->shape && options->seed)
+        return usage_error(&command_check, "--shape does not go with --seed");
+    struct devices devices;
+    flashinfer_status status = devices_wanted(options, &devices);
+    if (status)
+        return exit_with(status);
     struct check_counts counts = {0};
     struct output out = {.table = table_open(options->json), .json = options->json};
     progress_watch_compiler();
     crash_watch();
-    flashinfer_status status = check_ops(options, &out, &counts);
+    status = check_ops(options, &out, &counts);
     progress_clear();
     table_close(out.table);
     if (status)

@@ -19,11 +19,11 @@ flashinfer_status devices_wanted(const struct options *options, struct devices *
         TRY(device_get((DLDevice){kDLCPU, 0}, &out->device[count++]));
     if (imagined) {
         TRY(add_archs(options->archs, out, &count));
-    } else if (options->cuda || !options->device_given) {
+    } else if (options->cuda || !options->device_given || options->require_cuda) {
         flashinfer_status status = device_get((DLDevice){kDLCUDA, 0}, &out->device[count]);
-        if (status && options->cuda && !options->cpu)
+        if (status && (options->require_cuda || (options->cuda && !options->cpu)))
             return status;
-        count += !status;
+        count += !status && (options->cuda || !options->device_given);
     }
     out->device[count] = NULL;
     return FLASHINFER_OK;

@@ -90,6 +90,8 @@ static int refuse(int count, char *const *words)
     }
     if (group && count > 1)
         return usage_error(NULL, "there is no command \"%s %s\"; `flashinfer %s --help` names all", words[0], words[1], words[0]);
+    if (words[0][0] == '-')
+        return usage_error(NULL, "unknown option %s; options stand after a command", words[0]);
     if (group)
         return usage_error(NULL, "%s is several commands; `flashinfer %s --help` names them", words[0], words[0]);
     return usage_error(NULL, "there is no command \"%s\"%s", words[0], nearest_command(words[0], near, sizeof near));

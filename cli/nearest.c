@@ -35,16 +35,19 @@ static int distance(const char *a, const char *b)
 
 const char *nearest_op(const char *word, char *buffer, size_t size)
 {
-    int least = INT_MAX;
+    enum { MOST = 8 };
+    int least = INT_MAX, count = 0;
     buffer[0] = 0;
     for (const struct op *const *op = op_registry; *op; op++) {
         int d = distance(word, (*op)->name);
         least = d < least ? d : least;
     }
     for (const struct op *const *op = op_registry; *op; op++)
-        if (strstr((*op)->name, word) || (distance(word, (*op)->name) == least && is_near(word, least)))
+        if (strstr((*op)->name, word) || (distance(word, (*op)->name) == least && is_near(word, least))) {
             snprintf(buffer + strlen(buffer), size - strlen(buffer), "%s%s", buffer[0] ? ", " : "; near it: ", (*op)->name);
-    if (!buffer[0])
+            count++;
+        }
+    if (!count || count > MOST)
         snprintf(buffer, size, "; `flashinfer list` names all");
     return buffer;
 }

@@ -5,8 +5,8 @@
 
 #include "cli/options.h"
 
-/* Each fills the buffer and returns it: "; near it: NAME", or "". Of ops there may be several, and where none is near, the
- * command that names all. */
+/* Each fills the buffer and returns it: "; near it: NAME", or "". Of ops there may be several, and where none is near,
+ * or more than eight are, the command that names all. */
 const char *nearest_op(const char *word, char *buffer, size_t size);
 const char *nearest_option(const struct command *command, const char *word, char *buffer, size_t size);
 const char *nearest_command(const char *word, char *buffer, size_t size);

@@ -207,6 +207,8 @@ static int parse_operand(const struct command *command, char *word, struct optio
     const struct op *op = op_find(word);
     if (!op && option_taken(command, OPTION_FROM) && !out->list && (out->list = call_list_find(word)))
         return -1;
+    if (!op && (strchr(word, '=') || word[0] == '-'))
+        return usage_error(command, "\"%s\" was not expected: `%s` takes names of ops, and no values", word, command->name);
     if (!op) {
         char near[512];
         return usage_error(command, "there is no op \"%s\"%s", word, nearest_op(word, near, sizeof near));
@@ -231,6 +233,38 @@ static int refuse_option(const struct command *command, int reason, const char *
     if (optopt)
         return usage_error(command, "%s: the option takes no value", word);
     return usage_error(command, "unknown option %s%s", word, nearest_option(command, word + 2, near, sizeof near));
+}
+
+static bool has_shape(const struct op *op, const char *name)
+{
+    const struct op_shape *shape = op->shapes;
+    while (shape && shape->name && strcmp(shape->name, name))
+        shape++;
+    return shape && shape->name;
+}
+
+/* Of all ops those that have the shape are meant; one that was named must have it. */
+static int keep_ops_with_shape(const struct command *command, struct options *out)
+{
+    int kept = 0;
+    for (int i = 0; out->op[i]; i++)
+        if (has_shape(out->op[i], out->shape))
+            out->op[kept++] = out->op[i];
+        else if (out->num_named)
+            return usage_error(command, "%s has no shape named %s; `flashinfer explain %s` names all", out->op[i]->name,
+                               out->shape, out->op[i]->name);
+    out->op[kept] = NULL;
+    return kept ? -1 : usage_error(command, "no op has a shape named %s", out->shape);
+}
+
+/* What options and operands say must fit together. */
+static int check_together(const struct command *command, struct options *out)
+{
+    if (out->archs[0] && out->device_given && !out->cuda)
+        return usage_error(command, "--arch names GPUs, and does not go with --device cpu");
+    if (out->kernel && !options_has_kernel(out))
+        return usage_error(command, "no op that was asked for has a kernel \"%s\"", out->kernel);
+    return out->shape ? keep_ops_with_shape(command, out) : -1;
 }
 
 int options_parse(const struct command *command, int argc, char **argv, struct options *out)
@@ -263,9 +297,7 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
         code = parse_operand(command, argv[i], out);
     for (int i = 0; !out->num_named && op_registry[i] && i < MAX_OPS; i++)
         out->op[i] = op_registry[i];
-    if (code < 0 && out->kernel && !options_has_kernel(out))
-        return usage_error(command, "no op that was asked for has a kernel \"%s\"", out->kernel);
-    return code;
+    return code < 0 ? check_together(command, out) : code;
 }
 
 bool options_has_kernel(const struct options *options)

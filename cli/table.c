@@ -19,8 +19,8 @@ struct table {
     const char *name[MAX_COLUMNS];
     bool numeric[MAX_COLUMNS];
     int num_columns, column;
-    struct row *rows;
-    int num_rows, room;
+    struct row *rows; /* held back for a table */
+    int num_rows, room, ended;
 };
 
 struct table *table_open(bool json)
@@ -105,6 +105,7 @@ void table_end_row(struct table *t)
         json_decref(t->object);
         t->object = NULL;
     }
+    t->ended++;
     t->column = 0;
     t->json_only = false;
 }
@@ -120,10 +121,10 @@ static void print_cell(const char *text, int width, bool right, bool last)
     fputs(last ? "\n" : "  ", stdout);
 }
 
-void table_close(struct table *t)
+int table_close(struct table *t)
 {
     if (!t)
-        return;
+        return -1;
     int width[MAX_COLUMNS] = {0};
     for (int c = 0; c < t->num_columns; c++)
         width[c] = (int)strlen(t->name[c]);
@@ -139,6 +140,8 @@ void table_close(struct table *t)
                        c + 1 == t->num_columns);
             free(t->rows[r].cell[c]);
         }
+    int ended = t->ended;
     free(t->rows);
     free(t);
+    return ended;
 }

@@ -23,6 +23,7 @@ void table_number(struct table *table, const char *name, double value, int digit
 void table_json_only(struct table *table);
 void table_end_row(struct table *table);
 
-void table_close(struct table *table);
+/* Frees it, having printed what it held back, and returns how many rows were ended; -1 for NULL. */
+int table_close(struct table *table);
 
 #endif

@@ -293,8 +293,6 @@ static flashinfer_status find_devices(struct run *r)
         if (coverage)
             coverage_skip(coverage, "this machine has no CUDA device");
     }
-    if (o->require_cuda)
-        fail_with(r, NULL, NULL, flashinfer_last_error());
     return FLASHINFER_OK;
 }
 

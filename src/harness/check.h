@@ -9,7 +9,6 @@
 
 struct check_options {
     bool cpu, cuda;     /* devices */
-    bool require_cuda;  /* no CUDA device is a failure */
     const char *kernel; /* this row only; NULL: all */
     const char *values; /* given to every problem: "rows=4 dtype=bf16"; NULL */
     const char *shape;  /* this named shape only; NULL: all of them, unless a seed is given */

@@ -54,6 +54,16 @@ expect 2 '--arch ,: names no architecture' explain mm --arch ,
 expect 3 'nothing to time' bench rmsnorm --kernel norm_sm80 --device cpu
 expect 2 '--shape does not go with --seed' bench rmsnorm --shape odd --seed 3
 expect 2 '--overhead does not go with --compile' bench rmsnorm --overhead --compile
+expect 2 '--arch goes with --compile only' bench rmsnorm --arch 90
+expect 2 '--pdl is for a GPU' bench rmsnorm --pdl --device cpu
+expect 2 '--arch names GPUs' explain rmsnorm --arch 90 --device cpu
+expect 2 '--shape does not go with --seed' check rmsnorm --shape odd --seed 3
+expect 2 '--huge goes with neither' check rmsnorm --huge --seed 3
+expect 2 '"hidden=4" was not expected: `specs` takes names of ops' specs rmsnorm hidden=4
+expect 2 'there is no op "norm"; `flashinfer list` names all' check norm
+expect 2 'there is no op "append"; near it: .*append_paged_kv_cache, ' check append
+expect 2 'unknown option -x; options stand after a command' -x list
+expect 2 'no op has a shape named none' check --shape none
 expect 2 'none/x.new cannot be written' pack x86-64-v3 "$work/none/x"
 expect 2 '"stray" was not expected' version stray
 expect 2 'too many values' explain mm "$(printf 'm=%0640d' 1)"
@@ -89,7 +99,14 @@ unset FLASHINFER_NUM_THREADS
 
 gpu=0
 "$build/flashinfer" explain rmsnorm --device cuda >"$work/out" 2>&1 && gpu=1
-[ "$gpu" = 1 ] || expect 1 'rmsnorm' check rmsnorm --require cuda --problems 1
+if [ "$gpu" = 0 ]; then # what asks for a GPU does not pass without one
+    for which in '--require cuda' '--device cuda'; do
+        # shellcheck disable=SC2086
+        expect 3 'no CUDA' check rmsnorm $which --problems 1
+        # shellcheck disable=SC2086
+        expect 3 'no CUDA' bench rmsnorm $which --shape odd
+    done
+fi
 
 expect_json list
 expect_json explain rmsnorm --device cpu

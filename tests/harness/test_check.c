@@ -225,17 +225,6 @@ static void reproduces(void **state)
     assert_string_equal(first.command, "flashinfer check fake --kernel wrong_element --seed 7 --device cpu");
 }
 
-static void cuda_required(void **state)
-{
-    (void)state;
-    const struct device *device;
-    if (!device_get((DLDevice){kDLCUDA, 0}, &device))
-        skip();
-    const struct check_options options = {.cpu = true, .cuda = true, .require_cuda = true, .problems = 1};
-    struct check_counts counts = {0};
-    assert_int_equal(check(fake_good, &options, &counts).failures, 1);
-}
-
 static void unbreakable_rule(void **state)
 {
     (void)state;
@@ -273,7 +262,6 @@ int main(void)
         cmocka_unit_test(unjudged),
         cmocka_unit_test(extreme_limits),
         cmocka_unit_test(reproduces),
-        cmocka_unit_test(cuda_required),
         cmocka_unit_test(unbreakable_rule),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
