@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Host time per call of rmsnorm from Python, [1, 1024] bf16 (torch on a GPU where there is one): TVM-FFI's own no-op with the
-same arguments, the entry by TVM-FFI's function and by the library's own, flashinfer_c.rmsnorm and torch.add. A no-op alone runs from
-caches that a launch leaves to others: what one costs beside launches is what a call takes longer with one before it. Prints CSV:
-call, median us, least us. `flashinfer bench --overhead --pdl rmsnorm` measures the launch alone.
+same arguments, the entry by TVM-FFI's function and by the library's own, flashinfer_c.rmsnorm and torch.add. A no-op alone runs
+from caches that a launch leaves to others: what one costs beside launches is what a call takes longer with one before it.
+Prints CSV: call, median us, least us. `flashinfer bench --overhead --pdl rmsnorm` measures the launch alone.
 
     PYTHONPATH=build/python python3 bench/python_overhead.py
 """

@@ -98,8 +98,8 @@ const struct command command_compile = {
                    "compiled. Empty lines "
                    "and lines that begin with # are passed over; - is the standard input.\n\n"
                    "In place of OP may stand the name of a list: gdn_prefill, the 32 specialisations of FlashInfer's module for "
-                   "chunk_gated_delta_rule on Hopper (two dtypes, values grouped or not, g, beta and initial_state given or not); "
-                   "--all beside it changes nothing.",
+                   "chunk_gated_delta_rule on Hopper (two dtypes, values grouped or not, g, beta and initial_state given or not);"
+                   " --all beside it changes nothing.",
     .options =
         (const struct command_option[]){
             {OPTION_ALL, "every op, with its named shapes"},

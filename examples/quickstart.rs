@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* examples/quickstart.c in Rust over the C ABI, without crates: calls one op on the CPU, compares the result with its own, and prints
- * the same line. */
+/* examples/quickstart.c in Rust over the C ABI, without crates: calls one op on the CPU, compares the result with its own, and
+ * prints the same line. */
 use std::ffi::{c_void, CStr};
 use std::mem::size_of;
 use std::os::raw::{c_char, c_int};
@@ -83,7 +83,8 @@ fn main() {
     let mean_square: f64 = (1..=8).map(|i| f64::from(i * i)).sum::<f64>() / 8.0;
     for (i, &bits) in y.iter().enumerate() {
         let expected = (i + 1) as f64 / (mean_square + 1e-6).sqrt();
-        assert!((f16_to_f64(bits) - expected).abs() <= expected / 2048.0, "element {} is {}, must be {}", i, f16_to_f64(bits), expected);
+        let given = f16_to_f64(bits);
+        assert!((given - expected).abs() <= expected / 2048.0, "element {} is {}, must be {}", i, given, expected);
         print!("{:04x} ", bits);
     }
     println!();

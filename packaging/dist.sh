@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Packs the sources: what git tracks, or, in a tree that was unpacked from such an archive, every file outside BUILD. Names sorted, owner,
-# mode and time normalised (the time is that of the newest entry of debian/changelog), so that anyone gets the same bytes.
+# Packs the sources: what git tracks, or, in a tree that was unpacked from such an archive, every file outside BUILD. Names
+# sorted, owner, mode and time normalised (the time is that of the newest entry of debian/changelog), so that anyone gets the
+# same bytes.
 #   usage: packaging/dist.sh ARCHIVE BUILD
 set -eu
 export LC_ALL=C

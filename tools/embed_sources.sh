@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Writes an assembler file that embeds kernel sources in the library: a table sorted by bare name, each row with the name,
-# the path in the tree, the text (a NUL after it) and its size. Fails if two files have one name or an #include names a file that is not there.
+# Writes an assembler file that embeds kernel sources in the library: a table sorted by bare name, each row with the name, the
+# path in the tree, the text (a NUL after it) and its size. Fails if two files have one name or an #include names a file that is
+# not there.
 #
 #     tools/embed_sources.sh OUT.S FILE...
 set -eu

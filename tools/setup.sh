@@ -61,7 +61,8 @@ if [ -n "$packages" ]; then
         exit 2
     fi
     log=$(mktemp)
-    if ! { $as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -q -y --no-install-recommends $packages; } >"$log" 2>&1; then
+    if ! { $as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+        $as_root apt-get install -q -y --no-install-recommends $packages; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         echo "apt-get install$packages failed; its whole output is in $log" >&2
         exit 2

@@ -19,7 +19,8 @@ readelf -d ./*.so | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u | while rea
 done
 libc_libraries=$(ldd libc10.so | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p')
 nm -D --undefined-only ./*.so | awk '$1 == "U" {print $2}' | sed 's/@.*//' | sort -u >"$work/wanted"
-nm -D --defined-only ./*.so ./*.so.* $libc_libraries 2>/dev/null | awk 'NF == 3 {print $3}' | sed 's/@.*//' | sort -u >"$work/there"
+nm -D --defined-only ./*.so ./*.so.* $libc_libraries 2>/dev/null | awk 'NF == 3 {print $3}' |
+    sed 's/@.*//' | sort -u >"$work/there"
 {
     printf '.section .note.GNU-stack,"",@progbits\n.text\n'
     comm -23 "$work/wanted" "$work/there" | grep -E -v '^_?Py|^__(cxa|gmon|tls|stack)' | sed 's/.*/.globl &\n.type &,@function\n&:/'

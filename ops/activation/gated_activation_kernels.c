@@ -56,7 +56,8 @@ static const char *fit_sm80(const struct call *call, struct way *way)
                        !tensor_is_aligned(t->input, vec * 2)))
         vec /= 2;
     int per_thread = pieces_per_thread(call, a, vec);
-    int64_t pieces = ceil_div(a->intermediate, vec * per_thread), blocks = ceil_div(pieces, per_thread > 2 ? WIDE_THREADS : MAX_THREADS);
+    int64_t pieces = ceil_div(a->intermediate, vec * per_thread);
+    int64_t blocks = ceil_div(pieces, per_thread > 2 ? WIDE_THREADS : MAX_THREADS);
     if (a->rows > INT32_MAX || blocks > MAX_GRID_Y)
         return "there are more rows or columns than a grid has blocks for";
     way->value[WAY_BLOCKS] = blocks;

@@ -15,7 +15,8 @@ enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
 /* Of the generic kernels, after T. */
 #define GENERIC "HEAD_DIM", "HEAD_DIM_VO", "Q:dtype", "KV:dtype", "O:dtype", "CONVERTS", "MASK", "POS"
 
-static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA, {"T:dtype", GENERIC, "ALIGNED", "TILE_Q", "KEYS", "SOFT_CAP"}};
+static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA,
+                                               {"T:dtype", GENERIC, "ALIGNED", "TILE_Q", "KEYS", "SOFT_CAP"}};
 static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 
@@ -140,7 +141,8 @@ static int32_t next_tile(int32_t tile_q) { return tile_q == 128 ? 64 : 16; }
 static int32_t prefill_smem(const struct call *call, int32_t tile_q, int32_t keys)
 {
     const struct attention_plan *plan = attention_plan_of(call);
-    return ATTENTION_PREFILL_SMEM(plan->head_dim, plan->head_dim_vo, tile_q, keys, converts(call), plan->pos == ATTENTION_POS_ROPE);
+    return ATTENTION_PREFILL_SMEM(plan->head_dim, plan->head_dim_vo, tile_q, keys, converts(call),
+                                  plan->pos == ATTENTION_POS_ROPE);
 }
 
 static bool is_invariant(const struct call *call)
@@ -148,8 +150,8 @@ static bool is_invariant(const struct call *call)
     return attention_plan_of(call)->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT;
 }
 
-/* Keys of a tile. Of blocks of 128 rows, warps load queries half as often with 64, if as many blocks have room as registers are for
- * (sm_80's would spill); what a row sums up then depends on TILE_Q. */
+/* Keys of a tile. Of blocks of 128 rows, warps load queries half as often with 64, if as many blocks have room as registers are
+ * for (sm_80's would spill); what a row sums up then depends on TILE_Q. */
 static int32_t choose_keys(const struct call *call, int32_t tile_q)
 {
     const struct attention_plan *plan = attention_plan_of(call);
@@ -164,7 +166,8 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
     const char *why = why_unserved(call);
-    bool special = call->op->variant || plan->head_dim > 128 || plan->head_dim_vo > 128 || plan->mask || plan->pos || converts(call);
+    bool special = call->op->variant || plan->head_dim > 128 || plan->head_dim_vo > 128 || plan->mask || plan->pos ||
+                   converts(call);
     /* In its tiles of 128 rows, beside a window, rows that do not exist may move the bound of the logits elsewhere. */
     special = special || (is_invariant(call) && attention_window_of(call) >= 0);
     int32_t tile_q = attention_tile_q(call), keys, smem;

@@ -22,7 +22,8 @@ const char *attention_plan_fit(const struct attention_options *o)
     return NULL;
 }
 
-/* The largest tile that a typical request fills and that leaves no multiprocessor idle, or where tiles of 128 would, half of them. */
+/* The largest tile that a typical request fills and that leaves no multiprocessor idle, or where tiles of 128 would, half of
+ * them. */
 static int32_t choose_tile_q(const struct device *device, int64_t group, int64_t num_kv_heads, int64_t total, int64_t batch)
 {
     for (int32_t tile = 128; tile > 16; tile = tile == 128 ? 64 : 16)

@@ -328,7 +328,8 @@ static struct problem_tensor *given(struct problem *problem, const char *name)
 
 static int64_t kv_length(struct problem *problem, int64_t request, int64_t slots)
 {
-    const struct problem_tensor *indptr = problem_tensor(problem, "kv_indptr"), *last = problem_tensor(problem, "kv_last_page_len");
+    const struct problem_tensor *indptr = problem_tensor(problem, "kv_indptr");
+    const struct problem_tensor *last = problem_tensor(problem, "kv_last_page_len");
     int64_t pages = (int64_t)(problem_get(indptr, request + 1) - problem_get(indptr, request));
     return last && pages ? (pages - 1) * slots + (int64_t)problem_get(last, request) : pages;
 }
@@ -413,6 +414,7 @@ void attention_cost(const struct call *call, double *bytes, double *operations)
     double products = queries * kv_len - (plan->causal && qo_len > 1 ? queries * (qo_len - 1) / 2 : 0);
     *bytes = tokens * plan->num_kv_heads * width * dtype_bytes((enum dtype)plan->kv_dtype) +
              queries * plan->num_qo_heads *
-                 (plan->head_dim * dtype_bytes((enum dtype)plan->q_dtype) + plan->head_dim_vo * dtype_bytes((enum dtype)plan->o_dtype));
+                 (plan->head_dim * dtype_bytes((enum dtype)plan->q_dtype) +
+                  plan->head_dim_vo * dtype_bytes((enum dtype)plan->o_dtype));
     *operations = 2 * products * plan->num_qo_heads * width;
 }

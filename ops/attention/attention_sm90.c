@@ -76,7 +76,8 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     const char *why = attention_needs_generic(call, false);
     if (why)
         return why;
-    if (plan->head_dim != 64 && plan->head_dim != 128 && plan->head_dim != 256 && (plan->head_dim != 192 || plan->head_dim_vo != 128))
+    if (plan->head_dim != 64 && plan->head_dim != 128 && plan->head_dim != 256 &&
+        (plan->head_dim != 192 || plan->head_dim_vo != 128))
         return "head_dim must be 64, 128 or 256, or 192 with head_dim_vo 128";
     /* Bits must not depend on the batch, so nor may the kernel. */
     bool invariant = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT;
@@ -147,8 +148,9 @@ flashinfer_status attention_run_sm90(const struct call *call, const struct way *
     return call_launch(call, way, SPEC_PREFILL,
                        &(struct jit_launch){.grid = {blocks},
                                            .block = {128 * ((uint32_t)warpgroups + 1)},
-                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(plan->head_dim, plan->head_dim_vo, warpgroups,
-                                                                                         !p.box_tokens, call->op->variant != NULL),
+                                           .smem = (uint32_t)ATTENTION_PREFILL_SM90_SMEM(
+                                               plan->head_dim, plan->head_dim_vo, warpgroups, !p.box_tokens,
+                                               call->op->variant != NULL),
                                            .follows = scheduled,
                                            .args = &p,
                                            .args_size = sizeof p});

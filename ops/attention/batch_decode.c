@@ -82,7 +82,8 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, q_len_per_req query tokens each", .rules = rules,
+DEFINE_OP("attention", "out = softmax(q k * scale) v over the pages of each request, q_len_per_req query tokens each",
+          .rules = rules,
           .view = view, .hooks = ATTENTION_HOOKS,
           .kernels = batch_decode_kernels, .plan = &op_batch_decode_plan, .validate = attention_validate,
           .ranges = ranges, .shapes = shapes, .reference = attention_reference, .make = attention_make, .cost = attention_cost);

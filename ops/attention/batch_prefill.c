@@ -71,7 +71,8 @@ static void view(const void *from, void *to)
 }
 
 static const struct op_range ranges[] = {
-    {"total_q", 0, 96, 0}, {"batch", 1, 8, 0}, {"num_pages", 1, 48, 0}, {"num_indices", 0, 48, 0}, {"mask_bytes", 18450, 19450, 0}, {0},
+    {"total_q", 0, 96, 0}, {"batch", 1, 8, 0}, {"num_pages", 1, 48, 0}, {"num_indices", 0, 48, 0},
+    {"mask_bytes", 18450, 19450, 0}, {0},
 };
 
 /* What these models give. */

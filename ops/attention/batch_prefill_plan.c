@@ -89,7 +89,8 @@ static const struct op_kernel kernels[] = {{"batch_prefill_plan", OP_ANYWHERE, 0
 static const struct op_range ranges[] = {
     {"max_total_qo", 1, 96, 0}, {"max_batch_size", 1, 8, 0},  {"typical_batch", 1, 8, 0}, {"num_qo_heads", 1, 14, 0},
     {"num_kv_heads", 1, 4, 0},  {"head_dim_qk", 16, 256, 16}, {"page_size", 1, 32, 0},    {"causal", 0, 1, 0},
-    {"window_left", -1, 40, 0}, {"fixed_split_size", 0, 8, 0}, {"head_dim_vo", 16, 256, 16}, {"token_pos_in_items_len", 0, 40, 0}, {0},
+    {"window_left", -1, 40, 0}, {"fixed_split_size", 0, 8, 0}, {"head_dim_vo", 16, 256, 16},
+    {"token_pos_in_items_len", 0, 40, 0}, {0},
 };
 
 static const struct op_shape shapes[] = {

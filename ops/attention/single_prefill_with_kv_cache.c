@@ -87,7 +87,8 @@ static void view(const void *from, void *to)
         .unserved = attention_single_fit(&o, tensor_shape(a->k, a->kv_layout == FLASHINFER_NHD ? 0 : 1)),
         .plan = attention_single_plan(&o),
     };
-    if ((a->scale_k && a->k_scale.kind != FLASHINFER_NUMBER_ABSENT) || (a->scale_v && a->v_scale.kind != FLASHINFER_NUMBER_ABSENT))
+    if ((a->scale_k && a->k_scale.kind != FLASHINFER_NUMBER_ABSENT) ||
+        (a->scale_v && a->v_scale.kind != FLASHINFER_NUMBER_ABSENT))
         t->unserved = "k_scale and v_scale do not go with scale_k and scale_v";
 }
 

@@ -151,7 +151,8 @@ static const char *judge_state(const struct pair *p, const char *what, const DLT
     double error = 0, norm = 0;
     for (int64_t i = 0; i < p->dim; i++)
         for (int64_t j = 0; j < p->dim; j++) {
-            double exact = p->state[i * p->dim + j], value = isnan(exact) ? exact : fmin(fmax(exact, -largest(dtype)), largest(dtype));
+            double exact = p->state[i * p->dim + j];
+            double value = isnan(exact) ? exact : fmin(fmax(exact, -largest(dtype)), largest(dtype));
             double off = fabs(got[place(p, row, i, j)] - value), rounding = half_unit(dtype, value);
             off = off <= rounding ? 0 : off - rounding; /* NaN stays */
             error += off * off;

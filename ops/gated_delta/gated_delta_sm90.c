@@ -73,7 +73,8 @@ static struct layout lay_out(int64_t heads, int64_t max_chunks, int64_t sequence
     x.through = x.after + states;
     x.ready = x.through + states;
     x.schedule = x.ready + (size_t)(heads * max_chunks + 4) / 4 * 16;
-    x.total = x.schedule + sizeof(struct gated_delta_schedule) + (size_t)(sequences + max_cuts) * sizeof(struct gated_delta_segment);
+    x.total = x.schedule + sizeof(struct gated_delta_schedule) +
+              (size_t)(sequences + max_cuts) * sizeof(struct gated_delta_segment);
     return x;
 }
 

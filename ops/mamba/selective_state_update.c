@@ -433,5 +433,6 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("mamba", "a few tokens of each sequence through Mamba-2's state", .rules = rules, .kernels = kernels, .validate = validate,
+DEFINE_OP("mamba", "a few tokens of each sequence through Mamba-2's state", .rules = rules,
+          .kernels = kernels, .validate = validate,
           .ranges = ranges, .shapes = shapes, .reference = reference, .make = make, .cost = cost);

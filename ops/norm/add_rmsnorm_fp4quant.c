@@ -63,5 +63,6 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("norm", "residual += input; y_fp4, block_scale = e2m1(rmsnorm(residual) * weight)", .rules = rules, .kernels = norm_kernels,
+DEFINE_OP("norm", "residual += input; y_fp4, block_scale = e2m1(rmsnorm(residual) * weight)", .rules = rules,
+          .kernels = norm_kernels,
           .view = view, .ranges = norm_fp4_ranges, .shapes = shapes, .verify = norm_fp4_verify, .cost = norm_cost);

@@ -30,5 +30,6 @@ static void view(const void *from, void *to)
 }
 
 DEFINE_OP("norm", "residual += input; out = rmsnorm(residual) * weight / scale in 8 bits", .rules = norm_rules,
-          .kernels = norm_kernels, .view = view, .ranges = norm_ranges, .shapes = norm_add_quant_shapes, .reference = norm_reference,
+          .kernels = norm_kernels, .view = view, .ranges = norm_ranges, .shapes = norm_add_quant_shapes,
+          .reference = norm_reference,
           .cost = norm_cost);

@@ -163,7 +163,8 @@ struct about {
 };
 
 /* Element i of n, normalised, and rounded unless the output is narrower. */
-static struct about normalised(const struct reference *r, const double *x, const double *weight, double scale, int64_t n, int64_t i)
+static struct about normalised(const struct reference *r, const double *x, const double *weight, double scale, int64_t n,
+                               int64_t i)
 {
     const struct flashinfer_fused_qk_rmsnorm_rope *a = r->args;
     if (!a->is_qk_norm.value.i)
@@ -262,10 +263,12 @@ static const struct op_shape shapes[] = {
     {"wan_14b", "rows=3600 ppf=1 pph=45 ppw=80 num_heads_q=32 num_heads_k=32 num_heads_v=32 dtype=bf16 " WAN},
     {"wan_5b_fp8", "rows=880 ppf=2 pph=22 ppw=20 num_heads_q=24 num_heads_k=24 num_heads_v=24 dtype=bf16 q_out:dtype=e4m3 " WAN},
     {"halves",
-     "rows=24 ppf=3 pph=2 ppw=4 num_heads_q=3 num_heads_k=2 num_heads_v=1 head_dim=64 num_frame_channels=16 num_height_channels=24 "
+     "rows=24 ppf=3 pph=2 ppw=4 num_heads_q=3 num_heads_k=2 num_heads_v=1 head_dim=64 num_frame_channels=16 "
+     "num_height_channels=24 "
      "num_width_channels=24 interleave=0 dtype=f16"},
     {"wide_heads",
-     "rows=10 ppf=1 pph=5 ppw=2 num_heads_q=5 num_heads_k=3 num_heads_v=2 head_dim=256 num_frame_channels=96 num_height_channels=80 "
+     "rows=10 ppf=1 pph=5 ppw=2 num_heads_q=5 num_heads_k=3 num_heads_v=2 head_dim=256 num_frame_channels=96 "
+     "num_height_channels=80 "
      "num_width_channels=80 factor=2 low=4 high=20 attention_factor=1.1 dtype=f16 q_out:dtype=e4m3"},
     {"one_token_frames", "rows=7 ppf=1 pph=1 ppw=1 num_heads_q=2 num_heads_k=2 num_heads_v=2 dtype=bf16 " WAN},
     {0},

@@ -9,7 +9,8 @@
 #include "core/slot.h"
 
 enum { ALIGNMENT = 16, SETS = 64, WAYS = 4 };
-enum { TYPE_U8 = 0, TYPE_F16 = 6, TYPE_BF16 = 9, INTERLEAVE_NONE = 0, SWIZZLE_128B = 3, L2_PROMOTION_128B = 2, FILL_ZERO = 0 }; /* of cuda.h */
+/* Of cuda.h. */
+enum { TYPE_U8 = 0, TYPE_F16 = 6, TYPE_BF16 = 9, INTERLEAVE_NONE = 0, SWIZZLE_128B = 3, L2_PROMOTION_128B = 2, FILL_ZERO = 0 };
 #define MAX_STRIDE_BYTES (INT64_C(1) << 40)
 
 struct entry {

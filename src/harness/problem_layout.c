@@ -102,7 +102,8 @@ static int lay_out_one(struct problem *problem, int i)
         if (axis <= last && random_chance(&problem->random, 0.3))
             extra[axis] =
                 random_below(&problem->random, 2) ? 8 : random_between(&problem->random, 1, MAX_PADDING);
-    bool column_major = flags & COLUMN_MAJOR && !problem->row_major && t->ndim > 1 && !(odd && random_chance(&problem->random, 0.3));
+    bool column_major = flags & COLUMN_MAJOR && !problem->row_major && t->ndim > 1 &&
+                        !(odd && random_chance(&problem->random, 0.3));
     if (column_major)
         exchange(t->shape, t->ndim);
     int64_t whole[TENSOR_MAX_DIMS];

@@ -83,8 +83,8 @@ static flashinfer_status make_from(struct jit_job *job, struct text *binary, int
         const char *why;
         jit_cache_folder(&why);
         return fail(FLASHINFER_NOT_PREPARED,
-                    "kernel %s is not in the cache (%s), and FLASHINFER_DISABLE_JIT forbids compiling it: call flashinfer_prepare "
-                    "without it first",
+                    "kernel %s is not in the cache (%s), and FLASHINFER_DISABLE_JIT forbids compiling it: call "
+                    "flashinfer_prepare without it first",
                     jit_describe(job->spec, job->device, kernel, sizeof kernel), *path ? path : why);
     }
     struct text log = {0};

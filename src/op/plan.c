@@ -35,7 +35,8 @@ static uint64_t checksum_of(const struct plan_blob *blob)
 
 static bool is_intact(const struct plan_blob *blob)
 {
-    return blob->num_symbols <= PLAN_MAX_SYMBOLS && blob->constants_bytes <= PLAN_MAX_CONSTANTS && blob->checksum == checksum_of(blob);
+    return blob->num_symbols <= PLAN_MAX_SYMBOLS && blob->constants_bytes <= PLAN_MAX_CONSTANTS &&
+           blob->checksum == checksum_of(blob);
 }
 
 flashinfer_status call_write_plan(const struct call *call, flashinfer_plan *plan, const void *constants, size_t bytes,

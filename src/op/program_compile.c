@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SHAPES = 96, MAX_ALTERNATIVES = 63, MAX_AXES = 256, MAX_STEPS = 1024, MAX_RULES = 48, MAX_TYPES = 256, MAX_NAMES = 2048,
-       MAX_MESSAGE = 400 };
+enum { MAX_SHAPES = 96, MAX_ALTERNATIVES = 63, MAX_AXES = 256, MAX_STEPS = 1024, MAX_RULES = 48, MAX_TYPES = 256,
+       MAX_NAMES = 2048, MAX_MESSAGE = 400 };
 
 /* The program and what it points to, allocated as one. */
 struct compiled {

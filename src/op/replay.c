@@ -28,7 +28,8 @@ struct replay {
     _Alignas(ALIGNMENT) unsigned char args[MAX_BYTES];
 };
 
-static _Alignas(ALIGNMENT) struct slot slots[SETS][WAYS]; /* a set in a line of the cache, since many calls are looked for in vain */
+/* A set is in a line of the cache, since many calls are looked for in vain. */
+static _Alignas(ALIGNMENT) struct slot slots[SETS][WAYS];
 static struct replay table[SETS][WAYS];
 static atomic_uint turn; /* of calls to be noted, and of the ways of a set to be forgotten */
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Our DLPack declarations have the layout and the codes of the real header (from the apache-tvm-ffi package), and step aside for it.
+# Our DLPack declarations have the layout and the codes of the real header (from the apache-tvm-ffi package), and step aside for
+# it.
 set -eu
 real=$("$1/venv/bin/python" -c 'import os, tvm_ffi; print(os.path.join(os.path.dirname(tvm_ffi.__file__), "include"))')
 facts='

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The library, shared and static, exports what exported_symbols.txt lists and the ops of ops.def, and nothing else; it links nothing but
-# the C library's parts, and is smaller than 5 MB.
+# The library, shared and static, exports what exported_symbols.txt lists and the ops of ops.def, and nothing else; it links
+# nothing but the C library's parts, and is smaller than 5 MB.
 set -eu
 build=$1
 library=$build/libflashinfer.so

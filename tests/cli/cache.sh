@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The cache as a person looks after it: listed, verified, pruned by age, size and version, cleared; and never a file that is not its own.
+# The cache as a person looks after it: listed, verified, pruned by age, size and version, cleared; and never a file that is not
+# its own.
 #   usage: tests/cli/cache.sh BUILD
 build=$1
 . tests/cli/lib/expect.sh
@@ -36,7 +37,8 @@ expect 0 'would be removed' cache prune --unused-for 1h -n
 expect 0 '^0 files' cache prune --unused-for 1d
 expect 0 '^[1-9][0-9]* files.* removed' cache prune --unused-for 1h
 [ "$(find "$FLASHINFER_CACHE_DIR" -name 'norm*' | wc -l)" -ge 1 ] || complain 'prune --unused-for removed what was used'
-[ "$(find "$FLASHINFER_CACHE_DIR" -name 'gated_activation*' | wc -l)" = 0 ] || complain 'prune --unused-for left what was not used'
+[ "$(find "$FLASHINFER_CACHE_DIR" -name 'gated_activation*' | wc -l)" = 0 ] ||
+    complain 'prune --unused-for left what was not used'
 
 # File systems count only the first read after a change: the second use of a kernel counts too.
 fill
@@ -98,7 +100,8 @@ expect 0 '^2 files' cache prune
 expect 0 '^1 files' cache prune --unused-for 1w
 expect 0 "$((kernels + 1)) files.* would be removed" cache clear -n
 expect 0 "$((kernels + 1)) files.* removed" cache clear
-[ "$(files)" = 7 ] && [ -L "$FLASHINFER_CACHE_DIR"/link-* ] || complain "clear removed files of others, or left its own: $(ls "$FLASHINFER_CACHE_DIR")"
+[ "$(files)" = 7 ] && [ -L "$FLASHINFER_CACHE_DIR"/link-* ] ||
+    complain "clear removed files of others, or left its own: $(ls "$FLASHINFER_CACHE_DIR")"
 
 # Misuse, and folders that are none.
 expect 2 '--unused-for soon: must be a time' cache prune --unused-for soon

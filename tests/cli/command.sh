@@ -16,7 +16,8 @@ while read -r name; do
     expect 0 '^.SH NAME' help --man $name
     expect 2 'unknown option --no-such-option' $name --no-such-option
     expect 2 'unknown option -Z' $name -Z
-    flashinfer $name --help | awk 'length > 100 { print; wide = 1 } END { exit wide }' || complain "$name --help: lines of more than 100 characters"
+    flashinfer $name --help | awk 'length > 100 { print; wide = 1 } END { exit wide }' ||
+        complain "$name --help: lines of more than 100 characters"
 done <<NAMES
 $names
 NAMES

@@ -16,7 +16,8 @@ expect 3 'serves none of these calls' compile rmsnorm --kernel norm_sm80 --devic
 expect 2 'cannot be read: No such file' compile --from "$work/none"
 expect 2 'cannot be read' compile --from "$work"
 expect 2 'the line holds a NUL' compile --from "$build/flashinfer"
-[ -e "$FLASHINFER_CACHE_DIR" ] && [ "$(find "$FLASHINFER_CACHE_DIR" -type f | wc -l)" != 0 ] && complain 'what was refused compiled something'
+[ -e "$FLASHINFER_CACHE_DIR" ] && [ "$(find "$FLASHINFER_CACHE_DIR" -type f | wc -l)" != 0 ] &&
+    complain 'what was refused compiled something'
 
 refused_line() { # SAYS LINE
     printf '# first\n%s\n' "$2" >"$work/list"
@@ -68,7 +69,8 @@ expect 0 '3 in all, 3 compiled' module-status rmsnorm --arch 80,9.0,120 hidden=4
 for program in quickstart 'flashinfer check batch_decode --device cpu --problems 3'; do
     rm -rf "$work/first" "$work/second" "$work/record"
     # shellcheck disable=SC2086
-    FLASHINFER_CACHE_DIR=$work/first FLASHINFER_RECORD=$work/record "$build"/$program >"$work/out" 2>&1 || complain "$program: $(cat "$work/out")"
+    FLASHINFER_CACHE_DIR=$work/first FLASHINFER_RECORD=$work/record "$build"/$program >"$work/out" 2>&1 ||
+        complain "$program: $(cat "$work/out")"
     lines=$(grep -c ' cpu ' "$work/record") || complain "$program recorded nothing"
     rm -rf "$work/first"
     FLASHINFER_CACHE_DIR=$work/second expect 0 "$lines compiled, 0 already there, 0 failed" compile --from "$work/record"

@@ -21,7 +21,8 @@ static const char kernel_text[] = "#include \"stream.h\"\n"
                                   "    int last = (int)part_begin(SLOTS, part + 1, parts);\n"
                                   "    for (int slot = (int)part_begin(SLOTS, part, parts); slot < last; slot++)\n"
                                   "        stream((char *)a->out.data + " AS_TEXT(TO(slot)) ",\n"
-                                  "               (const char *)a->in.data + " AS_TEXT(FROM(slot)) ", " AS_TEXT(BYTES(slot)) ");\n"
+                                  "               (const char *)a->in.data + " AS_TEXT(FROM(slot)) ",\n"
+                                  "               " AS_TEXT(BYTES(slot)) ");\n"
                                   "    stream_end();\n"
                                   "}\n";
 

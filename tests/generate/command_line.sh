@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The example as a person runs it: --help, what is refused and how, a second run that compiles nothing, text that a seed repeats and that
-# does not depend on who else is in the batch.
+# The example as a person runs it: --help, what is refused and how, a second run that compiles nothing, text that a seed repeats
+# and that does not depend on who else is in the batch.
 #   usage: tests/generate/command_line.sh BUILD      (FLASHINFER_TEST_MODEL names the model)
 set -eu
 build=$1

@@ -1,8 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A machine without a compiler, and with an empty cache: the packs for each level that this CPU has serve the language model and every op
-# that it calls.
-# The pack for the other architecture is built, and of that architecture.
+# A machine without a compiler, and with an empty cache: the packs for each level that this CPU has serve the language model and
+# every op that it calls. The pack for the other architecture is built, and of that architecture.
 #   usage: tests/generate/pack.sh BUILD      (FLASHINFER_TEST_MODEL names the model)
 set -eu
 build=$(realpath "$1")
@@ -26,7 +25,8 @@ case $(uname -m) in
 x86_64)
     own=$("$build/flashinfer" show-config | grep -o 'x86-64-v[0-9]' | head -n 1)
     levels=$(printf '%s\n' x86-64-v2 x86-64-v3 x86-64-v4 | sed "/$own/q")
-    readelf -h "$build/pack/flashinfer-cpu-aarch64.pack" | grep -q 'Machine: *AArch64' || complain 'the pack for aarch64 is of another architecture'
+    readelf -h "$build/pack/flashinfer-cpu-aarch64.pack" | grep -q 'Machine: *AArch64' ||
+        complain 'the pack for aarch64 is of another architecture'
     [ "$(kernels "$build/pack/flashinfer-cpu-aarch64.pack")" = "$(kernels "$build/pack/flashinfer-cpu-x86-64-v2.pack")" ] ||
         complain 'the pack for aarch64 holds other kernels'
     ;;
@@ -36,8 +36,8 @@ esac
 ops=$(grep -ho 'FLASHINFER([a-z_0-9]*' examples/generate/*.c | cut -d'(' -f2 | sort -u)
 [ "$(echo "$ops" | wc -l)" -ge 10 ] || complain "these are not all ops that the example calls: $ops"
 
-# Kernels of attention are as many as head_dims, dtypes, masks and encodings multiplied: packs hold those of named shapes, and random
-# problems are for the other ops. The lowest level, which every later one could run, is tried with each of these shapes.
+# Kernels of attention are as many as head_dims, dtypes, masks and encodings multiplied: packs hold those of named shapes, and
+# random problems are for the other ops. The lowest level, which every later one could run, is tried with each of these shapes.
 attention='batch_prefill batch_decode'
 others=$(echo "$ops" | grep -vxF "$(echo "$attention" | tr ' ' '\n')")
 shapes_of() { sed -n '/op_shape .*shapes\[\]/,/^};/s/^    {"\([a-z0-9_]*\)".*/\1/p' "ops/attention/$1.c"; }
@@ -58,7 +58,8 @@ for level in $levels; do
     # In f16, where rounding decides nothing, the text is the same whatever the instructions; bf16 takes other kernels.
     for dtype in bf16 f16; do
         without_compiler "$level" "$build/generate" --model "$FLASHINFER_TEST_MODEL" --device cpu --max-tokens 8 --temperature 0 \
-            --dtype "$dtype" --prompt 'What is the capital of France?' >"$work/out" 2>&1 || complain "$level $dtype: $(cat "$work/out")"
+            --dtype "$dtype" --prompt 'What is the capital of France?' >"$work/out" 2>&1 ||
+            complain "$level $dtype: $(cat "$work/out")"
         grep -q '^kernels  *0 compiled .*, 0 from the disk cache .*, [1-9][0-9]* from a pack$' "$work/out" ||
             complain "$level $dtype: kernels come from elsewhere: $(grep '^kernels' "$work/out")"
     done

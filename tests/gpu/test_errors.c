@@ -51,7 +51,8 @@ static void lacks_memory(void)
         .cuda = "#include \"arguments.h\"\n"
                 "__device__ unsigned char table[1 << 28];\n"
                 "struct args { struct tensor x; };\n"
-                "extern \"C\" __global__ void large(const __grid_constant__ struct args a) { table[threadIdx.x] = a.x.shape[0]; }\n",
+                "extern \"C\" __global__ void large(const __grid_constant__ struct args a)\n"
+                "{ table[threadIdx.x] = a.x.shape[0]; }\n",
     };
     const struct device *device = gpu_of_child();
     cuda_pointer memory = allocate(), hoard[4096];
@@ -89,7 +90,8 @@ static void fails_before(void)
         .name = "stray",
         .cuda = "#include \"arguments.h\"\n"
                 "struct args { struct tensor x; union number address; };\n"
-                "extern \"C\" __global__ void stray(const __grid_constant__ struct args a) { *(volatile int *)a.address.i = 1; }\n",
+                "extern \"C\" __global__ void stray(const __grid_constant__ struct args a)\n"
+                "{ *(volatile int *)a.address.i = 1; }\n",
     };
     const struct device *device = gpu_of_child();
     cuda_pointer memory = allocate();

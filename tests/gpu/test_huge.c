@@ -86,7 +86,8 @@ static void segment_packbits(void **state)
     const int32_t begin[SEGMENTS + 1] = {0, 8000, INT32_MAX - 8007, INT32_MAX - 7}; /* whole bytes */
     int64_t entries = SEGMENTS + 1, elements = begin[SEGMENTS], bytes = elements / 8 + 100;
     DLTensor x = make_elements(device, &elements), y = make_bits(device, &bytes);
-    DLTensor indptr = {.device = device->id, .ndim = 1, .dtype = dtype_dlpack(DTYPE_I32), .shape = &entries}, packed_indptr = indptr;
+    DLTensor indptr = {.device = device->id, .ndim = 1, .dtype = dtype_dlpack(DTYPE_I32), .shape = &entries};
+    DLTensor packed_indptr = indptr;
     MUST(device_alloc(device, sizeof begin, &indptr.data));
     MUST(device_alloc(device, sizeof begin, &packed_indptr.data));
     MUST(device_upload(device, indptr.data, begin, sizeof begin));

@@ -98,7 +98,8 @@ static void run_batch(const struct promise *p, int before, int after, int other_
     else
         MUST(FLASHINFER(batch_prefill_plan, &exec, .plan = &plan, .max_total_qo = total, .max_batch_size = batch,
                         .num_qo_heads = QO_HEADS, .num_kv_heads = KV_HEADS, .head_dim_qk = DIM, .page_size = PAGE, .causal = 1,
-                        .q_data_type = q.dtype, .pos_encoding_mode = p->pos_encoding_mode, .fixed_split_size = p->fixed_split_size,
+                        .q_data_type = q.dtype, .pos_encoding_mode = p->pos_encoding_mode,
+                        .fixed_split_size = p->fixed_split_size,
                         .disable_split_kv = p->disable_split_kv, .window_left = p->window_left));
     const struct flashinfer_batch_decode decode = {.size = sizeof decode, .out = &out, .plan = &plan, .q = &q, .k_cache = &k,
                                                    .v_cache = &v, .kv_indptr = &kv, .kv_indices = &indices,

@@ -223,8 +223,8 @@ static void test_bad_rows(void **state)
                                                                     .cos_sin_cache = &cache};
     (void)state;
     assert_int_equal(flashinfer_apply_rope_with_cos_sin_cache_inplace(&call, NULL), FLASHINFER_INVALID);
-    assert_string_equal(flashinfer_last_error(), "apply_rope_with_cos_sin_cache_inplace: positions[1] is 5, must be at least 0 and "
-                                                 "below 5, the rows of cos_sin_cache");
+    assert_string_equal(flashinfer_last_error(), "apply_rope_with_cos_sin_cache_inplace: positions[1] is 5, must be at least 0 "
+                                                 "and below 5, the rows of cos_sin_cache");
     rows[1] = 4;
     assert_int_equal(flashinfer_apply_rope_with_cos_sin_cache_inplace(&call, NULL), FLASHINFER_OK);
     row_ids.dtype.bits = 32;
@@ -240,7 +240,8 @@ static void test_bad_places(void **state)
     uint8_t bits[2] = {0};
     int32_t qo_indptr[] = {0, 2}, kv_indptr[] = {0, 3}, mask_indptr[] = {1, 2}, v_indptr[] = {1, 4}, o_indptr[] = {0, 2};
     const DLDevice cpu = {kDLCPU, 0};
-#define TOKENS_OF(memory, n) {.data = memory, .device = cpu, .ndim = 3, .dtype = {kDLFloat, 16, 1}, .shape = (int64_t[]){n, 1, 16}}
+#define TOKENS_OF(memory, n) \
+    {.data = memory, .device = cpu, .ndim = 3, .dtype = {kDLFloat, 16, 1}, .shape = (int64_t[]){n, 1, 16}}
 #define INDPTR_OF(memory) {.data = memory, .device = cpu, .ndim = 1, .dtype = {kDLInt, 32, 1}, .shape = (int64_t[]){2}}
     DLTensor tq = TOKENS_OF(q, 2), tk = TOKENS_OF(k, 3), tv = TOKENS_OF(v, 3), to = TOKENS_OF(out, 2);
     DLTensor iq = INDPTR_OF(qo_indptr), ik = INDPTR_OF(kv_indptr), im = INDPTR_OF(mask_indptr), iv = INDPTR_OF(v_indptr),

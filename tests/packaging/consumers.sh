@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Programs in C, C++20 and Rust are compiled against an installed tree, linked shared and static, run, and agree. The tree is found by
-# pkg-config, by CMake, and by CMake after it was moved and where lib is a link into it, as /lib is into /usr.
+# Programs in C, C++20 and Rust are compiled against an installed tree, linked shared and static, run, and agree. The tree is
+# found by pkg-config, by CMake, and by CMake after it was moved and where lib is a link into it, as /lib is into /usr.
 #   usage: tests/packaging/consumers.sh BUILD
 set -eu
 build=$1
@@ -32,7 +32,8 @@ runs() { # NAME shared|static PROGRAM: how it is linked, and what it prints
 }
 
 library_folder=$prefix/$multiarch
-[ "$(pkg-config --modversion flashinfer)" = "$("$prefix/bin/flashinfer" version | cut -d' ' -f2)" ] || die 'pkg-config: another version'
+[ "$(pkg-config --modversion flashinfer)" = "$("$prefix/bin/flashinfer" version | cut -d' ' -f2)" ] ||
+    die 'pkg-config: another version'
 
 gcc -std=c11 $warnings examples/quickstart.c -o "$work/c" $(pkg-config --cflags --libs flashinfer)
 runs 'C, pkg-config' shared "$work/c"

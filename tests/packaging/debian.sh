@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The Debian packages build from the archive of make dist, without git and without network; they hold what they should, lintian has
-# nothing to say, and what they install works.
+# The Debian packages build from the archive of make dist, without git and without network; they hold what they should, lintian
+# has nothing to say, and what they install works.
 #   usage: tests/packaging/debian.sh BUILD
 set -eu
 build=$1
@@ -19,7 +19,8 @@ tar -xf "flashinfer-c_$version.orig.tar.gz"
 offline=
 if unshare -n true 2>/dev/null; then offline='unshare -n'; elif unshare -rn true 2>/dev/null; then offline='unshare -rn'; fi
 started=$(date +%s)
-(cd "flashinfer-c-$version" && env -i PATH="$PATH" HOME="$work" LANG=C.UTF-8 $offline dpkg-buildpackage -us -uc -j"$(nproc)") >build.log 2>&1 ||
+(cd "flashinfer-c-$version" && env -i PATH="$PATH" HOME="$work" LANG=C.UTF-8 $offline dpkg-buildpackage -us -uc -j"$(nproc)") \
+    >build.log 2>&1 ||
     { tail -n 60 build.log; die 'dpkg-buildpackage fails'; }
 echo "dpkg-buildpackage: $(($(date +%s) - started)) s${offline:+, without network}"
 
@@ -53,7 +54,8 @@ LIST
     }
 } | expect_contents flashinfer-c
 
-# The source package is looked at too. Suppressed is what is about uploads to Debian itself, whose debian/ is kept apart from the sources.
+# The source package is looked at too. Suppressed is what is about uploads to Debian itself, whose debian/ is kept apart from
+# the sources.
 lintian --allow-root --display-info --fail-on error,warning,info --suppress-tags \
     initial-upload-closes-no-bugs,no-debian-changes,debian-watch-file-is-missing flashinfer-c_*.changes || die 'lintian complains'
 

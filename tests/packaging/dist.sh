@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# make dist gives the same bytes from another folder, under another umask, at another time, and from its own contents, without git.
+# make dist gives the same bytes from another folder, under another umask, at another time, and from its own contents, without
+# git.
 #   usage: tests/packaging/dist.sh BUILD
 set -eu
 build=$1
@@ -29,7 +30,8 @@ unpacked c 002
 
 tar -tf "$work/first.tar.gz" | sed 's,^[^/]*/,,' | LC_ALL=C sort >"$work/listed"
 if [ -e .git ]; then
-    git ls-files | LC_ALL=C sort | diff - "$work/listed" || die 'the archive does not hold what git tracks (left: tracked, right: archive)'
+    git ls-files | LC_ALL=C sort | diff - "$work/listed" ||
+        die 'the archive does not hold what git tracks (left: tracked, right: archive)'
 fi
 others=$(tar -tvf "$work/first.tar.gz" | awk '$2 != "0/0" || ($1 != "-rw-r--r--" && $1 != "-rwxr-xr-x")')
 [ -z "$others" ] || die "owner or mode is not normal: $others"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# make install: what lies where with which mode, nothing compiled, nothing that names the staging folder, one version everywhere; make
-# uninstall leaves nothing.
+# make install: what lies where with which mode, nothing compiled, nothing that names the staging folder, one version
+# everywhere; make uninstall leaves nothing.
 #   usage: tests/packaging/install.sh BUILD
 set -eu
 build=$1
@@ -48,7 +48,8 @@ closed=$(find "$stage/opt" -type d ! -perm 755)
 [ "$("$stage/opt/fi/exec/bin/flashinfer" version)" = "flashinfer $version" ] || die 'the command is of another version'
 grep -q "^Version: $version$" "$stage/opt/fi/lib/multi/pkgconfig/flashinfer.pc" || die 'flashinfer.pc is of another version'
 head -n 1 debian/changelog | grep -q -F "flashinfer-c ($version-" || die "debian/changelog is not of version $version"
-readelf -d "$stage/opt/fi/lib/multi/libflashinfer.so" | grep -q -F "soname: [libflashinfer.so.${version%%.*}]" || die 'the soname is another'
+readelf -d "$stage/opt/fi/lib/multi/libflashinfer.so" | grep -q -F "soname: [libflashinfer.so.${version%%.*}]" ||
+    die 'the soname is another'
 
 packaged install
 packaged uninstall

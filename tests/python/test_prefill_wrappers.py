@@ -129,8 +129,8 @@ def test_plans_that_engines_make_themselves(device, o_data_type):
     wrapper._cached_o_data_type = o_data_type
     wrapper._plan_info = wrapper._cached_module.plan(
         wrapper._float_workspace_buffer, wrapper._int_workspace_buffer, wrapper._pin_memory_int_workspace_buffer, starts([4, 4]),
-        pages.indptr, torch.tensor(pages.lengths, dtype=torch.int32), wrapper._max_total_num_rows, 2, HEADS, KV_HEADS, 1, True, DIM,
-        DIM, True, -1, -1, False, 0, 0)
+        pages.indptr, torch.tensor(pages.lengths, dtype=torch.int32), wrapper._max_total_num_rows, 2, HEADS, KV_HEADS, 1, True,
+        DIM, DIM, True, -1, -1, False, 0, 0)
     q = randn(8, HEADS, DIM, device=device)
     out = wrapper.forward(q, pages.cache.unbind(1), causal=True, sm_scale=0.2, logits_soft_cap=0.0)
     check_prefill((out, wrapper.run(q, pages.cache, return_lse=True)[1]), q, [4, 4], pages.request,

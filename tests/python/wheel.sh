@@ -44,7 +44,8 @@ try() { # VENV WHAT ENVIRONMENT...: installs WHAT, tests it
     env "$@" "$venv/bin/python" -m pip install -q --disable-pip-version-check "$what" numpy
     [ ! -e "$venv/bin/flashinfer" ] || die "$what installs a script called flashinfer"
     (cd "$work" && "$venv/bin/python" test.py)
-    [ "$("$venv/bin/python" -m flashinfer_c version)" = "$("$build/flashinfer" version)" ] || die 'python -m flashinfer_c is another command'
+    [ "$("$venv/bin/python" -m flashinfer_c version)" = "$("$build/flashinfer" version)" ] ||
+        die 'python -m flashinfer_c is another command'
 }
 try "$work/venv" "$work/one/$wheel" PATH="$work/venv/bin"
 try "$work/source" . BUILD="$build"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What docs/debugging.md shows: gdb stops in a kernel of the library and names its file and line, valgrind finds a mistake in a kernel of
-# the user and names its line in the user's file.
+# What docs/debugging.md shows: gdb stops in a kernel of the library and names its file and line, valgrind finds a mistake in a
+# kernel of the user and names its line in the user's file.
 #   usage: tests/tree/debugging.sh BUILD
 set -eu
 build=$1

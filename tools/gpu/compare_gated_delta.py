@@ -110,7 +110,8 @@ class Ours:
         for name, value in arguments.items():
             setattr(filled, name, self.tensor(value) if hasattr(value, "data_ptr") else value)
         launch, size = Exec(size=ctypes.sizeof(Exec), device=Device(2, 0), flags=1), ctypes.c_size_t()
-        self.check(self.library.flashinfer_workspace_size(op.encode(), ctypes.byref(filled), ctypes.byref(launch), ctypes.byref(size)))
+        self.check(self.library.flashinfer_workspace_size(
+            op.encode(), ctypes.byref(filled), ctypes.byref(launch), ctypes.byref(size)))
         workspace = self.torch.empty(size.value + 1, dtype=self.torch.uint8, device="cuda")
         launch.workspace, launch.workspace_size = workspace.data_ptr(), size.value
 

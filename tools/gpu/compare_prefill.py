@@ -2,19 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times prefill attention against FlashAttention-4, cuDNN and upstream FlashInfer on the same GPU and the same tensors.
 
-Usage: tools/gpu/compare_prefill.py [--ours build/libflashinfer.so]... [--runs 3] [--rounds 5] [--only REGEX] [--peers REGEX] [--csv FILE]
-                                    [--prepare I/N] [SET...]
+Usage: tools/gpu/compare_prefill.py [--ours build/libflashinfer.so]... [--runs 3] [--rounds 5] [--only REGEX] [--peers REGEX]
+                                    [--csv FILE] [--prepare I/N] [SET...]
        sets: dense paged page1 varlen chunked wide generic; default: all. A second --ours is measured like a peer
        generic is batch_prefill_sm80 beside upstream's kernel for the same GPUs, fa2
        --only: rows whose name matches; --peers: peers that match
        --prepare calls every peer once for the I-th of each N rows and times nothing: peers compile slowly, N processes at a time
        fill their caches (FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED=1 keeps FlashAttention-4's)
 
-All sides of a row read the same tensors, several copies in turn, together larger than three times the L2. A side is a CUDA graph of
-calls of about 5 ms; a round replays the graph of each side once, in an order drawn anew, because a kernel runs at the clock that the
-one before it leaves. A run is the median of its rounds, a figure the median of the runs. ratio is the peer's time over ours: above 1 ours is faster. difference is
-|ours - peer| / |peer| of the results. TFLOP/s count products that are seen: causal ones half. Upstream and ours launch with
-programmatic dependent launch.
+All sides of a row read the same tensors, several copies in turn, together larger than three times the L2. A side is a CUDA graph
+of calls of about 5 ms; a round replays the graph of each side once, in an order drawn anew, because a kernel runs at the clock
+that the one before it leaves. A run is the median of its rounds, a figure the median of the runs. ratio is the peer's time over
+ours: above 1 ours is faster. difference is |ours - peer| / |peer| of the results. TFLOP/s count products that are seen: causal
+ones half. Upstream and ours launch with programmatic dependent launch.
 """
 
 import argparse
@@ -216,7 +216,8 @@ class Peers:
 
         def run():
             with attention.sdpa_kernel([attention.SDPBackend.CUDNN_ATTENTION]):
-                return functional.scaled_dot_product_attention(q, k, v, is_causal=row.causal, enable_gqa=row.qo_heads != row.kv_heads)
+                return functional.scaled_dot_product_attention(
+                    q, k, v, is_causal=row.causal, enable_gqa=row.qo_heads != row.kv_heads)
         return run
 
     def upstream(self, row, copy, backend):
@@ -252,7 +253,8 @@ def dense_rows():
                     yield Row("dense", f"{batch}x{length}", [(length, length)] * batch, heads, causal)
 
 
-PAGED = [((16, 16, 128), 8, 2048), ((16, 16, 128), 2, 8192), ((32, 8, 128), 2, 8192), ((32, 32, 64), 2, 8192), ((8, 8, 256), 2, 8192)]
+PAGED = [((16, 16, 128), 8, 2048), ((16, 16, 128), 2, 8192), ((32, 8, 128), 2, 8192), ((32, 32, 64), 2, 8192),
+         ((8, 8, 256), 2, 8192)]
 
 
 def paged_rows():
@@ -303,7 +305,8 @@ def generic_rows():
         yield Row("generic", f"512 over {kv}", [(512, kv)], (32, 8, 128), True, 16)
 
 
-SETS = {"dense": dense_rows, "paged": paged_rows, "page1": page1_rows, "varlen": varlen_rows, "chunked": chunked_rows, "wide": wide_rows,
+SETS = {"dense": dense_rows, "paged": paged_rows, "page1": page1_rows, "varlen": varlen_rows, "chunked": chunked_rows,
+        "wide": wide_rows,
         "generic": generic_rows}
 
 
@@ -415,7 +418,8 @@ def main():
                 writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()})
                 file.flush()
                 say(" ".join([f"{row.kind} {row.name} ({line['peer']}):"] + [
-                    f"{k} {line[k]:.4g}" for k in ("ours us", "peer us", "ratio", "TFLOP/s", "difference") if k in line] + [line["error"]]))
+                    f"{k} {line[k]:.4g}" for k in ("ours us", "peer us", "ratio", "TFLOP/s", "difference") if k in line] +
+                    [line["error"]]))
                 lines.append(line)
             gc.collect()
             up.torch.cuda.empty_cache()

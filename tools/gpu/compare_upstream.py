@@ -251,7 +251,8 @@ def activation_cases():
         return one
     for rows, hidden in GATED_SHAPES:
         yield Case("silu_and_mul", f"{rows}x{hidden}", "flashinfer",
-                   ["silu_and_mul", f"rows={rows}", f"intermediate={hidden}", "dtype=bf16"], make(rows, hidden), 6 * rows * hidden)
+                   ["silu_and_mul", f"rows={rows}", f"intermediate={hidden}", "dtype=bf16"], make(rows, hidden),
+                   6 * rows * hidden)
 
 
 def rope_cases():
@@ -276,8 +277,8 @@ def page_cases():
             cache = up.torch.zeros(pages, 2, page_size, 8, 128, device="cuda", dtype=up.bf16)
             numbers = up.torch.randperm(pages, device="cuda").int()
             last = up.integers([(tokens - 1) % page_size + 1])
-            return up.call(up.flashinfer.append_paged_kv_cache, k, v, up.integers([0] * tokens), up.integers(range(tokens)), cache,
-                           numbers, up.integers([0, pages]), last)
+            return up.call(up.flashinfer.append_paged_kv_cache, k, v, up.integers([0] * tokens), up.integers(range(tokens)),
+                           cache, numbers, up.integers([0, pages]), last)
         return one
     for tokens in (128, 16384):
         pages = tokens // 16
@@ -380,7 +381,8 @@ def merge_cases():
         return one
     for tokens, states, heads, dim in MERGED:
         yield Case("merge_states", f"{tokens} tokens {states} states {heads}x{dim}", "flashinfer",
-                   ["merge_states", f"tokens={tokens}", f"num_states={states}", f"num_heads={heads}", f"head_dim={dim}", "v:dtype=bf16"],
+                   ["merge_states", f"tokens={tokens}", f"num_states={states}", f"num_heads={heads}", f"head_dim={dim}",
+                    "v:dtype=bf16"],
                    make(tokens, states, heads, dim), tokens * heads * (states + 1) * (2 * dim + 4))
 
 
@@ -408,7 +410,8 @@ def cascade_cases():
 
 
 FAMILIES = {"copy": copy_cases, "norm": norm_cases, "compiled": compiled_cases, "activation": activation_cases,
-            "rope": rope_cases, "page": page_cases, "decode": decode_cases, "prefill": prefill_cases, "fa2": fa2_cases, "merge": merge_cases, "cascade": cascade_cases}
+            "rope": rope_cases, "page": page_cases, "decode": decode_cases, "prefill": prefill_cases, "fa2": fa2_cases,
+            "merge": merge_cases, "cascade": cascade_cases}
 
 
 def wanted(arguments, family):
@@ -417,7 +420,8 @@ def wanted(arguments, family):
 
 def our_command(arguments, case, kernel=None):
     options = ([] if arguments.no_pdl else ["--pdl"]) + (["--kernel", kernel] if kernel else [])
-    return [arguments.flashinfer, "bench", "--json", "--device", "cuda", "--require", "cuda", "--no-refcheck", *options, *case.ours]
+    return [arguments.flashinfer, "bench", "--json", "--device", "cuda", "--require", "cuda", "--no-refcheck", *options,
+            *case.ours]
 
 
 def ours(arguments, case, kernel):

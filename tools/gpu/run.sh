@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Everything that needs a GPU, in one command, for a machine with nothing but a driver, CUDA's libraries and Python with NumPy: every CUDA kernel
-# against its reference, the tests of graphs and faults, the language model, the benchmarks. Uses what is built in BUILD.
+# Everything that needs a GPU, in one command, for a machine with nothing but a driver, CUDA's libraries and Python with NumPy:
+# every CUDA kernel against its reference, the tests of graphs and faults, the language model, the benchmarks. Uses what is
+# built in BUILD.
 #   usage: tools/gpu/run.sh BUILD OUTPUT [check|huge|sanitize|model|bench ...]      (FLASHINFER_TEST_MODEL names the model)
 # Logs go to OUTPUT/logs.tar.gz, figures to OUTPUT/*.csv; a short account is printed.
 set -u

@@ -21,7 +21,7 @@ HOOKS = "write it as hooks and give a flashinfer_c.Variant of the op that run() 
 
 
 def public(*ops):
-    """Makes a class public: it stands among its module's names, the ops that it runs are known, and its methods have type hints."""
+    """Makes a class public: it stands among its module's names, the ops that it runs are known, its methods have type hints."""
 
     def decorate(cls):
         sys.modules[cls.__module__].__dict__.setdefault("__all__", []).append(cls.__name__)

@@ -21,8 +21,8 @@ _NOTHING = "of no effect"
 # What upstream's functions say of their arguments here.
 NOTES = {
     "query": "[tokens, num_qo_heads, head_dim]: of each request its newest tokens, causal among themselves",
-    "kv_cache": "a pair, NHD: [pages, page_size, num_kv_heads, head_dim]; HND: heads before slots; or one tensor with both, or one "
-                "for both, on a second axis",
+    "kv_cache": "a pair, NHD: [pages, page_size, num_kv_heads, head_dim]; HND: heads before slots; or one tensor with both, or "
+                "one for both, on a second axis",
     "workspace_buffer": "bytes on the device, 16-byte aligned; its contents do not matter",
     "block_tables": "[batch, pages of the longest request], int32: ids of pages; those beyond a request's length do not matter",
     "seq_lens": "[batch], int32 or uint32: tokens of each request in the cache",
