@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Gated activations: the first half of each row, activated, times the second half. Arithmetic is in float32, with one rounding at
- * the end; e4m3 and e5m2 saturate. An activation of -infinity is NaN. A
- * product beyond float32 is infinite whatever the scale. */
+ * the end; e4m3 and e5m2 saturate. An activation of -infinity is NaN. A product beyond float32 is infinite whatever the scale. */
 #ifndef FLASHINFER_ACTIVATION_H
 #define FLASHINFER_ACTIVATION_H
 
@@ -24,7 +23,7 @@ FLASHINFER_DECLARE_OP(silu_and_mul);
 /* The same with gelu(x) = x / 2 * (1 + erf(x / sqrt(2))), -0 below -14.5. */
 struct flashinfer_gelu_and_mul {
     size_t size;
-    DLTensor *out;
+    DLTensor *out;           /* these three as in silu_and_mul */
     const DLTensor *input;
     flashinfer_number scale;
 };
@@ -34,7 +33,7 @@ FLASHINFER_DECLARE_OP(gelu_and_mul);
  * it computes, which is this.) */
 struct flashinfer_gelu_tanh_and_mul {
     size_t size;
-    DLTensor *out;
+    DLTensor *out;           /* these three as in silu_and_mul */
     const DLTensor *input;
     flashinfer_number scale;
 };

@@ -89,13 +89,15 @@ struct flashinfer_batch_prefill_plan {
 };
 FLASHINFER_DECLARE_OP(batch_prefill_plan);
 
+/* Attention of any number of query tokens of each request over the pages of its keys and values. */
 struct flashinfer_batch_prefill {
     size_t size;
     DLTensor *out;                      /* [total_q, num_qo_heads, head_dim_vo], o_data_type */
     DLTensor *lse;                      /* optional: [total_q, num_qo_heads] f32 */
     const flashinfer_plan *plan;        /* of batch_prefill_plan */
     const DLTensor *q;                  /* [total_q, num_qo_heads, head_dim_qk], q_data_type; total_q <= max_total_qo */
-    const DLTensor *k_cache;            /* NHD: [pages, page_size, num_kv_heads, head_dim_qk]; HND: heads before slots */
+    const DLTensor *k_cache;            /* NHD: [pages, page_size, num_kv_heads, head_dim_qk]; HND: heads before slots;
+                                           kv_data_type */
     const DLTensor *v_cache;            /* the same with head_dim_vo */
     const DLTensor *qo_indptr;          /* [batch + 1] i32: request b has the query tokens qo_indptr[b] .. qo_indptr[b + 1] - 1;
                                            starts at 0, ends at most at total_q; rows past its end are not written */
@@ -120,6 +122,7 @@ struct flashinfer_batch_prefill {
 };
 FLASHINFER_DECLARE_OP(batch_prefill);
 
+/* The same over keys and values that lie one token behind the other. */
 struct flashinfer_batch_prefill_ragged {
     size_t size;
     DLTensor *out;                      /* [total_q, num_qo_heads, head_dim_vo], o_data_type */
@@ -177,6 +180,7 @@ struct flashinfer_batch_decode_plan {
 };
 FLASHINFER_DECLARE_OP(batch_decode_plan);
 
+/* Attention of the newest query token, or tokens, of each request over the pages of its keys and values. */
 struct flashinfer_batch_decode {
     size_t size;
     DLTensor *out;                    /* [batch * q_len_per_req, num_qo_heads, head_dim], o_data_type */
@@ -184,7 +188,7 @@ struct flashinfer_batch_decode {
     const flashinfer_plan *plan;      /* of batch_decode_plan */
     const DLTensor *q;                /* [batch * q_len_per_req, num_qo_heads, head_dim], q_data_type; batch <= max_batch_size;
                                          a request's tokens are its last, one after the other */
-    const DLTensor *k_cache;          /* NHD: [pages, page_size, num_kv_heads, head_dim]; HND: heads before slots */
+    const DLTensor *k_cache;          /* NHD: [pages, page_size, num_kv_heads, head_dim]; HND: heads before slots; kv_data_type */
     const DLTensor *v_cache;          /* the same */
     const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices; starts at 0 */
     const DLTensor *kv_indices;       /* [any] i32: ids of pages */
@@ -257,9 +261,10 @@ struct flashinfer_single_decode_with_kv_cache {
 FLASHINFER_DECLARE_OP(single_decode_with_kv_cache);
 
 /* States: the v and s (the out and lse above) of attention over some of the keys. Merged, they are those of attention over all:
- * s_merged = log2(sum of 2^s), v_merged = sum of 2^(s - s_merged) * v. A state whose s is -inf counts for nothing, whatever its v
- * holds; if all are, v_merged is 0 and s_merged -inf. An s that is NaN or +inf makes its row NaN. */
+ * s_merged = log2(sum of 2^s), v_merged = sum of 2^(s - s_merged) * v. A state whose s is -inf counts for nothing, whatever its
+ * v holds; if all are, v_merged is 0 and s_merged -inf. An s that is NaN or +inf makes its row NaN. */
 
+/* Two states into a third. */
 struct flashinfer_merge_state {
     size_t size;
     DLTensor *v_merged;  /* [tokens, num_heads, head_dim], dtype of v_a */
@@ -271,6 +276,7 @@ struct flashinfer_merge_state {
 };
 FLASHINFER_DECLARE_OP(merge_state);
 
+/* Another state into one. */
 struct flashinfer_merge_state_in_place {
     size_t size;
     DLTensor *v;             /* [tokens, num_heads, head_dim] f16, bf16 or f32; v and s become those of both */
@@ -281,6 +287,7 @@ struct flashinfer_merge_state_in_place {
 };
 FLASHINFER_DECLARE_OP(merge_state_in_place);
 
+/* Any number of states of each token. */
 struct flashinfer_merge_states {
     size_t size;
     DLTensor *v_merged; /* [tokens, num_heads, head_dim], dtype of v */

@@ -12,7 +12,24 @@
  * - the caller owns all memory: tensors, workspace, plans. Once a kernel is prepared, a call allocates nothing, waits for
  *   nothing, and reads no file and no environment variable, so it can be captured in a CUDA graph;
  * - calls on CPU tensors are synchronous; calls on CUDA tensors are enqueued on exec->stream;
- * - every function may be called from any thread. */
+ * - every function may be called from any thread.
+ *
+ * Tensors are DLPack's. In comments [rows, hidden] is a shape, and dtypes are
+ *
+ *     f16   {kDLFloat, 16, 1}     e4m3    {kDLFloat8_e4m3fn, 8, 1}                          i32, i64  {kDLInt, 32 or 64, 1}
+ *     bf16  {kDLBfloat, 16, 1}    e5m2    {kDLFloat8_e5m2, 8, 1}                            u8, u64   {kDLUInt, 8 or 64, 1}
+ *     f32   {kDLFloat, 32, 1}     e8m0    {kDLFloat8_e8m0fnu, 8, 1}                         i8        {kDLInt, 8, 1}
+ *     bool  {kDLBool, 8, 1}       e2m1x2  {kDLFloat4_e2m1fn, 4, 2}: a byte is one element
+ *
+ * Unless an argument's comment says otherwise:
+ * - the last axis is contiguous, and the others may have any strides of 0 and above; "dense" means all are contiguous;
+ * - data begins at a multiple of the element's bytes. It may be NULL, and strides are free, where a size is 0: that is legal, and
+ *   with nothing to write, nothing runs;
+ * - an output shares no memory with any other argument, nor one of its elements with another;
+ * - all arguments lie on one device. kDLCUDAHost counts as CPU, kDLCUDAManaged as CUDA;
+ * - what index tensors hold (indptr, page tables, positions) is not looked at: an entry that breaks its comment may crash the
+ *   program or write to memory of others. FLASHINFER_VALIDATE_INPUTS=1 in the environment has every call check it, waiting for
+ *   the device. */
 #ifndef FLASHINFER_CORE_H
 #define FLASHINFER_CORE_H
 

@@ -93,7 +93,8 @@ struct flashinfer_gated_delta_rule_mtp {
     size_t size;
     DLTensor *output;                      /* [batch, tokens, num_heads, head_dim], dtype of q */
     DLTensor *initial_state;               /* [num_states, num_heads, head_dim (values), head_dim (keys)] f32, f16 or bf16 */
-    DLTensor *intermediate_states_buffer;  /* optional: [batch, tokens, num_heads, head_dim, head_dim], dtype of initial_state */
+    DLTensor *intermediate_states_buffer;  /* optional: [batch, tokens, num_heads, head_dim, head_dim], dtype of initial_state;
+                                              dense */
     const DLTensor *q;                     /* [batch, tokens, num_q_heads, head_dim] f16 or bf16 */
     const DLTensor *k;                     /* [batch, tokens, num_k_heads, head_dim], dtype of q */
     const DLTensor *v;                     /* [batch, tokens, num_v_heads, head_dim], dtype of q */
@@ -104,9 +105,9 @@ struct flashinfer_gated_delta_rule_mtp {
     const DLTensor *dt_bias;               /* [num_heads] f32, or dtype of q */
     const DLTensor *b;                     /* [batch, tokens, num_heads], dtype of q */
     double scale;                          /* 0: 1 / sqrt(head_dim) */
-    const DLTensor *ssm_state_indices; /* optional: [batch, tokens] i32: the row of initial_state that the state after that token
-                                          goes to, instead of to the buffer; below 0: none. Rows are distinct and read
-                                          by nobody else */
+    const DLTensor *ssm_state_indices; /* optional: [batch, tokens] i32, dense: the row of initial_state that the state after that
+                                          token goes to, instead of to the buffer; below 0: none. Rows are distinct and
+                                          read by nobody else */
     int32_t update_state;              /* 1: the last state is written (FlashInfer's disable_state_update=False) */
     int32_t skip_qk_l2norm;            /* 1: q and k as they are (FlashInfer's use_qk_l2norm=False) */
     const DLTensor *output_state_indices; /* optional: [batch] i32: the row that update_state writes, distinct and read by nobody
@@ -137,7 +138,7 @@ struct flashinfer_recurrent_kda {
     const DLTensor *g;        /* [batch, tokens, num_v_heads, head_dim], dtype of q: the logarithm of alpha */
     const DLTensor *beta;     /* [batch, tokens, num_v_heads], dtype of q */
     const DLTensor *A_log;    /* [num_q_heads] f32; required by use_gate_in_kernel, else not looked at */
-    const DLTensor *dt_bias;  /* optional: [num_q_heads, head_dim] f32, likewise */
+    const DLTensor *dt_bias;  /* optional: [num_q_heads, head_dim] f32, dense, likewise */
     double scale;             /* 0: 1 / sqrt(head_dim) */
     int32_t skip_qk_l2norm;   /* 1: q and k as they are (FlashInfer's use_qk_l2norm_in_kernel=False); else they are divided by
                                  sqrt(sum of squares + 1e-6) */
@@ -147,11 +148,11 @@ struct flashinfer_recurrent_kda {
     const DLTensor *cu_seqlens; /* optional: [num_sequences + 1] i32 or i64, from 0: sequence i has the tokens cu_seqlens[i] <= t
                                    < cu_seqlens[i + 1] of batch * tokens; none is legal. Read where it lies: a captured graph
                                    replays with other lengths */
-    const DLTensor *ssm_state_indices; /* optional: [num_sequences, columns] i32. One column: the row that is read and written;
-                                          below 0: padding, the output is 0 and no state is touched. Several: the rows that the
-                                          states after each token go to, as far as they go, which without cu_seqlens is to the
-                                          end; below 0: none; one of them is read. Rows that are written are distinct and read by
-                                          no other sequence. NULL: row i */
+    const DLTensor *ssm_state_indices; /* optional: [num_sequences, columns] i32, dense. One column: the row that is read and
+                                          written; below 0: padding, the output is 0 and no state is touched. Several: the rows
+                                          that the states after each token go to, as far as they go, which without cu_seqlens is
+                                          to the end; below 0: none; one of them is read. Rows that are written are distinct and
+                                          read by no other sequence. NULL: row i */
     const DLTensor *num_accepted_tokens; /* optional: [num_sequences] i32, 1 to columns: the column of ssm_state_indices that is
                                             read, from 1; smaller and larger ones are taken as these. NULL: the first */
     const DLTensor *initial_state_source;  /* optional: a pool that is read instead of initial_state; shaped and typed as that */

@@ -32,9 +32,9 @@ struct flashinfer_selective_state_update {
     const DLTensor *z;                    /* optional: [batch, tokens, num_heads, head_dim], dtype of x. NULL: no gate */
     const DLTensor *dt_bias;              /* optional: [num_heads, head_dim] f32, or dtype of x; any strides. NULL: 0 */
     int32_t dt_softplus;                  /* 1: softplus, which is x itself above 20 */
-    const DLTensor *state_batch_indices;  /* optional: [num_sequences, columns] i32: the row of state that is read, of the first
-                                             column or see num_accepted_tokens; below 0, or pad_slot_id: padding, out is 0 and no
-                                             state is touched. NULL: row i */
+    const DLTensor *state_batch_indices;  /* optional: [num_sequences, columns] i32, dense: the row of state that is read, of the
+                                             first column or see num_accepted_tokens; below 0, or pad_slot_id: padding, out is 0
+                                             and no state is touched. NULL: row i */
     int32_t pad_slot_id;                  /* 0: -1 */
     int32_t disable_state_update;         /* 1: state stays as it is */
     const DLTensor *intermediate_state_indices; /* optional: [num_sequences] i32: the row of intermediate_states_buffer; below 0:
@@ -44,11 +44,11 @@ struct flashinfer_selective_state_update {
                                     that a state was read from takes the low bits, 13 for f16 and 16 for bf16, of word i % 4 of
                                     Philox4x32 with this key and the counter i - i % 4 */
     int32_t philox_rounds;       /* 1 to 10; 0: 10 */
-    const DLTensor *dst_state_batch_indices; /* optional: [num_sequences, columns] i32: the row of state that the last state is
-                                                written to; with several columns, the state after each token, as far as they go,
-                                                which without cu_seqlens is to the end; below 0, or pad_slot_id: none. NULL: the
-                                                one that is read. Rows that are written are distinct and read by no other
-                                                sequence */
+    const DLTensor *dst_state_batch_indices; /* optional: [num_sequences, columns] i32, dense: the row of state that the last
+                                                state is written to; with several columns, the state after each token, as far as
+                                                they go, which without cu_seqlens is to the end; below 0, or pad_slot_id: none.
+                                                NULL: the one that is read. Rows that are written are distinct and read by no
+                                                other sequence */
     const DLTensor *cu_seqlens; /* optional: [num_sequences + 1] i32 or i64, from 0: sequence i has the tokens cu_seqlens[i] <= t
                                    < cu_seqlens[i + 1] of batch * tokens; none is legal. Tokens of no sequence are not written.
                                    Read where it lies: a captured graph replays with other lengths */

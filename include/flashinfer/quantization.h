@@ -189,6 +189,7 @@ FLASHINFER_DECLARE_OP(per_token_group_quant_8bit);
  * product rounded to float32, then to the dtype of out. A scale that is NaN makes its block NaN. Padding of scales is not read.
  * They run on CPU tensors too, where upstream has ops named *_host. */
 
+/* Blocks of e2m1, to float32. */
 struct flashinfer_e2m1_and_ufp8sf_scale_to_float {
     size_t size;
     DLTensor *out;                  /* [..., columns] f32 */
@@ -201,6 +202,7 @@ struct flashinfer_e2m1_and_ufp8sf_scale_to_float {
 };
 FLASHINFER_DECLARE_OP(e2m1_and_ufp8sf_scale_to_float);
 
+/* What mxfp4_quantize wrote; there is no global scale. */
 struct flashinfer_mxfp4_dequantize {
     size_t size;
     DLTensor *out;         /* [..., columns] f32, f16 or bf16 */
@@ -210,6 +212,7 @@ struct flashinfer_mxfp4_dequantize {
 };
 FLASHINFER_DECLARE_OP(mxfp4_dequantize);
 
+/* What mxfp8_quantize wrote; there is no global scale. */
 struct flashinfer_mxfp8_dequantize {
     size_t size;
     DLTensor *out;         /* [..., columns] f32, f16 or bf16 */
@@ -219,6 +222,7 @@ struct flashinfer_mxfp8_dequantize {
 };
 FLASHINFER_DECLARE_OP(mxfp8_dequantize);
 
+/* What nvfp4_kv_quantize wrote. */
 struct flashinfer_nvfp4_kv_dequantize {
     size_t size;
     DLTensor *out;                  /* [..., columns] bf16, f16 or f32 */
@@ -242,8 +246,8 @@ struct flashinfer_nvfp4_kv_dequantize_paged {
     const DLTensor *block_tables; /* [batch, max_pages] i32; max_pages * page_size >= max_seq_len */
     const DLTensor *seq_lens;     /* [batch] i32, at most max_seq_len */
     flashinfer_number k_scale;    /* decoding scale: >= 1e-10, or f32 [1]; absent: 1 */
-    flashinfer_number v_scale;
-    int32_t kv_layout; /* FLASHINFER_NHD, FLASHINFER_HND */
+    flashinfer_number v_scale;    /* likewise */
+    int32_t kv_layout;            /* FLASHINFER_NHD, FLASHINFER_HND */
 };
 FLASHINFER_DECLARE_OP(nvfp4_kv_dequantize_paged);
 

@@ -49,7 +49,7 @@ struct flashinfer_sampling_from_probs {
     DLTensor *samples;        /* [batch] i32 or i64, dtype of indices */
     DLTensor *valid;          /* [batch] bool; NULL: invalid rows are told by sample -1 */
     const DLTensor *probs;    /* [num_rows, vocab] f32; rows may be strided */
-    const DLTensor *indices;  /* [batch] row of probs of each sample; NULL: row i for sample i */
+    const DLTensor *indices;  /* [batch] i32 or i64: row of probs of each sample; NULL: row i for sample i */
     int32_t deterministic;    /* results are deterministic with 0 and 1 alike */
     int32_t check_nan;        /* 0; 1 is UNSUPPORTED: it would have to wait for the device. See `valid` */
     flashinfer_number seed;   /* integer, or i64 or u64 [1] or [batch]; absent: 0 */
@@ -77,7 +77,7 @@ struct flashinfer_top_k_top_p_sampling_from_probs {
     const DLTensor *probs;      /* [num_rows, vocab] f32; rows may be strided */
     flashinfer_number top_k;    /* integer >= 1, or i32 or i64 [1] or [batch]; absent: does not filter */
     flashinfer_number top_p;    /* in [0, 1], or f32 [1] or [batch]; absent: 1, does not filter */
-    const DLTensor *indices;    /* [batch] row of probs of each sample; NULL: row i for sample i */
+    const DLTensor *indices;    /* [batch] i32 or i64: row of probs of each sample; NULL: row i for sample i */
     int32_t filter_apply_order; /* FLASHINFER_TOP_K_FIRST or FLASHINFER_JOINT */
     int32_t deterministic;      /* results are deterministic with 0 and 1 alike */
     int32_t check_nan;          /* 0; 1 is UNSUPPORTED: it would have to wait for the device. See `valid` */
