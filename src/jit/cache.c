@@ -144,19 +144,18 @@ static bool write_and_link(const struct jit_job *job, const struct text *binary,
     return written;
 }
 
-/* Where files need names, and in place of a damaged one. */
+/* Where files need names, and in place of a damaged one. Open until it has its own name: its lock says that it is not abandoned. */
 static bool write_and_rename(const struct jit_job *job, const struct text *binary, const char *path)
 {
     char temporary[4200];
     int file = file_temporary(folder, temporary, sizeof temporary);
     if (file < 0)
         return false;
-    bool written = write_all(file, job, binary);
-    written &= !close(file);
-    written = written && !rename(temporary, path);
+    bool written = write_all(file, job, binary) && !rename(temporary, path);
     int error = errno;
     if (!written)
         unlink(temporary);
+    close(file);
     errno = error;
     return written;
 }

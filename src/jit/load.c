@@ -13,18 +13,19 @@
 #include "core/file.h"
 #include "jit/internal.h"
 
-/* The loader takes a file only. One that is in no cache lives just until it is mapped. */
+/* The loader takes a file only. One that is in no cache lives just until it is mapped, and is open until then: its lock says
+ * that it is not abandoned. */
 static flashinfer_status load_temporary(const char *name, const struct text *binary, void **library)
 {
     char path[4096];
     int file = file_temporary(environment()->temporary_dir, path, sizeof path);
     bool written = file >= 0 && file_write(file, binary->data, binary->size);
     int error = errno;
-    if (file >= 0)
-        close(file);
     *library = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-    if (file >= 0)
+    if (file >= 0) {
         unlink(path);
+        close(file);
+    }
     if (!written)
         return fail(FLASHINFER_IO, "kernel %s cannot be written to %s (TMPDIR) to be loaded: %s", name,
                     environment()->temporary_dir, strerror(error));

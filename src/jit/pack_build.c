@@ -40,12 +40,11 @@ static void add_option(struct jit_job *job, const char *option)
 
 static flashinfer_status write_file(const char *path, const struct text *contents)
 {
-    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    bool written = file >= 0 && file_write(file, contents->data, contents->size) && !fchmod(file, 0644);
-    int error = errno;
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool written = file >= 0 && file_write(file, contents->data, contents->size);
     if (file >= 0 && close(file))
         written = false;
-    return written ? FLASHINFER_OK : fail(FLASHINFER_IO, "%s cannot be written: %s", path, strerror(error));
+    return written ? FLASHINFER_OK : fail(FLASHINFER_IO, "%s cannot be written: %s", path, strerror(errno));
 }
 
 static void object_path(const struct build *build, const struct kernel *kernel, char *path, size_t size)
@@ -156,10 +155,11 @@ static flashinfer_status link_kernels(const struct build *build, struct text *bi
     print_table(build, &job.source);
     flashinfer_status status = text_check(&job.source);
     if (!status)
+        status = text_check(&list);
+    if (!status)
         status = write_file(path, &list);
     if (!status)
         status = jit_compile(&job, false, binary, &log);
-    unlink(path);
     text_free(&list);
     text_free(&log);
     jit_job_end(&job);
@@ -173,35 +173,56 @@ static flashinfer_status build_in_folder(struct build *build, int threads, struc
     return atomic_load(&build->failed) ? fail(build->status, "%s", build->sentence) : link_kernels(build, binary);
 }
 
-static void temporary_path(const char *path, char *temporary, size_t size)
+/* A file without a name of its own yet, in the folder of that path. -1: errno says why there is none. */
+static int open_beside(const char *path, char *temporary, size_t size)
 {
-    snprintf(temporary, size, "%s.new", path);
+    const char *slash = strrchr(path, '/');
+    char folder[4096];
+    struct stat status;
+    int length = slash ? (int)(slash - path) + (slash == path) : 1;
+    if ((size_t)snprintf(folder, sizeof folder, "%.*s", length, slash ? path : ".") >= sizeof folder)
+        errno = ENAMETOOLONG;
+    else if (!stat(path, &status) && S_ISDIR(status.st_mode))
+        errno = EISDIR;
+    else
+        return file_temporary(folder, temporary, size);
+    return -1;
+}
+
+static flashinfer_status pack_failed(const char *path, int error)
+{
+    return fail(FLASHINFER_IO, "%s cannot be written: %s", path, strerror(error));
 }
 
 /* Asked before minutes of compiling. */
 static flashinfer_status check_writable(const char *path)
 {
-    char temporary[4096];
-    temporary_path(path, temporary, sizeof temporary);
-    TRY(write_file(temporary, &(struct text){0}));
+    char temporary[4200];
+    int file = open_beside(path, temporary, sizeof temporary);
+    if (file < 0)
+        return pack_failed(path, errno);
     unlink(temporary);
+    close(file);
     return FLASHINFER_OK;
 }
 
 static flashinfer_status write_pack(const char *path, const struct jit_level *level, struct text *binary)
 {
-    char temporary[4096];
+    char temporary[4200];
     uint8_t key[SHA256_BYTES];
     jit_pack_key(level, key);
     jit_seal(key, binary);
     TRY(text_check(binary));
-    temporary_path(path, temporary, sizeof temporary);
-    TRY(write_file(temporary, binary));
-    if (!rename(temporary, path))
-        return FLASHINFER_OK;
+    int file = open_beside(path, temporary, sizeof temporary);
+    if (file < 0)
+        return pack_failed(path, errno);
+    bool written = file_write(file, binary->data, binary->size) && !fchmod(file, 0644) && !fsync(file) &&
+                   !rename(temporary, path);
     int error = errno;
-    unlink(temporary);
-    return fail(FLASHINFER_IO, "%s cannot be written: %s", path, strerror(error));
+    if (!written)
+        unlink(temporary);
+    close(file);
+    return written ? FLASHINFER_OK : pack_failed(path, error);
 }
 
 flashinfer_status jit_pack_build(const struct jit_spec *specs, int *count, const char *level, int threads, const char *path)
@@ -212,8 +233,8 @@ flashinfer_status jit_pack_build(const struct jit_spec *specs, int *count, const
         return fail(FLASHINFER_INVALID, "there are no packs for \"%s\": must be x86-64-v2, x86-64-v3, x86-64-v4 or aarch64",
                     level);
     TRY(check_writable(path));
-    snprintf(build.folder, sizeof build.folder, "%.400s/flashinfer-pack-XXXXXX", environment()->temporary_dir);
-    if (!mkdtemp(build.folder))
+    int held = folder_temporary(environment()->temporary_dir, build.folder, sizeof build.folder);
+    if (held < 0)
         return fail(FLASHINFER_IO, "no folder can be made in %s (TMPDIR): %s", environment()->temporary_dir, strerror(errno));
     build.kernels = calloc((size_t)*count + 1, sizeof *build.kernels);
     flashinfer_status status = build.kernels ? FLASHINFER_OK : fail(FLASHINFER_MEMORY, "out of host memory");
@@ -221,12 +242,7 @@ flashinfer_status jit_pack_build(const struct jit_spec *specs, int *count, const
         build.kernels[i].spec = &specs[i];
     if (!status)
         status = build_in_folder(&build, threads, &binary);
-    for (int i = 0; build.kernels && i < build.count; i++) {
-        char object[1024];
-        object_path(&build, &build.kernels[i], object, sizeof object);
-        unlink(object);
-    }
-    rmdir(build.folder);
+    folder_remove(held, build.folder);
     if (!status)
         status = write_pack(path, build.level, &binary);
     *count = build.count;

@@ -136,6 +136,19 @@ static int open_terminal(char *path, size_t size)
     return terminal;
 }
 
+static int add_files(posix_spawn_file_actions_t *actions, int input, int output, int terminal, const char *terminal_path)
+{
+    int error = 0;
+    if (terminal >= 0) /* opening it is what makes it the new session's own */
+        error = posix_spawn_file_actions_addopen(actions, terminal, terminal_path, O_RDWR, 0);
+    if (terminal >= 0 && !error)
+        error = posix_spawn_file_actions_addclose(actions, terminal);
+    const int from[] = {input, output, output};
+    for (int to = 0; to < 3 && !error; to++)
+        error = posix_spawn_file_actions_adddup2(actions, from[to], to);
+    return error;
+}
+
 static int spawn(char *const *argv, char *const *variables, int input, int output, int terminal,
                  const char *terminal_path, pid_t *pid)
 {
@@ -151,18 +164,13 @@ static int spawn(char *const *argv, char *const *variables, int input, int outpu
     if (error)
         return error;
     if (!(error = posix_spawnattr_init(&attributes))) {
-        if (terminal >= 0) { /* opening it is what makes it the new session's own */
-            posix_spawn_file_actions_addopen(&actions, terminal, terminal_path, O_RDWR, 0);
-            posix_spawn_file_actions_addclose(&actions, terminal);
-        }
-        posix_spawn_file_actions_adddup2(&actions, input, 0);
-        posix_spawn_file_actions_adddup2(&actions, output, 1);
-        posix_spawn_file_actions_adddup2(&actions, output, 2);
+        error = add_files(&actions, input, output, terminal, terminal_path);
         posix_spawnattr_setsigmask(&attributes, &none);
         posix_spawnattr_setsigdefault(&attributes, &defaults);
         posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
                                                   | (terminal >= 0 ? POSIX_SPAWN_SETSID : 0));
-        error = posix_spawn(pid, argv[0], &actions, &attributes, argv, variables);
+        if (!error)
+            error = posix_spawn(pid, argv[0], &actions, &attributes, argv, variables);
         posix_spawnattr_destroy(&attributes);
     }
     posix_spawn_file_actions_destroy(&actions);

@@ -65,7 +65,8 @@ expect 2 'there is no op "norm"; `flashinfer list` names all' check norm
 expect 2 'there is no op "append"; near it: .*append_paged_kv_cache, ' check append
 expect 2 'unknown option -x; options stand after a command' -x list
 expect 2 'no op has a shape named none' check --shape none
-expect 2 'none/x.new cannot be written' pack x86-64-v3 "$work/none/x"
+expect 2 'none/x cannot be written: No such file' pack x86-64-v3 "$work/none/x"
+expect 2 'cannot be written: Is a directory' pack x86-64-v3 "$work"
 expect 2 '"stray" was not expected' version stray
 expect 2 'too many values' explain mm "$(printf 'm=%0640d' 1)"
 expect 0 'sm_90a' explain rmsnorm --arch sm_90a

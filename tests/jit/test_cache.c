@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -236,6 +237,68 @@ static void test_folders(void **state)
     }
 }
 
+/* The file of a kernel that is in no cache: while the loader runs its constructor, another process must not take it for
+ * abandoned. */
+static void held_while_loading(void)
+{
+    static const struct jit_kernel kernel = {"probe", JIT_CPU, {NULL}};
+    static const struct jit_text text = {
+        "struct info { const char *file; void *base; const char *name; void *address; };\n"
+        "int dladdr(const void *, struct info *);\n"
+        "int open(const char *, int, ...);\n"
+        "int flock(int, int);\n"
+        "static int free_to_take = 1;\n"
+        "__attribute__((constructor)) static void look(void)\n"
+        "{\n"
+        "    struct info info;\n"
+        "    int file = dladdr(&free_to_take, &info) ? open(info.file, 0) : -1;\n"
+        "    free_to_take = file < 0 || !flock(file, 2 | 4);\n" /* LOCK_EX | LOCK_NB */
+        "}\n"
+        "void probe(int *const *a, int part, int parts) { (void)part, (void)parts, **a = free_to_take; }\n",
+        true};
+    const struct jit_spec spec = {.kernel = &kernel, .user = &text};
+    int taken = -1, *args[] = {&taken};
+    struct jit_queue queue = {.device = cpu_device()};
+    struct jit_launch launch = {.grid = {1}, .args = args, .args_size = sizeof args};
+    setenv("FLASHINFER_CACHE_DIR", "/dev/null", 1);
+    setenv("TMPDIR", folder, 1);
+    CHECK(jit_launch(&spec, &queue, &launch) == FLASHINFER_OK && taken == 0);
+    CHECK(count_files("", NULL, 0) == 0);
+}
+
+/* Damaged files are replaced by way of temporary ones, which another process that looks for abandoned ones leaves alone. */
+static void replaced_beside_others(void)
+{
+    struct jit_spec spec;
+    struct jit_job job = make_job(1, &spec);
+    struct text payload = {0};
+    char path[4096], other[4096];
+    text_print(&payload, "code");
+    jit_cache_file(&job, path, sizeof path);
+    pid_t child = fork();
+    while (child == 0) {
+        int file = file_temporary(folder, other, sizeof other);
+        if (getppid() == 1 || file < 0 || unlink(other))
+            _exit(1);
+        close(file);
+    }
+    bool written = child > 0;
+    for (int i = 0; i < 3000 && written; i++) {
+        overwrite(path, "damaged", 7);
+        written = jit_cache_write(&job, &payload);
+    }
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    CHECK(written);
+}
+
+static void test_temporaries(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(held_while_loading), 0);
+    assert_int_equal(in_child(replaced_beside_others), 0);
+}
+
 static void *multiply_by_6(void *right)
 {
     for (int i = 0; i < 50; i++)
@@ -297,6 +360,7 @@ int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup_folder, teardown_folder)
     const struct CMUnitTest tests[] = {CASE(test_damage),  CASE(test_swap), CASE(test_next_process),
-                                       CASE(test_folders), CASE(test_race), CASE(test_fork)};
+                                       CASE(test_folders), CASE(test_race), CASE(test_fork),
+                                       CASE(test_temporaries)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -290,18 +291,47 @@ static void test_order(void **state)
     }
 }
 
+static int files_in(const char *path)
+{
+    int count = 0;
+    DIR *dir = opendir(path);
+    for (const struct dirent *entry; dir && (entry = readdir(dir));)
+        count += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+    CHECK(dir && !closedir(dir));
+    return count;
+}
+
 static void wrong_level(void)
 {
     int count = 1;
     CHECK_FAILS(jit_pack_build(&lens_spec, &count, "x86-64-v9", 0, "/nonexistent/x"), FLASHINFER_INVALID,
                 "no packs for \"x86-64-v9\"");
-    CHECK_FAILS(jit_pack_build(&lens_spec, &count, level, 0, "/nonexistent/x"), FLASHINFER_IO, "/nonexistent/x");
+    CHECK_FAILS(jit_pack_build(&lens_spec, &count, level, 0, "/nonexistent/x"), FLASHINFER_IO,
+                "/nonexistent/x cannot be written: No such file");
+    CHECK_FAILS(jit_pack_build(&lens_spec, &count, level, 0, packs), FLASHINFER_IO, "Is a directory");
+}
+
+/* Beside the pack nothing of a build is left, and nothing that was there is touched. */
+static void leaves_others_alone(void)
+{
+    char other[256], temporary[256];
+    struct text text = {0};
+    int count = 1;
+    snprintf(other, sizeof other, "%s.new", pack_path(level));
+    snprintf(temporary, sizeof temporary, "%s/tmp", folder);
+    CHECK(!mkdir(temporary, 0700) && !setenv("TMPDIR", temporary, 1));
+    int file = open(other, O_WRONLY | O_CREAT, 0644);
+    CHECK(file >= 0 && file_write(file, "mine", 4) && !close(file));
+    CHECK(jit_pack_build(&lens_spec, &count, level, 0, pack_path(level)) == FLASHINFER_OK);
+    CHECK(file_read(other, &text) && text.size == 4 && !memcmp(text.data, "mine", 4));
+    CHECK(files_in(packs) == 2 && files_in(temporary) == 0);
 }
 
 static void test_build_refuses(void **state)
 {
     (void)state;
     assert_int_equal(in_child(wrong_level), 0);
+    assert_int_equal(in_child(leaves_others_alone), 0);
 }
 
 int main(void)
