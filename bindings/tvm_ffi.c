@@ -18,6 +18,7 @@
 #include "bindings/ffi_call.h"
 #include "core/status.h"
 #include "core/text.h"
+#include "op/check.h"
 #include "op/variant.h"
 
 enum { FFI_MAX_STRINGS = 8, FFI_MAX_STRING = 128, FFI_WORKSPACE_ALIGNMENT = 256 };
@@ -35,7 +36,8 @@ struct ffi_call {
     const struct ffi_environment *environment;
     flashinfer_exec exec;
     bool has_stream;
-    void *workspace; /* the environment's handle */
+    const DLTensor *first; /* tensor of the call's device */
+    void *workspace;       /* the environment's handle */
     void *host_workspace;
     int num_strings;
     char string[FFI_MAX_STRINGS][FFI_MAX_STRING]; /* NUL-terminated copies */
@@ -128,7 +130,6 @@ __attribute__((cold)) static const char *type_text(int32_t type)
     }
 }
 
-/* A wrong type is raised as TypeError; the status only says that something was. */
 __attribute__((cold)) static flashinfer_status complain_type(const struct ffi_call *c, const char *name, const char *wanted,
                                                              const struct ffi_any *value)
 {
@@ -180,8 +181,10 @@ static flashinfer_status unpack_tensor(struct ffi_call *c, const struct op_arg *
     if (!tensor)
         return complain_type(c, arg->name, "a tensor", value);
     *(const DLTensor **)field = tensor;
-    if (!(arg->flags & HOST))
-        note_stream(c, tensor);
+    if (arg->flags & HOST)
+        return FLASHINFER_OK;
+    note_stream(c, tensor);
+    c->first = c->first ? c->first : tensor;
     return FLASHINFER_OK;
 }
 
@@ -304,10 +307,29 @@ static flashinfer_status unpack(struct ffi_call *c, const struct op_arg *arg, co
     return fail(FLASHINFER_INTERNAL, "%s: %s has a kind that this binding does not know", c->op->name, arg->name);
 }
 
+/* Which a call in C, where it is an address, cannot check. */
+static flashinfer_status unpack_workspace(struct ffi_call *c, const struct ffi_any *value)
+{
+    const DLTensor *tensor = tensor_of(value);
+    if (!tensor)
+        return complain_type(c, "workspace", "a tensor", value);
+    if (!tensor_is_dense(tensor))
+        return fail(FLASHINFER_INVALID, "%s: workspace must be dense", c->op->name);
+    const DLDevice device = check_canonical_device(tensor->device),
+                   wanted = c->first ? check_canonical_device(c->first->device) : device;
+    char given[64], other[64];
+    if (!check_same_device(device, wanted))
+        return fail(FLASHINFER_INVALID, "%s: workspace is on %s, must be on %s as the tensors", c->op->name,
+                    device_text(device, given, sizeof given), device_text(wanted, other, sizeof other));
+    c->exec.workspace = tensor_data(tensor);
+    c->exec.workspace_size = (size_t)tensor_elements(tensor) * tensor->dtype.bits * tensor->dtype.lanes / 8;
+    note_stream(c, tensor);
+    return FLASHINFER_OK;
+}
+
 static flashinfer_status unpack_option(struct ffi_call *c, int option, const struct ffi_any *value)
 {
     flashinfer_exec *exec = &c->exec;
-    const DLTensor *tensor;
     if (value->type == FFI_NONE)
         return FLASHINFER_OK;
     switch (option) {
@@ -315,15 +337,7 @@ static flashinfer_status unpack_option(struct ffi_call *c, int option, const str
         exec->flags = (uint32_t)value->value.i;
         return is_integer(value) ? FLASHINFER_OK : complain_type(c, option_names[option], "an int", value);
     case 1:
-        tensor = tensor_of(value);
-        if (!tensor)
-            return complain_type(c, option_names[option], "a tensor", value);
-        if (!tensor_is_dense(tensor))
-            return fail(FLASHINFER_INVALID, "%s: workspace must be dense", c->op->name);
-        exec->workspace = tensor_data(tensor);
-        exec->workspace_size = (size_t)tensor_elements(tensor) * tensor->dtype.bits * tensor->dtype.lanes / 8;
-        note_stream(c, tensor);
-        return FLASHINFER_OK;
+        return unpack_workspace(c, value);
     case 2:
         exec->kernel = string_of(c, value);
         return exec->kernel ? FLASHINFER_OK : complain_type(c, option_names[option], "a kernel's name", value);
@@ -381,6 +395,7 @@ flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *en
     c.environment = environment;
     c.exec = (flashinfer_exec){.size = sizeof c.exec};
     c.has_stream = false;
+    c.first = NULL;
     c.workspace = NULL;
     c.host_workspace = NULL;
     c.num_strings = 0;
