@@ -16,11 +16,9 @@ struct ffi_environment {
     void (*release)(void *handle);
 };
 
-/* values: the arguments in the order of the declaration, then the options. Their types are those that tvm_ffi.c lists. */
+/* values: the arguments in the order of the declaration, then the options. Their types are those that tvm_ffi.c lists. kind: the
+ * exception of Python that a failed call raises, "ValueError"; else as it was. */
 flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *environment, const struct ffi_any *values,
-                           int32_t num_values);
-
-/* The exception of Python that a failed call raises: "ValueError". */
-const char *ffi_error_kind(flashinfer_status status);
+                           int32_t num_values, const char **kind);
 
 #endif

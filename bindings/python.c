@@ -33,7 +33,7 @@ static struct python {
     void (*keep)(struct object *), (*drop)(struct object *);
     struct object *none, *true_, *false_;
     const void *integer, *number, *string;                    /* types */
-    struct object **value_error, **unserved, **memory, **other; /* exceptions */
+    struct object **type_error, **value_error, **unserved, **memory, **other; /* exceptions */
     struct object *tensor, *parameter;                        /* torch's types */
     const struct exchange *exchange;
 } python;
@@ -49,8 +49,8 @@ static const char *const names[] = {
     "PyCFunction_NewEx", "PyCapsule_New", "PyCapsule_GetPointer", "PyLong_AsLongLongAndOverflow", "PyFloat_AsDouble",
     "PyUnicode_AsUTF8AndSize", "PyTuple_New", "PyTuple_SetItem", "PyObject_Call", "PyErr_SetString", "PyErr_Clear",
     "PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef", "Py_DecRef", "_Py_NoneStruct", "_Py_TrueStruct", "_Py_FalseStruct",
-    "PyLong_Type", "PyFloat_Type", "PyUnicode_Type", "PyExc_ValueError", "PyExc_NotImplementedError", "PyExc_MemoryError",
-    "PyExc_RuntimeError"};
+    "PyLong_Type", "PyFloat_Type", "PyUnicode_Type", "PyExc_TypeError", "PyExc_ValueError", "PyExc_NotImplementedError",
+    "PyExc_MemoryError", "PyExc_RuntimeError"};
 _Static_assert(sizeof names == offsetof(struct python, tensor), "a name for each");
 
 static bool find_python(void)
@@ -147,10 +147,10 @@ __attribute__((cold)) static struct object *call_otherwise(const struct function
     return result;
 }
 
-__attribute__((cold)) static struct object *raise(flashinfer_status status)
+__attribute__((cold)) static struct object *raise(const char *kind)
 {
-    const char *kind = ffi_error_kind(status);
-    struct object **type = !strcmp(kind, "ValueError")            ? python.value_error
+    struct object **type = !strcmp(kind, "TypeError")             ? python.type_error
+                           : !strcmp(kind, "ValueError")          ? python.value_error
                            : !strcmp(kind, "NotImplementedError") ? python.unserved
                            : !strcmp(kind, "MemoryError")         ? python.memory
                                                                   : python.other;
@@ -168,11 +168,12 @@ static struct object *call(struct object *self, struct object *const *args, intp
     for (intptr_t i = 0; i < num_args; i++)
         if (!convert(args[i], &values[i], &tensors[i]))
             return call_otherwise(f, args, num_args);
+    const char *kind;
     void *thread = python.unlock();
-    flashinfer_status status = ffi_call(f->op, &torch_environment, values, (int32_t)num_args);
+    flashinfer_status status = ffi_call(f->op, &torch_environment, values, (int32_t)num_args, &kind);
     python.lock(thread);
     if (status)
-        return raise(status);
+        return raise(kind);
     python.keep(python.none);
     return python.none;
 }

@@ -35,7 +35,7 @@ struct ffi_call {
     const struct op *op;
     const struct ffi_environment *environment;
     flashinfer_exec exec;
-    bool has_stream;
+    bool has_stream, wrong_type;
     const DLTensor *first; /* tensor of the call's device */
     void *workspace;       /* the environment's handle */
     void *host_workspace;
@@ -85,8 +85,10 @@ static void release_tensor(void *handle) { functions.object_release(handle); }
 
 static const struct ffi_environment tvm_environment = {current_stream, allocate_tensor, release_tensor};
 
-__attribute__((cold)) const char *ffi_error_kind(flashinfer_status status)
+__attribute__((cold)) static const char *error_kind(const struct ffi_call *c, flashinfer_status status)
 {
+    if (c->wrong_type)
+        return "TypeError";
     switch (status) {
     case FLASHINFER_INVALID:
     case FLASHINFER_WORKSPACE:
@@ -130,9 +132,11 @@ __attribute__((cold)) static const char *type_text(int32_t type)
     }
 }
 
-__attribute__((cold)) static flashinfer_status complain_type(const struct ffi_call *c, const char *name, const char *wanted,
+/* A wrong type is raised as TypeError; the status only says that something was. */
+__attribute__((cold)) static flashinfer_status complain_type(struct ffi_call *c, const char *name, const char *wanted,
                                                              const struct ffi_any *value)
 {
+    c->wrong_type = true;
     return fail(FLASHINFER_INVALID, "%s: %s is %s, must be %s", c->op->name, name, type_text(value->type), wanted);
 }
 
@@ -388,13 +392,13 @@ static flashinfer_status unpack_and_call(struct ffi_call *c, const struct ffi_an
 }
 
 flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *environment, const struct ffi_any *values,
-                           int32_t num_values)
+                           int32_t num_values, const char **kind)
 {
     struct ffi_call c;
     c.op = op;
     c.environment = environment;
     c.exec = (flashinfer_exec){.size = sizeof c.exec};
-    c.has_stream = false;
+    c.has_stream = c.wrong_type = false;
     c.first = NULL;
     c.workspace = NULL;
     c.host_workspace = NULL;
@@ -403,6 +407,8 @@ flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *en
     free(c.host_workspace);
     if (c.workspace)
         environment->release(c.workspace);
+    if (status)
+        *kind = error_kind(&c, status);
     return status;
 }
 
@@ -411,10 +417,10 @@ static int tvm_call(const struct op *op, const struct ffi_any *values, int32_t n
     const struct ffi_functions *ffi = ffi_functions();
     if (!ffi)
         return -1;
-    const flashinfer_status status = ffi_call(op, &tvm_environment, values, num_values);
-    if (status == FLASHINFER_OK)
+    const char *kind;
+    if (ffi_call(op, &tvm_environment, values, num_values, &kind) == FLASHINFER_OK)
         return 0;
-    ffi->raise(ffi_error_kind(status), flashinfer_last_error());
+    ffi->raise(kind, flashinfer_last_error());
     return -1;
 }
 

@@ -22,6 +22,7 @@ static const struct ffi_environment environment = {.stream = no_stream};
 
 static float input[HIDDEN] = {1, 2, 3, 4, 5, 6, 7, 8}, weight[HIDDEN] = {1, 1, 1, 1, 1, 1, 1, 1}, out[HIDDEN];
 static unsigned char memory[512];
+static const char *kind; /* of the last error */
 
 /* rmsnorm on the CPU, which needs none, with that workspace. */
 static flashinfer_status call(DLTensor *workspace)
@@ -37,7 +38,7 @@ static flashinfer_status call(DLTensor *workspace)
         value[i] = (struct ffi_any){.type = FFI_DLTENSOR, .value.pointer = &tensor[i]};
     }
     value[NUM_ARGS + WORKSPACE] = (struct ffi_any){.type = FFI_DLTENSOR, .value.pointer = workspace};
-    return ffi_call(op_find("rmsnorm"), &environment, value, NUM_ARGS + WORKSPACE + 1);
+    return ffi_call(op_find("rmsnorm"), &environment, value, NUM_ARGS + WORKSPACE + 1, &kind);
 }
 
 static void expect(DLDevice device, int64_t stride, const char *sentence)
@@ -50,6 +51,7 @@ static void expect(DLDevice device, int64_t stride, const char *sentence)
         return;
     }
     assert_int_equal(call(&workspace), FLASHINFER_INVALID);
+    assert_string_equal(kind, "ValueError");
     assert_string_equal(flashinfer_last_error(), sentence);
 }
 

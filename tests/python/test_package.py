@@ -162,6 +162,21 @@ def test_call_allocates_and_refuses():
         fi.ops.rmsnorm(out="float17", input=x, weight=w)
 
 
+@pytest.mark.parametrize("call, words", [
+    (lambda x, w: fi.rmsnorm(3, w), "rmsnorm: input is of type int, must be an array"),
+    (lambda x, w: fi.rmsnorm(None, w), "rmsnorm: input is of type NoneType, must be an array"),
+    (lambda x, w: fi.rmsnorm(3, w, out=x), "rmsnorm: input is an int, must be a tensor"),
+    (lambda x, w: fi.rmsnorm(x, 3), "rmsnorm: weight is an int, must be a tensor"),
+    (lambda x, w: fi.layernorm([1.0], w, w), "layernorm: input is of type list, must be an array"),
+    (lambda x, w: fi.silu_and_mul("x"), "silu_and_mul: input is of type str, must be an array"),
+    (lambda x, w: fi.apply_rope_pos_ids(x, 3, w), "apply_rope_pos_ids: k is of type int, must be an array"),
+    (lambda x, w: fi.softmax(3), "softmax: logits is of type int, must be an array"),
+])
+def test_what_is_no_array_is_named(call, words):
+    with pytest.raises(TypeError, match=words):
+        call(*numpy_pair())
+
+
 @pytest.mark.parametrize("name, expected", [("torch.float16", "float16"), ("half", "float16"), ("e4m3", "float8_e4m3fn"),
                                             ("bool", "bool")])
 def test_dtype_names(name, expected):

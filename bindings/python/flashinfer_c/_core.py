@@ -93,6 +93,17 @@ def _numpy():
     return numpy
 
 
+def not_an_array(value):
+    """The TypeError of a function of the package that was given a value which should be an array."""
+    text, frame = "an argument", sys._getframe(1)
+    while frame is not None and (frame.f_globals.get("__package__") or "").partition(".")[0] == __package__:
+        names = [name for name, local in frame.f_locals.items() if local is value]
+        if names:
+            text = f"{frame.f_code.co_name}: {names[0]}"
+        frame = frame.f_back
+    return TypeError(f"{text} is of type {type(value).__name__}, must be an array")
+
+
 def empty(shape, dtype, like):
     """An uninitialised array of like's framework and device."""
     if torch is not None and isinstance(like, torch.Tensor):
@@ -114,6 +125,8 @@ def empty_like(like):
     """An uninitialised array of like's framework, device, dtype and shape."""
     if torch is not None and isinstance(like, torch.Tensor):
         return torch.empty_like(like)
+    if not is_array(like):
+        raise not_an_array(like)
     return empty(like.shape, like.dtype, like)
 
 

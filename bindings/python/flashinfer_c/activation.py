@@ -2,7 +2,7 @@
 """Gated activations."""
 
 from ._api import api
-from ._core import empty, launcher
+from ._core import empty, launcher, not_an_array
 from .fp4_quantization import silu_and_mul_scaled_nvfp4_experts_quantize
 
 __all__ = ["silu_and_mul_scaled_nvfp4_experts_quantize"]
@@ -13,7 +13,10 @@ _gelu_tanh_and_mul = launcher("gelu_tanh_and_mul")
 
 
 def _output(input):
-    *leading, width = input.shape
+    try:
+        *leading, width = input.shape
+    except AttributeError:
+        raise not_an_array(input) from None
     return empty((*leading, width // 2), input.dtype, input)
 
 
