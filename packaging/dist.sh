@@ -14,7 +14,8 @@ list() {
     if [ -e .git ]; then
         git ls-files -z
     else
-        find . \( -path ./build -o -path './build-*' -o -path "./${build#./}" -o -name __pycache__ \) -prune -o ! -type d -printf '%P\0'
+        find . \( -path ./build -o -path './build-*' -o -path "./${build#./}" -o -name __pycache__ \) -prune -o \
+            ! -type d -printf '%P\0'
     fi
 }
 

@@ -73,7 +73,8 @@ unit() { # FOLDER PROGRAM: counts the cases of a test
     if [ "$bad" = 0 ]; then
         printf '  ok    %-42s %3d s   %d cases\n' "$name" $(($(seconds) - started)) "$good"
     else
-        printf '  FAIL  %-42s %3d s   %d of %d cases (%s)\n' "$name" $(($(seconds) - started)) "$bad" $((good + bad)) "$log/$name.log"
+        printf '  FAIL  %-42s %3d s   %d of %d cases (%s)\n' "$name" $(($(seconds) - started)) "$bad" $((good + bad)) \
+            "$log/$name.log"
         grep -v '^ok ' "$log/$name.log" | tail -n 25 | sed 's/^/        | /'
     fi
 }

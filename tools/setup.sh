@@ -93,7 +93,8 @@ UNPACK
 }
 
 # What the tests written in Python import, pinned.
-if [ "$purpose" = test ] && ! cat tests/requirements.txt tests/python/requirements.txt | cmp -s - "$build/venv/requirements.txt"; then
+if [ "$purpose" = test ] &&
+    ! cat tests/requirements.txt tests/python/requirements.txt | cmp -s - "$build/venv/requirements.txt"; then
     echo "Preparing $build/venv with $(cat tests/requirements.txt tests/python/requirements.txt | grep -c '==') Python packages" \
         "(660 MB, once): reference model, real DLPack header, torch for CPUs"
     python3 -m venv "$build/venv"

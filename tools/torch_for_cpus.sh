@@ -23,7 +23,8 @@ nm -D --defined-only ./*.so ./*.so.* $libc_libraries 2>/dev/null | awk 'NF == 3 
     sed 's/@.*//' | sort -u >"$work/there"
 {
     printf '.section .note.GNU-stack,"",@progbits\n.text\n'
-    comm -23 "$work/wanted" "$work/there" | grep -E -v '^_?Py|^__(cxa|gmon|tls|stack)' | sed 's/.*/.globl &\n.type &,@function\n&:/'
+    comm -23 "$work/wanted" "$work/there" | grep -E -v '^_?Py|^__(cxa|gmon|tls|stack)' |
+        sed 's/.*/.globl &\n.type &,@function\n&:/'
     printf 'xor %%eax, %%eax\nret\n'
 } >"$work/functions.S"
 gcc -shared -Wl,-soname,"$stand_in" -o "$stand_in" "$work/functions.S"

@@ -19,7 +19,8 @@ same() { # FILE FOUND
 found=$(nm -D --defined-only "$library" | awk '{print $3}' | sort)
 same "$library" "$found"
 same "$build/libflashinfer.a" "$(nm --extern-only --defined-only "$build/libflashinfer.a" | awk 'NF == 3 {print $3}' | sort)"
-linked=$(readelf -d "$library" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -v -E '^(libc|libm|libdl|libpthread|ld-linux-.*)\.so' || true)
+linked=$(readelf -d "$library" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' |
+    grep -v -E '^(libc|libm|libdl|libpthread|ld-linux-.*)\.so' || true)
 [ -z "$linked" ] || { echo "the library links $linked"; exit 1; }
 strip -o "$build/stripped.so" "$library"
 bytes=$(stat -c %s "$build/stripped.so")

@@ -34,6 +34,7 @@ o='struct object' d='struct method'
 facts cpython_ours '"bindings/python_abi.h"' PYTHON_FASTCALL "offsetof($o, type)" "sizeof($d)" "offsetof($d, name)" \
     "offsetof($d, call)" "offsetof($d, flags)" "offsetof($d, doc)"
 o=PyObject d=PyMethodDef
-facts cpython_real '<Python.h>' METH_FASTCALL "offsetof($o, ob_type)" "sizeof($d)" "offsetof($d, ml_name)" "offsetof($d, ml_meth)" \
+facts cpython_real '<Python.h>' METH_FASTCALL "offsetof($o, ob_type)" "sizeof($d)" "offsetof($d, ml_name)" \
+    "offsetof($d, ml_meth)" \
     "offsetof($d, ml_flags)" "offsetof($d, ml_doc)"
 cmp "$build/python_cpython_ours.txt" "$build/python_cpython_real.txt"

@@ -18,7 +18,8 @@ offers() { # LINE WORD...: what bash has after Tab at the end of the line, among
     for word in "$@"; do
         [ "$word" = not ] && { wanted=0; continue; }
         printf '%s\n' "${COMPREPLY[@]}" | grep -q -x -e "$word" && found=1 || found=0
-        [ "$found" = "$wanted" ] || complain "'$COMP_LINE': offers [${COMPREPLY[*]}], '$word' must be $([ "$wanted" = 1 ] || echo not) there"
+        [ "$found" = "$wanted" ] ||
+            complain "'$COMP_LINE': offers [${COMPREPLY[*]}], '$word' must be $([ "$wanted" = 1 ] || echo not) there"
     done
 }
 
@@ -55,7 +56,8 @@ for name in $(flashinfer completion words -- '' | cut -f 1); do
     for command in ${second:-$name}; do
         [ "$command" = "$name" ] && words="$name" || words="$name $command"
         # shellcheck disable=SC2086
-        flashinfer $words --help | sed -n '/^OPTIONS/,/^E[NX]/p' | grep -o -E '^  (-., )?--[a-z-]+' | sed 's/.*--/--/' | sort >"$work/page"
+        flashinfer $words --help | sed -n '/^OPTIONS/,/^E[NX]/p' | grep -o -E '^  (-., )?--[a-z-]+' |
+            sed 's/.*--/--/' | sort >"$work/page"
         # shellcheck disable=SC2086
         flashinfer completion words -- $words -- | cut -f 1 | sort >"$work/offered"
         cmp -s "$work/page" "$work/offered" || complain "$words: help and completion differ: $(diff "$work/page" "$work/offered")"

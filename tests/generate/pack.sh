@@ -44,7 +44,8 @@ shapes_of() { sed -n '/op_shape .*shapes\[\]/,/^};/s/^    {"\([a-z0-9_]*\)".*/\1
 for op in $attention; do
     [ "$(shapes_of "$op" | wc -l)" -ge 10 ] || complain "these are not all shapes of $op: $(shapes_of "$op")"
     for shape in $(shapes_of "$op"); do
-        without_compiler "${levels%%[!a-z0-9-]*}" "$build/flashinfer" check "$op" --shape "$shape" --device cpu >"$work/out" 2>&1 ||
+        without_compiler "${levels%%[!a-z0-9-]*}" "$build/flashinfer" check "$op" --shape "$shape" --device cpu \
+            >"$work/out" 2>&1 ||
             complain "$op $shape: $(cat "$work/out")"
         grep -q '^[1-9][0-9]* trials, .* 0 failures' "$work/out" || complain "$op $shape: $(tail -n 1 "$work/out")"
     done

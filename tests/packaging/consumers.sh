@@ -48,7 +48,8 @@ runs 'C++20, pkg-config' shared "$work/cpp"
 
 /usr/bin/rustc --edition 2021 -D warnings -o "$work/rust" examples/quickstart.rs $(pkg-config --libs flashinfer)
 runs Rust shared "$work/rust"
-/usr/bin/rustc --edition 2021 -D warnings -o "$work/rust_static" examples/quickstart.rs -L "$library_folder" -l static=flashinfer -l m
+/usr/bin/rustc --edition 2021 -D warnings -o "$work/rust_static" examples/quickstart.rs \
+    -L "$library_folder" -l static=flashinfer -l m
 runs Rust static "$work/rust_static"
 
 with_cmake() { # NAME PREFIX

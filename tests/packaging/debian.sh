@@ -26,7 +26,8 @@ echo "dpkg-buildpackage: $(($(date +%s) - started)) s${offline:+, without networ
 
 expect_contents() { # PACKAGE: its files, without Debian's own; standard input: what they must be
     dpkg-deb --fsys-tarfile "$1"_*.deb | tar -x -C root 2>/dev/null || die "$1: is not there"
-    dpkg-deb -c "$1"_*.deb | awk '{ print $6, $7, $8 }' | grep -v '/ *$' | sed 's/ *$//' | grep -v -e "^\./usr/share/doc/$1/" -e "^\./usr/share/lintian/" | sort >found
+    dpkg-deb -c "$1"_*.deb | awk '{ print $6, $7, $8 }' | grep -v '/ *$' | sed 's/ *$//' |
+        grep -v -e "^\./usr/share/doc/$1/" -e "^\./usr/share/lintian/" | sort >found
     sort | diff - found || die "$1: holds other files than expected (left: expected, right: found)"
 }
 mkdir root

@@ -12,7 +12,8 @@ die() { echo "$*"; exit 1; }
 umask 077
 
 packaged() { # TARGET: with every folder elsewhere than by default
-    make -s "$1" BUILD="$build" DESTDIR="$stage" prefix=/opt/fi exec_prefix=/opt/fi/exec libdir=/opt/fi/lib/multi includedir=/opt/fi/inc \
+    make -s "$1" BUILD="$build" DESTDIR="$stage" prefix=/opt/fi exec_prefix=/opt/fi/exec libdir=/opt/fi/lib/multi \
+        includedir=/opt/fi/inc \
         datarootdir=/opt/data
 }
 

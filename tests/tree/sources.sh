@@ -6,8 +6,8 @@ set -u
 status=0
 # What git tracks or would track; without git, everything outside the build folder.
 files=$(git ls-files --cached --others --exclude-standard '*.c' '*.h' '*.cpp' '*.rs' '*.cu' '*.cuh' '*.sh' '*.py' 2>/dev/null) ||
-    files=$(find . -path "./$1" -prune -o -name '.git' -prune -o \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.rs' -o -name '*.cu' \
-        -o -name '*.cuh' -o -name '*.sh' -o -name '*.py' \) -print)
+    files=$(find . -path "./$1" -prune -o -name '.git' -prune -o \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.rs' \
+        -o -name '*.cu' -o -name '*.cuh' -o -name '*.sh' -o -name '*.py' \) -print)
 for file in $files; do
     head -n 2 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || { echo "$file: no SPDX line"; status=1; }
     lines=$(wc -l <"$file")

@@ -51,7 +51,8 @@ for part; do
     sanitize)
         for tool in memcheck racecheck initcheck; do
             for op in $("$build/flashinfer" list | cut -d' ' -f1); do
-                step "${tool}_$op" timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/flashinfer" check "$op" \
+                step "${tool}_$op" timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+                    "$build/flashinfer" check "$op" \
                     --device cuda --problems 4
             done
         done
@@ -61,7 +62,8 @@ for part; do
         for batch in 1 16 128; do
             for tokens in 8 256; do # the first run leaves the kernels in the cache
                 step "generate_$batch" "$build/generate" --model "$FLASHINFER_TEST_MODEL" --device cuda --quiet --ignore-end \
-                    --prompt 'Explain step by step how a lighthouse works.' --requests "$batch" --batch "$batch" --max-tokens "$tokens"
+                    --prompt 'Explain step by step how a lighthouse works.' --requests "$batch" --batch "$batch" \
+                    --max-tokens "$tokens"
             done
             grep -E '^(prefill|decode|time to|kernels)' "$output/generate_$batch.log" | sed 's/^/      /'
         done
