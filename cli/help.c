@@ -16,7 +16,7 @@ static void print_exit_codes(struct page *page)
     page_item(page, CODE_WIDTH, "0", "all is well");
     page_item(page, CODE_WIDTH, "1", "a check failed, a kernel did not compile, a file of the cache is damaged");
     page_item(page, CODE_WIDTH, "2", "wrong usage, input or environment (a folder that cannot be written)");
-    page_item(page, CODE_WIDTH, "3", "not supported, on this machine (no GPU, no compiler) or at all");
+    page_item(page, CODE_WIDTH, "3", "not supported, on this machine (no GPU, compiler or memory) or at all");
 }
 
 /* name NULL: all variables. */

@@ -52,6 +52,7 @@ int exit_with(flashinfer_status status)
     case FLASHINFER_IO:
         return EXIT_USAGE;
     case FLASHINFER_UNSUPPORTED:
+    case FLASHINFER_MEMORY:
     case FLASHINFER_NO_DRIVER:
     case FLASHINFER_NO_COMPILER:
         return EXIT_UNSUPPORTED;

@@ -205,7 +205,8 @@ flashinfer_status problem_fill(struct problem *problem)
             continue;
         t->values = calloc((size_t)t->elements + 1, (size_t)dtype_bytes(t->dtype));
         if (!t->values)
-            return fail(FLASHINFER_MEMORY, "%s: no memory for %s", problem->op->name, arg->name);
+            return fail(FLASHINFER_MEMORY, "%s: no memory for %s and its %lld elements", problem->op->name, arg->name,
+                        (long long)t->elements);
         TRY(fill(problem, i));
     }
     return FLASHINFER_OK;

@@ -165,8 +165,8 @@ flashinfer_status problem_poison(struct problem *problem, unsigned char byte)
         size_t bytes = (size_t)(t->elements * dtype_bytes(t->dtype));
         unsigned char *poison = malloc(bytes + 1);
         if (!poison)
-            return fail(FLASHINFER_MEMORY, "%s: no memory for %s", problem->op->name,
-                        problem->op->args[i].name);
+            return fail(FLASHINFER_MEMORY, "%s: no memory for %s and its %lld elements", problem->op->name,
+                        problem->op->args[i].name, (long long)t->elements);
         memset(poison, byte, bytes);
         problem_scatter(t, problem->memory[t->memory].image, poison);
         free(poison);
