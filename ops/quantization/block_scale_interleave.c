@@ -75,7 +75,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[2] = (uint32_t)a.matrices;
         launch.block[0] = THREADS;
     } else {
-        int64_t rows = a.matrices * block_scale_rows(SCALES_128X4, a.rows), each = 1 + CPU_ELEMENTS_PER_PART / a.blocks;
+        int64_t rows = a.matrices * block_scale_rows(SCALES_128X4, a.rows), each = 16 + CPU_ELEMENTS_PER_PART / a.blocks;
         launch.grid[0] = (uint32_t)((rows + each - 1) / each);
     }
     return call_launch(call, way, 0, &launch);
