@@ -11,22 +11,40 @@ INLINE vec magnitude_to(vec x, float limit)
     return (vec)vec_min_bits((vecu)x & 0x7fffffffu, (vecu)vec_set(limit));
 }
 
+#ifdef __AVX512F__
+/* 1 / (1 + e^-x) as s / (s + c e^-r): n is the nearest integer to 32 x / ln 2, r the rest, at most ln 2 / 64, s a float whose
+ * exponent and upper five bits are n's bits, and c what makes s / c the power of two that belongs to n. Both are 2^34 times that,
+ * so that s is normal. Below -104 it is 0. */
+INLINE vec sigmoid(vec x)
+{
+    const vec power[2] = {
+        {1.0f, 1.00915241f, 1.01745343f, 1.02493548f, 1.03162956f, 1.03756618f, 1.04277468f, 1.04728365f,
+         1.05112052f, 1.05431211f, 1.05688429f, 1.05886209f, 1.06026995f, 1.06113124f, 1.06146884f, 1.06130469f},
+        {1.06066012f, 1.05955601f, 1.05801213f, 1.05604792f, 1.05368209f, 1.05093277f, 1.04781759f, 1.04435325f,
+         1.04055619f, 1.0364424f, 1.03202724f, 1.02732527f, 1.02235103f, 1.01711822f, 1.01164019f, 1.00592995f}};
+    const float magic = 393377.0f; /* 1.5 * 2^18 + 127 + 34: its unit is 1 / 32, and s begins with its lower bits */
+    x = (vec)_mm512_min_epu32((__m512i)x, (__m512i)vec_set(-111.0f)); /* of what is negative, the lesser magnitude */
+    x = (vec)_mm512_min_epi32((__m512i)x, (__m512i)vec_set(21.0f));
+    vec shifted = x * LOG2E + magic, r = x - (shifted - magic) * 0.693147182f;
+    vec y = 1.0f + r * (-1.0000147f + r * 0.5f);
+    vec c = (vec)_mm512_permutex2var_ps((__m512)(power[0] * 0x1p34f), (__m512i)shifted, (__m512)(power[1] * 0x1p34f)); /* by the lower five bits */
+    vec s = (vec)((vecu)shifted << 18);
+    return s / (s + c * y);
+}
+#else
 /* 1 / (1 + e^-x) as s / (s + e^-r), where e^x = s * e^r and s is a power of two. Below -104 it is 0. */
 INLINE vec sigmoid(vec x)
 {
     veci n;
     x = vec_max2(vec_set(-111.0f), vec_min2(vec_set(21.0f), x));
-    vec s, rounded = vec_round(x * LOG2E, &n);
+    vec rounded = vec_round(x * LOG2E, &n);
     vec r = x - rounded * 0.693359375f + rounded * 2.12194440e-4f; /* ln 2 in two parts, the first exact in 9 bits */
     vec y = 1.0f + r * (-1.0f + r * (0.49999225f + r * (-0.16667117f + r * (0.041890904f + r * -0.00831244f))));
-#ifdef __AVX512F__
-    s = (vec)_mm512_scalef_ps((__m512)vec_set(1.0f), (__m512)rounded);
-#else
     veci half = n >> 1; /* one factor alone may be too small for a normal float */
-    s = (vec)((half + 127) << 23) * (vec)((n - half + 127) << 23);
-#endif
+    vec s = (vec)((half + 127) << 23) * (vec)((n - half + 127) << 23);
     return s / (s + y);
 }
+#endif
 
 /* x / (1 + e^-y), where x is NaN if y is. */
 INLINE vec times_sigmoid(vec x, vec y) { return x * sigmoid(y); }

@@ -108,6 +108,11 @@ X86_INLINE __m512 _mm512_scalef_ps(__m512 a, __m512 b)
     return (__m512)__builtin_ia32_scalefps512_mask((__v16sf)a, (__v16sf)b, (__v16sf){0}, X86_ALL, _MM_FROUND_CUR_DIRECTION);
 }
 
+X86_INLINE __m512 _mm512_permutex2var_ps(__m512 a, __m512i lanes, __m512 b)
+{
+    return (__m512)__builtin_ia32_vpermt2varps512_mask((__v16si)lanes, (__v16sf)a, (__v16sf)b, X86_ALL);
+}
+
 X86_INLINE __mmask16 _mm512_test_epi32_mask(__m512i a, __m512i b)
 {
     return (__mmask16)__builtin_ia32_ptestmd512((__v16si)a, (__v16si)b, X86_ALL);
@@ -121,6 +126,11 @@ X86_INLINE __m512i _mm512_cvtps_epi32(__m512 x)
 X86_INLINE __m512i _mm512_min_epu32(__m512i a, __m512i b)
 {
     return (__m512i)__builtin_ia32_pminud512_mask((__v16si)a, (__v16si)b, (__v16si){0}, X86_ALL);
+}
+
+X86_INLINE __m512i _mm512_min_epi32(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pminsd512_mask((__v16si)a, (__v16si)b, (__v16si){0}, X86_ALL);
 }
 
 X86_INLINE __m512i _mm512_max_epu32(__m512i a, __m512i b)

@@ -21,7 +21,9 @@ INLINE struct pair activated(const T *gate, const T *up, float factor, int64_t n
 {
     struct pair x = pair_load_n(gate, n, ORDER), y = pair_load_n(up, n, ORDER);
     for (int i = 0; i < 2; i++)
-        x.v[i] = activation(x.v[i]) * y.v[i] * factor;
+        x.v[i] = activation(x.v[i]) * y.v[i];
+    for (int i = 0; i < 2 && factor != 1; i++)
+        x.v[i] *= factor;
     return x;
 }
 
