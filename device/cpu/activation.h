@@ -17,7 +17,7 @@ INLINE vec magnitude_to(vec x, float limit)
  * so that s is normal. Below -104 it is 0. */
 INLINE vec sigmoid(vec x)
 {
-    const vec power[2] = {
+    const vec power[2] = { /* chosen by the lower five bits */
         {1.0f, 1.00915241f, 1.01745343f, 1.02493548f, 1.03162956f, 1.03756618f, 1.04277468f, 1.04728365f,
          1.05112052f, 1.05431211f, 1.05688429f, 1.05886209f, 1.06026995f, 1.06113124f, 1.06146884f, 1.06130469f},
         {1.06066012f, 1.05955601f, 1.05801213f, 1.05604792f, 1.05368209f, 1.05093277f, 1.04781759f, 1.04435325f,
@@ -27,7 +27,7 @@ INLINE vec sigmoid(vec x)
     x = (vec)_mm512_min_epi32((__m512i)x, (__m512i)vec_set(21.0f));
     vec shifted = x * LOG2E + magic, r = x - (shifted - magic) * 0.693147182f;
     vec y = 1.0f + r * (-1.0000147f + r * 0.5f);
-    vec c = (vec)_mm512_permutex2var_ps((__m512)(power[0] * 0x1p34f), (__m512i)shifted, (__m512)(power[1] * 0x1p34f)); /* by the lower five bits */
+    vec c = (vec)_mm512_permutex2var_ps((__m512)(power[0] * 0x1p34f), (__m512i)shifted, (__m512)(power[1] * 0x1p34f));
     vec s = (vec)((vecu)shifted << 18);
     return s / (s + c * y);
 }

@@ -66,25 +66,6 @@ INLINE struct pair pair_load_bf16(const bf16 *from, enum pair_order order)
 VEC_WORDS(vec_lower_words, 0, 0)
 VEC_WORDS(vec_upper_words, 1, 16)
 
-#define PAIR_STORE(T)                                                                                           \
-    INLINE void pair_store_##T(T *to, struct pair x, enum pair_order order)                                     \
-    {                                                                                                           \
-        if (order == EVEN_ODD)                                                                                  \
-            x = pair_halves(x.v[0], x.v[1]);                                                                    \
-        vec_store(to, x.v[0]);                                                                                  \
-        vec_store(to + LANES, x.v[1]);                                                                          \
-    }
-PAIR_STORE(f16)
-PAIR_STORE(f32)
-
-INLINE void pair_store_bf16(bf16 *to, struct pair x, enum pair_order order)
-{
-    vecu a = vec_round_bf16(x.v[0]), b = vec_round_bf16(x.v[1]), words = a >> 16 | (b & 0xffff0000u);
-    if (order == HALVES)
-        words = vec_upper_words(a, b);
-    memcpy(to, &words, sizeof words);
-}
-
 /* The low bytes of the lanes. */
 INLINE void pair_store_bytes(void *to, vecu a, vecu b, enum pair_order order)
 {
@@ -102,23 +83,37 @@ INLINE void pair_store_bytes(void *to, vecu a, vecu b, enum pair_order order)
 #endif
 }
 
-/* tame: see vec_narrow_low. */
-INLINE void pair_narrow_e4m3(e4m3 *to, struct pair x, enum pair_order order, int tame)
+#define PAIR_NARROW(T)                                                                                          \
+    INLINE void pair_narrow_##T(T *to, struct pair x, enum pair_order order, enum tame tame)                    \
+    {                                                                                                           \
+        (void)tame;                                                                                             \
+        if (order == EVEN_ODD)                                                                                  \
+            x = pair_halves(x.v[0], x.v[1]);                                                                    \
+        vec_store(to, x.v[0]);                                                                                  \
+        vec_store(to + LANES, x.v[1]);                                                                          \
+    }
+PAIR_NARROW(f16)
+PAIR_NARROW(f32)
+
+INLINE void pair_narrow_bf16(bf16 *to, struct pair x, enum pair_order order, enum tame tame)
 {
-    pair_store_bytes(to, vec_narrow_low(x.v[0], tame, E4M3_FORMAT), vec_narrow_low(x.v[1], tame, E4M3_FORMAT), order);
+    vecu a = vec_round_bf16(x.v[0], tame), b = vec_round_bf16(x.v[1], tame), words = a >> 16 | (b & 0xffff0000u);
+    if (order == HALVES)
+        words = vec_upper_words(a, b);
+    memcpy(to, &words, sizeof words);
 }
 
-INLINE void pair_narrow_i8(i8 *to, struct pair x, enum pair_order order, int tame)
+#define PAIR_NARROW_BYTES(T, low, ...)                                                                          \
+    INLINE void pair_narrow_##T(T *to, struct pair x, enum pair_order order, enum tame tame)                    \
+    {                                                                                                           \
+        pair_store_bytes(to, low(x.v[0], tame, __VA_ARGS__), low(x.v[1], tame, __VA_ARGS__), order);            \
+    }
+PAIR_NARROW_BYTES(e4m3, vec_narrow_low, E4M3_FORMAT)
+PAIR_NARROW_BYTES(e5m2, vec_narrow_low, E5M2_FORMAT)
+
+INLINE void pair_narrow_i8(i8 *to, struct pair x, enum pair_order order, enum tame tame)
 {
     pair_store_bytes(to, vec_i8_low(x.v[0], tame), vec_i8_low(x.v[1], tame), order);
-}
-
-INLINE void pair_store_e4m3(e4m3 *to, struct pair x, enum pair_order order) { pair_narrow_e4m3(to, x, order, 0); }
-INLINE void pair_store_i8(i8 *to, struct pair x, enum pair_order order) { pair_narrow_i8(to, x, order, 0); }
-
-INLINE void pair_store_e5m2(e5m2 *to, struct pair x, enum pair_order order)
-{
-    pair_store_bytes(to, vec_narrow_low(x.v[0], 0, E5M2_FORMAT), vec_narrow_low(x.v[1], 0, E5M2_FORMAT), order);
 }
 
 /* How many of the first n elements are in v[i]; may be negative, or more than LANES. */
@@ -143,11 +138,11 @@ PAIR_LOAD_PARTIAL(e4m3)
     INLINE void pair_store_n_##T(T *to, struct pair x, int64_t n, enum pair_order order)        \
     {                                                                                           \
         if (n >= PAIR) {                                                                        \
-            pair_store_##T(to, x, order);                                                       \
+            pair_narrow_##T(to, x, order, WILD);                                                \
             return;                                                                             \
         }                                                                                       \
         T part[PAIR];                                                                           \
-        pair_store_##T(part, x, order);                                                         \
+        pair_narrow_##T(part, x, order, WILD);                                                  \
         memcpy(to, part, (size_t)n * sizeof *part);                                             \
     }
 PAIR_STORE_PARTIAL(f16)
@@ -162,7 +157,8 @@ PAIR_STORE_PARTIAL(i8)
              f32 *: name##_f32, const f32 *: name##_f32)
 #define pair_load(from, order) PAIR_FLOATS(pair_load, from)(from, order)
 #define pair_load_n(from, n, order) PAIR_FLOATS(pair_load_n, from)(from, n, order)
-#define pair_store(to, x, order) VEC_OF(pair_store, to)(to, x, order)
+#define pair_narrow(to, x, order, tame) VEC_OF(pair_narrow, to)(to, x, order, tame)
+#define pair_store(to, x, order) pair_narrow(to, x, order, WILD)
 #define pair_store_n(to, x, n, order) VEC_OF(pair_store_n, to)(to, x, n, order)
 
 #endif

@@ -65,46 +65,22 @@ INLINE void stream_bytes(void *to, const void *from, int bytes)
 #endif
 }
 
-/* Sixteen and thirty-two elements, to a multiple of their bytes, at most of 64. */
-#define VEC_STREAM(T)                                                                                           \
-    INLINE void vec_stream_##T(T *to, vec x)                                                                    \
-    {                                                                                                           \
-        T part[LANES];                                                                                          \
-        vec_store_##T(part, x);                                                                                 \
-        stream_bytes(to, part, sizeof part);                                                                    \
-    }
-VEC_STREAM(f16)
-VEC_STREAM(bf16)
-VEC_STREAM(f32)
-VEC_STREAM(e4m3)
-VEC_STREAM(e5m2)
-VEC_STREAM(i8)
-#define vec_stream(to, x) VEC_OF(vec_stream, to)(to, x)
-
-#define PAIR_STREAM_VECS(T)                                                                                     \
-    INLINE void pair_stream_##T(T *to, struct pair x, enum pair_order order)                                    \
-    {                                                                                                           \
-        if (order == EVEN_ODD)                                                                                  \
-            x = pair_halves(x.v[0], x.v[1]);                                                                    \
-        vec_stream_##T(to, x.v[0]);                                                                             \
-        vec_stream_##T(to + LANES, x.v[1]);                                                                     \
-    }
-PAIR_STREAM_VECS(f16)
-PAIR_STREAM_VECS(f32)
-
-/* Those whose pairs are one store. */
-#define PAIR_STREAM(T)                                                                                          \
-    INLINE void pair_stream_##T(T *to, struct pair x, enum pair_order order)                                    \
+/* Thirty-two elements, to a multiple of their bytes, at most of 64. stored: how many bytes pair_narrow stores at a time. */
+#define PAIR_STREAM(T, stored)                                                                                  \
+    INLINE void pair_stream_##T(T *to, struct pair x, enum pair_order order, enum tame tame)                    \
     {                                                                                                           \
         T part[PAIR];                                                                                           \
-        pair_store_##T(part, x, order);                                                                         \
-        stream_bytes(to, part, sizeof part);                                                                    \
+        pair_narrow_##T(part, x, order, tame);                                                                  \
+        for (int i = 0; i < (int)sizeof part; i += stored)                                                      \
+            stream_bytes((char *)to + i, (char *)part + i, stored);                                             \
     }
-PAIR_STREAM(bf16)
-PAIR_STREAM(e4m3)
-PAIR_STREAM(e5m2)
-PAIR_STREAM(i8)
-#define pair_stream(to, x, order) VEC_OF(pair_stream, to)(to, x, order)
+PAIR_STREAM(f16, 32)
+PAIR_STREAM(bf16, 64)
+PAIR_STREAM(f32, 64)
+PAIR_STREAM(e4m3, 32)
+PAIR_STREAM(e5m2, 32)
+PAIR_STREAM(i8, 32)
+#define pair_stream(to, x, order, tame) VEC_OF(pair_stream, to)(to, x, order, tame)
 
 /* The one or the other. */
 INLINE void write_out(void *to, const void *from, int64_t bytes, bool past_caches)

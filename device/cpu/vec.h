@@ -106,23 +106,28 @@ INLINE vecu vec_where_nan(vec x, vecu a, vecu b)
 #endif
 }
 
+/* What is known of lanes that are rounded: nothing; that none is NaN, or rounds to more than the largest value (i8: or less than
+ * the least); that none is NaN. As much as NUMBERS is of bf16 what has its NaN from bf16: their lower halves are 0. */
+enum tame { WILD, TAME, NUMBERS };
+
 /* The upper half of each lane is x as bf16; a NaN stays quiet. */
-INLINE vecu vec_round_bf16(vec x)
+INLINE vecu vec_round_bf16(vec x, enum tame tame)
 {
     vecu bits = (vecu)x;
 #ifdef __AVX512F__ /* 2 in the table is what a NaN becomes: itself, quiet; what is no NaN has its place in `rounded` */
     __m512i rounded = (__m512i)(bits + 0x7fffu);
     __mmask16 odd = _mm512_test_epi32_mask((__m512i)bits, (__m512i)((vecu){0} + 0x10000u));
     rounded = _mm512_mask_add_epi32(rounded, odd, rounded, (__m512i)((vecu){0} + 1));
-    return (vecu)_mm512_fixupimm_ps((__m512)rounded, (__m512)x, (__m512i)((vecu){0} + 0x22), 0);
+    return tame ? (vecu)rounded : (vecu)_mm512_fixupimm_ps((__m512)rounded, (__m512)x, (__m512i)((vecu){0} + 0x22), 0);
 #else
-    return vec_where_nan(x, bits | 0x400000u, bits + 0x7fffu + (bits >> 16 & 1));
+    vecu rounded = bits + 0x7fffu + (bits >> 16 & 1);
+    return tame ? rounded : vec_where_nan(x, bits | 0x400000u, rounded);
 #endif
 }
 
 INLINE void vec_store_bf16(bf16 *to, vec x)
 {
-    vecu h = vec_round_bf16(x) >> 16;
+    vecu h = vec_round_bf16(x, WILD) >> 16;
 #ifdef __AVX512F__
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)h));
 #else
@@ -210,12 +215,11 @@ INLINE vec vec_load_e4m3(const e4m3 *from)
 }
 
 /* The low byte of each lane is narrow_bits; the rest is not. The sum with a power of two whose unit is that of the code's binade
- * does the rounding, and leaves the mantissa, with a carry into the exponent, in its low bits. tame: no lane is NaN, or rounds to
- * more than `largest`. */
-INLINE vecu vec_narrow_low(vec x, int tame, int mantissa, int bias, float largest)
+ * does the rounding, and leaves the mantissa, with a carry into the exponent, in its low bits. */
+INLINE vecu vec_narrow_low(vec x, enum tame tame, int mantissa, int bias, float largest)
 {
     vecu magnitude = (vecu)x & 0x7fffffffu, least = (vecu){0} + ((uint32_t)(128 - bias) << 23);
-    if (!tame)
+    if (tame != TAME)
         magnitude = vec_min_bits(magnitude, (vecu)vec_set(largest));
     vecu binade = vec_max_bits(magnitude & 0x7f800000u, least);
     vecu rounded = (vecu)((vec)magnitude + (vec)binade * (float)(1 << (23 - mantissa)));
@@ -227,30 +231,30 @@ INLINE vecu vec_narrow_low(vec x, int tame, int mantissa, int bias, float larges
 /* As narrow_bits, in each lane. */
 INLINE vecu vec_narrow_bits(vec x, int mantissa, int bias, float largest)
 {
-    return vec_narrow_low(x, 0, mantissa, bias, largest) & 0xff;
+    return vec_narrow_low(x, WILD, mantissa, bias, largest) & 0xff;
 }
 
-INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_low(x, 0, E4M3_FORMAT)); }
-INLINE void vec_store_e5m2(e5m2 *to, vec x) { vec_store_bytes(to, vec_narrow_low(x, 0, E5M2_FORMAT)); }
+INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_low(x, WILD, E4M3_FORMAT)); }
+INLINE void vec_store_e5m2(e5m2 *to, vec x) { vec_store_bytes(to, vec_narrow_low(x, WILD, E5M2_FORMAT)); }
 
 INLINE vec vec_load_i8(const i8 *from)
 {
     return __builtin_convertvector((veci)(vec_load_bytes(from) << 24) >> 24, vec);
 }
 
-/* The low byte of each lane is x as i8; the rest is not. tame: no lane is NaN, or rounds to more than 127 or less than -128. */
-INLINE vecu vec_i8_low(vec x, int tame)
+/* The low byte of each lane is x as i8; the rest is not. */
+INLINE vecu vec_i8_low(vec x, enum tame tame)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: its unit is one */
 #ifdef __AVX512F__
-    if (tame)
+    if (tame == TAME)
         return (vecu)_mm512_cvtps_epi32((__m512)x);
 #endif
-    (void)tame;
-    return vec_where_nan(x, (vecu){0}, (vecu)(vec_min2(vec_max2(x, vec_set(-128.0f)), vec_set(127.0f)) + magic));
+    vecu code = (vecu)(vec_min2(vec_max2(x, vec_set(-128.0f)), vec_set(127.0f)) + magic);
+    return tame ? code : vec_where_nan(x, (vecu){0}, code);
 }
 
-INLINE void vec_store_i8(i8 *to, vec x) { vec_store_bytes(to, vec_i8_low(x, 0)); }
+INLINE void vec_store_i8(i8 *to, vec x) { vec_store_bytes(to, vec_i8_low(x, WILD)); }
 
 /* The first n elements, at most LANES; the rest is not touched and reads as 0. */
 #define VEC_PARTIAL(T)                                       \

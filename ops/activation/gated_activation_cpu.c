@@ -15,7 +15,8 @@ INLINE vec activation(vec x)
     return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
 }
 
-enum { ORDER = PAIR_ORDER(T) };
+#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
+enum { ORDER = PAIR_ORDER(T), KNOWN = IS_BF16(T) && IS_BF16(O) ? NUMBERS : WILD };
 
 INLINE struct pair activated(const T *gate, const T *up, float factor, int64_t n)
 {
@@ -39,7 +40,7 @@ void gated_activation_cpu(const struct gated_activation_args *a, int part, int p
         O *out = (O *)a->out + row * a->out_stride;
         if (past_caches && (intptr_t)(out + at) % 64 == 0)
             for (; at + PAIR <= end; at += PAIR)
-                pair_stream(out + at, activated(gate + at, up + at, factor, PAIR), ORDER);
+                pair_stream(out + at, activated(gate + at, up + at, factor, PAIR), ORDER, KNOWN);
         for (; at + PAIR <= end; at += PAIR)
             pair_store(out + at, activated(gate + at, up + at, factor, PAIR), ORDER);
         if (at < end)

@@ -80,7 +80,7 @@ INLINE vec rotated(vec x, vec other, const struct rotation *r, int at, float sca
 INLINE void put(OUT *to, struct pair x, bool past_caches)
 {
     if (past_caches)
-        pair_stream(to, x, HALVES);
+        pair_stream(to, x, HALVES, WILD);
     else
         pair_store(to, x, HALVES);
 }

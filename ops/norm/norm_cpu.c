@@ -25,6 +25,7 @@ struct row {
     R *residual;
     const R *next_residual;
     OUT *out;
+    const float *factors; /* weight + weight_bias, in the order of pairs; NULL: to be worked out */
     int64_t row, group, index;
     float mean, deviation;
 };
@@ -40,7 +41,7 @@ INLINE struct pair load_x(const struct row *row, int64_t at, int64_t n)
     return x;
 }
 
-INLINE vec round_to_bf16(vec x) { return (vec)(vec_round_bf16(x) & 0xffff0000u); }
+INLINE vec round_to_bf16(vec x) { return (vec)(vec_round_bf16(x, WILD) & 0xffff0000u); }
 INLINE vec round_to_f32(vec x) { return x; }
 INLINE vec round_to_f16(vec x)
 {
@@ -87,10 +88,19 @@ INLINE vec finish_vec(vec x, vec factor, vec beta, float mean, float deviation)
     return SILU ? silu(y) : y;
 }
 
-/* What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
-INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n)
+INLINE struct pair load_factors(const struct norm_args *a, int64_t at, int64_t n)
 {
-    struct pair x = load_x(row, at, n), factor = pair_load_n((const W *)a->weight + at, n, ORDER), beta = {{{0}}};
+    struct pair factor = pair_load_n((const W *)a->weight + at, n, ORDER);
+    for (int i = 0; i < 2; i++)
+        factor.v[i] += a->weight_bias;
+    return factor;
+}
+
+/* What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
+INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n, bool has_factors)
+{
+    struct pair x = load_x(row, at, n), beta = {{{0}}};
+    struct pair factor = has_factors ? pair_load_f32(row->factors + at, HALVES) : load_factors(a, at, n);
     for (int i = 0; i < PAIR; i += 64 / (int)sizeof(T))
         __builtin_prefetch(row->next_input + at + i, 0, 2); /* to the second cache: the first one's misses are few at a time */
 #if ADD_RESIDUAL
@@ -102,7 +112,7 @@ INLINE struct pair finish(const struct norm_args *a, const struct row *row, int6
     beta = pair_load_n((const W *)a->beta + at, n, ORDER);
 #endif
     for (int i = 0; i < 2; i++)
-        x.v[i] = finish_vec(x.v[i], factor.v[i] + a->weight_bias, beta.v[i], row->mean, row->deviation);
+        x.v[i] = finish_vec(x.v[i], factor.v[i], beta.v[i], row->mean, row->deviation);
     return x;
 }
 
@@ -155,7 +165,7 @@ static void normalise(const struct norm_args *all, const struct row *this, bool 
         if (n < PIECE)
             memset(y, 0, sizeof y);
         for (int i = 0; i < n; i += PAIR) {
-            y[i / PAIR] = n == PIECE ? finish(&a, &row, at + i, PAIR) : finish(&a, &row, at + i, n - i);
+            y[i / PAIR] = n == PIECE ? finish(&a, &row, at + i, PAIR, false) : finish(&a, &row, at + i, n - i, false);
             if (a.y)
                 pair_store_n(to + at + i, y[i / PAIR], n - i, ORDER);
         }
@@ -199,13 +209,17 @@ static void normalise(const struct norm_args *all, const struct row *this, bool 
     const struct row row = *this;
     float multiplier = 1.0f / (a.scale ? *a.scale : a.scale_value);
     int64_t at = 0;
-    if (past_caches && (intptr_t)row.out % 64 == 0)
+    if (past_caches && (intptr_t)row.out % 64 == 0) {
+        if (row.factors && (sizeof(OUT) > 1 || (multiplier > 0 && multiplier < INFINITY)))
+            for (; at + PAIR <= a.hidden; at += PAIR)
+                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, true), multiplier), ORDER, NUMBERS);
         for (; at + PAIR <= a.hidden; at += PAIR)
-            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR), multiplier), ORDER);
+            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, false), multiplier), ORDER, WILD);
+    }
     for (; at + PAIR <= a.hidden; at += PAIR)
-        pair_store(row.out + at, quantised(finish(&a, &row, at, PAIR), multiplier), ORDER);
+        pair_store(row.out + at, quantised(finish(&a, &row, at, PAIR, false), multiplier), ORDER);
     if (at < a.hidden)
-        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at), multiplier), a.hidden - at, ORDER);
+        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at, false), multiplier), a.hidden - at, ORDER);
 }
 #endif
 
@@ -220,6 +234,22 @@ static struct row row_at(const struct norm_args *a, int64_t row, int64_t group, 
     r.mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;
     r.deviation = 1.0f / sqrtf(row_sum(&r, a->hidden, 1, r.mean) * a->inverse_hidden + a->eps);
     return r;
+}
+
+/* Of rows of up to so many elements, which leave room in the first cache, factors are worked out once for a part that has several
+ * rows, if all are finite. */
+enum { FACTORS = LAYERNORM || BLOCK_SIZE ? PAIR : 4096, ROWS_FOR_FACTORS = 4 };
+
+static bool fill_factors(float *factors, const struct norm_args *a)
+{
+    vecu largest = {0};
+    for (int64_t at = 0; at + PAIR <= a->hidden; at += PAIR) {
+        struct pair factor = load_factors(a, at, PAIR);
+        pair_store(factors + at, factor, HALVES);
+        for (int i = 0; i < 2; i++)
+            largest = vec_max_bits((vecu)factor.v[i] & 0x7fffffffu, largest);
+    }
+    return vec_max((vec)vec_min_bits(largest, (vecu)vec_set(INFINITY))) < INFINITY;
 }
 
 /* Of short rows, a few are summed before they are written, so that their roots and quotients overlap. */
@@ -240,6 +270,9 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
 #endif
     bool past_caches = a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT) / (BLOCK_SIZE ? 2 : 1));
     int64_t row = begin / a->groups, group = begin % a->groups, step = a->hidden <= SHORT ? TOGETHER : 1;
+    float factors[FACTORS];
+    bool has_factors = FACTORS > PAIR && past_caches && a->hidden <= FACTORS && end - begin >= ROWS_FOR_FACTORS;
+    has_factors = has_factors && fill_factors(factors, a);
     int axis = a->groups > 1; /* along which the next row lies, but for the last one of a group */
     for (int64_t first = begin; first < end; first += step) {
         struct row r[TOGETHER];
@@ -248,6 +281,7 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
             r[i] = row_at(a, row, group, first + i);
             r[i].next_input = r[i].input + step * a->input_stride[axis];
             r[i].next_residual = r[i].residual + step * a->residual_stride[axis];
+            r[i].factors = has_factors && r[i].deviation > 0 && r[i].deviation < INFINITY ? factors : NULL; /* so x is finite */
             if (++group == a->groups) {
                 group = 0;
                 row++;

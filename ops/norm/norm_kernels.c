@@ -14,6 +14,7 @@ enum {
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
+    CPU_MANY_PARTS = 2048,         /* of more work they are larger */
 };
 enum { WAY_GRID, WAY_THREADS };
 
@@ -233,7 +234,8 @@ static const char *fit_cpu(const struct call *call, struct way *way)
     const char *why = see_args(t, a);
     if (why)
         return why;
-    way->value[WAY_GRID] = ceil_div(padded_rows(t, a), ceil_div(CPU_ELEMENTS_PER_PART, a->hidden));
+    int64_t rows = padded_rows(t, a), each = ceil_div(CPU_ELEMENTS_PER_PART, a->hidden), many = ceil_div(rows, CPU_MANY_PARTS);
+    way->value[WAY_GRID] = ceil_div(rows, each > many ? each : many);
     fill_spec(t, way, &cpu);
     return NULL;
 }

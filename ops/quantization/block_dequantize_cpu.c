@@ -34,7 +34,7 @@ INLINE void dequantize_pair(T *to, const CODE *codes, int at, const float *scale
     for (int i = 0; i < 2; i++)
         x.v[i] *= global_scale;
     if (past_caches)
-        pair_stream(to, x, ORDER);
+        pair_stream(to, x, ORDER, WILD);
     else
         pair_store_n(to, x, n, ORDER);
 }

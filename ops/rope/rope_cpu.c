@@ -122,9 +122,9 @@ INLINE void rotate_past_caches(OUT *to, const T *from, int32_t num_pairs, const 
     struct pair x, y;
     for (int i = 0; i < 2; i++)
         rotated(&x.v[i], &y.v[i], from, num_pairs, r, at + i * LANES, LANES, scale);
-    pair_stream(to + at, x, HALVES);
+    pair_stream(to + at, x, HALVES, WILD);
     if (!INTERLEAVE)
-        pair_stream(to + num_pairs + at, y, HALVES);
+        pair_stream(to + num_pairs + at, y, HALVES, WILD);
 }
 
 /* Pairs [first, first + n) of one head. */
@@ -154,7 +154,7 @@ static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_cache
     if (past_caches && (intptr_t)to % 64 == 0)
         for (; at + PAIR <= n; at += PAIR) {
             struct pair x = pair_load(from + at, HALVES);
-            pair_stream(to + at, ((struct pair){{x.v[0] * scale, x.v[1] * scale}}), HALVES);
+            pair_stream(to + at, ((struct pair){{x.v[0] * scale, x.v[1] * scale}}), HALVES, WILD);
         }
     for (; at + LANES <= n; at += LANES)
         vec_store(to + at, vec_load(from + at) * scale);

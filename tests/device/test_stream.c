@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stores of device/cpu/stream.h, in kernels compiled for this machine. stream: each alignment of either side, sizes from nothing
- * to several lines; what lies around stays as it was. vec_stream and pair_stream: the bytes of vec_store and pair_store. */
+ * to several lines; what lies around stays as it was. pair_stream: the bytes of vec_store and pair_store, of what is known to be
+ * numbers too. */
 #include "flashinfer/jit.h"
 #include "tests/op/calls.h"
 
@@ -47,7 +48,7 @@ static void test_stream(void **state)
     flashinfer_kernel_destroy(kernel);
 }
 
-/* In each dtype 4 * FLOATS bytes, of vecs, of pairs in the order HALVES, and in EVEN_ODD. */
+/* In each dtype 4 * FLOATS bytes: pairs in the order HALVES beside vecs, beside pairs, and in EVEN_ODD. */
 enum { DTYPES = 6, FLOATS = 64 * 32, FORMS = 3, STORED = DTYPES * FORMS * 4 * FLOATS };
 
 static const char typed_text[] = "#include \"stream.h\"\n"
@@ -64,10 +65,10 @@ static const char typed_text[] = "#include \"stream.h\"\n"
                                  "        } \\\n"
                                  "    } while (0)\n"
                                  "#define DTYPE(T, at) \\\n"
-                                 "    FORM(T, 3 * (at), (vec_stream(a + i, x.v[0]), vec_stream(a + i + LANES, x.v[1])), \\\n"
+                                 "    FORM(T, 3 * (at), pair_stream(a + i, x, HALVES, WILD), \\\n"
                                  "         (vec_store(b + i, x.v[0]), vec_store(b + i + LANES, x.v[1]))); \\\n"
-                                 "    FORM(T, 3 * (at) + 1, pair_stream(a + i, x, HALVES), pair_store(b + i, x, HALVES)); \\\n"
-                                 "    FORM(T, 3 * (at) + 2, pair_stream(a + i, x, EVEN_ODD), pair_store(b + i, x, EVEN_ODD))\n"
+                                 "    FORM(T, 3 * (at) + 1, pair_stream(a + i, x, HALVES, NUMBERS), pair_store(b + i, x, HALVES)); \\\n"
+                                 "    FORM(T, 3 * (at) + 2, pair_stream(a + i, x, EVEN_ODD, WILD), pair_store(b + i, x, EVEN_ODD))\n"
                                  "void run(const struct args *args, int part, int parts)\n"
                                  "{\n"
                                  "    const float *in = args->in.data;\n"
