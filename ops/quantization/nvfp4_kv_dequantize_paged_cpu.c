@@ -5,49 +5,68 @@
  *   T f16, bf16, f32 */
 #include "blocks.h"
 #include "fp4.h"
+#include "stream.h"
 #include "nvfp4_kv_dequantize_paged_args.h"
 
 enum { ORDER = PAIR_ORDER(T), RUN = LANES * LANES };
 
 /* n elements, which begin with element `at` of the sixteen blocks whose scales are in `scale`. */
-INLINE void dequantize_pair(T *to, const uint8_t *codes, int at, const float *scale, int64_t n, float global_scale)
+INLINE void dequantize_pair(T *to, const uint8_t *codes, int at, const float *scale, int64_t n, float global_scale,
+                            bool past_caches)
 {
     struct pair x = blocks_multiplied(pair_load_n_e2m1x2((const e2m1x2 *)codes, n, ORDER), at, scale, LANES, ORDER);
     for (int i = 0; i < 2; i++)
         x.v[i] *= global_scale;
-    pair_store_n(to, x, n, ORDER);
+    if (past_caches)
+        pair_stream(to, x, ORDER, WILD);
+    else
+        pair_store_n(to, x, n, ORDER);
+}
+
+/* At most sixteen blocks. */
+INLINE void dequantize_run(T *out, const uint8_t *codes, const uint8_t *scales, int64_t n, float global_scale, bool past_caches)
+{
+    e4m3 code[LANES] = {{0}};
+    float scale[LANES];
+    int64_t at = 0;
+    memcpy(code, scales, (size_t)(n / LANES));
+    vec_store(scale, vec_load(code));
+    for (; at + PAIR <= n; at += PAIR)
+        dequantize_pair(out + at, codes + at / 2, (int)at, scale, PAIR, global_scale, past_caches);
+    if (at < n)
+        dequantize_pair(out + at, codes + at / 2, (int)at, scale, n - at, global_scale, false);
 }
 
 static void dequantize(const struct nvfp4_kv_dequantize_paged_args *a, const struct paged_half *h, int64_t request,
-                       int64_t position, int64_t page)
+                       int64_t position, int64_t page, bool past_caches)
 {
     float global_scale = h->scale ? *h->scale : h->scale_value;
-    for (int64_t head = 0; head < a->num_kv_heads; head++) {
-        int64_t slot = position % a->page_size;
+    int64_t slot = position % a->page_size, heads = a->num_kv_heads, n = a->head_dim;
+    if (h->codes_stride[2] == n / 2 && h->scales_stride[2] == n / LANES && h->out_stride[2] == n) {
+        n *= heads; /* heads that lie one after the other are one */
+        heads = 1;
+    }
+    for (int64_t head = 0; head < heads; head++) {
         const uint8_t *codes = h->codes + page * h->codes_stride[0] + slot * h->codes_stride[1] + head * h->codes_stride[2];
         const uint8_t *scales = h->scales + page * h->scales_stride[0] + slot * h->scales_stride[1] + head * h->scales_stride[2];
         T *out = (T *)h->out + request * h->out_stride[0] + position * h->out_stride[1] + head * h->out_stride[2];
-        for (int64_t column = 0, end; column < a->head_dim; column = end) {
-            e4m3 code[LANES] = {{0}};
-            float scale[LANES];
-            end = a->head_dim - column < RUN ? a->head_dim : column + RUN;
-            memcpy(code, scales + column / LANES, (size_t)((end - column) / LANES));
-            vec_store(scale, vec_load(code));
-            int64_t at = column;
-            for (; at + PAIR <= end; at += PAIR)
-                dequantize_pair(out + at, codes + at / 2, (int)(at - column), scale, PAIR, global_scale);
-            if (at < end)
-                dequantize_pair(out + at, codes + at / 2, (int)(at - column), scale, end - at, global_scale);
-        }
+        int64_t at = 0;
+        for (; at + RUN <= n && past_caches && (intptr_t)out % 64 == 0; at += RUN)
+            dequantize_run(out + at, codes + at / 2, scales + at / LANES, RUN, global_scale, true);
+        for (; at < n; at += RUN)
+            dequantize_run(out + at, codes + at / 2, scales + at / LANES, n - at < RUN ? n - at : RUN, global_scale, false);
     }
 }
 
 void nvfp4_kv_dequantize_paged_cpu(const struct nvfp4_kv_dequantize_paged_args *a, int part, int parts)
 {
     int64_t last = part_begin(a->batch * a->max_seq_len, part + 1, parts);
+    bool past_caches = streams(2 * a->batch * a->max_seq_len * a->num_kv_heads * a->head_dim * (int)sizeof(T));
     for (int64_t i = part_begin(a->batch * a->max_seq_len, part, parts); i < last; i++) {
         int64_t request = i / a->max_seq_len, position = i % a->max_seq_len, page = page_of(a, request, position);
         for (int half = 0; half < 2 && page >= 0; half++)
-            dequantize(a, &a->half[half], request, position, page);
+            dequantize(a, &a->half[half], request, position, page, past_caches);
     }
+    if (past_caches)
+        stream_end();
 }
