@@ -9,9 +9,10 @@
 #include "stream.h"
 #include "fused_qk_rmsnorm_rope_args.h"
 
-enum { PAIRS = HEAD_DIM / 2 };
+#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
+enum { PAIRS = HEAD_DIM / 2, ORDER = PAIR_ORDER(T), KNOWN = IS_BF16(T) && IS_BF16(OUT) ? NUMBERS : WILD };
 
-/* By element of a head; sines with the sign of the partner's share. */
+/* By element of a head, thirty-two of which are in ORDER; sines with the sign of the partner's share. */
 struct rotation {
     float cosine[HEAD_DIM], sine[HEAD_DIM];
 };
@@ -36,6 +37,8 @@ static void fill_frequencies(struct frequencies *f, const struct fused_qk_rmsnor
     }
 }
 
+INLINE int place_of(int i) { return ORDER == HALVES ? i : i / PAIR * PAIR + i % 2 * LANES + i % PAIR / 2; }
+
 static void fill_rotation(struct rotation *r, const struct frequencies *f, const struct fused_qk_rmsnorm_rope_args *a, int token)
 {
     int in_frame = token % a->frame_len;
@@ -49,7 +52,7 @@ static void fill_rotation(struct rotation *r, const struct frequencies *f, const
         }
         vec_sincos_turns(vec_load_f32(fraction), &sine, &cosine);
         for (int i = 0; i < LANES; i++) {
-            int first = INTERLEAVE ? 2 * (at + i) : at + i, second = INTERLEAVE ? first + 1 : PAIRS + first;
+            int first = place_of((1 + INTERLEAVE) * (at + i)), second = place_of(INTERLEAVE ? 2 * (at + i) + 1 : PAIRS + at + i);
             r->cosine[first] = r->cosine[second] = cosine[i] * a->attention_factor;
             r->sine[first] = -sine[i] * a->attention_factor;
             r->sine[second] = sine[i] * a->attention_factor;
@@ -64,67 +67,77 @@ INLINE vec round_to_input(vec x)
     return vec_load(rounded);
 }
 
-INLINE vec load_x(const T *from, const T *weight, float deviation)
+/* Thirty-two elements, normalised. What is `next` elements on is needed soon after. */
+INLINE struct pair load_x(const T *from, const T *weight, float deviation, int64_t next)
 {
+    struct pair x = pair_load(from, ORDER), w;
+    __builtin_prefetch(from + next, 0, 2);
     if (!weight)
-        return vec_load(from);
-    vec x = vec_load(from) * deviation * vec_load(weight);
-    return sizeof(OUT) > 1 ? round_to_input(x) : x;
+        return x;
+    w = pair_load(weight, ORDER);
+    for (int i = 0; i < 2; i++) {
+        x.v[i] = x.v[i] * deviation * w.v[i];
+        x.v[i] = sizeof(OUT) > 1 ? round_to_input(x.v[i]) : x.v[i];
+    }
+    return x;
 }
 
-INLINE vec rotated(vec x, vec other, const struct rotation *r, int at, float scale)
+INLINE struct pair rotated(struct pair x, struct pair other, const struct rotation *r, int at, float scale)
 {
-    return (x * vec_load_f32(r->cosine + at) + other * vec_load_f32(r->sine + at)) * scale;
+    struct pair cosine = pair_load_f32(r->cosine + at, HALVES), sine = pair_load_f32(r->sine + at, HALVES);
+    for (int i = 0; i < 2; i++)
+        x.v[i] = (x.v[i] * cosine.v[i] + other.v[i] * sine.v[i]) * scale;
+    return x;
+}
+
+INLINE struct pair swapped(struct pair x)
+{
+    if (ORDER == EVEN_ODD)
+        return (struct pair){{x.v[1], x.v[0]}};
+    return (struct pair){{vec_swap_neighbours(x.v[0]), vec_swap_neighbours(x.v[1])}};
 }
 
 INLINE void put(OUT *to, struct pair x, bool past_caches)
 {
     if (past_caches)
-        pair_stream(to, x, HALVES, WILD);
+        pair_stream(to, x, ORDER, KNOWN);
     else
-        pair_store(to, x, HALVES);
+        pair_narrow(to, x, ORDER, KNOWN);
 }
 
-static void rotate(OUT *to, const T *from, const T *weight, float deviation, const struct rotation *r, float scale,
+static void rotate(OUT *to, const T *from, const T *weight, float deviation, const struct rotation *r, float scale, int64_t next,
                    bool past_caches)
 {
     for (int at = 0; at < (INTERLEAVE ? HEAD_DIM : PAIRS); at += PAIR) {
-        struct pair a, b;
-        for (int i = 0; i < 2; i++) {
-            int first = at + i * LANES, second = PAIRS + first;
-            vec x = load_x(from + first, weight ? weight + first : NULL, deviation);
+        struct pair x = load_x(from + at, weight ? weight + at : NULL, deviation, next);
 #if INTERLEAVE
-            a.v[i] = rotated(x, vec_swap_neighbours(x), r, first, scale);
-            (void)b, (void)second;
+        put(to + at, rotated(x, swapped(x), r, at, scale), past_caches);
 #else
-            vec y = load_x(from + second, weight ? weight + second : NULL, deviation);
-            a.v[i] = rotated(x, y, r, first, scale);
-            b.v[i] = rotated(y, x, r, second, scale);
+        struct pair y = load_x(from + PAIRS + at, weight ? weight + PAIRS + at : NULL, deviation, next);
+        put(to + at, rotated(x, y, r, at, scale), past_caches);
+        put(to + PAIRS + at, rotated(y, x, r, PAIRS + at, scale), past_caches);
 #endif
-        }
-        put(to + at, a, past_caches);
-        if (!INTERLEAVE)
-            put(to + PAIRS + at, b, past_caches);
     }
 }
 
-static void copy(OUT *to, const T *from, float scale, bool past_caches)
+static void copy(OUT *to, const T *from, float scale, int64_t next, bool past_caches)
 {
     for (int at = 0; at < HEAD_DIM; at += PAIR) {
-        struct pair x = pair_load(from + at, HALVES);
+        struct pair x = load_x(from + at, NULL, 1, next);
         put(to + at, (struct pair){{x.v[0] * scale, x.v[1] * scale}}, past_caches);
     }
 }
 
 static float deviation_of(const T *from, int64_t hidden, float inverse_hidden, float eps)
 {
-    vec sums[4] = {{0}};
-    for (int64_t at = 0; at < hidden; at += 4 * LANES)
-        for (int i = 0; i < 4; i++) {
-            vec x = vec_load(from + at + i * LANES);
-            sums[i] += x * x;
+    struct pair sums[2] = {{{{0}}}};
+    for (int64_t at = 0; at < hidden; at += 2 * PAIR)
+        for (int i = 0; i < 2; i++) {
+            struct pair x = pair_load(from + at + i * PAIR, ORDER);
+            for (int k = 0; k < 2; k++)
+                sums[i].v[k] += x.v[k] * x.v[k];
         }
-    return 1.0f / sqrtf(vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) * inverse_hidden + eps);
+    return 1.0f / sqrtf(vec_sum((sums[0].v[0] + sums[0].v[1]) + (sums[1].v[0] + sums[1].v[1])) * inverse_hidden + eps);
 }
 
 static void do_row(const struct fused_qk_rmsnorm_rope_args *a, const struct rotation *r, int64_t row, bool past_caches)
@@ -137,9 +150,10 @@ static void do_row(const struct fused_qk_rmsnorm_rope_args *a, const struct rota
             weight ? deviation_of(from, (int64_t)a->heads[part] * HEAD_DIM, a->inverse_hidden[part], a->eps) : 1.0f;
         for (int head = 0; head < a->heads[part]; head++, from += HEAD_DIM, to += a->out_stride[part][1])
             if (part < 2)
-                rotate(to, from, weight ? weight + head * HEAD_DIM : NULL, deviation, r, a->scale[part], past_caches);
+                rotate(to, from, weight ? weight + head * HEAD_DIM : NULL, deviation, r, a->scale[part], a->qkv_stride,
+                       past_caches);
             else
-                copy(to, from, a->scale[part], past_caches);
+                copy(to, from, a->scale[part], a->qkv_stride, past_caches);
     }
 }
 
