@@ -32,7 +32,22 @@ INLINE struct pair pair_halves(vec even, vec odd)
     }
 PAIR_LOAD(f16)
 PAIR_LOAD(f32)
+
+#ifdef __AVX512BW__
+/* As vec_load_e4m3. */
+INLINE struct pair pair_load_e4m3(const e4m3 *from, enum pair_order order)
+{
+    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
+    words h = (words)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)from)) << 7 & 0xbfff;
+    h |= (h + 0x80) & 0x4000;
+    f16 same[PAIR];
+    memcpy(same, &h, sizeof h);
+    struct pair x = pair_load_f16(same, order);
+    return (struct pair){{x.v[0] * 256.0f, x.v[1] * 256.0f}};
+}
+#else
 PAIR_LOAD(e4m3)
+#endif
 
 INLINE struct pair pair_load_bf16(const bf16 *from, enum pair_order order)
 {

@@ -209,7 +209,7 @@ INLINE vec vec_load_e4m3(const e4m3 *from)
     vech h = __builtin_convertvector((codes & 0x80) << 8 | (codes & 0x7f) << 7, vech);
 #endif
     f16 same[LANES];
-    h |= (vech)((h & 0x7fff) == 0x3f80) & 0x4000;
+    h |= (h + 0x80) & 0x4000;
     memcpy(same, &h, sizeof h);
     return vec_load_f16(same) * 256.0f;
 }
@@ -226,12 +226,6 @@ INLINE vecu vec_narrow_low(vec x, enum tame tame, int mantissa, int bias, float 
     uint32_t offset = -((uint32_t)(128 - bias) << mantissa) & 0xff; /* below 0x80 in both formats */
     vecu code = rounded + (binade >> (23 - mantissa)) + (((vecu)x >> 24 & 0x80) | offset);
     return tame ? code : vec_where_nan(x, (vecu){0} + 0x7f, code);
-}
-
-/* As narrow_bits, in each lane. */
-INLINE vecu vec_narrow_bits(vec x, int mantissa, int bias, float largest)
-{
-    return vec_narrow_low(x, WILD, mantissa, bias, largest) & 0xff;
 }
 
 INLINE void vec_store_e4m3(e4m3 *to, vec x) { vec_store_bytes(to, vec_narrow_low(x, WILD, E4M3_FORMAT)); }

@@ -11,13 +11,16 @@ struct vec_scale {
     vec multiplier;
 };
 
-/* As block_scale_e4m3. */
+/* As block_scale_e4m3. What rounds the scale to its code, see vec_narrow_low, leaves its value too. */
 INLINE struct vec_scale vec_scale_e4m3(vec amax, float global_scale)
 {
-    struct vec_scale s = {.code = vec_narrow_bits(global_scale * (amax / 6.0f), E4M3_FORMAT)};
-    vec value = (vec)vec_select_bits(s.code < 8, (vecu)(__builtin_convertvector((veci)s.code, vec) * 0.001953125f),
-                                     (s.code + (120 << 3)) << 20);
-    s.multiplier = (vec)((vecu)(global_scale / value) & (vecu)(s.code != 0));
+    vec x = global_scale * (amax / 6.0f);
+    vecu magnitude = vec_min_bits((vecu)x & 0x7fffffffu, (vecu)vec_set(448.0f));
+    vecu binade = vec_max_bits(magnitude & 0x7f800000u, (vecu){0} + (121u << 23));
+    vec unit = (vec)binade * 1048576.0f, rounded = (vec)magnitude + unit;
+    vecu code = ((vecu)rounded + (binade >> 20) + (-(121u << 3) & 0xff)) & 0xff;
+    struct vec_scale s = {.code = vec_where_nan(x, (vecu){0} + 0x7f, code)};
+    s.multiplier = (vec)((vecu)(global_scale / (rounded - unit)) & (vecu)(code != 0));
     return s;
 }
 

@@ -178,6 +178,11 @@ X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
 }
 
 #ifdef __AVX512BW__
+X86_INLINE __m512i _mm512_cvtepi8_epi16(__m256i x)
+{
+    return (__m512i)__builtin_ia32_pmovsxbw512_mask((__v32qi)x, (__v32hi){0}, (__mmask32)-1);
+}
+
 X86_INLINE __m512i _mm512_max_epu16(__m512i a, __m512i b)
 {
     return (__m512i)__builtin_ia32_pmaxuw512_mask((__v32hi)a, (__v32hi)b, (__v32hi){0}, (__mmask32)-1);

@@ -34,7 +34,7 @@ INLINE void dequantize_pair(T *to, const CODE *codes, int at, const float *scale
     for (int i = 0; i < 2; i++)
         x.v[i] *= global_scale;
     if (past_caches)
-        pair_stream(to, x, ORDER, WILD);
+        pair_stream(to, x, ORDER, NUMBERS);
     else
         pair_store_n(to, x, n, ORDER);
 }
@@ -64,6 +64,7 @@ static void dequantize(T *out, const CODE *codes, const uint8_t *scales, uint32_
 void block_dequantize_cpu(const struct block_dequantize_args *a, int part, int parts)
 {
     float global_scale = a->global_scale ? *a->global_scale : a->global_value;
+    global_scale = global_scale == global_scale ? global_scale : NAN; /* then no NaN has lower bits, which codes lack: NUMBERS */
     bool past_caches = streams(a->rows * a->columns * (int)sizeof(T));
     int64_t chunks = (a->columns + CHUNK - 1) / CHUNK, last = part_begin(a->rows * chunks, part + 1, parts);
     for (int64_t i = part_begin(a->rows * chunks, part, parts); i < last; i++) {

@@ -25,15 +25,27 @@ enum { STAGES = GATED || sizeof(T) == 1, ORDER = PAIR_ORDER(element), RUN = LANE
 #define NARROW_(code) pair_narrow_##code
 #define NARROW(code) NARROW_(code)
 
-/* Sixteen columns as elements, 0 from `columns` on. up: what GATED columns scale. */
+#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
+#define LOAD_(type) pair_load_n_##type
+#define LOAD(type) LOAD_(type)
+
+/* Thirty-two columns as elements, 0 from `columns` on. up: what GATED columns scale. */
 INLINE void stage(element *to, const T *from, const T *up, int64_t columns, float factor)
 {
-    vec x = columns > 0 ? vec_load_n(from, columns) : (vec){0};
+    struct pair x = {{{0}}};
+    if (columns > 0)
+        x = LOAD(T)(from, columns, ORDER);
 #if GATED
-    x = silu(x) * (columns > 0 ? vec_load_n(up, columns) : (vec){0});
+    struct pair y = {{{0}}};
+    if (columns > 0)
+        y = LOAD(T)(up, columns, ORDER);
+    for (int i = 0; i < 2; i++)
+        x.v[i] = silu(x.v[i]) * y.v[i];
 #endif
+    for (int i = 0; i < 2; i++)
+        x.v[i] = _Generic(from, const e4m3 * : x.v[i] * factor, default : x.v[i]);
     (void)up;
-    vec_store(to, _Generic(from, const e4m3 * : x * factor, default : x));
+    pair_narrow(to, x, ORDER, IS_BF16(T) ? NUMBERS : WILD);
 }
 
 struct line {
@@ -108,8 +120,15 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
     element staged[CHUNK];
     CODE codes[CHUNK / ELEMENTS(CODE)];
     int count = (int)((end - begin) / BLOCK);
-    for (int64_t at = begin; at < begin + (count + LANES - 1) / LANES * RUN && (STAGES || !are_there); at += LANES)
-        stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? LANES : a->columns - at, l->factor);
+    int64_t staging = (count + LANES - 1) / LANES * RUN, there = a->columns > begin ? a->columns - begin : 0;
+    if (STAGES)
+        for (int64_t at = begin; at < begin + staging; at += PAIR)
+            stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? PAIR : a->columns - at, l->factor);
+    if (!STAGES && !are_there) {
+        there = there < staging ? there : staging;
+        memcpy(staged, l->input + begin, (size_t)there * sizeof *staged);
+        memset(staged + there, 0, (size_t)(staging - there) * sizeof *staged);
+    }
     CODE *out = are_there ? l->out + begin / ELEMENTS(CODE) : codes;
     const element *x = STAGES || !are_there ? staged : (const element *)(l->input + begin);
     int tame = are_there && l->past_caches && (intptr_t)out % 64 == 0

@@ -18,7 +18,7 @@ INLINE void dequantize_pair(T *to, const uint8_t *codes, int at, const float *sc
     for (int i = 0; i < 2; i++)
         x.v[i] *= global_scale;
     if (past_caches)
-        pair_stream(to, x, ORDER, WILD);
+        pair_stream(to, x, ORDER, NUMBERS);
     else
         pair_store_n(to, x, n, ORDER);
 }
@@ -41,6 +41,7 @@ static void dequantize(const struct nvfp4_kv_dequantize_paged_args *a, const str
                        int64_t position, int64_t page, bool past_caches)
 {
     float global_scale = h->scale ? *h->scale : h->scale_value;
+    global_scale = global_scale == global_scale ? global_scale : NAN; /* then no NaN has lower bits, which codes lack: NUMBERS */
     int64_t slot = position % a->page_size, heads = a->num_kv_heads, n = a->head_dim;
     if (h->codes_stride[2] == n / 2 && h->scales_stride[2] == n / LANES && h->out_stride[2] == n) {
         n *= heads; /* heads that lie one after the other are one */
