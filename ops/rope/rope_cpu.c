@@ -13,9 +13,15 @@
 #include "stream.h"
 #include "rope_args.h"
 
-enum { CHUNK = 256, QUANTIZES = sizeof(OUT) < sizeof(T) };
+#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
+enum {
+    CHUNK = 256,
+    QUANTIZES = sizeof(OUT) < sizeof(T),
+    KNOWN = !CACHE && IS_BF16(T) && IS_BF16(OUT) ? NUMBERS : WILD,
+};
 
-/* Of each pair in the chunk. Interleaved: of each element, sines with the sign of their partner's share. */
+/* Of each pair in the chunk. Interleaved: of each element, sines with the sign of their partner's share. In EVEN_ODD thirty-two
+ * neighbours each have that order. */
 struct rotation {
     float cosine[(1 + INTERLEAVE) * CHUNK], sine[(1 + INTERLEAVE) * CHUNK];
 };
@@ -32,6 +38,20 @@ static void put(struct rotation *r, int at, vec cosine, vec sine)
     vec_store_f32(r->cosine + at, cosine);
     vec_store_f32(r->sine + at, sine);
 #endif
+}
+
+/* The order in which n pairs are rotated. */
+INLINE enum pair_order order_of(int n)
+{
+    return PAIR_ORDER(T) == EVEN_ODD && (1 + INTERLEAVE) * n % PAIR == 0 ? EVEN_ODD : HALVES;
+}
+
+static void reorder(struct rotation *r, int n)
+{
+    for (int at = 0; at < (1 + INTERLEAVE) * n; at += PAIR) {
+        pair_store(r->cosine + at, pair_load(r->cosine + at, EVEN_ODD), HALVES);
+        pair_store(r->sine + at, pair_load(r->sine + at, EVEN_ODD), HALVES);
+    }
 }
 
 #if CACHE
@@ -93,38 +113,50 @@ static int64_t position_of(const struct rope_args *a, int64_t token)
 
 #define SCALED(x) (QUANTIZES ? (x) * scale : (x))
 
-/* n elements from `at` on in *x, or of n pairs the first ones in *x and the second ones in *y. */
-INLINE void rotated(vec *x, vec *y, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n,
-                    float scale)
+/* n elements, or n pairs, from `at` on. */
+INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale)
 {
     vec cosine = vec_load_f32(r->cosine + at), sine = vec_load_f32(r->sine + at), a = vec_load_n(from + at, n);
-    (void)scale, (void)num_pairs, (void)y;
+    (void)scale, (void)num_pairs;
 #if INTERLEAVE
-    *x = SCALED(a * cosine + vec_swap_neighbours(a) * sine);
+    vec_store_n(to + at, SCALED(a * cosine + vec_swap_neighbours(a) * sine), n);
 #else
     vec b = vec_load_n(from + num_pairs + at, n);
-    *x = SCALED(a * cosine - b * sine);
-    *y = SCALED(b * cosine + a * sine);
+    vec_store_n(to + at, SCALED(a * cosine - b * sine), n);
+    vec_store_n(to + num_pairs + at, SCALED(b * cosine + a * sine), n);
 #endif
 }
 
-INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, int32_t n, float scale)
+INLINE void put_pair(OUT *to, struct pair x, enum pair_order order, bool past_caches)
 {
-    vec x, y;
-    rotated(&x, &y, from, num_pairs, r, at, n, scale);
-    vec_store_n(to + at, x, n);
-    if (!INTERLEAVE)
-        vec_store_n(to + num_pairs + at, y, n);
+    if (past_caches)
+        pair_stream(to, x, order, KNOWN);
+    else
+        pair_narrow(to, x, order, KNOWN);
 }
 
-INLINE void rotate_past_caches(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, float scale)
+/* The same, thirty-two. */
+INLINE void rotate_pair(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, float scale,
+                        enum pair_order order, bool past_caches)
 {
-    struct pair x, y;
+    struct pair cosine = pair_load(r->cosine + at, HALVES), sine = pair_load(r->sine + at, HALVES), a, b, x, y;
+    (void)scale, (void)num_pairs, (void)y;
+    a = pair_load(from + at, order);
+#if INTERLEAVE
+    b = order == EVEN_ODD ? (struct pair){{a.v[1], a.v[0]}}
+                          : (struct pair){{vec_swap_neighbours(a.v[0]), vec_swap_neighbours(a.v[1])}};
     for (int i = 0; i < 2; i++)
-        rotated(&x.v[i], &y.v[i], from, num_pairs, r, at + i * LANES, LANES, scale);
-    pair_stream(to + at, x, HALVES, WILD);
-    if (!INTERLEAVE)
-        pair_stream(to + num_pairs + at, y, HALVES, WILD);
+        x.v[i] = SCALED(a.v[i] * cosine.v[i] + b.v[i] * sine.v[i]);
+    put_pair(to + at, x, order, past_caches);
+#else
+    b = pair_load(from + num_pairs + at, order);
+    for (int i = 0; i < 2; i++) {
+        x.v[i] = SCALED(a.v[i] * cosine.v[i] - b.v[i] * sine.v[i]);
+        y.v[i] = SCALED(b.v[i] * cosine.v[i] + a.v[i] * sine.v[i]);
+    }
+    put_pair(to + at, x, order, past_caches);
+    put_pair(to + num_pairs + at, y, order, past_caches);
+#endif
 }
 
 /* Pairs [first, first + n) of one head. */
@@ -132,11 +164,14 @@ static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t fir
                    bool past_caches)
 {
     int32_t at = 0, end = (1 + INTERLEAVE) * n;
+    bool even_odd = order_of(n) == EVEN_ODD;
     to += (1 + INTERLEAVE) * first;
     from += (1 + INTERLEAVE) * first;
     if (past_caches && (intptr_t)to % 64 == 0 && (INTERLEAVE || num_pairs * (int)sizeof *to % 64 == 0))
-        for (; at + PAIR <= end; at += PAIR)
-            rotate_past_caches(to, from, num_pairs, r, at, scale);
+        for (; at + PAIR <= end && even_odd == (PAIR_ORDER(T) == EVEN_ODD); at += PAIR)
+            rotate_pair(to, from, num_pairs, r, at, scale, PAIR_ORDER(T), true);
+    for (; at + PAIR <= end && even_odd; at += PAIR)
+        rotate_pair(to, from, num_pairs, r, at, scale, EVEN_ODD, false);
     for (; at + LANES <= end; at += LANES)
         rotate_vec(to, from, num_pairs, r, at, LANES, scale);
     if (at < end)
@@ -153,8 +188,8 @@ static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_cache
     int32_t at = 0;
     if (past_caches && (intptr_t)to % 64 == 0)
         for (; at + PAIR <= n; at += PAIR) {
-            struct pair x = pair_load(from + at, HALVES);
-            pair_stream(to + at, ((struct pair){{x.v[0] * scale, x.v[1] * scale}}), HALVES, WILD);
+            struct pair x = pair_load(from + at, PAIR_ORDER(T));
+            pair_stream(to + at, ((struct pair){{x.v[0] * scale, x.v[1] * scale}}), PAIR_ORDER(T), WILD);
         }
     for (; at + LANES <= n; at += LANES)
         vec_store(to + at, vec_load(from + at) * scale);
@@ -202,6 +237,8 @@ void rope_cpu(const struct rope_args *a, int part, int parts)
         for (int64_t token = part_begin(a->nnz, part, parts); token < end; token++) {
             struct rotation r;
             fill_rotation(&r, a, position_of(a, token), turns, first, n);
+            if (order_of(n) == EVEN_ODD)
+                reorder(&r, n);
             do_token(a, token, &r, first, n, past_caches);
         }
         first += CHUNK;
