@@ -5,6 +5,8 @@
 #ifndef PAIR_H
 #define PAIR_H
 
+#include <stdbool.h>
+
 #include "vec.h"
 
 enum { PAIR = 2 * LANES };
@@ -118,13 +120,31 @@ INLINE void pair_narrow_bf16(bf16 *to, struct pair x, enum pair_order order, enu
     memcpy(to, &words, sizeof words);
 }
 
-#define PAIR_NARROW_BYTES(T, low, ...)                                                                          \
+/* NaN is looked for in all lanes at once. */
+INLINE void pair_narrow_low(void *to, struct pair x, enum pair_order order, enum tame tame, int mantissa, int bias, float largest)
+{
+#ifdef __AVX512F__
+    bool has_nan = tame == WILD && _mm512_cmp_ps_mask((__m512)x.v[0], (__m512)x.v[1], _CMP_UNORD_Q);
+    enum tame known = tame == WILD ? NUMBERS : tame;
+#else
+    bool has_nan = false;
+    enum tame known = tame;
+#endif
+    vecu a = vec_narrow_low(x.v[0], known, mantissa, bias, largest), b = vec_narrow_low(x.v[1], known, mantissa, bias, largest);
+    if (__builtin_expect(has_nan, 0)) {
+        a = vec_where_nan(x.v[0], (vecu){0} + 0x7f, a);
+        b = vec_where_nan(x.v[1], (vecu){0} + 0x7f, b);
+    }
+    pair_store_bytes(to, a, b, order);
+}
+
+#define PAIR_NARROW_BYTES(T, ...)                                                                               \
     INLINE void pair_narrow_##T(T *to, struct pair x, enum pair_order order, enum tame tame)                    \
     {                                                                                                           \
-        pair_store_bytes(to, low(x.v[0], tame, __VA_ARGS__), low(x.v[1], tame, __VA_ARGS__), order);            \
+        pair_narrow_low(to, x, order, tame, __VA_ARGS__);                                                       \
     }
-PAIR_NARROW_BYTES(e4m3, vec_narrow_low, E4M3_FORMAT)
-PAIR_NARROW_BYTES(e5m2, vec_narrow_low, E5M2_FORMAT)
+PAIR_NARROW_BYTES(e4m3, E4M3_FORMAT)
+PAIR_NARROW_BYTES(e5m2, E5M2_FORMAT)
 
 INLINE void pair_narrow_i8(i8 *to, struct pair x, enum pair_order order, enum tame tame)
 {

@@ -4,8 +4,6 @@
 #ifndef STREAM_H
 #define STREAM_H
 
-#include <stdbool.h>
-
 #include "pair.h"
 
 enum { STREAM_PIECE = 256 }; /* elements */

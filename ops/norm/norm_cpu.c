@@ -18,14 +18,17 @@
 #include "vec_scale.h"
 #include "norm_args.h"
 
-enum { ORDER = PAIR_ORDER(T) };
+#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
+enum {
+    ORDER = PAIR_ORDER(T),
+    KNOWN = IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) && IS_BF16(OUT) ? NUMBERS : WILD,
+};
 
 struct row {
     const T *input, *next_input; /* of a row soon after it */
     R *residual;
     const R *next_residual;
     OUT *out;
-    const float *factors; /* weight + weight_bias, in the order of pairs; NULL: to be worked out */
     int64_t row, group, index;
     float mean, deviation;
 };
@@ -96,11 +99,12 @@ INLINE struct pair load_factors(const struct norm_args *a, int64_t at, int64_t n
     return factor;
 }
 
-/* What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
-INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n, bool has_factors)
+/* factors: weight + weight_bias, in the order of pairs; NULL: to be worked out.
+ * What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
+INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n, const float *factors)
 {
     struct pair x = load_x(row, at, n), beta = {{{0}}};
-    struct pair factor = has_factors ? pair_load_f32(row->factors + at, HALVES) : load_factors(a, at, n);
+    struct pair factor = factors ? pair_load_f32(factors + at, HALVES) : load_factors(a, at, n);
     for (int i = 0; i < PAIR; i += 64 / (int)sizeof(T))
         __builtin_prefetch(row->next_input + at + i, 0, 2); /* to the second cache: the first one's misses are few at a time */
 #if ADD_RESIDUAL
@@ -149,7 +153,7 @@ static __attribute__((noinline)) void quantise_wild(e2m1x2 *to, uint8_t *scales,
 }
 
 /* The values of a piece of a row, then their scales and codes. */
-static void normalise(const struct norm_args *all, const struct row *this, bool past_caches)
+static void normalise(const struct norm_args *all, const struct row *this, const float *factors, bool past_caches)
 {
     const struct norm_args a = *all; /* so that no store can change it */
     const struct row row = *this;
@@ -165,7 +169,7 @@ static void normalise(const struct norm_args *all, const struct row *this, bool 
         if (n < PIECE)
             memset(y, 0, sizeof y);
         for (int i = 0; i < n; i += PAIR) {
-            y[i / PAIR] = n == PIECE ? finish(&a, &row, at + i, PAIR, false) : finish(&a, &row, at + i, n - i, false);
+            y[i / PAIR] = n == PIECE ? finish(&a, &row, at + i, PAIR, NULL) : finish(&a, &row, at + i, n - i, NULL);
             if (a.y)
                 pair_store_n(to + at + i, y[i / PAIR], n - i, ORDER);
         }
@@ -203,23 +207,23 @@ INLINE struct pair quantised(struct pair y, float multiplier)
     return y;
 }
 
-static void normalise(const struct norm_args *all, const struct row *this, bool past_caches)
+static void normalise(const struct norm_args *all, const struct row *this, const float *factors, bool past_caches)
 {
     const struct norm_args a = *all; /* so that no store can change it */
     const struct row row = *this;
     float multiplier = 1.0f / (a.scale ? *a.scale : a.scale_value);
     int64_t at = 0;
     if (past_caches && (intptr_t)row.out % 64 == 0) {
-        if (row.factors && (sizeof(OUT) > 1 || (multiplier > 0 && multiplier < INFINITY)))
+        if (factors)
             for (; at + PAIR <= a.hidden; at += PAIR)
-                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, true), multiplier), ORDER, NUMBERS);
+                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, factors), multiplier), ORDER, KNOWN);
         for (; at + PAIR <= a.hidden; at += PAIR)
-            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, false), multiplier), ORDER, WILD);
+            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL), multiplier), ORDER, KNOWN);
     }
     for (; at + PAIR <= a.hidden; at += PAIR)
-        pair_store(row.out + at, quantised(finish(&a, &row, at, PAIR, false), multiplier), ORDER);
+        pair_narrow(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL), multiplier), ORDER, KNOWN);
     if (at < a.hidden)
-        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at, false), multiplier), a.hidden - at, ORDER);
+        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at, NULL), multiplier), a.hidden - at, ORDER);
 }
 #endif
 
@@ -237,19 +241,13 @@ static struct row row_at(const struct norm_args *a, int64_t row, int64_t group, 
 }
 
 /* Of rows of up to so many elements, which leave room in the first cache, factors are worked out once for a part that has several
- * rows, if all are finite. */
+ * rows. */
 enum { FACTORS = LAYERNORM || BLOCK_SIZE ? PAIR : 4096, ROWS_FOR_FACTORS = 4 };
 
-static bool fill_factors(float *factors, const struct norm_args *a)
+static void fill_factors(float *factors, const struct norm_args *a)
 {
-    vecu largest = {0};
-    for (int64_t at = 0; at + PAIR <= a->hidden; at += PAIR) {
-        struct pair factor = load_factors(a, at, PAIR);
-        pair_store(factors + at, factor, HALVES);
-        for (int i = 0; i < 2; i++)
-            largest = vec_max_bits((vecu)factor.v[i] & 0x7fffffffu, largest);
-    }
-    return vec_max((vec)vec_min_bits(largest, (vecu)vec_set(INFINITY))) < INFINITY;
+    for (int64_t at = 0; at + PAIR <= a->hidden; at += PAIR)
+        pair_store(factors + at, load_factors(a, at, PAIR), HALVES);
 }
 
 /* Of short rows, a few are summed before they are written, so that their roots and quotients overlap. */
@@ -272,7 +270,8 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
     int64_t row = begin / a->groups, group = begin % a->groups, step = a->hidden <= SHORT ? TOGETHER : 1;
     float factors[FACTORS];
     bool has_factors = FACTORS > PAIR && past_caches && a->hidden <= FACTORS && end - begin >= ROWS_FOR_FACTORS;
-    has_factors = has_factors && fill_factors(factors, a);
+    if (has_factors)
+        fill_factors(factors, a);
     int axis = a->groups > 1; /* along which the next row lies, but for the last one of a group */
     for (int64_t first = begin; first < end; first += step) {
         struct row r[TOGETHER];
@@ -281,14 +280,13 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
             r[i] = row_at(a, row, group, first + i);
             r[i].next_input = r[i].input + step * a->input_stride[axis];
             r[i].next_residual = r[i].residual + step * a->residual_stride[axis];
-            r[i].factors = has_factors && r[i].deviation > 0 && r[i].deviation < INFINITY ? factors : NULL; /* so x is finite */
             if (++group == a->groups) {
                 group = 0;
                 row++;
             }
         }
         for (int i = 0; i < count; i++)
-            normalise(a, &r[i], past_caches);
+            normalise(a, &r[i], has_factors ? factors : NULL, past_caches);
     }
     if (past_caches)
         stream_end();
