@@ -123,7 +123,8 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
     int64_t staging = (count + LANES - 1) / LANES * RUN, there = a->columns > begin ? a->columns - begin : 0;
     if (STAGES)
         for (int64_t at = begin; at < begin + staging; at += PAIR)
-            stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? PAIR : a->columns - at, l->factor);
+            stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? PAIR : a->columns - at,
+                  l->factor);
     if (!STAGES && !are_there) {
         there = there < staging ? there : staging;
         memcpy(staged, l->input + begin, (size_t)there * sizeof *staged);
