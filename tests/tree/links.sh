@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every link of the documentation leads to a file of the tree and, behind a #, to one of its headings.
+# Every link of the documentation leads to a file of the tree and, behind a #, to one of its headings; figures have their files.
 #   usage: tests/tree/links.sh BUILD
 set -u
 status=0
@@ -23,5 +23,10 @@ for page in *.md docs/*.md; do
             status=1
         fi
     done
+done
+
+# Figures have their source: every CSV file that a page names is there.
+for file in $(grep -oh '[a-z0-9_/-]*\.csv' README.md docs/*.md | sed 's|.*/||' | sort -u); do
+    ls bench/results/*/"$file" >/dev/null 2>&1 || { echo "a page names $file, which is not in bench/results"; status=1; }
 done
 exit $status
