@@ -53,7 +53,14 @@ struct block_scale {
 
 ANYWHERE float e4m3_scale_value(uint32_t code) /* not for negative codes and NaN */
 {
-#ifdef __CUDACC_RTC__
+#if defined __CUDACC_RTC__ && __CUDA_ARCH__ >= 890
+    float y;
+    asm("{\n.reg .b32 two;\n.reg .b16 low, high;\n"
+        "cvt.rn.f16x2.e4m3x2 two, %1;\nmov.b32 {low, high}, two;\ncvt.f32.f16 %0, low;\n}"
+        : "=f"(y)
+        : "h"((uint16_t)code));
+    return y;
+#elif defined __CUDACC_RTC__
     return __fmul_rn(bits_float(code << 20), bits_float(247u << 23)); /* 2^120; never are subnormals flushed */
 #else
     return code < 8 ? (float)code * 0.001953125f : bits_float((code + (120 << 3)) << 20);
@@ -71,12 +78,14 @@ ANYWHERE struct block_scale block_scale_e4m3(float amax, float global_scale)
 {
     struct block_scale s;
 #ifdef __CUDACC_RTC__
-    /* A quotient from the rounded reciprocal, corrected by its remainder, is the rounded one: tried for all mantissas. */
-    if (float_bits(amax) - (27u << 23) < 228u << 23 && float_bits(global_scale) - (67u << 23) < 120u << 23) {
+    /* A quotient from the rounded reciprocal, corrected by its remainder, is the rounded one: tried for all mantissas. That of an
+     * amax below 2^-100 is not, but its scale is 0. */
+    if (float_bits(global_scale) - (67u << 23) < 120u << 23) {
         const float sixth = 1.0f / 6.0f;
+        amax = fminf(amax, bits_float(0x7f7fffffu));
         float quotient = __fmul_rn(amax, sixth);
         quotient = __fmaf_rn(__fmaf_rn(-6.0f, quotient, amax), sixth, quotient);
-        s.code = e4m3_bits(__fmul_rn(global_scale, quotient));
+        s.code = e4m3x2_bits(__fmul_rn(global_scale, quotient), 0.0f);
         float value = e4m3_scale_value(s.code), reciprocal;
         asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(value));
         reciprocal = __fmaf_rn(reciprocal, __fmaf_rn(-value, reciprocal, 1.0f), reciprocal);

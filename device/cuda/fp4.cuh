@@ -4,7 +4,7 @@
 #ifndef FP4_CUH
 #define FP4_CUH
 
-#include "types.cuh"
+#include "vec.cuh"
 
 struct e2m1x2 { uint8_t bits; };
 
@@ -12,35 +12,90 @@ struct e2m1x2 { uint8_t bits; };
 template <class Element> DEVICE constexpr int elements_of(Element) { return 1; }
 DEVICE constexpr int elements_of(e2m1x2) { return 2; }
 
-/* The magnitude of x rounded to nearest, ties to even, to the values of e2m1 and, beyond 6, to two digits. The unit in the
- * last place of 2^22 times the larger of |x| and 1.5 is the distance of those values; taking x off rounds to it. From 2^106
- * on, and for infinity, it is negative infinity or NaN. */
+/* 2^-14: times this, the values of e2m1 are f16 numbers whose first digits are the codes. */
+#define E2M1_PART 6.103515625e-05f
+/* 2^-112: a part of what is less may lack digits. */
+#define E2M1_LEAST 1.925929944387236e-34f
+
+/* 2^14 |x| rounded to nearest, ties to even, to the values of e2m1 and, beyond 6, to two digits; a 2^14th of that. The unit in
+ * the last place of 2^22 times the larger of |x| and 1.5 / 2^14 is the distance of those values; taking x off rounds to it. From
+ * 2^92 on, and for infinity, it is negative infinity or NaN. */
 DEVICE float e2m1_magnitude(float x)
 {
     const float unit = 4194304.0f;
-    float size = fmaxf(fabsf(x), 1.5f);
+    float size = fmaxf(fabsf(x), 1.5f * E2M1_PART);
     return __fmaf_rn(size, unit, -__fmaf_rn(size, unit, -fabsf(x)));
 }
 
-/* The codes of y * multiplier, float32 products, rounded to nearest, ties to even; 6 beyond it and for NaN. Element i comes in
- * bits 4 i to 4 i + 3. Divided by 2^14, the magnitudes are f16 numbers whose first digits are the codes. */
-DEVICE uint32_t e2m1_pack(const float (&y)[8], float multiplier)
+/* The codes of 2^14 |x|, rounded to nearest, ties to even; 6 beyond it and for NaN. Element i comes in bits 4 i to 4 i + 2. */
+DEVICE uint32_t e2m1_magnitudes(const float (&x)[8])
 {
-    float x[8];
     uint32_t codes[4];
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        x[i] = __fmul_rn(y[i], multiplier);
+    for (int i = 0; i < 4; i++)
+        codes[i] = min2(f16(), abs2(f16(), pack2(f16(), e2m1_magnitude(x[i]), e2m1_magnitude(x[i + 4]))), 0x0e000e00u); /* 6 */
+    return ((codes[0] + codes[1] * 16) >> 9) + ((codes[2] + codes[3] * 16) >> 1);
+}
+
+/* The signs of eight floats, in bits 4 i + 3. */
+DEVICE uint32_t e2m1_signs(const float (&x)[8])
+{
+    uint32_t pairs[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        uint32_t pair = pack2(f16(), e2m1_magnitude(x[i]), e2m1_magnitude(x[i + 4]));
-        codes[i] = mul2(f16(), min2(f16(), abs2(f16(), pair), 0x46004600u), 0x04000400u); /* 6, 2^-14 */
-    }
-    uint32_t even = byte_permute(byte_permute(__float_as_uint(x[0]), __float_as_uint(x[2]), 0x73),
-                                 byte_permute(__float_as_uint(x[4]), __float_as_uint(x[6]), 0x73), 0xdc98); /* their signs spread */
-    uint32_t odd = byte_permute(byte_permute(__float_as_uint(x[1]), __float_as_uint(x[3]), 0x73),
-                                byte_permute(__float_as_uint(x[5]), __float_as_uint(x[7]), 0x73), 0x5410);
-    return ((codes[0] + codes[1] * 16) >> 9) + ((codes[2] + codes[3] * 16) >> 1) | (even & 0x08080808u) | (odd & 0x80808080u);
+    for (int i = 0; i < 4; i++)
+        pairs[i] = byte_permute(__float_as_uint(x[i % 2 + i / 2 * 4]), __float_as_uint(x[i % 2 + i / 2 * 4 + 2]), 0x73);
+    return (byte_permute(pairs[0], pairs[2], 0xdc98) & 0x08080808u) | (byte_permute(pairs[1], pairs[3], 0x5410) & 0x80808080u);
+}
+
+/* Those of eight numbers of 16 bits. */
+DEVICE uint32_t e2m1_signs(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    uint32_t low = byte_permute(a, b, 0x7351), high = byte_permute(c, d, 0x7351);
+    return (byte_permute(low, high, 0xdc98) & 0x08080808u) | (byte_permute(low, high, 0x7632) & 0x80808080u);
+}
+
+/* The codes of float32 products y * multiplier are those of y times what this returns, 2^-14 * multiplier. Should that lack
+ * digits, or if `divides`, which spares a branch, y is divided instead: what becomes subnormal then has the code 0. So has every
+ * f16. */
+template <int N> DEVICE float e2m1_part(vec<f16, N> &, float multiplier, bool = false) { return multiplier * E2M1_PART; }
+template <int N> DEVICE float e2m1_part(vec<bf16, N> &y, float multiplier, bool divides = false)
+{
+    if (!divides && multiplier >= E2M1_LEAST)
+        return multiplier * E2M1_PART;
+    vec_elements<uint32_t, N / 2> pairs;
+    pairs.all.bits = y.bits;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++)
+        pairs.at[i] = mul2(bf16(), pairs.at[i], 0x38803880u); /* 2^-14 */
+    y.bits = pairs.all.bits;
+    return multiplier;
+}
+template <int N> DEVICE float e2m1_part(float (&y)[N], float multiplier)
+{
+    if (multiplier >= E2M1_LEAST)
+        return multiplier * E2M1_PART;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        y[i] *= E2M1_PART;
+    return multiplier;
+}
+template <int N> DEVICE float e2m1_part(vec<float, N> &y, float multiplier, bool = false)
+{
+    float x[N];
+    widen(x, y);
+    multiplier = e2m1_part(x, multiplier);
+    narrow(y, x);
+    return multiplier;
+}
+
+/* The codes of eight y, with what e2m1_part returned. */
+DEVICE uint32_t e2m1_pack(const float *y, float part)
+{
+    float x[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        x[i] = __fmul_rn(y[i], part);
+    return e2m1_magnitudes(x) | e2m1_signs(x);
 }
 
 /* The value of the low four bits. */

@@ -56,16 +56,40 @@ template <int N> DEVICE float warp_sums(float (&x)[N])
     return lanes_sum(x[0], 32 / N);
 }
 
-/* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then
- * these: the order of the additions follows from the number of pieces alone, not from how many threads share them. scratch: 32
- * N floats that nobody uses before. */
-template <int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, int threads, float *scratch)
+/* Of N values, a power of two, as warp_sum adds N lanes. */
+template <int N> DEVICE float tree_sum(float (&x)[N])
 {
+#pragma unroll
+    for (int half = N / 2; half > 0; half /= 2)
+#pragma unroll
+        for (int i = 0; i < half; i++)
+            x[i] += x[i + half];
+    return x[0];
+}
+
+/* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then
+ * these: the order of the additions follows from the number of pieces alone, not from how many threads share them. KNOWN is
+ * `pieces` if the compiler knows them, else 0. scratch: 32 N floats that nobody uses before, at a multiple of 16 bytes. */
+template <int KNOWN, int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, int threads, float *scratch)
+{
+    enum { SUMS = KNOWN / 32, FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 };
     int lane = threadIdx.x % 32;
     float sum = warp_sums(x);
     if (lane % (32 / N) == 0)
         scratch[(lane / (32 / N) * threads + threadIdx.x) / 32] = sum;
     __syncthreads();
+    if (FEW) { /* sooner known by each thread for itself */
+        float all[FEW ? SUMS : 4];
+#pragma unroll
+        for (int i = 0; i < SUMS; i += 4) {
+            float4 four = *(const float4 *)(scratch + i);
+            all[i] = four.x;
+            all[i + 1] = four.y;
+            all[i + 2] = four.z;
+            all[i + 3] = four.w;
+        }
+        return tree_sum(all);
+    }
     if (N == 1)
         return warp_sum(lane < threads / 32 ? scratch[lane] : 0.0f);
     sum = 0.0f;

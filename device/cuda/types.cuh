@@ -189,6 +189,13 @@ DEVICE uint32_t min2(f16, uint32_t a, uint32_t b)
     return y;
 }
 
+DEVICE uint32_t min2(bf16, uint32_t a, uint32_t b)
+{
+    uint32_t y;
+    asm("min.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+    return y;
+}
+
 DEVICE uint32_t mul2(f16, uint32_t a, uint32_t b)
 {
     uint32_t y;

@@ -12,8 +12,11 @@
  *   BLOCK_SIZE   0; 16, 32: the output is e2m1 with a scale for so many elements
  *   E8M0         the scales are 0: e4m3, 1: e8m0
  *   BIASED       0: weight_bias is 0
+ *   WANTS_Y      with BLOCK_SIZE, 1: y is stored, too
+ *   SCALES       with BLOCK_SIZE, 1: linear ones are stored, 2: those in tiles, 3: both
+ *   GROUPED      0: there is one group, a row is found without a product of 64 bits
  *   VEC          1, 2, 4, 8; 16 with BLOCK_SIZE; divides hidden
- *   ACCESS       1, 2, 4, 8, at most VEC: elements that one access may load or store, as the tensors lie */
+ *   ACCESS       1, 2, 4, 8, 16, at most VEC: elements that one access may load or store, as the tensors lie */
 #ifndef NORM_CUH
 #define NORM_CUH
 
@@ -42,19 +45,13 @@
 #endif
 enum { PART = SPLIT ? VEC / 2 : VEC, PART_ACCESS = SPLIT ? PART : ACCESS, PARTS_APART = 32 * PART };
 
-/* 0: there is one group. */
-#ifndef GROUPED
-#define GROUPED 1
-#endif
-
 struct norm_row {
     const T *input;
     R *residual;
     OUT *out;
 #if BLOCK_SIZE
     T *y;
-    uint8_t *linear_scales;
-    int64_t index;
+    uint8_t *linear_scales, *swizzled_scales;
 #endif
 };
 
@@ -86,7 +83,7 @@ DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
 #if BLOCK_SIZE
     r.y = (T *)a.y + row * a.y_stride[0] + group * a.y_stride[1];
     r.linear_scales = a.linear_scales + row * a.scale_stride[0] + group * a.scale_stride[1];
-    r.index = index;
+    r.swizzled_scales = a.swizzled_scales + block_scale_row(SCALES_128X4, index, (uint32_t)a.hidden / BLOCK_SIZE);
 #endif
     return r;
 }
@@ -181,47 +178,95 @@ DEVICE float center_piece(float (&x)[VEC], float mean)
 }
 
 #if BLOCK_SIZE
-/* Writes the zeros that pad the swizzled scales: behind a row's blocks, or all of a row behind the last. After pdl_wait. */
-DEVICE void pad_scales(const struct norm_args &a, int64_t index, int thread, int threads)
+/* Writes the zeros that pad the swizzled scales of a row: behind its blocks, or all if it lies behind the last row. After
+ * pdl_wait. */
+DEVICE void pad_scales(const struct norm_args &a, const struct norm_row &row, bool exists, int thread, int threads)
 {
-    int64_t blocks = a.hidden / BLOCK_SIZE, rows = rows_of(a);
-    if (!a.swizzled_scales || index >= block_scale_rows(SCALES_128X4, rows))
-        return;
-    uint8_t *scales = a.swizzled_scales + block_scale_row(SCALES_128X4, index, blocks);
+    uint32_t blocks = (uint32_t)a.hidden / BLOCK_SIZE;
 #pragma unroll 1
-    for (int64_t i = (index < rows ? blocks : 0) + thread; i < block_scale_blocks(SCALES_128X4, blocks); i += threads)
-        scales[i / 4 * block_scale_step(SCALES_128X4) + i % 4] = 0;
+    for (uint32_t i = (exists ? blocks : 0) + thread; i < (blocks + 3) / 4 * 4; i += threads)
+        row.swizzled_scales[i / 4 * block_scale_step(SCALES_128X4) + i % 4] = 0;
 }
 
-/* Codes of a piece of y, and from one thread of each block the scale. */
-DEVICE void store_fp4(const float (&y)[VEC], const struct norm_args &a, const struct norm_row &row, int64_t at, float global_scale)
+/* The codes of a piece, and from one thread of each block the scale. */
+DEVICE void store_codes(const uint32_t (&words)[VEC / 8], uint32_t scale, const struct norm_row &row, int at)
 {
     vec_elements<uint32_t, VEC / 8> codes;
     vec<uint8_t, VEC / 2> bytes;
-    float amax = 0.0f;
 #pragma unroll
-    for (int j = 0; j < VEC; j++)
-        amax = fmaxf(amax, fabsf(y[j]));
+    for (int i = 0; i < VEC / 8; i++)
+        codes.at[i] = words[i];
+    bytes.bits = codes.all.bits;
+    store_vec_by<(ACCESS > 1 ? ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
+    if (BLOCK_SIZE == VEC || at % BLOCK_SIZE == 0) {
+        uint32_t block = (uint32_t)at / BLOCK_SIZE;
+        if (SCALES & 1)
+            row.linear_scales[block] = (uint8_t)scale;
+        if (SCALES & 2)
+            row.swizzled_scales[block / 4 * block_scale_step(SCALES_128X4) + block % 4] = (uint8_t)scale;
+    }
+}
+
+DEVICE struct block_scale scale_of(float amax, float global_scale)
+{
     amax = lanes_max(amax, BLOCK_SIZE / VEC);
-    struct block_scale s = E8M0 ? block_scale_e8m0(amax, 6.0f) : block_scale_e4m3(amax, global_scale);
+    return E8M0 ? block_scale_e8m0(amax, 6.0f) : block_scale_e4m3(amax, global_scale);
+}
+
+#if WEIGHED
+/* Of y = x * weight, rounded to T, times deviation; in pairs as far as that goes. W is T. What is the largest before deviation is
+ * the largest after it. Codes follow from one product, y times a part of deviation * multiplier. */
+DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, int at, const struct weights &w, float deviation,
+                           float global_scale)
+{
+    vec_elements<uint32_t, VEC / 2> pairs, factors;
+    vec<T, VEC> y;
+    float x[VEC];
+    uint32_t most = 0, least = 0, codes[VEC / 8];
+    pairs.all.bits = p.input.bits;
+    factors.all.bits = w.weight.bits;
+#pragma unroll
+    for (int i = 0; i < VEC / 2; i++) {
+        pairs.at[i] = mul2(T(), pairs.at[i], factors.at[i]);
+        most = max2(T(), most, pairs.at[i]);
+        least = min2(T(), least, pairs.at[i]);
+    }
+    if (WANTS_Y) {
+        y.bits = pairs.all.bits;
+        widen(x, y);
+#pragma unroll
+        for (int j = 0; j < VEC; j++)
+            x[j] *= deviation;
+        store_elements(row.y + at, x);
+    }
+    float2 up = unpack2(T(), most), down = unpack2(T(), least);
+    float amax = fmaxf(fmaxf(fmaxf(up.x, up.y), -fminf(down.x, down.y)) * deviation, 0.0f);
+    struct block_scale s = scale_of(amax, global_scale);
+    if (E8M0 && amax == 0.0f)
+        s.multiplier = 1.0f; /* times deviation, that of 2^127 may be infinite */
+    float part = deviation * E2M1_PART * s.multiplier;
+    if (__float_as_uint(part) - 0x800000u >= 0x7f000000u) { /* lacks digits, or gives NaN, which has no sign that y had */
+        bool tiny = part > 0.0f && part < 1.0f;
+        float factor = tiny ? E2M1_PART : part;
+        part = tiny ? deviation * s.multiplier : part;
+#pragma unroll
+        for (int i = 0; i < VEC / 2; i++)
+            pairs.at[i] = mul2(T(), pairs.at[i], pack2(T(), factor, factor));
+    }
+    y.bits = pairs.all.bits;
+    widen(x, y);
 #pragma unroll
     for (int i = 0; i < VEC / 8; i++) {
         float eight[8];
 #pragma unroll
         for (int j = 0; j < 8; j++)
-            eight[j] = y[i * 8 + j];
-        codes.at[i] = e2m1_pack(eight, s.multiplier);
+            eight[j] = x[8 * i + j] * part;
+        codes[i] = e2m1_magnitudes(eight) |
+                   e2m1_signs(pairs.at[4 * i], pairs.at[4 * i + 1], pairs.at[4 * i + 2], pairs.at[4 * i + 3]);
     }
-    bytes.bits = codes.all.bits;
-    store_vec_by<(ACCESS > 1 ? ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
-    if (at % BLOCK_SIZE == 0) {
-        int64_t block = at / BLOCK_SIZE;
-        if (a.linear_scales)
-            row.linear_scales[block] = (uint8_t)s.code;
-        if (a.swizzled_scales)
-            a.swizzled_scales[block_scale_offset(SCALES_128X4, row.index, block, a.hidden / BLOCK_SIZE)] = (uint8_t)s.code;
-    }
+    store_codes(codes, s.code, row, at);
 }
+#endif
 #endif
 
 /* What the elements of a quantised output are multiplied with; with BLOCK_SIZE the global scale. After pdl_wait. */
@@ -239,24 +284,7 @@ DEVICE void store_residual(const float (&x)[VEC], const struct norm_row &row, in
 #endif
 }
 
-#if WEIGHED
-/* x * weight, rounded to T, two at a time. W is T. */
-DEVICE void weigh_piece(float (&x)[VEC], const vec<T, VEC> &input, const vec<T, VEC> &weight)
-{
-    vec_elements<uint32_t, VEC / 2> pairs, factors;
-    vec<T, VEC> y;
-    pairs.all.bits = input.bits;
-    factors.all.bits = weight.bits;
-#pragma unroll
-    for (int i = 0; i < VEC / 2; i++)
-        pairs.at[i] = mul2(T(), pairs.at[i], factors.at[i]);
-    y.bits = pairs.all.bits;
-    widen(x, y);
-}
-#endif
-
-/* x: of mean 0 with LAYERNORM, weighed with WEIGHED. deviation: the reciprocal of the root mean square, or of the standard
- * deviation. */
+/* x: of mean 0 with LAYERNORM. deviation: the reciprocal of the root mean square, or of the standard deviation. */
 DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struct norm_row &row, int64_t at,
                          const struct weights &w, float deviation, float multiplier)
 {
@@ -267,7 +295,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
 #endif
 #pragma unroll
     for (int j = 0; j < VEC; j++)
-        x[j] = x[j] * deviation * (WEIGHED ? 1.0f : BIASED ? factor[j] + a.weight_bias : factor[j]);
+        x[j] = x[j] * deviation * (BIASED ? factor[j] + a.weight_bias : factor[j]);
 #if LAYERNORM
     widen(factor, w.beta);
 #pragma unroll
@@ -280,9 +308,19 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         x[j] = silu(x[j]);
 #endif
 #if BLOCK_SIZE
-    if (a.y)
+    if (WANTS_Y)
         store_elements(row.y + at, x);
-    store_fp4(x, a, row, at, multiplier);
+    float amax = 0.0f;
+    uint32_t codes[VEC / 8];
+#pragma unroll
+    for (int j = 0; j < VEC; j++)
+        amax = fmaxf(amax, fabsf(x[j]));
+    struct block_scale s = scale_of(amax, multiplier);
+    float part = e2m1_part(x, s.multiplier);
+#pragma unroll
+    for (int i = 0; i < VEC / 8; i++)
+        codes[i] = e2m1_pack(x + 8 * i, part);
+    store_codes(codes, s.code, row, at);
 #else
     if (sizeof(OUT) == 1) {
 #if LAYERNORM

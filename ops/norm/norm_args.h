@@ -19,6 +19,7 @@ struct norm_args {
     int64_t out_stride[2], input_stride[2], residual_stride[2], y_stride[2], scale_stride[2]; /* between rows and groups, in elements */
     uint64_t groups_inverse; /* (2^64 - 1) / groups */
     float inverse_hidden, eps, weight_bias, scale_value;
+    uint32_t pads; /* 1: swizzled_scales have bytes of no block */
 };
 
 #endif

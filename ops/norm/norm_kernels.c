@@ -19,11 +19,11 @@ enum {
 enum { WAY_GRID, WAY_THREADS };
 
 #define ROW_CONSTANTS "T:dtype", "W:dtype", "R:dtype", "OUT:dtype", "ADD_RESIDUAL", "LAYERNORM", "SILU", "BLOCK_SIZE", "E8M0"
-#define PIECE_CONSTANTS ROW_CONSTANTS, "BIASED", "VEC", "ACCESS"
-enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 12 };
+#define PIECE_CONSTANTS ROW_CONSTANTS, "BIASED", "WANTS_Y", "SCALES", "GROUPED", "VEC", "ACCESS"
+enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 15 };
 
 static const struct jit_kernel short_sm80 = {
-    "norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT", "GROUPED"}};
+    "norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT"}};
 static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES"}};
 static const struct jit_kernel wide_sm80 = {"norm_wide_sm80", JIT_CUDA, {PIECE_CONSTANTS}};
 static const struct jit_kernel cpu = {"norm_cpu", JIT_CPU, {ROW_CONSTANTS}};
@@ -69,6 +69,7 @@ static bool fill_args(const struct norm_view *t, struct norm_args *a)
             split_rows(t->y, split, &a->rows, &a->groups, a->y_stride) &&
             split_rows(t->linear_scales, split, &a->rows, &a->groups, a->scale_stride)) {
             a->groups_inverse = a->groups ? UINT64_MAX / (uint64_t)a->groups : 0;
+            a->pads = t->block_size && (a->rows * a->groups % 128 != 0 || a->hidden / t->block_size % 4 != 0);
             return true;
         }
     return false;
@@ -120,7 +121,7 @@ static const char *cut_rows(const struct norm_view *t, struct way *way, struct c
         return "there are more rows than a grid has blocks";
     for (c->vec = t->block_size ? 16 : 8; c->args->hidden % c->vec;)
         c->vec /= 2;
-    for (c->access = c->vec < 8 ? c->vec : 8; c->access > 1; c->access /= 2)
+    for (c->access = c->vec; c->access > 1; c->access /= 2)
         if (aligned(t->out, t->block_size ? c->access / 2 : c->access) && aligned(t->y, c->access) &&
             aligned(t->input, c->access) && aligned(t->residual, c->access) &&
             aligned(t->weight, c->access) && aligned(t->beta, c->access))
@@ -149,12 +150,16 @@ static int32_t *fill_spec(const struct norm_view *t, struct way *way, const stru
     return constant;
 }
 
-static int32_t *fill_piece_spec(const struct norm_view *t, const struct cut *c, struct way *way, const struct jit_kernel *kernel)
+static int32_t *fill_piece_spec(const struct norm_view *t, const struct cut *c, bool grouped, struct way *way,
+                                const struct jit_kernel *kernel)
 {
     int32_t *constant = fill_spec(t, way, kernel) + NUM_ROW_CONSTANTS;
     constant[0] = t->weight_bias != 0;
-    constant[1] = c->vec;
-    constant[2] = c->access;
+    constant[1] = t->y != NULL;
+    constant[2] = (t->linear_scales != NULL) | (t->swizzled_scales != NULL) << 1;
+    constant[3] = grouped;
+    constant[4] = c->vec;
+    constant[5] = c->access;
     return constant + NUM_PIECE_CONSTANTS - NUM_ROW_CONSTANTS;
 }
 
@@ -180,12 +185,11 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
         return "rows are so few that blocks answer sooner";
     while (lanes < WARP && lanes < c.pieces)
         lanes *= 2;
-    int32_t *constant = fill_piece_spec(t, &c, way, &short_sm80);
+    int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1, way, &short_sm80);
     constant[0] = (int32_t)per_thread;
     constant[1] = (int32_t)lanes;
     constant[2] = (int32_t)least(c.per_thread / per_thread, MAX_SHORT_ROWS);
     constant[3] = lanes * per_thread == c.pieces;
-    constant[4] = c.args->groups != 1 || t->block_size; /* e2m1 waits for its arithmetic */
     int64_t groups = ceil_div(c.rows, pieces_per_thread(call, c.rows * lanes, constant[2]));
     way->value[WAY_THREADS] = SHORT_THREADS;
     way->value[WAY_GRID] = ceil_div(groups * lanes, SHORT_THREADS);
@@ -208,7 +212,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         per_thread = c.per_thread;
     way->value[WAY_THREADS] = least(ceil_div(warps, per_thread) * WARP, c.max_threads);
     way->value[WAY_GRID] = c.rows;
-    int32_t *constant = fill_piece_spec(t, &c, way, &sm80);
+    int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1 || !t->block_size, way, &sm80);
     constant[0] = (int32_t)c.per_thread;
     constant[1] = shared ? (int32_t)c.pieces : 0;
     return NULL;
@@ -223,7 +227,7 @@ static const char *fit_wide_sm80(const struct call *call, struct way *way)
         return why;
     way->value[WAY_THREADS] = c.max_threads;
     way->value[WAY_GRID] = c.rows;
-    fill_piece_spec(t, &c, way, &wide_sm80);
+    fill_piece_spec(t, &c, true, way, &wide_sm80);
     return NULL;
 }
 

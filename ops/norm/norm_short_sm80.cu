@@ -7,7 +7,6 @@
  *   PER_THREAD 1, 2, 3, 4; LANES * VEC * PER_THREAD >= hidden
  *   ROWS       1, 2, 4
  *   EXACT      1: LANES * VEC * PER_THREAD == hidden
- *   GROUPED    0: there is one group, a row is found without a product of 64 bits
  *   others     see norm.cuh
  * blockDim.x is 128. */
 #include "norm.cuh"
@@ -41,8 +40,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         row[r] = norm_row(a, first_row + r * groups);
-#if BLOCK_SIZE
-        pad_scales(a, first_row + r * groups, threadIdx.x % LANES, LANES);
+#if SCALES & 2
+        if (a.pads && first_row + r * groups < block_scale_rows(SCALES_128X4, rows))
+            pad_scales(a, row[r], exists[r], threadIdx.x % LANES, LANES);
 #endif
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
@@ -90,11 +90,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
                 if (!WEIGHTS_FIRST(PER_THREAD) && r == 0)
                     load_weights(w[i], a, first + i * step);
 #if WEIGHED
-                weigh_piece(at, p[r][i].input, w[i].weight);
-#elif !LAYERNORM
-                widen_piece(at, p[r][i]);
-#endif
+                finish_weighed(p[r][i], row[r], first + i * step, w[i], deviation, multiplier);
+#else
+                if (!LAYERNORM)
+                    widen_piece(at, p[r][i]);
                 finish_piece(at, a, row[r], first + i * step, w[i], deviation, multiplier);
+#endif
             }
         }
     }

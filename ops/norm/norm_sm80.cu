@@ -11,6 +11,9 @@
 #define SPLIT (PIECES && VEC == 8 && ACCESS == 8 && sizeof(T) == 2 && (sizeof(W) == 4 || sizeof(R) == 4))
 #include "norm.cuh"
 
+/* Other kernels than those to e2m1 are slower if each thread adds up the sums of warps for itself. */
+enum { KNOWN_PIECES = BLOCK_SIZE ? PIECES : 0 };
+
 /* With N pieces a thread. */
 template <int N>
 DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
@@ -32,16 +35,22 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
             load_weights(w[i], a, first + i * step);
     }
     pdl_wait();
-#if BLOCK_SIZE
-    pad_scales(a, blockIdx.x, threadIdx.x, blockDim.x);
-    if (blockIdx.x >= rows_of(a))
-        return;
+#if SCALES & 2
+    if (a.pads) {
+        bool exists = blockIdx.x < rows_of(a);
+        pad_scales(a, row, exists, threadIdx.x, blockDim.x);
+        if (!exists)
+            return;
+    }
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i])
             load_piece(p[i], row, first + i * step);
     }
+#if BLOCK_SIZE
+    float multiplier = output_multiplier(a);
+#endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
         float(&at)[VEC] = x[LAYERNORM ? i : 0];
@@ -56,31 +65,34 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
         }
     }
 #if LAYERNORM
-    float mean = pieces_sum_first(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
+    float mean = pieces_sum_first<KNOWN_PIECES>(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
 #pragma unroll
     for (int i = 0; i < N; i++)
         sum[i] = inside[i] ? center_piece(x[i], mean) : 0.0f;
 #endif
-    float deviation = rsqrtf(pieces_sum_first(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
+    float deviation = rsqrtf(pieces_sum_first<KNOWN_PIECES>(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
+#if !BLOCK_SIZE
     float multiplier = output_multiplier(a);
+#endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i]) {
             if (!WEIGHTS_FIRST(N))
                 load_weights(w[i], a, first + i * step);
 #if WEIGHED
-            weigh_piece(x[0], p[i].input, w[i].weight);
-#elif !LAYERNORM
-            widen_piece(x[0], p[i]);
-#endif
+            finish_weighed(p[i], row, first + i * step, w[i], deviation, multiplier);
+#else
+            if (!LAYERNORM)
+                widen_piece(x[0], p[i]);
             finish_piece(x[LAYERNORM ? i : 0], a, row, first + i * step, w[i], deviation, multiplier);
+#endif
         }
     }
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __grid_constant__ struct norm_args a)
 {
-    __shared__ float scratch[1 + LAYERNORM][32 * PER_THREAD];
+    __shared__ __align__(16) float scratch[1 + LAYERNORM][32 * PER_THREAD];
     struct norm_row row = norm_row(a, blockIdx.x);
     if (PER_THREAD == 1 || (!BLOCK_SIZE && a.hidden <= (int64_t)blockDim.x * VEC))
         norm_block<1>(a, row, scratch);

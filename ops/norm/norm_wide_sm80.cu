@@ -22,10 +22,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
 
     pdl_launch();
     pdl_wait();
-#if BLOCK_SIZE
-    pad_scales(a, blockIdx.x, threadIdx.x, blockDim.x);
-    if (blockIdx.x >= rows_of(a))
-        return;
+#if SCALES & 2
+    if (a.pads) {
+        bool exists = blockIdx.x < rows_of(a);
+        pad_scales(a, row, exists, threadIdx.x, blockDim.x);
+        if (!exists)
+            return;
+    }
 #endif
 #if LAYERNORM
 #pragma unroll 2
@@ -52,10 +55,11 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
         widen_piece(x, p);
         store_residual(x, row, at);
 #if WEIGHED
-        weigh_piece(x, p.input, w.weight);
-#elif LAYERNORM
-        center_piece(x, mean);
-#endif
+        finish_weighed(p, row, (int)at, w, deviation, multiplier);
+#else
+        if (LAYERNORM)
+            center_piece(x, mean);
         finish_piece(x, a, row, at, w, deviation, multiplier);
+#endif
     }
 }

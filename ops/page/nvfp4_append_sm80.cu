@@ -37,17 +37,10 @@ DEVICE void load_block(float (&x)[NVFP4_BLOCK], const T *from)
     }
 }
 
-DEVICE void store_block(u8 *to, const float (&x)[NVFP4_BLOCK], float multiplier)
+DEVICE void store_block(u8 *to, float (&x)[NVFP4_BLOCK], float multiplier)
 {
-    uint32_t word[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float y[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            y[i] = x[8 * half + i];
-        word[half] = e2m1_pack(y, multiplier);
-    }
+    float part = e2m1_part(x, multiplier);
+    uint32_t word[2] = {e2m1_pack(x, part), e2m1_pack(x + 8, part)};
 #if ALIGNED
     *(uint2 *)to = make_uint2(word[0], word[1]);
 #else

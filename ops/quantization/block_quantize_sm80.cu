@@ -96,15 +96,7 @@ template <class Code> DEVICE void store_run(Code *to, float (&x)[RUN], float mul
 
 DEVICE void store_run(e2m1x2 *to, float (&x)[RUN], float multiplier)
 {
-    uint32_t word[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float y[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            y[i] = x[8 * half + i];
-        word[half] = e2m1_pack(y, multiplier);
-    }
+    uint32_t word[2] = {e2m1_pack(x, multiplier), e2m1_pack(x + 8, multiplier)};
 #if ALIGNED
     *(uint2 *)to = make_uint2(word[0], word[1]);
 #else
@@ -160,6 +152,8 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
         ((float *)row.scales)[block * a.scale_stride[1]] = scale;
 #endif
     if (column < row.out_columns) {
+        if (CODE_ELEMENTS == 2)
+            multiplier = e2m1_part(run, multiplier, GATED);
         widen(x, run);
         store_run(row.out + column / CODE_ELEMENTS, x, multiplier);
     }

@@ -95,9 +95,9 @@ static const struct texts narrow_e2m1 = {
     "        for (int k = 0; k < 8; k++) {\n"
     "            x[k] = ((const float *)a->in.data)[i + 8 * half + k];\n"
     "            float one[8] = {x[k]};\n"
-    "            ((uint8_t *)a->scalar.data)[i + 8 * half + k] = (uint8_t)e2m1_pack(one, 1.0f);\n"
+    "            ((uint8_t *)a->scalar.data)[i + 8 * half + k] = (uint8_t)e2m1_pack(one, E2M1_PART);\n"
     "        }\n"
-    "        ((uint32_t *)a->vector.data)[i / 8 + half] = e2m1_pack(x, 1.0f);\n"
+    "        ((uint32_t *)a->vector.data)[i / 8 + half] = e2m1_pack(x, E2M1_PART);\n"
     "    }\n"
     "}\n" THREAD};
 /* Each byte of `in` holds a code in its low half for `scalar`, and half as many hold two for `vector`. */
