@@ -84,12 +84,19 @@ DEVICE void issue_logits(struct rows &r, uint32_t queries, uint32_t keys)
     wgmma_pin(r.s);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < HEAD_DIM / 16; i++) {
-        uint64_t step = k + (i / 4 * (KEYS * 128) + i % 4 * 32) / 16;
-        if (i < KEPT)
-            wgmma_rows(r.s, r.q + 4 * i, step, i > 0, T());
+    for (int i = 0; i < HEAD_DIM / 16; i += 4) {
+        uint64_t from = q + i / 4 * 8192 / 16, step = k + i / 4 * (KEYS * 128) / 16;
+        if (i + 4 <= KEPT)
+            wgmma_rows_4(r.s, r.q + 4 * i, step, i > 0, T());
+        else if (i >= KEPT)
+            wgmma_4(r.s, from, step, i > 0, T());
         else
-            wgmma(r.s, q + (i / 4 * 8192 + i % 4 * 32) / 16, step, i > 0, T());
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                if (i + j < KEPT)
+                    wgmma_rows(r.s, r.q + 4 * (i + j), step + 2 * j, i + j > 0, T());
+                else
+                    wgmma(r.s, from + 2 * j, step + 2 * j, i + j > 0, T());
     }
     wgmma_commit();
 }
@@ -100,7 +107,10 @@ DEVICE void issue_values(struct rows &r, uint32_t values)
     wgmma_pin(r.o);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < KEYS / 16; i++)
+    for (int i = 0; i < KEYS / 64; i++)
+        wgmma_columns_4(r.o, r.p + 16 * i, v + i * 8192 / 16, T());
+#pragma unroll
+    for (int i = KEYS / 64 * 4; i < KEYS / 16; i++)
         wgmma_columns(r.o, r.p + 4 * i, v + i * 2048 / 16, T());
     wgmma_commit();
 }
