@@ -52,7 +52,8 @@ DEVICE int buffer_of(int n) { return BUFFERS == 2 ? n & 1 : 0; }
 DEVICE int buffer_phase(int n) { return BUFFERS == 2 ? n >> 1 & 1 : n & 1; }
 
 /* ---- the four warps that load: two keys, two values, each half of a tile, since with small pages the copies that a warp can
- * issue are what limits. The first one also takes tasks, tells the others, and loads queries. */
+ * issue are what limits; where a tile is one box, only the first of either two stay, because what loaders execute costs those that
+ * compute time and power. The first one also takes tasks, tells the others, and loads queries. */
 
 DEVICE int lane_id() { return threadIdx.x % 32; }
 
@@ -110,28 +111,28 @@ struct places {
 
 DEVICE void find_places(const struct attention_args &, const struct task &, int, int, struct places &) {}
 
-/* Half of a tile of keys or values: a lane copies the boxes of its tokens. */
+/* Half of a tile of keys or values: a lane copies 128 bytes of each row of a box. Others may do so before the first one says how
+ * many bytes to expect, as the phase cannot end without its arrival. */
 DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
                       uint32_t full, uint32_t empty, int phase, const struct places &)
 {
-    const struct tensor_map *map = values ? &p.v : &p.k;
-    int box = 2 * lane_id() + half, token = tile * KEYS + box * p.box_tokens;
+    int slabs = values ? VALUE_SLABS : KEY_SLABS, slab = lane_id() % slabs;
+    int first = (lane_id() / slabs * 2 + half) * p.box_tokens, token = tile * KEYS + first;
+    bool due = first < KEYS && token < t.kv_len;
     struct slot s = {0, 0};
-    int boxes = (min(KEYS, max(t.kv_len - tile * KEYS, 0)) + p.box_tokens - 1) / p.box_tokens;
-    if (box < boxes)
+    if (due)
         s = find_slot(p.a, t.first_page, token);
     mbarrier_wait(empty, phase ^ 1);
+    int boxes = __popc(__ballot_sync(0xffffffffu, due));
     if (lane_id() == 0)
-        mbarrier_arrive_expect(full, (boxes + 1 - half) / 2 * p.box_tokens * 128 * (values ? VALUE_SLABS : KEY_SLABS));
-    __syncwarp();
-    if (box < boxes) {
-#pragma unroll
-        for (int i = 0; i < KEY_SLABS; i++)
-            if (i < VALUE_SLABS || !values)
-                tensor_load_4d(to + i * (KEYS * 128) + box * p.box_tokens * 128, map, full, i * 64, s.at, t.kv_head, s.page);
-    }
+        mbarrier_arrive_expect(full, boxes * p.box_tokens * 128);
+    if (due)
+        tensor_load_4d(to + slab * (KEYS * 128) + first * 128, values ? &p.v : &p.k, full, slab * 64, s.at, t.kv_head, s.page);
 }
 #endif
+
+/* Warps for keys, and for values. */
+DEVICE int loaders_of_each(const struct attention_sm90_args &p) { return p.box_tokens == KEYS ? 1 : 2; }
 
 DEVICE void load_queries(const struct attention_sm90_args &p, const struct task &t, struct smem *sm, int n)
 {
@@ -190,6 +191,8 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
 {
     int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), half = warp % 2, tile_tokens = WARPGROUPS * p.q_tokens;
     bool leads = warp == 0, values = warp >= 2;
+    if (half >= loaders_of_each(p))
+        return;
     uint32_t tiles = values ? AT(values[0]) : AT(keys[0]), full = values ? AT(values_full[0]) : AT(keys_full[0]);
     uint32_t empty = values ? AT(values_empty[0]) : AT(keys_empty[0]);
     struct ring ring = {0, 0};

@@ -202,21 +202,22 @@ DEVICE void compute_all(const struct attention_sm90_args &p, struct smem *sm)
     }
 }
 
-DEVICE void init_barriers(struct smem *sm)
+DEVICE void init_barriers(const struct attention_sm90_args &p, struct smem *sm)
 {
+    int loaders = loaders_of_each(p);
     for (int i = 0; i < BUFFERS; i++)
         for (int w = 0; w < WARPGROUPS; w++) {
             mbarrier_init(AT(queries_full[i][w]), 1);
             mbarrier_init(AT(queries_empty[i][w]), 1);
         }
     for (int i = 0; i < STAGES; i++) {
-        mbarrier_init(AT(keys_full[i]), GATHER ? 64 : 2);
-        mbarrier_init(AT(values_full[i]), GATHER ? 64 : 2);
+        mbarrier_init(AT(keys_full[i]), GATHER ? 64 : loaders);
+        mbarrier_init(AT(values_full[i]), GATHER ? 64 : loaders);
         mbarrier_init(AT(keys_empty[i]), WARPGROUPS);
         mbarrier_init(AT(values_empty[i]), WARPGROUPS);
     }
     mbarrier_init(AT(task_passed), 1);
-    mbarrier_init(AT(task_taken), 4);
+    mbarrier_init(AT(task_taken), 2 * loaders);
     mbarrier_init_fence();
 }
 
@@ -227,7 +228,7 @@ extern "C" __global__ void __launch_bounds__(128 * (WARPGROUPS + 1), 1)
     extern __shared__ __align__(1024) unsigned char shared[];
     struct smem *sm = (struct smem *)shared;
     if (threadIdx.x == 0) {
-        init_barriers(sm);
+        init_barriers(p, sm);
         tensor_map_prefetch(&p.q);
         tensor_map_prefetch(&p.k);
         tensor_map_prefetch(&p.v);
