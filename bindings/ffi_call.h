@@ -16,6 +16,14 @@ struct ffi_environment {
     void (*release)(void *handle);
 };
 
+/* NULL: the value is no tensor. */
+static inline const DLTensor *ffi_tensor(const struct ffi_any *value)
+{
+    if (value->type == FFI_TENSOR)
+        return (const DLTensor *)(value->value.object + 1);
+    return value->type == FFI_DLTENSOR ? value->value.pointer : NULL;
+}
+
 /* values: the arguments in the order of the declaration, then the options. Their types are those that tvm_ffi.c lists. kind: the
  * exception of Python that a failed call raises, "ValueError"; else as it was. */
 flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *environment, const struct ffi_any *values,

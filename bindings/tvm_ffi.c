@@ -15,7 +15,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "bindings/ffi_call.h"
+#include "bindings/ffi_told.h"
 #include "core/status.h"
 #include "core/text.h"
 #include "op/check.h"
@@ -35,7 +35,9 @@ struct ffi_call {
     const struct op *op;
     const struct ffi_environment *environment;
     flashinfer_exec exec;
-    bool has_stream, wrong_type;
+    struct ffi_told told;
+    uint64_t hash; /* of what is told */
+    bool wrong_type;
     const DLTensor *first; /* tensor of the call's device */
     void *workspace;       /* the environment's handle */
     void *host_workspace;
@@ -85,10 +87,8 @@ static void release_tensor(void *handle) { functions.object_release(handle); }
 
 static const struct ffi_environment tvm_environment = {current_stream, allocate_tensor, release_tensor};
 
-__attribute__((cold)) static const char *error_kind(const struct ffi_call *c, flashinfer_status status)
+__attribute__((cold)) static const char *error_kind(flashinfer_status status)
 {
-    if (c->wrong_type)
-        return "TypeError";
     switch (status) {
     case FLASHINFER_INVALID:
     case FLASHINFER_WORKSPACE:
@@ -140,13 +140,6 @@ __attribute__((cold)) static flashinfer_status complain_type(struct ffi_call *c,
     return fail(FLASHINFER_INVALID, "%s: %s is %s, must be %s", c->op->name, name, type_text(value->type), wanted);
 }
 
-static const DLTensor *tensor_of(const struct ffi_any *value)
-{
-    if (value->type == FFI_TENSOR)
-        return (const DLTensor *)(value->value.object + 1);
-    return value->type == FFI_DLTENSOR ? value->value.pointer : NULL;
-}
-
 /* A NUL-terminated string; NULL if the value is none or has no room. */
 static const char *string_of(struct ffi_call *c, const struct ffi_any *value)
 {
@@ -173,15 +166,15 @@ static bool is_integer(const struct ffi_any *value)
 static void note_stream(struct ffi_call *c, const DLTensor *tensor)
 {
     const DLDevice device = tensor->device;
-    if (c->has_stream || (device.device_type != kDLCUDA && device.device_type != kDLCUDAManaged))
+    if (c->told.stream_device.device_type || (device.device_type != kDLCUDA && device.device_type != kDLCUDAManaged))
         return;
-    c->has_stream = true;
+    c->told.stream_device = device;
     c->exec.stream = c->environment->stream(device.device_type, device.device_id);
 }
 
 static flashinfer_status unpack_tensor(struct ffi_call *c, const struct op_arg *arg, const struct ffi_any *value, void *field)
 {
-    const DLTensor *tensor = tensor_of(value);
+    const DLTensor *tensor = ffi_tensor(value);
     if (!tensor)
         return complain_type(c, arg->name, "a tensor", value);
     *(const DLTensor **)field = tensor;
@@ -194,7 +187,7 @@ static flashinfer_status unpack_tensor(struct ffi_call *c, const struct op_arg *
 
 static flashinfer_status unpack_number(struct ffi_call *c, const struct op_arg *arg, const struct ffi_any *value, void *field)
 {
-    const DLTensor *tensor = tensor_of(value);
+    const DLTensor *tensor = ffi_tensor(value);
     const bool integer = is_integer(value), whole = arg->kind == OP_INT;
     const bool by_kind = arg->bytes == sizeof(flashinfer_number);
     if (tensor && by_kind && !(arg->flags & HOST)) {
@@ -264,7 +257,7 @@ static flashinfer_status unpack_dtype(struct ffi_call *c, const struct op_arg *a
 
 static flashinfer_status unpack_plan(struct ffi_call *c, const struct op_arg *arg, const struct ffi_any *value, void *field)
 {
-    const DLTensor *tensor = tensor_of(value);
+    const DLTensor *tensor = ffi_tensor(value);
     void *data = value->type == FFI_POINTER ? value->value.pointer : NULL;
     if (tensor && arg->kind == OP_PLAN) {
         const int64_t bytes = tensor_elements(tensor) * tensor->dtype.bits * tensor->dtype.lanes / 8;
@@ -314,7 +307,7 @@ static flashinfer_status unpack(struct ffi_call *c, const struct op_arg *arg, co
 /* Which a call in C, where it is an address, cannot check. */
 static flashinfer_status unpack_workspace(struct ffi_call *c, const struct ffi_any *value)
 {
-    const DLTensor *tensor = tensor_of(value);
+    const DLTensor *tensor = ffi_tensor(value);
     if (!tensor)
         return complain_type(c, "workspace", "a tensor", value);
     if (!tensor_is_dense(tensor))
@@ -374,9 +367,17 @@ static flashinfer_status provide_workspace(void *context, struct call *call, siz
     return FLASHINFER_OK;
 }
 
-static flashinfer_status unpack_and_call(struct ffi_call *c, const struct ffi_any *values, int32_t num_values)
+static int write_told(const void *context, uint64_t *words, int max)
+{
+    const struct ffi_call *c = context;
+    return ffi_told_write(&c->told, words, max);
+}
+
+static flashinfer_status unpack_and_call(struct ffi_call *c)
 {
     const struct op *op = c->op;
+    const struct ffi_any *values = c->told.values;
+    const int32_t num_values = c->told.num_values;
     int32_t i = 0;
     memset(c->args, 0, op->args_bytes);
     *(size_t *)c->args = op->args_bytes;
@@ -388,27 +389,43 @@ static flashinfer_status unpack_and_call(struct ffi_call *c, const struct ffi_an
                     num_values);
     for (; i < num_values; i++)
         TRY(unpack_option(c, i - num_args, &values[i]));
-    return op_call_providing(op, c->args, &c->exec, provide_workspace, c);
+    const struct call_for binding = {provide_workspace, {c->hash, write_told}, c};
+    return op_call_for(op, c->args, &c->exec, &binding);
 }
 
-flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *environment, const struct ffi_any *values,
-                           int32_t num_values, const char **kind)
+__attribute__((noinline)) static flashinfer_status call_unpacked(const struct op *op, const struct ffi_environment *environment,
+                                                                 const struct ffi_any *values, int32_t num_values, uint64_t hash,
+                                                                 const char **kind)
 {
     struct ffi_call c;
     c.op = op;
     c.environment = environment;
     c.exec = (flashinfer_exec){.size = sizeof c.exec};
-    c.has_stream = c.wrong_type = false;
+    c.told = (struct ffi_told){op, values, num_values, {0}};
+    c.hash = hash;
+    c.wrong_type = false;
     c.first = NULL;
     c.workspace = NULL;
     c.host_workspace = NULL;
     c.num_strings = 0;
-    const flashinfer_status status = unpack_and_call(&c, values, num_values);
+    const flashinfer_status status = unpack_and_call(&c);
     free(c.host_workspace);
     if (c.workspace)
         environment->release(c.workspace);
     if (status)
-        *kind = error_kind(&c, status);
+        *kind = c.wrong_type ? "TypeError" : error_kind(status);
+    return status;
+}
+
+flashinfer_status ffi_call(const struct op *op, const struct ffi_environment *environment, const struct ffi_any *values,
+                           int32_t num_values, const char **kind)
+{
+    flashinfer_status status;
+    const uint64_t hash = ffi_told_hash(op, values, num_values);
+    if (!ffi_told_again(hash, op, environment, values, num_values, &status))
+        return call_unpacked(op, environment, values, num_values, hash, kind);
+    if (status)
+        *kind = error_kind(status);
     return status;
 }
 

@@ -4,6 +4,8 @@
 #ifndef TVM_FFI_ABI_H
 #define TVM_FFI_ABI_H
 
+#include <stddef.h>
+
 #include "flashinfer/dlpack.h"
 
 enum ffi_type {

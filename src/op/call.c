@@ -160,17 +160,17 @@ __attribute__((noinline)) static flashinfer_status validate(const struct call *c
 }
 
 /* A call that is not done as an earlier one was: found like one, or checked. */
-static flashinfer_status do_call(struct call *call, const struct replay_key *key, call_provide_workspace *provide, void *context)
+static flashinfer_status do_call(struct call *call, const struct replay_key *key, const struct call_for *binding)
 {
     struct way way;
     const struct op_kernel *row;
     const bool validates = call->op->validate && environment()->validate_inputs;
     TRY(call_pick(call, &row, &way));
-    const bool provides = provide && way.workspace && !call->exec.workspace;
+    const bool provides = binding && way.workspace && !call->exec.workspace;
     if (validates)
         TRY(validate(call));
     if (provides)
-        TRY(provide(context, call, way.workspace));
+        TRY(binding->provide(binding->context, call, way.workspace));
     if (validates || provides)
         return call_run(call, row, &way);
     call->replay = replay_begin(key, call, row);
@@ -180,24 +180,27 @@ static flashinfer_status do_call(struct call *call, const struct replay_key *key
     return status;
 }
 
-flashinfer_status op_call_providing(const struct op *op, const void *args, const flashinfer_exec *exec,
-                                    call_provide_workspace *provide, void *context)
+flashinfer_status op_call_for(const struct op *op, const void *args, const flashinfer_exec *exec, const struct call_for *binding)
 {
     struct call call;
     struct recall recall;
-    if (recall_find(&recall, &call, op, args, exec))
-        return recall.replay ? replay_run(recall.replay, exec ? exec->stream : NULL)
-                             : do_call(&call, &recall.key, provide, context);
+    if (recall_find(&recall, &call, op, args, exec)) {
+        if (!recall.replay)
+            return do_call(&call, &recall.key, binding);
+        if (binding)
+            replay_tell(recall.replay, binding);
+        return replay_run(recall.replay, exec ? exec->stream : NULL);
+    }
     TRY(call_check(&call, op, args, exec, false, NULL));
     if (call.empty)
         return FLASHINFER_OK;
     recall_keep(&recall, &call, args, exec);
-    return do_call(&call, &recall.key, provide, context);
+    return do_call(&call, &recall.key, binding);
 }
 
 flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec)
 {
-    return op_call_providing(op, args, exec, NULL, NULL);
+    return op_call_for(op, args, exec, NULL);
 }
 
 flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec)

@@ -294,11 +294,22 @@ flashinfer_status call_run(const struct call *call, const struct op_kernel *row,
 /* The whole path of a call: check, pick, run. */
 flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec);
 
-/* The same. A call that needs `bytes` of workspace and was given none has `provide` set call->exec.workspace and
- * workspace_size. */
-typedef flashinfer_status call_provide_workspace(void *context, struct call *call, size_t bytes);
-flashinfer_status op_call_providing(const struct op *op, const void *args, const flashinfer_exec *exec,
-                                    call_provide_workspace *provide, void *context);
+/* How the caller of op_call_for itself was told what to call. Of two calls that were told alike, args and exec are alike. */
+struct call_told {
+    uint64_t hash; /* 0: calls told alike may differ */
+    int (*write)(const void *context, uint64_t *words, int max); /* what tells it from all calls of that hash; 0: too many words */
+};
+
+/* On behalf of whom a call is made: a binding. */
+struct call_for {
+    /* A call that needs `bytes` of workspace and was given none has it set call->exec.workspace and workspace_size. */
+    flashinfer_status (*provide)(void *context, struct call *call, size_t bytes);
+    struct call_told told;
+    void *context;
+};
+
+/* The same for a binding. A call that it was told as an earlier one may be found by replay_find_told (op/replay.h) instead. */
+flashinfer_status op_call_for(const struct op *op, const void *args, const flashinfer_exec *exec, const struct call_for *binding);
 
 /* What flashinfer_prepare and flashinfer_workspace_size do. */
 flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec);

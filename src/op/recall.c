@@ -6,8 +6,9 @@
 #include "core/slot.h"
 #include "op/plan.h"
 #include "op/program.h"
+#include "op/words.h"
 
-enum { SETS = 32, WAYS = 4, HASHED_TENSORS = 4, MAX_WORDS = 384, MAX_TENSOR_WORDS = 2 + 2 * TENSOR_MAX_DIMS };
+enum { SETS = 32, WAYS = 4, HASHED_TENSORS = 4, MAX_WORDS = 384 };
 
 /* Where a tensor lies behind its address. */
 struct extent {
@@ -42,29 +43,10 @@ static atomic_uint turn; /* of the ways of a set to be forgotten */
 
 static struct entry *set_of(uint64_t hash) { return table[hash >> 32 & (SETS - 1)]; }
 
-static inline uint64_t load(const void *at)
-{
-    uint64_t word;
-    memcpy(&word, at, sizeof word);
-    return word;
-}
-
-/* Two words at a time. */
-typedef uint64_t pair __attribute__((vector_size(2 * sizeof(uint64_t))));
-
-static inline pair load_pair(const void *at)
-{
-    pair x;
-    memcpy(&x, at, sizeof x);
-    return x;
-}
-
 static inline const DLTensor *tensor_at_offset(const unsigned char *args, int offset)
 {
     return *(const DLTensor *const *)(args + offset);
 }
-
-static inline bool is_describable(const DLTensor *t) { return (uint32_t)t->ndim - 1 < TENSOR_MAX_DIMS && t->shape; }
 
 /* Of the sizes of a few tensors, which tell most calls of an op apart. 0: the call cannot be described. */
 static uint64_t hash_of(const struct program *program, const unsigned char *args)
@@ -82,7 +64,7 @@ static uint64_t hash_of(const struct program *program, const unsigned char *args
     return hash | 1;
 }
 
-static inline uint64_t where_of(const flashinfer_exec *exec) { return exec ? load(&exec->device) : 0; }
+static inline uint64_t where_of(const flashinfer_exec *exec) { return exec ? load_word(&exec->device) : 0; }
 
 static inline uint64_t how_of(const flashinfer_exec *exec)
 {
@@ -92,25 +74,11 @@ static inline uint64_t how_of(const flashinfer_exec *exec)
 /* The hash of addresses, one after another. */
 static inline uint64_t hash_address(uint64_t hash, uintptr_t low) { return (hash << 9 | hash >> 55) ^ low; }
 
-/* Writes the words of a tensor and returns past the last. */
-static uint64_t *describe_tensor(uint64_t *word, const DLTensor *t)
-{
-    const size_t bytes = (size_t)t->ndim * sizeof *word;
-    _Static_assert(offsetof(DLTensor, shape) - offsetof(DLTensor, device) == 2 * sizeof *word, "device, ndim and dtype");
-    memcpy(word, &t->device, 2 * sizeof *word);
-    memcpy(word += 2, t->shape, bytes);
-    word += t->ndim;
-    if (!t->strides)
-        return word;
-    memcpy(word, t->strides, bytes);
-    return word + t->ndim;
-}
-
 static void describe_field(struct recall *r, struct entry *entry, int offset, const DLTensor *t)
 {
     const int i = entry->num_given++;
     entry->field[i] = (struct field){(uint16_t)offset, t->strides, t->data};
-    entry->low[i] = r->low[i] = (uintptr_t)t->data + t->byte_offset;
+    entry->low[i] = r->low[i] = tensor_low(t);
     r->key.hash = hash_address(r->key.hash, r->low[i]);
 }
 
@@ -126,7 +94,7 @@ static bool describe(struct recall *r, struct entry *entry, const struct program
     entry->how = how_of(exec);
     entry->num_given = entry->num_written = 0;
     for (int i = 0; i < program->num_words; i++)
-        *word++ = load(args + program->word_offset[i]);
+        *word++ = load_word(args + program->word_offset[i]);
     for (int i = 0; i < program->num_tensors; i++) {
         const DLTensor *t = tensor_at_offset(args, program->tensor_offset[i]);
         if (!t) {
@@ -143,54 +111,36 @@ static bool describe(struct recall *r, struct entry *entry, const struct program
     return true;
 }
 
-/* 0 if both have the same n words. Two words may be looked at twice. */
-static inline pair differ(const int64_t *a, const uint64_t *b, int n)
-{
-    if (n == 1)
-        return (pair){(uint64_t)*a ^ *b};
-    pair x = (load_pair(a) ^ load_pair(b)) | (load_pair(a + n - 2) ^ load_pair(b + n - 2));
-    if (n > 4)
-        x |= (load_pair(a + 2) ^ load_pair(b + 2)) | (load_pair(a + n - 4) ^ load_pair(b + n - 4));
-    return x;
-}
-
 /* Whether the tensors are as described. Tells where they lie. */
 static inline bool same_tensors(const struct entry *entry, struct recall *r, const uint64_t *word, const unsigned char *args)
 {
     const int count = entry->num_given;
-    pair different = {0};
+    struct difference different = {0};
     uint64_t hash = 0;
     for (int i = 0; i < count; i++) {
         const struct field *field = &entry->field[i];
         const DLTensor *t = tensor_at_offset(args, field->offset);
-        if (!t || load(&t->ndim) != word[1] || !t->shape || (t->strides != NULL) != field->strided ||
-            (t->data != NULL) != field->placed)
+        if (!t || (t->strides != NULL) != field->strided || (t->data != NULL) != field->placed ||
+            !compare_tensor(t, field->strided, &word, &different))
             return false;
-        const int n = t->ndim;
-        different |= (pair){load(&t->device) ^ word[0]} | differ(t->shape, word + 2, n);
-        word += 2 + n;
-        if (t->strides) {
-            different |= differ(t->strides, word, n);
-            word += n;
-        }
-        r->low[i] = (uintptr_t)t->data + t->byte_offset;
+        r->low[i] = tensor_low(t);
         hash = hash_address(hash, r->low[i]);
     }
     r->low[count] = 0;
     r->key.hash = hash;
     r->key.num_tensors = count;
-    return !(different[0] | different[1]);
+    return !is_different(&different);
 }
 
-static bool same_description(const struct entry *entry, struct recall *r, const struct program *program,
-                             const unsigned char *args, const flashinfer_exec *exec)
+static bool same_description(const struct entry *entry, struct recall *r, const struct program *program, const unsigned char *args,
+                             const flashinfer_exec *exec)
 {
     uint64_t different = (where_of(exec) ^ entry->where) | (how_of(exec) ^ entry->how);
     const uint64_t *word = entry->word;
     if (entry->serial != program->serial)
         return false;
     for (int i = 0; i < program->num_words; i++)
-        different |= load(args + program->word_offset[i]) ^ *word++;
+        different |= load_word(args + program->word_offset[i]) ^ *word++;
     for (int i = entry->num_given; i < program->num_tensors; i++)
         different |= (uintptr_t)tensor_at_offset(args, entry->field[i].offset);
     return !different && same_tensors(entry, r, word, args);
@@ -227,7 +177,7 @@ static bool addresses_are_right(const struct recall *r, const struct entry *entr
     const uintptr_t *low = r->low;
     uintptr_t high[OP_MAX_ARGS + 1], misaligned = 0, beyond = 0; /* its sign says whether something is */
     const int count = entry->num_given, written = entry->num_written;
-    pair meet = {0}; /* negative: two do */
+    word_pair meet = {0}; /* negative: two do */
     high[count] = 0;
     for (int i = 0; i < count; i++) {
         high[i] = low[i] + extent[i].bytes;
@@ -321,7 +271,7 @@ bool recall_find(struct recall *r, struct call *call, const struct op *op, const
     r->key.description = 0;
     r->key.low = r->low;
     r->key.exec = exec;
-    if (!program || !args || makes_plan(op, program) || load(args) != op->args_bytes || (exec && exec->size != sizeof *exec))
+    if (!program || !args || makes_plan(op, program) || load_word(args) != op->args_bytes || (exec && exec->size != sizeof *exec))
         return false;
     r->hash = hash_of(program, args);
     call->op = op;

@@ -5,7 +5,10 @@
 
 #include "core/slot.h"
 
-enum { SETS = 256, WAYS = 4, RELUCTANCE = 8, MAX_LAUNCHES = 4, MAX_BYTES = 1536, ALIGNMENT = 64 };
+enum { SETS = 256, WAYS = 4, RELUCTANCE = 8, MAX_LAUNCHES = 4, MAX_BYTES = 1536, MAX_TOLD = 128, ALIGNMENT = 64 };
+enum { TOLD_SETS = 256, TOLD_WAYS = 8, PLACES = SETS * WAYS };
+
+#define TOO_LONG UINT64_C(1) /* no hash of a call: those are larger than any place */
 
 struct noted {
     const struct jit_module *module;
@@ -22,15 +25,18 @@ struct replay {
     bool forced; /* by exec.kernel: rows may do it otherwise then */
     int num_launches;
     uint32_t bytes; /* of args */
+    uint64_t told_hash; /* 0: told holds nothing; TOO_LONG: nor could it */
     struct jit_queue queue;
     struct noted noted[MAX_LAUNCHES];
     uintptr_t low[OP_MAX_ARGS];
+    uint64_t told[MAX_TOLD]; /* how the first binding that made the call again was told of it */
     _Alignas(ALIGNMENT) unsigned char args[MAX_BYTES];
 };
 
 /* A set is in a line of the cache, since many calls are looked for in vain. */
 static _Alignas(ALIGNMENT) struct slot slots[SETS][WAYS];
 static struct replay table[SETS][WAYS];
+static _Alignas(ALIGNMENT) _Atomic uint64_t told_places[TOLD_SETS][TOLD_WAYS]; /* a hash, its lowest bits the place in the table */
 static atomic_uint turn; /* of calls to be noted, and of the ways of a set to be forgotten */
 
 static uint64_t hash_of(const struct replay_key *key)
@@ -63,6 +69,50 @@ struct replay *replay_find(const struct replay_key *key)
         slot_release(&slots[set][way]);
     }
     return NULL;
+}
+
+void replay_let_go(struct replay *replay) { slot_release(replay->slot); }
+
+static _Atomic uint64_t *told_set(uint64_t hash) { return told_places[hash >> 32 & (TOLD_SETS - 1)]; }
+
+static struct replay *at_place(unsigned place) { return &table[place / WAYS][place % WAYS]; }
+
+struct replay *replay_find_told(uint64_t hash, const uint64_t **words)
+{
+    const _Atomic uint64_t *set = told_set(hash);
+    for (int way = 0; way < TOLD_WAYS; way++) {
+        const uint64_t found = atomic_load_explicit(&set[way], memory_order_relaxed);
+        if ((found ^ hash) / PLACES)
+            continue;
+        const unsigned place = found % PLACES;
+        if (!slot_hold(&slots[place / WAYS][place % WAYS]))
+            return NULL;
+        struct replay *replay = at_place(place);
+        *words = replay->told;
+        if (replay->told_hash == hash)
+            return replay;
+        replay_let_go(replay);
+    }
+    return NULL;
+}
+
+void replay_tell(struct replay *replay, const struct call_for *binding)
+{
+    const struct call_told *told = &binding->told;
+    if (!told->hash || (replay->told_hash && replay->told_hash != told->hash))
+        return;
+    if (!replay->told_hash) {
+        const bool fits = told->write(binding->context, replay->told, MAX_TOLD);
+        replay->told_hash = fits ? told->hash : TOO_LONG;
+        if (!fits)
+            return;
+    }
+    const uint64_t place = (uint64_t)((char *)replay - (char *)table) / sizeof *replay, entry = told->hash / PLACES * PLACES + place;
+    _Atomic uint64_t *set = told_set(told->hash);
+    int way = 0;
+    while (way < TOLD_WAYS && set[way] && set[way] != entry)
+        way++;
+    atomic_store_explicit(&set[way < TOLD_WAYS ? way : (int)(place % TOLD_WAYS)], entry, memory_order_relaxed);
 }
 
 flashinfer_status replay_run(struct replay *replay, void *stream)
@@ -110,6 +160,7 @@ struct replay *replay_begin(const struct replay_key *key, const struct call *cal
     memcpy(replay->low, key->low, (size_t)key->num_tensors * sizeof *key->low);
     replay->num_launches = 0;
     replay->bytes = 0;
+    replay->told_hash = 0;
     return replay;
 }
 

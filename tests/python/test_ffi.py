@@ -144,6 +144,37 @@ def test_not_served():
         module.sampling_from_probs(out, None, probs, None, 1, 1)
 
 
+def alike(device):
+    """Calls of rmsnorm on the same memory, each like another but for one thing: arguments, and what they read and write."""
+    memory = [torch.zeros(3, 256, device=device) for _ in range(3)]
+    for dtype in torch.float32, torch.float16, torch.bfloat16:
+        y, x, w = (m.view(dtype).as_strided((3, 64), (64, 1)) for m in memory)
+        w = w[0]
+        wide = x.as_strided((3, 64), (128, 1))
+        yield from (((y, x, w, *eps), y, x, w, eps) for eps in ((), (1e-2,), (1e-1,), (1,), (True,), (None, 2), (1e-2, 2)))
+        yield (y[:2], x[:2], w), y[:2], x[:2], w, ()
+        yield (y[:2, :32], x[:2, :32], w[:32]), y[:2, :32], x[:2, :32], w[:32], ()
+        yield (y[0], x[0], w), y[0], x[0], w, ()
+        yield (y, wide, w), y, wide, w, ()
+        yield (y.unsqueeze(0), x.unsqueeze(0), w), y, x, w, ()
+        yield (x, x, w), x, x, w, ()
+
+
+def test_calls_made_again(device):
+    """Whatever was called before, and how often, a call does what it says; what is refused is refused each time."""
+    random_, calls, function = random.Random(1), list(alike(device)), (module.rmsnorm, _core.op("rmsnorm").function)
+    for step in range(12 * len(calls)):
+        args, y, x, w, eps = random_.choice(calls)
+        for tensor in y, x, w:
+            tensor.copy_(torch.randn(tensor.shape, device=device))
+        want = expected(x.float(), w.float(), float(eps[0]) if eps and eps[0] is not None else 1e-6)
+        function[step % 2](*args)
+        torch.testing.assert_close(y.float(), want, rtol=1e-2, atol=1e-2)
+        for wrong in (args[0], args[1], args[2][1:]), (args[0], args[1].to(torch.float64), args[2]), (*args[:3], -1.0):
+            with pytest.raises(ValueError):
+                function[step % 2](*wrong)
+
+
 def test_workspace_is_allocated(device):
     """packbits of segments divides the work with a table in workspace, on GPUs."""
     x = torch.ones(5000, device=device, dtype=torch.bool)
