@@ -18,6 +18,7 @@ typedef float __m512 __attribute__((vector_size(64), may_alias));
 typedef float __m512_u __attribute__((vector_size(64), may_alias, aligned(1)));
 typedef unsigned short __mmask16;
 typedef unsigned int __mmask32;
+typedef unsigned long long __mmask64;
 typedef float __v4sf __attribute__((vector_size(16)));
 typedef char __v16qi __attribute__((vector_size(16)));
 typedef long long __v2di __attribute__((vector_size(16)));
@@ -27,6 +28,7 @@ typedef short __v8hi __attribute__((vector_size(16)));
 typedef short __v16hi __attribute__((vector_size(32)));
 typedef short __v32hi __attribute__((vector_size(64)));
 typedef char __v32qi __attribute__((vector_size(32)));
+typedef char __v64qi __attribute__((vector_size(64)));
 typedef int __v16si __attribute__((vector_size(64)));
 typedef float __v8sf __attribute__((vector_size(32)));
 typedef float __v16sf __attribute__((vector_size(64)));
@@ -181,6 +183,11 @@ X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
 X86_INLINE __m512i _mm512_cvtepi8_epi16(__m256i x)
 {
     return (__m512i)__builtin_ia32_pmovsxbw512_mask((__v32qi)x, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __mmask64 _mm512_test_epi8_mask(__m512i a, __m512i b)
+{
+    return (__mmask64)__builtin_ia32_ptestmb512((__v64qi)a, (__v64qi)b, (__mmask64)-1);
 }
 
 X86_INLINE __m512i _mm512_max_epu16(__m512i a, __m512i b)
