@@ -11,11 +11,15 @@ INLINE vec magnitude_to(vec x, float limit)
     return (vec)vec_min_bits((vecu)x & 0x7fffffffu, (vecu)vec_set(limit));
 }
 
+/* e^x = numerator / denominator, for x from -111 to 21. */
+struct quotient {
+    vec numerator, denominator;
+};
+
 #ifdef __AVX512F__
-/* 1 / (1 + e^-x) as s / (s + c e^-r): n is the nearest integer to 32 x / ln 2, r the rest, at most ln 2 / 64, s a float whose
- * exponent and upper five bits are n's bits, and c what makes s / c the power of two that belongs to n. Both are 2^34 times that,
- * so that s is normal. Below -104 it is 0. */
-INLINE vec sigmoid(vec x)
+/* s / (c e^-r): n is the nearest integer to 32 x / ln 2, r the rest, at most ln 2 / 64, s a float whose exponent and upper five
+ * bits are n's bits, and c what makes s / c the power of two that belongs to n. Both are 2^34 times that, so that s is normal. */
+INLINE struct quotient exp_quotient(vec x)
 {
     const vec power[2] = { /* chosen by the lower five bits */
         {1.0f, 1.00915241f, 1.01745343f, 1.02493548f, 1.03162956f, 1.03756618f, 1.04277468f, 1.04728365f,
@@ -23,28 +27,38 @@ INLINE vec sigmoid(vec x)
         {1.06066012f, 1.05955601f, 1.05801213f, 1.05604792f, 1.05368209f, 1.05093277f, 1.04781759f, 1.04435325f,
          1.04055619f, 1.0364424f, 1.03202724f, 1.02732527f, 1.02235103f, 1.01711822f, 1.01164019f, 1.00592995f}};
     const float magic = 393377.0f; /* 1.5 * 2^18 + 127 + 34: its unit is 1 / 32, and s begins with its lower bits */
-    x = (vec)_mm512_min_epu32((__m512i)x, (__m512i)vec_set(-111.0f)); /* of what is negative, the lesser magnitude */
-    x = (vec)_mm512_min_epi32((__m512i)x, (__m512i)vec_set(21.0f));
     vec shifted = x * LOG2E + magic, r = x - (shifted - magic) * 0.693147182f;
-    vec y = 1.0f + r * (-1.0000147f + r * 0.5f);
     vec c = (vec)_mm512_permutex2var_ps((__m512)(power[0] * 0x1p34f), (__m512i)shifted, (__m512)(power[1] * 0x1p34f));
-    vec s = (vec)((vecu)shifted << 18);
-    return s / (s + c * y);
+    return (struct quotient){(vec)((vecu)shifted << 18), c * (1.0f + r * (-1.0000147f + r * 0.5f))};
+}
+
+/* At least -111 and at most 21; what is NaN becomes one of them. */
+INLINE vec exp_bounded(vec x)
+{
+    x = (vec)_mm512_min_epu32((__m512i)x, (__m512i)vec_set(-111.0f)); /* of what is negative, the lesser magnitude */
+    return (vec)_mm512_min_epi32((__m512i)x, (__m512i)vec_set(21.0f));
 }
 #else
-/* 1 / (1 + e^-x) as s / (s + e^-r), where e^x = s * e^r and s is a power of two. Below -104 it is 0. */
-INLINE vec sigmoid(vec x)
+/* s / e^-r, where s is a power of two. */
+INLINE struct quotient exp_quotient(vec x)
 {
     veci n;
-    x = vec_max2(vec_set(-111.0f), vec_min2(vec_set(21.0f), x));
     vec rounded = vec_round(x * LOG2E, &n);
     vec r = x - rounded * 0.693359375f + rounded * 2.12194440e-4f; /* ln 2 in two parts, the first exact in 9 bits */
     vec y = 1.0f + r * (-1.0f + r * (0.49999225f + r * (-0.16667117f + r * (0.041890904f + r * -0.00831244f))));
     veci half = n >> 1; /* one factor alone may be too small for a normal float */
-    vec s = (vec)((half + 127) << 23) * (vec)((n - half + 127) << 23);
-    return s / (s + y);
+    return (struct quotient){(vec)((half + 127) << 23) * (vec)((n - half + 127) << 23), y};
 }
+
+INLINE vec exp_bounded(vec x) { return vec_max2(vec_set(-111.0f), vec_min2(vec_set(21.0f), x)); }
 #endif
+
+/* 1 / (1 + e^-x). Below -104 it is 0. */
+INLINE vec sigmoid(vec x)
+{
+    struct quotient e = exp_quotient(exp_bounded(x));
+    return e.numerator / (e.numerator + e.denominator);
+}
 
 /* x / (1 + e^-y), where x is NaN if y is. */
 INLINE vec times_sigmoid(vec x, vec y) { return x * sigmoid(y); }
@@ -60,7 +74,8 @@ INLINE vec gelu(vec x)
     vec w = magnitude_to(x, 14.4f); /* the tail is 0 beyond it, as at it */
     vec p = 0.5f + w * (0.43829417f + w * (0.18323453f + w * (0.04063302f + w * 0.0041162763f)));
     vec q = 1.0f + w * (1.6744733f + w * (1.2025007f + w * (0.46946904f + w * (0.10185832f + w * 0.010317855f))));
-    vec tail = vec_exp_bounded(-0.5f * w * w) * p / q;
+    struct quotient e = exp_quotient(-0.5f * w * w);
+    vec tail = e.numerator * p / (e.denominator * q);
     return x * vec_select((veci)x >> 31, tail, 1.0f - tail);
 }
 
