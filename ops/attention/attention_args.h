@@ -85,6 +85,7 @@ struct attention_stream {
     int32_t split;       /* tokens that are never divided; INT32_MAX: all; 0: as the kernel likes */
     int32_t num_parts;   /* partial results that the workspace has room for */
     int32_t num_indices; /* of kv_indices */
+    int32_t ahead;       /* 1: it is launched while the kernel before it runs */
 };
 
 struct attention_args {

@@ -13,7 +13,7 @@ enum {
     MAX_ROWS = 64,      /* packed rows of a pair */
     MAX_RESULTS = 512,  /* ROW_TILES * HEAD_DIM, as registers go */
     BLOCK_SMEM = 4096,  /* beside stages and queries, with what the driver takes */
-    WARP_SMEM = 1024,   /* for each warp of the block in addition */
+    WARP_SMEM = 1536,   /* for each warp of the block in addition */
     MAX_WARPS = 8,      /* of a multiprocessor; with more bytes under way it is slower, see docs/performance.md */
     STAGES = 2,
     SLAB_BYTES = 128,   /* of a row, that bulk copies lay one below the other */
@@ -234,6 +234,7 @@ static struct attention_args stream_args(const struct call *call, const struct w
     a.stream.split = split_of(call);
     a.stream.num_parts = (int32_t)way->value[WAY_PARTS];
     a.stream.num_indices = t->kv_indices ? (int32_t)least(tensor_shape(t->kv_indices, 0), INT32_MAX) : 0;
+    a.stream.ahead = call->exec.flags & FLASHINFER_PDL ? 1 : 0;
     return a;
 }
 

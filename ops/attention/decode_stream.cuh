@@ -26,6 +26,9 @@
 #include "decode_stream_parts.cuh"
 #include "pdl.cuh"
 
+/* Whether a block guesses what there is to do: what it copies for it must do no harm, and registers must suffice. */
+#define GUESSES (BOX_TOKENS && !ATTENTION_STREAM_QUERIES_SHARED(ROW_TILES, HEAD_DIM))
+
 enum { STAGE_ALIGNMENT = ATTENTION_STREAM_ALIGNMENT };
 
 /* Zeros for the requests that see nothing. */
@@ -76,6 +79,10 @@ DEVICE void prefetch_tables(const struct attention_args &a)
 /* By a whole warp: barriers for its copies to arrive at. */
 DEVICE void init_stages(const struct source &source)
 {
+    if (threadIdx.x == 0) {
+        tensor_map_prefetch(source.k);
+        tensor_map_prefetch(source.v);
+    }
     if (threadIdx.x % 32 == 0) {
         for (int i = 0; i < STAGES; i++)
             mbarrier_init(source.full + 8 * i, 1);
@@ -91,7 +98,6 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
     __shared__ struct exchange exchange;
-    __shared__ struct open_pairs open;
     __shared__ struct places parts[WARPS];
     int warp = threadIdx.x / 32;
     uint32_t all_stages = (shared_address(shared) + STAGE_ALIGNMENT - 1) / STAGE_ALIGNMENT * STAGE_ALIGNMENT;
@@ -106,35 +112,65 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     source.places = tokens[warp];
 #endif
     prefetch_tables(a);
-    pdl_wait();
-    pdl_launch();
-    struct loader l = {};
-    struct division d = divide_batch(a, l.walk);
-    struct walk walk = l.walk;
+    struct loader l;
+    struct division d;
+    struct walk walk;
+    struct request_of_tile next;
+    int phase = 0;
+    bool guessed = false;
+
+    /* While the kernel before it runs, a block looks tables up and divides the batch as if they were final, and copies its first
+     * tile as soon as that kernel ends. If they are other then, the tile is dropped, and all is done again. */
+#pragma unroll 1
+    for (bool guess = GUESSES && a.stream.ahead;; guess = false) {
+        if (!guess) {
+            pdl_wait();
+            pdl_launch();
+        }
+        if (!keep_requests(a) && guess)
+            continue;
+        l = {};
+        d = divide_batch(a, l.walk);
+        walk = l.walk;
+        if (!guess)
+            break;
+#if GUESSES
+        find_tile(a, d, l);
+        pdl_wait();
+        pdl_launch();
+        struct request now = {};
+        if (has_request(a))
+            now = load_request(a, threadIdx.x, true);
+        next = look_up(a, d, l, false);
+        bool copied = __any_sync(0xffffffffu, next.at >= 0);
+        copy_tile(a, source, stages, 0, next);
+        guessed = __syncthreads_and(!has_request(a) || is_same(now, requests[threadIdx.x]));
+        if (guessed)
+            break;
+        drop_tile(source, copied);
+        phase = 1;
+#endif
+    }
     struct logit_rule rule = make_logit_rule(a);
     struct task t;
     struct row_range range;
     struct rows r;
     r.shared_q = (uint2 *)__cvta_shared_to_generic(all_stages + WARPS * STAGES * STAGE_BYTES) +
                  warp % ROW_WARPS * (ROW_TILES * DIM_STEPS * 32);
-    if (threadIdx.x == 0)
-        open.count = 0;
     struct places &places = parts[warp];
-    unsigned long long marks;
+    unsigned long long arrived;
     int unmasked, unmasked_end, tile = 0, taken = 0;
     t.count = t.tile_end = 0;
-    struct request_of_tile next;
 
-    /* Steps before 0 only fill the stages, the first one looks up. From then on one stage is free when a step begins, STAGES - 1
-     * are on their way. */
-    int stage = 0, free = 0, phase = 0;
+    /* Steps before 0 only fill the stages; the first one looks up, unless a guess was right. From then on one stage is free
+     * when a step begins, STAGES - 1 are on their way. */
+    int begin = guessed ? 1 - STAGES : -STAGES, stage = 0, free = guessed;
 #pragma unroll 1
-    for (int step = -STAGES;; step++) {
+    for (int step = begin;; step++) {
 #pragma unroll 1
         while (step >= 0 && tile >= t.tile_end) {
             if (t.count)
-                finish_task(a, d, t, places, r, stages + free * STAGE_BYTES, marks, exchange, open,
-                            walk.unit >= walk.end || d.unit_tiles);
+                finish_task(a, d, t, places, r, stages + free * STAGE_BYTES, arrived, exchange);
             if (!QUERIES_SHARED && ++taken == l.found) { /* else there are no registers for it */
                 walk = l.walk;
                 t = l.task;
@@ -142,20 +178,21 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
                 goto done;
             }
             keep_places(places, d, t);
-            marks = 0;
+            arrived = 0;
             tile = t.tile + d.stream;
             range = t.range;
             range.first += warp % ROW_WARPS * 8 * ROW_TILES;
             find_unmasked(a, range, unmasked, unmasked_end);
             begin_rows(a, range, t.kv_head, t.first_q, rule.factor, r);
         }
-        if (step > -STAGES)
+        if (step > begin)
             copy_tile(a, source, stages, free++, next);
-        next = look_up(a, d, l);
+        find_tile(a, d, l);
+        next = look_up(a, d, l, true);
         if (step < 0)
             continue;
         if (t.count < t.units && tile + d.streams >= t.tile_end)
-            marks = ask_for_marks(places, (const struct part *)a.workspace);
+            arrived = ask_for_arrivals(places, (const struct part *)a.workspace);
         int first = tile * TILE;
         uint32_t at = stages + stage * STAGE_BYTES;
         wait_for_tile(source, stage, phase);

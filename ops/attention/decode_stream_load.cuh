@@ -34,22 +34,30 @@ struct request_of_tile {
     int page, at, kv_head;
 };
 
-/* Goes on to the next tile and asks for its page, long before it is needed. */
-DEVICE struct request_of_tile look_up(const struct attention_args &a, const struct division &d, struct loader &l)
+/* Goes on to the task that has the next tile. */
+DEVICE void find_tile(const struct attention_args &a, const struct division &d, struct loader &l)
 {
-    enum { STEP = BOX_TOKENS ? BOX_TOKENS : 1 };
-    const struct task &t = l.task;
 #pragma unroll 1
-    while (!l.done && l.tile >= t.tile_end) {
+    while (!l.done && l.tile >= l.task.tile_end) {
         l.done = !next_task(a, d, l.walk, l.task);
         if (l.done)
             break;
-        l.tile = t.tile + d.stream;
+        l.tile = l.task.tile + d.stream;
         l.found++;
     }
+}
+
+/* Asks for the page of the tile, long before it is needed, and goes on to the next tile. After a guess `safe` is false. */
+DEVICE struct request_of_tile look_up(const struct attention_args &a, const struct division &d, struct loader &l, bool safe)
+{
+    enum { STEP = BOX_TOKENS ? BOX_TOKENS : 1 };
+    const struct task &t = l.task;
     int lane = threadIdx.x % 32, token = l.tile * TILE + lane * STEP;
     struct request_of_tile r = {0, -1, t.kv_head};
-    if (!l.done && lane * STEP < TILE && token + STEP > t.begin && token < t.kv_len) {
+    bool exists = !l.done && lane * STEP < TILE && token + STEP > t.begin && token < t.kv_len;
+    if (!safe && a.kv_last_page_len)
+        exists &= (unsigned)(t.first_page + divide(token, a.by_page_size)) < (unsigned)a.stream.num_indices;
+    if (exists) {
         struct slot s = find_slot(a, t.first_page, token);
         r.page = s.page;
         r.at = s.at;
@@ -80,6 +88,18 @@ DEVICE void copy_tile(const struct attention_args &a, const struct source &s, ui
 }
 
 DEVICE void wait_for_tile(const struct source &s, int stage, int phase) { mbarrier_wait(s.full + 8 * stage, phase); }
+
+/* Of the first tile, which was copied in vain if `copied`: lets all stages complete a phase. */
+DEVICE void drop_tile(const struct source &s, bool copied)
+{
+    if (copied)
+        mbarrier_wait(s.full, 0);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        for (int i = copied; i < STAGES; i++)
+            mbarrier_arrive(s.full + 8 * i);
+    __syncwarp();
+}
 
 /* Boxes bring what pages hold beyond a request's tokens, NaN for instance: zeros take the place of such values. */
 DEVICE void clear_values(uint32_t values, int begin, int end)

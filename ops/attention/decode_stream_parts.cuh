@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The end of a task of batch_decode_stream_: the streams of a team add up what they have (decode_stream_sums.cuh). Of a divided
- * pair, a worker that finds all other parts READY adds them, in order, to its own. Any other leaves its part in the workspace,
- * marks it READY and looks again; if now all are, it adds them when it has no more to read. Of many parts, groups are added
- * first, so that no one has many to add. READY is a random number of 64 bits: whatever else the workspace held before, there was
- * no mark in it. */
+ * pair, a worker that finds that all others have left their parts adds these, in order, to its own. Any other leaves its part in
+ * the workspace and counts itself; the last one adds all. Of many parts, groups are added first, so that no one has many to add.
+ * Counts start from NONE, a random number of 64 bits: whatever else the workspace held before is no count. */
 #ifndef DECODE_STREAM_PARTS_CUH
 #define DECODE_STREAM_PARTS_CUH
 
 #include "barrier.cuh"
 #include "decode_stream_sums.cuh"
 
-#define READY 0x6d1c8fb35e2a9047u
+#define NONE 0x6d1c8fb35e2a9047ull
 
 enum { GROUP = 6 }; /* 2^GROUP parts, or so, are added by one worker */
 
@@ -58,57 +57,33 @@ DEVICE struct terms terms_of(const struct places &p, struct part *parts, bool gr
     return {false, 0, parts + part_at(p, first), parts + part_at(p, first + step), p.step * step, count, -1};
 }
 
-DEVICE unsigned long long mark_of(const struct part *p) { return *(const volatile unsigned long long *)&p->mark; }
+/* Arrivals of those who have terms to add are counted from NONE at the mark of the first term. */
+DEVICE bool counts(unsigned long long mark) { return mark - NONE < 1u << 30; }
 
-/* Lane i asks for the mark of part i. */
-DEVICE unsigned long long ask_for_marks(const struct places &p, const struct part *parts)
+/* How many parts of the pair were there, from NONE on. */
+DEVICE unsigned long long ask_for_arrivals(const struct places &p, const struct part *parts)
 {
-    int lane = threadIdx.x % 32;
-    return lane < p.count && lane != p.own ? mark_of(parts + part_at(p, lane)) : READY;
+    return *(const volatile unsigned long long *)&parts[p.head].mark;
 }
 
-/* By a whole warp, after a barrier behind which all have written `own`: marks it. True if now all terms are marked and, if
- * `alone`, no one else takes them; then they can be read. Without `alone` two workers may add the same terms, and write the
- * same. */
-DEVICE bool mark_part(struct part *own, const struct terms &terms, bool alone)
+/* By one thread, after a barrier behind which all have written what they add: true if it is the last of `count`. */
+DEVICE bool arrive(unsigned long long *mark, int count)
 {
-    int lane = threadIdx.x % 32;
-    bool ready = true;
-    if (lane == 0) {
+    unsigned long long before = count_in(mark, 1), now = before + 1;
+    if (!counts(before)) { /* but what the workspace held */
         __threadfence();
-        *(volatile unsigned long long *)&own->mark = READY;
+        do {
+            before = now;
+            now = atomicCAS(mark, before, counts(before) ? before + 1 : NONE + 1);
+        } while (now != before);
+        __threadfence();
+        before = counts(before) ? before : NONE;
     }
-    __syncwarp();
-    __threadfence(); /* of two workers, one at least sees the other's mark */
-#pragma unroll 1
-    for (int i = lane; i < terms.count; i += 32)
-        ready &= mark_of(term(terms, i)) == READY;
-    ready = __all_sync(0xffffffffu, ready);
-    if (ready && alone)
-        ready = __any_sync(0xffffffffu, lane == 0 && atomicExch(&terms.first->mark, 0ull) == READY);
-    if (ready)
-        __threadfence();
-    return ready;
+    bool last = before == NONE + count - 1;
+    if (last)
+        *(volatile unsigned long long *)mark = NONE;
+    return last;
 }
-
-/* When they have been added. */
-DEVICE void clear_marks(const struct terms &terms)
-{
-#pragma unroll 1
-    for (int i = threadIdx.x; i < terms.count; i += THREADS)
-        *(volatile unsigned long long *)&term(terms, i)->mark = 0;
-}
-
-/* Divided pairs of which this worker has left a part. */
-enum { WAITS, ADDS_PARTS, ADDS_GROUPS }; /* what it is for this worker to add */
-struct open_pairs {
-    struct {
-        struct target target;
-        struct places places;
-        int state;
-    } pair[2];
-    int count;
-};
 
 /* What wants to see results waits for those who have them: all of a team, or a warp that is alone with its own. */
 DEVICE void meet(const struct division &d)
@@ -120,18 +95,17 @@ DEVICE void meet(const struct division &d)
 }
 
 /* Ends a task: adds up the streams of the team, and of a divided pair whose other parts are there already, these too; else
- * leaves a part. If `close`, adds what else is complete. `stage` is free in each warp, `marks` are those of other parts that
- * it saw. All threads of the team call it. */
+ * leaves a part, and if it is the last one adds all. `stage` is free in each warp, `arrived` is what it saw of other parts. All
+ * threads of the team call it. */
 DEVICE void finish_task(const struct attention_args &a, const struct division &d, const struct task &t, const struct places &places,
-                        struct rows &r, uint32_t stage, unsigned long long marks, struct exchange &e, struct open_pairs &open,
-                        bool close)
+                        struct rows &r, uint32_t stage, unsigned long long arrived, struct exchange &e)
 {
     struct part *parts = (struct part *)a.workspace, *sums = parts + a.stream.num_parts, *to = NULL;
     float4 *own = (float4 *)__cvta_shared_to_generic(stage);
     struct places p = places;
     struct target target = {t.kv_head, t.first_q, t.range.first, t.range.end};
     struct terms terms = {true};
-    bool divided = t.count < t.units, last = divided && p.count <= 32 && __all_sync(0xffffffffu, marks == READY);
+    bool divided = t.count < t.units, last = divided && !has_groups(p) && __all_sync(0xffffffffu, arrived == NONE + p.count - 1);
     if (last)
         __threadfence();
     leave_sums(r, e, own);
@@ -145,12 +119,14 @@ DEVICE void finish_task(const struct attention_args &a, const struct division &d
         terms = terms_of(p, parts, false);
         terms.streams = true;
         terms.own = p.own;
+        if (threadIdx.x == 0)
+            *(volatile unsigned long long *)&terms.first->mark = NONE;
     } else if (divided) {
         to = parts + part_at(p, p.own);
     }
 #pragma unroll 1
-    for (int pair = -1;;) {
-        if (pair < 0 && ROUND < ROW_TILES) {
+    for (bool groups = false;;) {
+        if (terms.streams && ROUND < ROW_TILES) {
             leave_results(r, own, terms.group);
             meet(d);
         }
@@ -159,35 +135,22 @@ DEVICE void finish_task(const struct attention_args &a, const struct division &d
         shared_async_fence();
 #endif
         meet(d);
-        if (pair < 0) {
+        if (terms.streams) {
             terms.group += ROUND;
             if (terms.group < ROW_TILES)
                 continue;
         }
-        if (d.whole)
+        if (!to)
             return;
-        clear_marks(terms);
-        if (threadIdx.x < 32 && (to || pair >= 0)) {
-            bool complete = to && mark_part(to, terms_of(p, pair < 0 ? parts : sums, pair >= 0), has_groups(p));
-            if (threadIdx.x == 0)
-                open.pair[pair < 0 ? open.count++ : pair] = {target, p, !complete ? WAITS : pair < 0 ? ADDS_PARTS : ADDS_GROUPS};
-        }
-        if (!close)
-            return;
-        __syncthreads();
-        for (pair = 0; pair < open.count && open.pair[pair].state == WAITS; pair++)
-            ;
-        if (pair >= open.count)
-            break;
-        target = open.pair[pair].target;
-        p = open.pair[pair].places;
-        bool groups = open.pair[pair].state == ADDS_GROUPS;
         terms = terms_of(p, groups ? sums : parts, groups);
+        if (threadIdx.x == 0)
+            e.last = arrive(&terms.first->mark, terms.count);
+        __syncthreads();
+        if (!e.last)
+            return;
         to = !groups && has_groups(p) ? sums + part_at(p, group_of(p)) : NULL;
+        groups = true;
     }
-    __syncthreads();
-    if (threadIdx.x == 0)
-        open.count = 0;
 }
 
 #endif

@@ -3,9 +3,10 @@
  *
  * A pair is a KV head and up to ROWS packed rows of one request that read it. Its tokens are cut into units, of TILE tokens or,
  * with a.stream.split, of as many tokens as that says, counted from token 0. All units of all pairs, in order, are shared out
- * evenly; a worker takes those of one pair, as many as it has of it, as a task. If pairs are short, none is divided: teams of a
- * block's streams, down to a single one, are workers then, which take the pairs that begin among their units. Nothing here depends
- * on anything but lengths, heads and the number of blocks; the lengths are read here and nowhere else. */
+ * evenly; a worker takes those of one pair, as many as it has of it, as a task. If pairs are short, or there is a worker for
+ * each, none is divided: teams of a block's streams, down to a single one, are workers then, which take the pairs that begin
+ * among their units. Nothing here depends on anything but lengths, heads and the number of blocks; the lengths are read here and
+ * nowhere else. */
 #ifndef DECODE_STREAM_SHARE_CUH
 #define DECODE_STREAM_SHARE_CUH
 
@@ -16,6 +17,13 @@ enum { STREAMS_LOG2 = STREAMS == 8 ? 3 : STREAMS == 4 ? 2 : STREAMS == 2 ? 1 : 0
 static_assert(1 << STREAMS_LOG2 == STREAMS, "streams form teams by halves");
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
 enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes */
+
+/* Where a request's queries and pages are. */
+struct __align__(16) request {
+    int first_q, qo_len, first_page, kv_len;
+};
+
+__shared__ struct request requests[THREADS]; /* of the batch, if it has not more */
 
 /* What there is to do for a request. */
 struct extent {
@@ -52,15 +60,54 @@ struct task {
 
 DEVICE int tiles_of(int tokens) { return tokens / TILE + (tokens % TILE > 0); }
 
-DEVICE struct extent extent_of(const struct attention_args &a, int unit_tiles, int request)
+/* Of a table, which may be NULL; if `fresh`, not from the L1 cache. */
+DEVICE int entry(const int *table, int i, int otherwise, bool fresh)
+{
+    if (!table)
+        return otherwise;
+    if (fresh)
+        return *(const volatile int *)(table + i);
+    return table[i];
+}
+
+DEVICE struct request load_request(const struct attention_args &a, int i, bool fresh)
+{
+    int first_q = entry(a.qo_indptr, i, i * a.qo_len, fresh), end_q = entry(a.qo_indptr, i + 1, (i + 1) * a.qo_len, fresh);
+    int page = entry(a.kv_indptr, i, i * a.kv_len, fresh), pages = entry(a.kv_indptr, i + 1, (i + 1) * a.kv_len, fresh) - page;
+    int last_page_len = entry(a.kv_last_page_len, i, 0, fresh); /* without waiting for the number of pages */
+    int kv_len = !a.kv_last_page_len ? pages : pages > 0 ? (pages - 1) * a.page_size + last_page_len : 0;
+    return {first_q, end_q - first_q, page, kv_len};
+}
+
+DEVICE bool is_same(const struct request &x, const struct request &y)
+{
+    return x.first_q == y.first_q && x.qo_len == y.qo_len && x.first_page == y.first_page && x.kv_len == y.kv_len;
+}
+
+/* Each thread looks a request up, if there are not more of them. */
+DEVICE bool has_request(const struct attention_args &a) { return a.batch <= THREADS && threadIdx.x < a.batch; }
+
+/* By all threads of a block. True if nothing that was found is out of all range, so that a guess is safe. */
+DEVICE bool keep_requests(const struct attention_args &a)
+{
+    bool safe = a.batch <= THREADS;
+    if (has_request(a)) {
+        struct request r = load_request(a, threadIdx.x, true);
+        safe = r.kv_len >= 0 && r.kv_len <= 1 << 24 && r.qo_len >= 0 && r.qo_len <= 1 << 10 &&
+               (float)(r.kv_len / TILE + 1) * (r.qo_len * a.group / ROWS + 1) * a.num_kv_heads < 0x1p23f;
+        requests[threadIdx.x] = r;
+    }
+    return __syncthreads_and(safe);
+}
+
+DEVICE struct extent extent_of(const struct attention_args &a, int unit_tiles, int i)
 {
     struct extent e;
-    e.first_q = first_query(a, request);
-    e.qo_len = first_query(a, request + 1) - e.first_q;
-    int page = first_page(a, request), pages = first_page(a, request + 1) - page;
-    int last_page_len = a.kv_last_page_len ? a.kv_last_page_len[request] : 0; /* without waiting for the number of pages */
-    e.kv_len = !a.kv_last_page_len ? pages : pages > 0 ? (pages - 1) * a.page_size + last_page_len : 0;
-    e.first_page = page;
+    struct request r = a.batch <= THREADS ? requests[i] : load_request(a, i, false);
+    e.first_q = r.first_q;
+    e.qo_len = r.qo_len;
+    e.kv_len = r.kv_len;
+    e.first_page = r.first_page;
     int own = e.kv_len - e.qo_len; /* what the first row sees last */
     e.begin = a.window_left >= 0 && own > a.window_left ? own - a.window_left : 0;
     int tile = e.begin / TILE, tiles = tiles_of(e.kv_len);
@@ -110,13 +157,17 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
     while (shift > 0 && !QUERIES_SHARED && all_pairs > blocks << STREAMS_LOG2 - shift)
         shift--; /* queries in shared memory are those of one pair */
     int steps = ((longest - 1) >> shift) + 1;
-    d.whole = !d.unit_tiles && (int64_t)(steps - SPARED) * (4 * STREAMS * blocks) <= total;
+    int spread = all_pairs <= blocks << STREAMS_LOG2 - shift ? 1 : 4; /* else one may have a pair more than others */
+    d.whole = !d.unit_tiles && (int64_t)(steps - SPARED) * (spread * STREAMS * blocks) <= total;
     shift = d.whole ? shift : STREAMS_LOG2;
     d.streams = 1 << shift;
     d.stream = own & d.streams - 1;
     d.team = own >> shift;
-    d.alone = d.whole && shift == 0;
+    d.alone = d.whole && shift == 0 && !QUERIES_SHARED;
     d.workers = d.whole ? blocks << STREAMS_LOG2 - shift : min(blocks, d.unit_tiles ? total : (total + MIN_TILES - 1) / MIN_TILES);
+    int of_pair = d.workers / max(1, all_pairs); /* as many for each pair, if that leaves few idle: then few have two tasks */
+    if (!QUERIES_SHARED && !d.whole && !d.unit_tiles && 32 * of_pair * all_pairs >= 31 * d.workers)
+        d.workers = of_pair * all_pairs;
     int worker = blockIdx.x + d.team * blocks;
     if (d.whole && all_pairs <= d.workers) { /* one each, however long they are */
         d.unit_tiles = tiles_of(0x7fffffff);

@@ -24,6 +24,7 @@ static_assert(ROUND >= 1 && ROW_TILES % ROUND == 0, "a free stage holds the resu
 struct exchange {
     float top[WARPS][8 * ROW_TILES], sum[WARPS][8 * ROW_TILES];
     float4 *o[WARPS];
+    bool last; /* all parts have been left */
 };
 
 /* What a lane has of SIDE blocks of the same rows while they are added up: rows 2t and 2t + 1. */

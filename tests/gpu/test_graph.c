@@ -272,6 +272,124 @@ static void test_step(void **state)
     DRIVER(cuda()->stream_destroy(stream));
 }
 
+/* ---- tables that the kernel before writes: what a kernel found in them ahead of it may be the requests before ---- */
+
+enum { TABLES = 3, SETS = 3, TURNS = 18 };
+
+static const enum batch_tensor tables[TABLES] = {BATCH_KV_INDPTR, BATCH_KV_INDICES, BATCH_KV_LAST_PAGE_LEN};
+
+struct turns {
+    struct attention_batch batch;
+    int64_t shape[TABLES], shape_more[TABLES];
+    DLTensor values[SETS][TABLES], numbers[TABLES]; /* 0, 1, 2 ... */
+    void *out[TURNS];
+    struct results expected[SETS];
+};
+
+static void make_table(struct turns *c, DLTensor *t, const int32_t *values, int64_t *shape)
+{
+    *t = (DLTensor){.device = c->batch.device->id, .ndim = 1, .dtype = dtype_dlpack(DTYPE_I32), .shape = shape};
+    MUST(device_alloc(c->batch.device, (size_t)*shape * sizeof *values, &t->data));
+    MUST(device_upload(c->batch.device, t->data, values, (size_t)*shape * sizeof *values));
+}
+
+static void make_turns(struct turns *c, const struct attention_shape *shape)
+{
+    struct attention_batch *b = &c->batch;
+    size_t bytes;
+    attention_batch_create(b, shape, gpu_or_skip(), 50);
+    b->exec.stream = gpu_stream();
+    for (int i = 0; i < TABLES; i++) {
+        c->shape[i] = b->shapes[tables[i]][0];
+        c->shape_more[i] = c->shape[i] + 1;
+        int32_t *numbers = malloc((size_t)c->shape_more[i] * sizeof *numbers);
+        assert_non_null(numbers);
+        for (int32_t j = 0; j < c->shape_more[i]; j++)
+            numbers[j] = j;
+        make_table(c, &c->numbers[i], numbers, &c->shape_more[i]);
+        free(numbers);
+    }
+    for (int set = 0; set < SETS; set++) {
+        attention_batch_requests(b, shape->max_batch_size - set, NULL, NULL, 60 + (uint32_t)set);
+        for (int i = 0; i < TABLES; i++) {
+            int32_t *values = attention_batch_fetch(b, tables[i], &bytes);
+            make_table(c, &c->values[set][i], values, &c->shape[i]);
+            free(values);
+        }
+        MUST(attention_batch_run(b));
+        c->expected[set] = fetch(b);
+    }
+    c->out[0] = b->tensor[BATCH_OUT].data;
+    for (int turn = 1; turn < TURNS; turn++)
+        MUST(device_alloc(b->device, c->expected[0].bytes[BATCH_OUT], &c->out[turn]));
+}
+
+/* Requests of a page each are as long as that page: get_seq_lens copies. Each table is the last one in some turns. */
+static flashinfer_status enqueue_turns(void *context)
+{
+    struct turns *c = context;
+    struct attention_batch *b = &c->batch;
+    for (int turn = 0; turn < TURNS; turn++) {
+        for (int i = 0; i < TABLES; i++) {
+            int table = (turn / SETS + i) % TABLES;
+            TRY(FLASHINFER(get_seq_lens, &b->exec, .seq_lens = &b->tensor[tables[table]], .kv_indptr = &c->numbers[table],
+                           .kv_last_page_len = &c->values[turn % SETS][table], .page_size = 1));
+        }
+        b->tensor[BATCH_OUT].data = c->out[turn];
+        TRY(attention_batch_run(b));
+    }
+    return FLASHINFER_OK;
+}
+
+static void expect_turns(struct turns *c)
+{
+    for (int turn = 0; turn < TURNS; turn++) {
+        size_t bytes;
+        c->batch.tensor[BATCH_OUT].data = c->out[turn];
+        void *out = attention_batch_fetch(&c->batch, BATCH_OUT, &bytes);
+        assert_memory_equal(out, c->expected[turn % SETS].data[BATCH_OUT], bytes);
+        free(out);
+        attention_batch_poison(&c->batch, POISON);
+    }
+}
+
+static void destroy_turns(struct turns *c)
+{
+    for (int turn = 1; turn < TURNS; turn++)
+        device_free(c->batch.device, c->out[turn]);
+    for (int i = 0; i < TABLES; i++) {
+        device_free(c->batch.device, c->numbers[i].data);
+        for (int set = 0; set < SETS; set++)
+            device_free(c->batch.device, c->values[set][i].data);
+    }
+    for (int set = 0; set < SETS; set++)
+        for (int which = BATCH_OUT; which <= BATCH_LSE; which++)
+            free(c->expected[set].data[which]);
+    DRIVER(cuda()->stream_destroy(c->batch.exec.stream));
+    attention_batch_destroy(&c->batch);
+}
+
+static void test_tables_written_before(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 10 };
+    struct turns turns;
+    for (size_t i = 0; i < sizeof decode_shapes / sizeof *decode_shapes; i++) {
+        make_turns(&turns, &decode_shapes[i]);
+        turns.batch.exec.flags = FLASHINFER_PDL;
+        MUST(enqueue_turns(&turns));
+        DRIVER(cuda()->stream_synchronize(turns.batch.exec.stream));
+        expect_turns(&turns);
+        cuda_graph_exec graph = gpu_capture(turns.batch.exec.stream, enqueue_turns, &turns);
+        for (int round = 0; round < ROUNDS; round++) {
+            gpu_replay(graph, turns.batch.exec.stream);
+            expect_turns(&turns);
+        }
+        DRIVER(cuda()->graph_exec_destroy(graph));
+        destroy_turns(&turns);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_prefill_replays),
         cmocka_unit_test(test_two_streams),
         cmocka_unit_test(test_step),
+        cmocka_unit_test(test_tables_written_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
