@@ -46,11 +46,17 @@ INLINE enum pair_order order_of(int n)
     return PAIR_ORDER(T) == EVEN_ODD && (1 + INTERLEAVE) * n % PAIR == 0 ? EVEN_ODD : HALVES;
 }
 
-static void reorder(struct rotation *r, int n)
+static void reorder(float *x, int n)
 {
     for (int at = 0; at < (1 + INTERLEAVE) * n; at += PAIR) {
-        pair_store(r->cosine + at, pair_load(r->cosine + at, EVEN_ODD), HALVES);
-        pair_store(r->sine + at, pair_load(r->sine + at, EVEN_ODD), HALVES);
+#ifdef __AVX512F__
+        pair_store(x + at, pair_load(x + at, EVEN_ODD), HALVES);
+#else /* where compilers take such shuffles apart */
+        float part[PAIR];
+        memcpy(part, x + at, sizeof part);
+        for (int i = 0; i < PAIR; i++)
+            x[at + i % 2 * LANES + i / 2] = part[i];
+#endif
     }
 }
 
@@ -237,8 +243,10 @@ void rope_cpu(const struct rope_args *a, int part, int parts)
         for (int64_t token = part_begin(a->nnz, part, parts); token < end; token++) {
             struct rotation r;
             fill_rotation(&r, a, position_of(a, token), turns, first, n);
-            if (order_of(n) == EVEN_ODD)
-                reorder(&r, n);
+            if (order_of(n) == EVEN_ODD) {
+                reorder(r.cosine, n);
+                reorder(r.sine, n);
+            }
             do_token(a, token, &r, first, n, past_caches);
         }
         first += CHUNK;
