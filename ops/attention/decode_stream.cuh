@@ -29,6 +29,7 @@
 /* Whether a block guesses what there is to do: what it copies for it must do no harm, and registers must suffice. */
 #define GUESSES (BOX_TOKENS && !ATTENTION_STREAM_QUERIES_SHARED(ROW_TILES, HEAD_DIM))
 
+enum { MANY = 32 }; /* of more requests blocks mostly begin when those of the kernel before end, and nothing overlaps */
 enum { STAGE_ALIGNMENT = ATTENTION_STREAM_ALIGNMENT };
 
 /* Zeros for the requests that see nothing. */
@@ -122,7 +123,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     /* While the kernel before it runs, a block looks tables up and divides the batch as if they were final, and copies its first
      * tile as soon as that kernel ends. If they are other then, the tile is dropped, and all is done again. */
 #pragma unroll 1
-    for (bool guess = GUESSES && a.stream.ahead;; guess = false) {
+    for (bool guess = GUESSES && a.stream.ahead && a.batch <= MANY;; guess = false) {
         if (!guess) {
             pdl_wait();
             pdl_launch();
