@@ -13,6 +13,14 @@ DEVICE float exp2_approx(float x)
     return y;
 }
 
+/* The logarithm of x to the base 2, within 2^-22 of itself, or absolutely for x from 0.5 to 2; subnormal arguments are 0. */
+DEVICE float log2_approx(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* 1 / x within 2^-23 of itself; subnormal arguments are 0, subnormal results too. */
 DEVICE float reciprocal_approx(float x)
 {

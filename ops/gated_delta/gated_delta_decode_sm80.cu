@@ -5,9 +5,11 @@
  *
  *     gain = beta (v - alpha S k);   output = alpha S q + gain (k . q);   S' = alpha S + gain k
  *
- * where the product of k and q, and their norms, come from one more tile. In operands b even columns are k and odd ones q, so
- * that every lane receives both products of the values that it has. With a gate for each key, columns are alpha k and alpha q,
- * rounded, and what rounding left.
+ * where the product of k and q, and their norms, come from one more tile. In operands b even columns are k and odd ones q. With a
+ * gate for each key, columns are alpha k and alpha q, rounded, and what rounding left.
+ *
+ * With values by keys, operand a is a piece as it was loaded: rows g are pairs 0 and 2 of its keys, rows g + 8 pairs 1 and 3 of
+ * the same value, and columns 2 and 3 of 4 are those of the keys of rows g + 8. Keys by values are put together in pairs of keys.
  *
  *   T           f16, bf16; bf16 with gates for each key
  *   HEAD_DIM    64, 128
@@ -17,16 +19,18 @@
 #include "mma.cuh"
 #include "pdl.cuh"
 #include "vec.cuh"
+#define GATES_APPROX 1
 #include "gated_delta_token.cuh"
 
-/* A thread has PIECES pieces of 8 keys of two values, or eight keys of a piece of 8 values. */
+/* A thread has PIECES pieces of 8 keys of two values, or eight keys of a piece of 8 values; with the other threads of the same
+ * values it works out the output of OWN_VALUES each. */
 enum {
     D = HEAD_DIM,
     VALUES = 64,
     PIECES = VALUES_LAST ? 1 : D / 32,
-    OWN_VALUES = VALUES_LAST ? 8 : 2,
+    OWN_VALUES = 2,
     LINES = VALUES_LAST ? 8 : 2,
-    TILES = VALUES_LAST ? 4 : 1, /* of 16 values by all keys, which a warp has */
+    TILES = VALUES_LAST ? 4 : 2, /* products */
     THREADS = VALUES_LAST ? D : 128,
     WARPS = THREADS / 32,
     AHEAD = 165 /* states: half of those that an H200 has at work */
@@ -57,7 +61,7 @@ DEVICE int lane4()
 }
 DEVICE int value_of(int i)
 {
-    return blockIdx.x * VALUES + (VALUES_LAST ? 8 * group() + i : 16 * warp() + 8 * i + group());
+    return blockIdx.x * VALUES + (VALUES_LAST ? 8 * group() + 2 * lane4() + i : 16 * warp() + 8 * i + group());
 }
 DEVICE int key_of(int piece)
 {
@@ -78,19 +82,15 @@ DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int he
         x.k[i].all = load_vec<8>(k + key_of(i));
         x.factor[i].all = load_vec<8>(factor + key_of(i));
     }
-#if VALUES_LAST
-    load(x.v, v + value_of(0));
-#else
     for (int i = 0; i < OWN_VALUES; i++)
         x.v[i] = to_float(v[value_of(i)]);
-#endif
     load_gates(x.alpha, x.beta, a, blockIdx.z, head);
 }
 
 /* The thread's part of a state; a line is one of memory. */
 DEVICE int64_t place(const struct state_pool &pool, int64_t row, int head)
 {
-    int line = VALUES_LAST ? key_of(0) : value_of(0), column = VALUES_LAST ? value_of(0) : key_of(0);
+    int line = VALUES_LAST ? key_of(0) : value_of(0), column = VALUES_LAST ? blockIdx.x * VALUES + 8 * group() : key_of(0);
     return row * pool.row + head * pool.head + line * pool.line + column;
 }
 
@@ -114,23 +114,6 @@ struct products {
     float k[OWN_VALUES], q[OWN_VALUES];
     float kk, kq, qq;
 };
-
-/* Operand a of a tile: keys 4 h to 4 h + 3 of a piece, of all four lanes. */
-DEVICE void take(uint32_t (&a)[4], const union piece (&s)[LINES][PIECES], int tile, int piece, int h)
-{
-#if VALUES_LAST
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        uint32_t first = s[4 * h + 2 * i][piece].pair[tile], second = s[4 * h + 2 * i + 1][piece].pair[tile];
-        a[2 * i] = byte_permute(first, second, 0x5410);
-        a[2 * i + 1] = byte_permute(first, second, 0x7632);
-    }
-#else
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        a[i] = s[i % 2][piece].pair[2 * h + i / 2];
-#endif
-}
 
 /* With PER_KEY: alpha k and alpha q, each as a sum of two that are rounded, and alpha. */
 struct decayed {
@@ -158,34 +141,57 @@ DEVICE void decay(struct decayed &all, const struct gated_delta_args &a, float a
 }
 #endif
 
+/* Operand b: of a piece of k or q, the keys of rows g, or of rows g + 8. */
+DEVICE void columns_of(uint32_t (&b)[2], const union piece &x)
+{
+    bool second = group() / 2 % 2;
+    b[0] = second ? x.pair[1] : x.pair[0];
+    b[1] = second ? x.pair[3] : x.pair[2];
+}
+
+/* Of both kinds of rows. */
+DEVICE float joined(float first, float second)
+{
+    float x = lane4() % 2 ? second : first;
+    return x + __shfl_xor_sync(0xffffffffu, x, 1);
+}
+
 /* Of what this warp has. */
 DEVICE void multiply(float (&sums)[TILES][4], float (&own)[4], const union piece (&s)[LINES][PIECES], const struct token &x,
                      const struct decayed *all)
 {
 #pragma unroll
-    for (int i = 0; i < PIECES; i++) {
-        union piece factor = x.factor[i];
+    for (int j = 0; j < PIECES; j++) {
+        uint32_t b[2];
+        columns_of(b, x.factor[j]);
+        mma_m16n8k16(own, x.factor[j].pair, b, T());
 #if PER_KEY
-        factor.all = load_vec<8>((const T *)all->part[group() % 4] + key_of(i));
+        union piece part;
+        part.all = load_vec<8>((const T *)all->part[group() / 4 * 2 + group() % 2] + key_of(j));
+        columns_of(b, part);
 #endif
+#if VALUES_LAST
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            uint32_t b[2] = {factor.pair[2 * h], factor.pair[2 * h + 1]};
-            uint32_t rows[4] = {x.factor[i].pair[2 * h], 0, x.factor[i].pair[2 * h + 1], 0}, columns[2] = {rows[0], rows[2]};
-            mma_m16n8k16(own, rows, columns, T());
+            uint32_t columns[2] = {x.factor[j].pair[2 * h], x.factor[j].pair[2 * h + 1]};
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
                 uint32_t values[4];
-                take(values, s, tile, i, h);
-                mma_m16n8k16(sums[tile], values, b, T());
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    uint32_t first = s[4 * h + 2 * i][j].pair[tile], second = s[4 * h + 2 * i + 1][j].pair[tile];
+                    values[2 * i] = byte_permute(first, second, 0x5410);
+                    values[2 * i + 1] = byte_permute(first, second, 0x7632);
+                }
+                mma_m16n8k16(sums[tile], values, columns, T());
             }
         }
-    }
-#if PER_KEY
+#else
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        sums[0][i] += __shfl_xor_sync(0xffffffffu, sums[0][i], 1);
+        for (int tile = 0; tile < TILES; tile++)
+            mma_m16n8k16(sums[tile], s[tile][j].pair, b, T());
 #endif
+    }
 }
 
 DEVICE void find_products(struct products &y, const union piece (&s)[LINES][PIECES], const struct token &x,
@@ -193,11 +199,12 @@ DEVICE void find_products(struct products &y, const union piece (&s)[LINES][PIEC
 {
     float sums[TILES][4] = {}, own[4] = {};
     multiply(sums, own, s, x, all);
-    float first = __shfl_xor_sync(0xffffffffu, own[0], 4), second = __shfl_xor_sync(0xffffffffu, own[1], 4);
+    float left = joined(own[0], own[2]), right = joined(own[1], own[3]);
+    float first = __shfl_xor_sync(0xffffffffu, left, 4), second = __shfl_xor_sync(0xffffffffu, right, 4);
     bool odd = group() % 2;
-    y.kk = odd ? first : own[0];
-    y.kq = odd ? own[0] : own[1];
-    y.qq = odd ? own[1] : second;
+    y.kk = odd ? first : left;
+    y.kq = odd ? left : right;
+    y.qq = odd ? right : second;
 #if VALUES_LAST
     __shared__ float4 parts[WARPS][TILES + 1][8];
     float4 mine;
@@ -209,45 +216,48 @@ DEVICE void find_products(struct products &y, const union piece (&s)[LINES][PIEC
     if (threadIdx.x % 32 == 0)
         parts[warp()][TILES][0] = make_float4(y.kk, y.kq, y.qq, 0.0f);
     __syncthreads();
+    float4 sum = parts[0][lane4()][group()], norm = parts[0][TILES][0];
 #pragma unroll
-    for (int i = 0; i <= TILES; i++) {
-        float4 sum = parts[0][i][i < TILES ? group() : 0];
-#pragma unroll
-        for (int w = 1; w < WARPS; w++) {
-            float4 part = parts[w][i][i < TILES ? group() : 0];
-            sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
-        }
-        if (i == TILES) {
-            y.kk = sum.x, y.kq = sum.y, y.qq = sum.z;
-        } else {
-            y.k[2 * i] = sum.x, y.q[2 * i] = sum.y;
-            y.k[2 * i + 1] = sum.z, y.q[2 * i + 1] = sum.w;
-        }
+    for (int w = 1; w < WARPS; w++) {
+        float4 part = parts[w][lane4()][group()], of = parts[w][TILES][0];
+        sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
+        norm = make_float4(norm.x + of.x, norm.y + of.y, norm.z + of.z, 0.0f);
     }
+    y.k[0] = sum.x, y.q[0] = sum.y;
+    y.k[1] = sum.z, y.q[1] = sum.w;
+    y.kk = norm.x, y.kq = norm.y, y.qq = norm.z;
 #else
-    y.k[0] = sums[0][0], y.q[0] = sums[0][1];
-    y.k[1] = sums[0][2], y.q[1] = sums[0][3];
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+        y.k[i] = joined(sums[i][0], sums[i][2]);
+        y.q[i] = joined(sums[i][1], sums[i][3]);
+#if PER_KEY
+        y.k[i] += __shfl_xor_sync(0xffffffffu, y.k[i], 2);
+        y.q[i] += __shfl_xor_sync(0xffffffffu, y.q[i], 2);
+#endif
+    }
 #endif
 }
 
 DEVICE void write_output(const struct gated_delta_args &a, int head, const float (&x)[OWN_VALUES])
 {
     T *to = (T *)a.output.data + blockIdx.z * (a.output.sequence + a.output.token) + head * a.output.head;
-#if VALUES_LAST
-    if (lane4() == 0 && warp() == 0)
-        store(to + value_of(0), x);
-#else
-    if (lane4() == 0)
+    if ((VALUES_LAST ? warp() : lane4()) == 0)
         for (int i = 0; i < OWN_VALUES; i++)
             from_float(&to[value_of(i)], x[i]);
-#endif
 }
 
 /* The state after the token. */
 DEVICE void store_state(const union piece (&s)[LINES][PIECES], const struct state_pool &pool, int64_t row, int head,
-                        const struct token &x, const float (&gain)[OWN_VALUES], const struct decayed *all)
+                        const struct token &x, const float (&own)[OWN_VALUES], const struct decayed *all)
 {
     T *to = (T *)pool.data + place(pool, row, head);
+    float gain[8] = {own[0], own[1]};
+#if VALUES_LAST
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+        gain[n] = __shfl_sync(0xffffffffu, own[n % 2], threadIdx.x % 32 / 4 * 4 + n / 2);
+#endif
 #pragma unroll
     for (int j = 0; j < PIECES; j++) {
         float k[8], alpha[8];
@@ -275,7 +285,14 @@ DEVICE void store_state(const union piece (&s)[LINES][PIECES], const struct stat
 
 enum { BLOCKS = 640 / THREADS };
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+/* Both halves of a state at the same time. */
+#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 128
+#define TOGETHER __cluster_dims__(2, 1, 1)
+#else
+#define TOGETHER
+#endif
+
+extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
     gated_delta_decode_sm80(const __grid_constant__ struct gated_delta_args a)
 {
     int head = blockIdx.y;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the kernels that go token by token take beside q, k and v: gates; and what they bring into the L2 cache. HEAD_DIM, T and
- * GATES: see gated_delta_recurrent_sm80.cu. */
+ * GATES: see gated_delta_recurrent_sm80.cu. GATES_APPROX: 1 where states are rounded to 16 bits: exponentials in the hardware's
+ * precision. */
 #ifndef GATED_DELTA_TOKEN_CUH
 #define GATED_DELTA_TOKEN_CUH
 
@@ -12,6 +13,29 @@
 
 #define PER_KEY (GATES >= GATES_PER_KEY)
 
+#if GATES_APPROX
+DEVICE float exponential(float x)
+{
+    return exp2_approx(LOG2E * x);
+}
+
+/* Within 2^-21 of itself, or absolutely. */
+DEVICE float softplus(float x)
+{
+    float e = exponential(-fabsf(x));
+    return fmaxf(x, 0.0f) + (e < 0x1p-10f ? e - 0.5f * e * e : 1.0f / LOG2E * log2_approx(1.0f + e));
+}
+
+DEVICE float sigmoid(float x)
+{
+    return reciprocal_approx(1.0f + exponential(-x));
+}
+#else
+DEVICE float exponential(float x)
+{
+    return expf(x);
+}
+
 DEVICE float softplus(float x)
 {
     return x > 20.0f ? x : log1pf(expf(x));
@@ -21,6 +45,7 @@ DEVICE float sigmoid(float x)
 {
     return 1.0f / (1.0f + expf(-x));
 }
+#endif
 
 /* The head of q, k or v that a head of the state goes with; `heads` of them share one. Heads are at most 65,535, so that the error
  * of a reciprocal does not matter, and a division is many instructions. */
@@ -39,11 +64,11 @@ DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args 
     float gate = to_float(gates[key]);
 #if GATES == GATES_PER_KEY_FROM_LOGITS
     int own = head / a.q_group;
-    float slope = expf(a.A_log[own]);
+    float slope = exponential(a.A_log[own]);
     gate += a.dt_bias ? ((const float *)a.dt_bias)[own * HEAD_DIM + key] : 0.0f;
     gate = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
 #endif
-    alpha = expf(gate);
+    alpha = exponential(gate);
     beta = a.beta_is_logit ? sigmoid(given) : given;
 }
 #elif GATES == GATES_FROM_LOGITS
@@ -51,7 +76,7 @@ DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args 
 {
     float bias = a.dt_bias_wide ? ((const float *)a.dt_bias)[head] : to_float(((const T *)a.dt_bias)[head]);
     float gate = to_float(((const T *)a.alpha)[blockIdx.z * a.alpha_sequence + token * a.alpha_token + head]) + bias;
-    alpha = expf(-expf(a.A_log[head]) * softplus(gate));
+    alpha = exponential(-exponential(a.A_log[head]) * softplus(gate));
     beta = sigmoid(to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]));
 }
 #else
