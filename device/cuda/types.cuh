@@ -189,12 +189,24 @@ DEVICE uint32_t min2(f16, uint32_t a, uint32_t b)
     return y;
 }
 
-DEVICE uint32_t min2(bf16, uint32_t a, uint32_t b)
+/* The larger magnitude, of some sign. */
+#if __CUDA_ARCH__ >= 860
+DEVICE uint32_t magnitude2(f16, uint32_t a, uint32_t b)
 {
     uint32_t y;
-    asm("min.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+    asm("max.xorsign.abs.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
     return y;
 }
+
+DEVICE uint32_t magnitude2(bf16, uint32_t a, uint32_t b)
+{
+    uint32_t y;
+    asm("max.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+    return y;
+}
+#else
+template <class Half> DEVICE uint32_t magnitude2(Half, uint32_t a, uint32_t b) { return max2(Half(), abs2(Half(), a), abs2(Half(), b)); }
+#endif
 
 DEVICE uint32_t mul2(f16, uint32_t a, uint32_t b)
 {

@@ -222,14 +222,13 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
     vec_elements<uint32_t, VEC / 2> pairs, factors;
     vec<T, VEC> y;
     float x[VEC];
-    uint32_t most = 0, least = 0, codes[VEC / 8];
+    uint32_t most = 0, codes[VEC / 8];
     pairs.all.bits = p.input.bits;
     factors.all.bits = w.weight.bits;
 #pragma unroll
     for (int i = 0; i < VEC / 2; i++) {
         pairs.at[i] = mul2(T(), pairs.at[i], factors.at[i]);
-        most = max2(T(), most, pairs.at[i]);
-        least = min2(T(), least, pairs.at[i]);
+        most = magnitude2(T(), most, pairs.at[i]);
     }
     if (WANTS_Y) {
         y.bits = pairs.all.bits;
@@ -239,8 +238,8 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
             x[j] *= deviation;
         store_elements(row.y + at, x);
     }
-    float2 up = unpack2(T(), most), down = unpack2(T(), least);
-    float amax = fmaxf(fmaxf(fmaxf(up.x, up.y), -fminf(down.x, down.y)) * deviation, 0.0f);
+    float2 two = unpack2(T(), most);
+    float amax = fmaxf(fmaxf(fabsf(two.x), fabsf(two.y)) * deviation, 0.0f);
     struct block_scale s = scale_of(amax, global_scale);
     if (E8M0 && amax == 0.0f)
         s.multiplier = 1.0f; /* times deviation, that of 2^127 may be infinite */
