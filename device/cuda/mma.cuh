@@ -29,6 +29,20 @@ DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* The same of 16 columns in one statement, which compiles in less time than two: d[0] and b[0], b[1] of the first 8, d[1] and b[2],
+ * b[3] of the others. */
+#define MMA(T, d, b) "mma.sync.aligned.m16n8k16.row.col.f32." T "." T ".f32 {" d "}, {%8,%9,%10,%11}, {" b "}, {" d "};\n"
+#define MMA_M16N16K16(T)                                                                       \
+    asm volatile(MMA(T, "%0,%1,%2,%3", "%12,%13") MMA(T, "%4,%5,%6,%7", "%14,%15")             \
+                 : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),                 \
+                   "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3])                  \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]))
+
+DEVICE void mma_m16n16k16(float (*d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], f16) { MMA_M16N16K16("f16"); }
+DEVICE void mma_m16n16k16(float (*d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], bf16) { MMA_M16N16K16("bf16"); }
+#undef MMA_M16N16K16
+#undef MMA
+
 /* d += a * b for 8 steps of k, of whose operands tf32 takes the upper bits, accumulated in float32: a[0] = A[g][t],
  * a[1] = A[g + 8][t], a[2] = A[g][t + 4], a[3] = A[g + 8][t + 4]; b[0] = B[t][g], b[1] = B[t + 4][g]. */
 DEVICE void mma_m16n8k8(float (&d)[4], const float (&a)[4], const float (&b)[2])

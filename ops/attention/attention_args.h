@@ -33,7 +33,7 @@ enum {
          (ATTENTION_PREFILL_STAGES *                                                                                   \
               (ATTENTION_ROW_BYTES(head_dim) + ATTENTION_ROW_BYTES(ATTENTION_PREFILL_COLUMNS(head_dim_vo))) + 32) +    \
      (ATTENTION_QUERIES_SHARED(head_dim, tile_q, converts) ? (tile_q) * ATTENTION_ROW_BYTES(head_dim) : 0) +           \
-     ((rope) ? 4 * (head_dim) : 0) + 136)
+     ((rope) ? 4 * (head_dim) : 0) + (tile_q) / ATTENTION_PREFILL_BANDS(tile_q) / 2 + 192)
 
 /* Of batch_prefill_sm90: warpgroups that compute (special: WINDOW, SOFT_CAP or hooks), keys of a tile, buffers of queries, and
  * the dynamic shared memory of a block. */

@@ -37,12 +37,13 @@ DEVICE struct variant variant_of(const struct prefill &p)
 
 /* The rows of a block. */
 struct task {
-    int request, kv_head;
+    int request, kv_head, first_page;
     int first_q, qo_len, kv_len; /* first_q: the request's first query token */
     int begin, end;              /* tokens that any of the rows sees */
     int first_row;
     int column;                  /* of values and out, the first of this block */
-    int thread;                  /* this one: threadIdx.x would be asked for behind each barrier */
+    const KV *keys, *values;     /* of the head's first slot, from that column on */
+    struct logit_rule rule;
 };
 
 /* The tokens that a row sees, its query token and head, and what its products are multiplied by. */
@@ -57,14 +58,11 @@ DEVICE struct row make_row(const struct attention_args &a, const struct task &t,
     struct row r;
     r.token = divide(row, a.by_group);
     r.head = t.kv_head * a.group + (row - r.token * a.group);
-    r.begin = 0;
-    r.end = t.kv_len;
+    int own = t.kv_len - t.qo_len + r.token;
+    r.begin = a.window_left >= 0 && own > a.window_left ? own - a.window_left : 0;
+    r.end = a.causal ? max(0, own + 1) : t.kv_len;
     if (r.token >= t.qo_len)
         r.end = 0;
-    else if (a.causal)
-        r.end = max(0, t.kv_len - t.qo_len + r.token + 1);
-    if (a.window_left >= 0)
-        r.begin = max((int64_t)0, (int64_t)t.kv_len - t.qo_len + r.token - a.window_left);
     return r;
 }
 
@@ -109,9 +107,9 @@ template <class From> DEVICE void load_chunk(float (&x)[8], const From *from)
 
 /* Starts copying a tile of rows of DIM elements, which lie at `rows`. Their addresses are loaded ahead of the copies, which no load
  * from shared memory passes. */
-template <int DIM> DEVICE void copy_tile(uint32_t tile, const KV *const *rows, uint32_t thread)
+template <int DIM, int TOKENS> DEVICE void copy_tile(uint32_t tile, const KV *const *rows, uint32_t thread)
 {
-    enum { ROW = DIM / 8, TOKENS = KEYS, COPIES = (TOKENS * ROW + THREADS - 1) / THREADS };
+    enum { ROW = DIM / 8, COPIES = (TOKENS * ROW + THREADS - 1) / THREADS };
     enum { AT_ONCE = COPIES < COPIES_AT_ONCE ? COPIES : COPIES_AT_ONCE };
     enum { EVEN = TOKENS * ROW % (THREADS * AT_ONCE) == 0, WHOLE = THREADS % ROW == 0 };
 #pragma unroll 1

@@ -44,7 +44,7 @@ DEVICE struct logit_rule make_logit_rule(const struct attention_args &a)
     float factor = a.logit_factor;
     factor *= a.q_scale && !a.modes.q_scale_step ? *a.q_scale : 1.0f;
     factor *= a.k_scale && !a.modes.k_scale_step ? *a.k_scale : 1.0f;
-    struct logit_rule rule = {a.soft_cap > 0.0f ? factor / a.soft_cap : factor * LOG2E, a.soft_cap * LOG2E};
+    struct logit_rule rule = {factor * (a.soft_cap > 0.0f ? reciprocal_approx(a.soft_cap) : LOG2E), a.soft_cap * LOG2E};
     return rule;
 }
 
@@ -74,7 +74,7 @@ DEVICE float finish_row(const struct attention_args &a, float top, float sum, in
     }
     *lse = sum == 0.0f ? -INFINITY : (top + log2f(sum)) * a.modes.lse_factor;
     float v_scale = a.v_scale ? a.v_scale[a.modes.v_scale_step ? divide(head, a.by_group) : 0] : 1.0f;
-    return sum == 0.0f ? 0.0f : shrink * a.out_factor * v_scale / sum;
+    return sum == 0.0f ? 0.0f : shrink * a.out_factor * v_scale * reciprocal_approx(sum);
 }
 
 #endif

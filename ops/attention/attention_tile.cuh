@@ -25,6 +25,7 @@ enum { COLUMNS = ATTENTION_PREFILL_COLUMNS(HEAD_DIM_VO), VALUE_ROW_BYTES = ATTEN
 /* From sm_100 on ptxas computes so many addresses of 256 columns ahead of the loop that registers spill. */
 enum { SPARES_REGISTERS = __CUDA_ARCH__ >= 1000 && COLUMNS >= 256 };
 #define HEADROOM 6.0f /* of weights, which are summed in float32: a power of two */
+#define SIGNS 0x80008000u /* of two elements */
 enum { COPIES_AT_ONCE = ALIGNED && !SPARES_REGISTERS ? 8 : 1 }; /* of a thread, to unroll loops by */
 
 /* The state of 16 rows; index 0 is row g, 1 is row g + 8. Logits are in base 2. */
@@ -72,7 +73,7 @@ DEVICE uint32_t load_pair(const T *from)
 }
 
 /* Queries of rows g and g + 8, NULL for rows that do not exist, as fragments. */
-DEVICE void load_queries(uint32_t (&q)[HEAD_DIM / 16][4], const T *low, const T *high)
+DEVICE void load_queries(uint32_t (&q)[HEAD_DIM / 16][4], const T *low, const T *high, uint32_t signs)
 {
     int column = threadIdx.x % 4 * 2;
 #pragma unroll
@@ -81,6 +82,9 @@ DEVICE void load_queries(uint32_t (&q)[HEAD_DIM / 16][4], const T *low, const T 
         q[i][1] = high ? load_pair(high + column) : 0;
         q[i][2] = low ? load_pair(low + column + 8) : 0;
         q[i][3] = high ? load_pair(high + column + 8) : 0;
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            q[i][j] ^= signs;
     }
 }
 
@@ -118,12 +122,9 @@ template <int BANDS, int N> DEVICE void multiply_keys(float (&s)[BANDS][N][4], c
     for (int i = 0; i < N; i += 2) {
         uint32_t r[4];
         ldmatrix_x4(r, further<HEAD_DIM>(first, 2 * k) + 8 * i * ROW_BYTES);
-        uint32_t even_keys[2] = {r[0], r[1]}, odd_keys[2] = {r[2], r[3]};
 #pragma unroll
-        for (int b = 0; b < BANDS; b++) {
-            mma_m16n8k16(s[b][i], q[b], even_keys, T());
-            mma_m16n8k16(s[b][i + 1], q[b], odd_keys, T());
-        }
+        for (int b = 0; b < BANDS; b++)
+            mma_m16n16k16(&s[b][i], q[b], r, T());
     }
 }
 
@@ -134,15 +135,6 @@ template <int N> DEVICE void clear_logits(float (&s)[N][4])
 #pragma unroll
         for (int j = 0; j < 4; j++)
             s[i][j] = 0.0f;
-}
-
-template <int N> DEVICE void negate_logits(float (&s)[N][4])
-{
-#pragma unroll
-    for (int i = 0; i < N; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            s[i][j] = -s[i][j];
 }
 
 template <int N> DEVICE void cap_logits(float (&s)[N][4], struct logit_rule rule)
@@ -182,16 +174,15 @@ template <int N> DEVICE void compute_logits(float (&s)[N][4], const uint32_t (&q
     scale_logits(s, rule);
 }
 
-/* Hides logits outside of the columns [begin[h], end[h]) of each row; `first` is the column of s[0]. */
-template <int N> DEVICE void mask_logits(float (&s)[N][4], int first, const int (&begin)[2], const int (&end)[2])
+/* Hides logits of each row before the column limit[h], or from it on; `first` is the column of s[0]. */
+template <int N> DEVICE void mask_logits(float (&s)[N][4], int first, const int (&limit)[2], bool behind)
 {
     int column = first + threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < N; i++, column += 8)
+    for (int i = 0; i < N; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            if (column + j % 2 < begin[j / 2] || column + j % 2 >= end[j / 2])
-                s[i][j] = -INFINITY;
+            s[i][j] = (8 * i + j % 2 >= limit[j / 2] - column) == behind ? -INFINITY : s[i][j];
 }
 
 /* Weights become relative to the rows' largest logits, of which this lane's share in a tile is `top`. */
@@ -277,12 +268,9 @@ template <int BANDS, int N> DEVICE void accumulate(struct rows (&r)[BANDS], cons
         for (int i = 0; i < COLUMNS / 8; i += 2) {
             uint32_t x[4];
             ldmatrix_x4_trans(x, further<COLUMNS>(first, i) + 8 * k * VALUE_ROW_BYTES);
-            uint32_t even_columns[2] = {x[0], x[1]}, odd_columns[2] = {x[2], x[3]};
 #pragma unroll
-            for (int b = 0; b < BANDS; b++) {
-                mma_m16n8k16(r[b].o[i], weights[b], even_columns, T());
-                mma_m16n8k16(r[b].o[i + 1], weights[b], odd_columns, T());
-            }
+            for (int b = 0; b < BANDS; b++)
+                mma_m16n16k16(&r[b].o[i], weights[b], x, T());
         }
     }
 }

@@ -28,16 +28,17 @@ enum { STEPS_KEPT = !KEEPS_STEPS || __CUDA_ARCH__ >= 1000 ? 0 : __CUDA_ARCH__ < 
 enum { STAGES = ATTENTION_PREFILL_STAGES, KEYS_BYTES = TILE * ROW_BYTES, VALUES_BYTES = TILE * VALUE_ROW_BYTES };
 
 struct smem {
-    unsigned char keys[STAGES][KEYS_BYTES], values[STAGES][VALUES_BYTES];
+    unsigned char tiles[STAGES][KEYS_BYTES + VALUES_BYTES]; /* keys, then values */
 #if QUERIES_SHARED
     unsigned char queries[TILE_Q * ROW_BYTES];
 #endif
 #if POS == 1 /* RoPE */
     float2 turns[HEAD_DIM / 2];
 #endif
-    const KV *keys_at[2][TILE], *values_at[2][TILE]; /* rows of the caches, of two tiles */
+    const KV *rows_at[2][2 * TILE]; /* rows of the caches, those of keys, then of values, of two tiles */
+    int2 seen[WARPS];     /* by all rows of a warp: tokens from, and before */
     uint32_t scratch[32]; /* tiles of warps */
-    int request, tile;
+    struct task task;
 };
 
 static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SMEM(HEAD_DIM, HEAD_DIM_VO, TILE_Q, KEYS, CONVERTS, POS == ATTENTION_POS_ROPE),
@@ -45,14 +46,36 @@ static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SMEM(HEAD_DIM, HEAD_DIM_V
 
 DEVICE int tiles_of(const struct attention_args &a, int request)
 {
-    int64_t rows = (int64_t)(first_query(a, request + 1) - first_query(a, request)) * a.group;
+    uint32_t rows = (first_query(a, request + 1) - first_query(a, request)) * a.group;
     return (rows + TILE_Q - 1) / TILE_Q;
 }
 
-/* Finds the request to which a tile of the whole batch belongs, and which of its tiles it is. False if there is none. */
-DEVICE bool find_tile(const struct attention_args &a, int tile, struct smem *sm)
+DEVICE struct task make_task(const struct attention_args &a, int request, int kv_head, int tile)
 {
-    int first = (int64_t)a.batch * threadIdx.x / THREADS, last = (int64_t)a.batch * (threadIdx.x + 1) / THREADS;
+    struct task t;
+    t.request = request;
+    t.kv_head = kv_head;
+    t.first_page = first_page(a, request);
+    t.column = blockIdx.y * COLUMNS;
+    t.keys = (const KV *)a.k + kv_head * a.k_head;
+    t.values = (const KV *)a.v + kv_head * a.v_head + t.column;
+    t.first_q = first_query(a, request);
+    t.qo_len = first_query(a, request + 1) - t.first_q;
+    t.kv_len = kv_length(a, request);
+    t.first_row = tile * TILE_Q;
+    int last_row = min((uint32_t)t.first_row + TILE_Q, (uint32_t)t.qo_len * a.group) - 1;
+    t.begin = make_row(a, t, t.first_row).begin;
+    t.end = make_row(a, t, last_row).end;
+    t.rule = make_logit_rule(a);
+    if (!SOFT_CAP)
+        t.rule.cap = 0.0f;
+    return t;
+}
+
+/* Finds the rows of a tile of the whole batch. False if there are none. */
+DEVICE bool find_task(const struct attention_args &a, int tile, int kv_head, struct smem *sm)
+{
+    int each = (a.batch + THREADS - 1) / THREADS, first = min((int)threadIdx.x * each, a.batch), last = min(first + each, a.batch);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, sum = 0;
 #pragma unroll 1
     for (int b = first; b < last; b++)
@@ -65,31 +88,11 @@ DEVICE bool find_tile(const struct attention_args &a, int tile, struct smem *sm)
     bool found = before <= tile && tile < before + sum;
     if (found) {
 #pragma unroll 1
-        for (; tile >= before + tiles_of(a, first); first++)
-            before += tiles_of(a, first);
-        sm->request = first;
-        sm->tile = tile - before;
+        for (int tiles; tile >= before + (tiles = tiles_of(a, first)); first++)
+            before += tiles;
+        sm->task = make_task(a, first, kv_head, tile - before);
     }
     return __syncthreads_or(found);
-}
-
-DEVICE struct task make_task(const struct attention_args &a, int kv_head, const struct smem *sm)
-{
-    struct task t;
-    t.request = sm->request;
-    t.kv_head = kv_head;
-    t.column = blockIdx.y * COLUMNS;
-    t.first_q = first_query(a, t.request);
-    t.qo_len = first_query(a, t.request + 1) - t.first_q;
-    t.kv_len = kv_length(a, t.request);
-    t.first_row = sm->tile * TILE_Q;
-    t.thread = threadIdx.x;
-    if (KEYS < 64) /* else there is no register to keep it in */
-        forget(t.thread);
-    int last_row = min((int64_t)t.first_row + TILE_Q, (int64_t)t.qo_len * a.group) - 1;
-    t.begin = make_row(a, t, t.first_row).begin;
-    t.end = make_row(a, t, last_row).end;
-    return t;
 }
 
 DEVICE const Q *query_row(const struct attention_args &a, const struct task &t, int row)
@@ -99,29 +102,32 @@ DEVICE const Q *query_row(const struct attention_args &a, const struct task &t, 
 }
 
 /* The number, in a tile, of the token that this thread finds, if it is one. Threads take turns. */
-DEVICE uint32_t token_in(const struct task &t, int tile) { return (uint32_t)(t.thread - tile * TILE) % THREADS; }
+DEVICE uint32_t token_in(int thread, int tile) { return (uint32_t)(thread - tile * TILE) % THREADS; }
 
 /* Behind the last token, that one. */
-DEVICE int token_of(const struct task &t, int tile) { return min(tile * TILE + (int)token_in(t, tile), t.end - 1); }
+DEVICE int token_of(const struct task &t, int thread, int tile) { return min(tile * TILE + (int)token_in(thread, tile), t.end - 1); }
 
-DEVICE struct slot find_token(const struct attention_args &a, const struct task &t, int tile)
+DEVICE struct slot find_token(const struct attention_args &a, const struct task &t, int thread, int tile)
 {
-    return token_in(t, tile) < TILE ? find_slot(a, first_page(a, t.request), token_of(t, tile)) : slot{0, 0};
+    return token_in(thread, tile) < TILE ? find_slot(a, t.first_page, token_of(t, thread, tile)) : slot{0, 0};
 }
 
-DEVICE void put_token(struct smem *sm, struct slot s, const struct attention_args &a, const struct task &t, int tile)
+DEVICE void put_token(struct smem *sm, struct slot s, const struct attention_args &a, const struct task &t, int thread, int tile)
 {
-    int n = token_in(t, tile), value = s.at;
+    uint32_t n = token_in(thread, tile), page = s.page, key = s.at, value = key;
     if (n >= TILE)
         return;
     if (CONVERTS && a.modes.v_indptr)
-        value = a.modes.v_indptr[t.request] + token_of(t, tile);
-    sm->keys_at[tile % 2u][n] = (const KV *)a.k + t.kv_head * a.k_head + s.page * a.k_page + s.at * a.k_slot;
-    sm->values_at[tile % 2u][n] = (const KV *)a.v + t.kv_head * a.v_head + t.column + s.page * a.v_page + value * a.v_slot;
+        value = a.modes.v_indptr[t.request] + token_of(t, thread, tile);
+    sm->rows_at[tile % 2u][n] = t.keys + (page * a.k_page + key * a.k_slot);
+    sm->rows_at[tile % 2u][TILE + n] = t.values + (page * a.v_page + value * a.v_slot);
 }
 
+/* Whether queries change their signs, so that what products are multiplied by is positive. */
+DEVICE bool is_negated(struct logit_rule rule) { return !CHANGES_LOGITS && !SOFT_CAP && rule.factor < 0.0f; }
+
 /* Queries to shared memory, zeros for rows that do not exist; where they are copied as they are, with the group of the first keys. */
-DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t queries, const float2 *turns)
+DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t queries, const float2 *turns, bool negated)
 {
 #pragma unroll 1
     for (int i = threadIdx.x; i < TILE_Q * (CHUNKS / PIECES); i += THREADS) {
@@ -138,49 +144,44 @@ DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t
             *(uint4 *)__cvta_shared_to_generic(chunk_address(queries, row, chunk)) = make_uint4(0, 0, 0, 0);
 #endif
     }
-}
-
-/* Starts copying a tile of keys. */
-DEVICE void copy_keys(const struct prefill &p, const struct task &t, int tile, struct smem *sm, const float2 *turns)
-{
-    uint32_t to = shared_address(sm->keys[tile % (uint32_t)STAGES]);
-#if CONVERTS
-    int first = tile * TILE;
+    if (negated) {
+        cp_async_commit();
+        cp_async_wait<0>();
 #pragma unroll 1
-    for (int i = threadIdx.x; i < TILE * (CHUNKS / PIECES); i += THREADS) {
-        int row = i / (CHUNKS / PIECES), chunk = i % (CHUNKS / PIECES);
-        convert_row<false>(to, row, chunk, first + row < t.end ? sm->keys_at[tile % 2u][row] : NULL, turns, first + row, p,
-                           place_of(t, 0, first + row, t.kv_head * p.a.group, 0));
+        for (int i = threadIdx.x; i < TILE_Q * CHUNKS; i += THREADS) {
+            uint4 *x = (uint4 *)__cvta_shared_to_generic(chunk_address(queries, i / CHUNKS, i % CHUNKS));
+            *x = make_uint4(x->x ^ SIGNS, x->y ^ SIGNS, x->z ^ SIGNS, x->w ^ SIGNS);
+        }
     }
-#else
-    copy_tile<HEAD_DIM>(to, sm->keys_at[tile % 2u], t.thread);
-#endif
 }
 
-DEVICE void copy_values(const struct prefill &p, const struct task &t, int tile, struct smem *sm)
+/* Starts copying a tile, if it exists. */
+DEVICE void copy_tiles(const struct prefill &p, const struct task &t, int thread, int tile, struct smem *sm, const float2 *turns)
 {
-    uint32_t to = shared_address(sm->values[tile % (uint32_t)STAGES]);
-#if CONVERTS
+    uint32_t keys = shared_address(sm->tiles[tile % (uint32_t)STAGES]), values = keys + KEYS_BYTES;
+    const KV *const *rows = sm->rows_at[tile % 2u];
     int first = tile * TILE;
+    if (first < t.end) {
+#if CONVERTS
 #pragma unroll 1
-    for (int i = threadIdx.x; i < TILE * (COLUMNS / 8); i += THREADS) {
-        int row = i / (COLUMNS / 8), chunk = i % (COLUMNS / 8);
-        float x[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-        if (first + row < t.end)
-            load_chunk(x, sm->values_at[tile % 2u][row] + 8 * chunk);
-        put_chunk<COLUMNS>(to, row, chunk, x);
-    }
+        for (int i = threadIdx.x; i < TILE * (CHUNKS / PIECES); i += THREADS) {
+            int row = i / (CHUNKS / PIECES), chunk = i % (CHUNKS / PIECES);
+            convert_row<false>(keys, row, chunk, first + row < t.end ? rows[row] : NULL, turns, first + row, p,
+                               place_of(t, 0, first + row, t.kv_head * p.a.group, 0));
+        }
+#pragma unroll 1
+        for (int i = threadIdx.x; i < TILE * (COLUMNS / 8); i += THREADS) {
+            int row = i / (COLUMNS / 8), chunk = i % (COLUMNS / 8);
+            float x[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+            if (first + row < t.end)
+                load_chunk(x, rows[TILE + row] + 8 * chunk);
+            put_chunk<COLUMNS>(values, row, chunk, x);
+        }
 #else
-    copy_tile<COLUMNS>(to, sm->values_at[tile % 2u], t.thread);
+        copy_tile<HEAD_DIM, HEAD_DIM == COLUMNS ? 2 * TILE : TILE>(keys, rows, thread);
+        if (HEAD_DIM != COLUMNS)
+            copy_tile<COLUMNS, TILE>(values, rows + TILE, thread);
 #endif
-}
-
-/* Of tiles that exist. */
-DEVICE void copy_tiles(const struct prefill &p, const struct task &t, int tile, struct smem *sm, const float2 *turns)
-{
-    if (tile * TILE < t.end) {
-        copy_keys(p, t, tile, sm, turns);
-        copy_values(p, t, tile, sm);
     }
     cp_async_commit();
 }
@@ -206,18 +207,18 @@ DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], const uint32_t (&kep
 /* The first packed row of this thread in a band; the other is 8 below. */
 DEVICE int row_of(const struct task &t, int band) { return t.first_row + (threadIdx.x / 32 * BANDS + band) * 16 + threadIdx.x % 32 / 4; }
 
-/* Hides what rows do not see of a tile, if there is a row that does not see it all. */
-DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_args &a, const struct task &t, int first)
+/* Hides what rows do not see of a tile, as it lies before or behind what they see. */
+DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_args &a, const struct task &t, int first, bool behind)
 {
 #pragma unroll
     for (int b = 0; b < BANDS; b++) {
         struct row low = make_row(a, t, row_of(t, b)), high = make_row(a, t, row_of(t, b) + 8);
-        const int begin[2] = {low.begin, high.begin}, end[2] = {low.end, high.end};
-        mask_logits(s[b], first, begin, end);
+        const int limit[2] = {behind ? low.end : low.begin, behind ? high.end : high.begin};
+        mask_logits(s[b], first, limit, behind);
     }
 }
 
-/* Products become logits, or only what is s * unit, and unit is returned. */
+/* Products become logits, or only what is s * unit, and unit is returned. (With a negative one queries have the other sign.) */
 DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p, const struct task &t, const struct row (&rows)[BANDS][2],
                          struct logit_rule rule, int first)
 {
@@ -230,8 +231,6 @@ DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p
             change_logits(s[b], p, t, rows[b], rule, first);
         else if (SOFT_CAP)
             scale_logits(s[b], rule);
-        else if (rule.factor < 0.0f)
-            negate_logits(s[b]);
     }
     return unit;
 }
@@ -239,11 +238,14 @@ DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p
 DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *sm, struct rows (&r)[BANDS])
 {
     const struct attention_args &a = p.a;
-    int warp_row = t.first_row + threadIdx.x / 32 * 16 * BANDS;
-    const int seen_from = make_row(a, t, warp_row + 16 * BANDS - 1).begin, seen_to = make_row(a, t, warp_row).end; /* by all rows */
     struct row rows[BANDS][2];
-    struct logit_rule rule = make_logit_rule(a);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_row = t.first_row + warp * 16 * BANDS;
+    if (lane == 0)
+        sm->seen[warp] = make_int2(make_row(a, t, warp_row + 16 * BANDS - 1).begin, make_row(a, t, warp_row).end);
     const float2 *turns = NULL;
+    int thread = threadIdx.x; /* which would be asked for behind each barrier */
+    if (KEYS < 64) /* else there is no register to keep it in */
+        forget(thread);
     int shared = shared_address(sm); /* which would be made anew at each use, from the block's place in a cluster */
     forget(shared);
     sm = (struct smem *)__cvta_shared_to_generic(shared);
@@ -252,30 +254,29 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
     turns = sm->turns;
     __syncthreads();
 #endif
-    if (!SOFT_CAP)
-        rule.cap = 0.0f;
 #pragma unroll
     for (int b = 0; b < BANDS && CHANGES_LOGITS; b++) {
         rows[b][0] = make_row(a, t, row_of(t, b));
         rows[b][1] = make_row(a, t, row_of(t, b) + 8);
-        complete_rows(rows[b], a, rule);
+        complete_rows(rows[b], a, t.rule);
     }
 
-    int tile = t.begin / TILE, tiles = t.end / TILE + (t.end % TILE > 0), copied = tile;
+    bool exists = t.begin < t.end;
+    int tile = t.begin / TILE, tiles = exists ? (t.end - 1) / TILE + 1 : 0, copied = tile;
 #if QUERIES_SHARED
     uint32_t queries = shared_address(sm->queries);
-    copy_queries(p, t, queries, turns);
+    copy_queries(p, t, queries, turns, is_negated(t.rule));
 #else
     uint32_t q[HEAD_DIM / 16][4];
-    load_queries(q, query_row(a, t, row_of(t, 0)), query_row(a, t, row_of(t, 0) + 8));
+    load_queries(q, query_row(a, t, row_of(t, 0)), query_row(a, t, row_of(t, 0) + 8), is_negated(t.rule) ? SIGNS : 0);
 #endif
 #pragma unroll 1
-    for (copied--; copied < tile + STAGES - 1; copied++) {
+    for (copied--; exists && copied < tile + STAGES - 1; copied++) {
         if (copied >= tile) {
             __syncthreads();
-            copy_tiles(p, t, copied, sm, turns);
+            copy_tiles(p, t, thread, copied, sm, turns);
         }
-        put_token(sm, find_token(a, t, copied + 1), a, t, copied + 1);
+        put_token(sm, find_token(a, t, thread, copied + 1), a, t, thread, copied + 1);
     }
 #if QUERIES_SHARED
     uint32_t kept[STEPS_KEPT + 1][BANDS][4];
@@ -292,22 +293,23 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         float s[BANDS][TILE / 8][4];
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-        copy_tiles(p, t, copied, sm, turns);
-        struct slot slot = find_token(a, t, copied + 1);
-        uint32_t keys = shared_address(sm->keys[tile % (uint32_t)STAGES]);
-        uint32_t values = shared_address(sm->values[tile % (uint32_t)STAGES]);
+        copy_tiles(p, t, thread, copied, sm, turns);
+        int2 seen = sm->seen[warp];
+        struct slot slot = find_token(a, t, thread, copied + 1);
+        uint32_t keys = shared_address(sm->tiles[tile % (uint32_t)STAGES]);
 #if QUERIES_SHARED
         multiply_shared(s, kept, queries, keys);
 #else
         multiply_queries(s[0], q, keys);
 #endif
-        put_token(sm, slot, a, t, copied + 1);
-        float unit = make_logits(s, p, t, rows, rule, tile * TILE);
-        if (!CHANGES_LOGITS && (tile * TILE < seen_from || tile * TILE + TILE > seen_to))
-            mask_tile(s, a, t, tile * TILE);
+        put_token(sm, slot, a, t, thread, copied + 1);
+        float unit = make_logits(s, p, t, rows, t.rule, tile * TILE);
+#pragma unroll 1
+        for (int side = tile * TILE >= seen.x; !CHANGES_LOGITS && side < 1 + (tile * TILE + TILE > seen.y); side++)
+            mask_tile(s, a, t, tile * TILE, side);
         if (!WITHOUT_SOFTMAX)
             weigh(r, s, unit);
-        accumulate(r, s, values);
+        accumulate(r, s, keys + KEYS_BYTES);
     }
     cp_async_wait<0>();
 #pragma unroll
@@ -380,14 +382,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) batch_prefill_sm80
     /* Later rows of causal attention see more: the longest blocks start first, those of all heads. Others go head by head. */
     int number = gridDim.x - 1 - blockIdx.x, inner = p.a.causal ? p.a.num_kv_heads : gridDim.x / p.a.num_kv_heads;
     int slow = number / inner, fast = number % inner;
-    if (!find_tile(p.a, p.a.causal ? slow : fast, sm))
+    if (!find_task(p.a, p.a.causal ? slow : fast, p.a.causal ? fast : slow, sm))
         return;
-    struct task t = make_task(p.a, p.a.causal ? fast : slow, sm);
     struct rows r[BANDS];
 #pragma unroll
     for (int b = 0; b < BANDS; b++)
         clear(r[b]);
-    if (t.begin < t.end)
-        attend(p, t, sm, r);
+    struct task copy = sm->task; /* which stays in registers, if there are some */
+    const struct task &t = SMALL && TILE_Q == 128 ? sm->task : copy;
+    attend(p, t, sm, r);
     write_rows(p, t, r);
 }
