@@ -192,6 +192,12 @@ static void normalise(const struct norm_args *all, const struct row *this, const
     }
 }
 
+/* The row that is taken as the i-th one; if it is none, its scales are padding. */
+INLINE int64_t nth_row(const struct norm_args *a, int64_t i)
+{
+    return a->swizzled_scales ? block_scale_nth_row(SCALES_128X4, i) : i;
+}
+
 /* The zeros behind a row's scales, or of a row behind the last. */
 static void pad_scales(const struct norm_args *a, int64_t index, int64_t first)
 {
@@ -263,8 +269,7 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
     int64_t begin = part_begin(all, part, parts), end = part_begin(all, part + 1, parts);
 #if BLOCK_SIZE
     for (int64_t i = begin; i < end; i++)
-        pad_scales(a, i, i < rows ? a->hidden / BLOCK_SIZE : 0);
-    end = end < rows ? end : rows;
+        pad_scales(a, nth_row(a, i), nth_row(a, i) < rows ? a->hidden / BLOCK_SIZE : 0);
 #endif
     bool past_caches = a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT) / (BLOCK_SIZE ? 2 : 1));
     int64_t row = begin / a->groups, group = begin % a->groups, step = a->hidden <= SHORT ? TOGETHER : 1;
@@ -275,11 +280,23 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
     int axis = a->groups > 1; /* along which the next row lies, but for the last one of a group */
     for (int64_t first = begin; first < end; first += step) {
         struct row r[TOGETHER];
-        int count = (int)(end - first < step ? end - first : step);
-        for (int i = 0; i < count; i++) {
-            r[i] = row_at(a, row, group, first + i);
-            r[i].next_input = r[i].input + step * a->input_stride[axis];
-            r[i].next_residual = r[i].residual + step * a->residual_stride[axis];
+        int count = 0;
+        for (int64_t i = first; i < end && i < first + step; i++) {
+            int64_t index = i, ahead = step;
+#if BLOCK_SIZE
+            index = nth_row(a, i);
+            if (index >= rows)
+                continue;
+            if (a->swizzled_scales) {
+                row = index / a->groups;
+                group = index % a->groups;
+                ahead = nth_row(a, i + step) < rows && !axis ? nth_row(a, i + step) - index : 0;
+            }
+#endif
+            r[count] = row_at(a, row, group, index);
+            r[count].next_input = r[count].input + ahead * a->input_stride[axis];
+            r[count].next_residual = r[count].residual + ahead * a->residual_stride[axis];
+            count++;
             if (++group == a->groups) {
                 group = 0;
                 row++;

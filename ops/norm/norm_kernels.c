@@ -15,6 +15,7 @@ enum {
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
     CPU_MANY_PARTS = 2048,         /* of more work they are larger */
+    CPU_ENOUGH_PARTS = 256,        /* for all threads to have some */
 };
 enum { WAY_GRID, WAY_THREADS };
 
@@ -239,7 +240,14 @@ static const char *fit_cpu(const struct call *call, struct way *way)
     if (why)
         return why;
     int64_t rows = padded_rows(t, a), each = ceil_div(CPU_ELEMENTS_PER_PART, a->hidden), many = ceil_div(rows, CPU_MANY_PARTS);
-    way->value[WAY_GRID] = ceil_div(rows, each > many ? each : many);
+    each = each > many ? each : many;
+    if (t->swizzled_scales && rows >= 16 * CPU_ENOUGH_PARTS) { /* threads share no line of scales: see block_scale_nth_row */
+        int64_t lines = 16;
+        while (lines < each && lines < 128)
+            lines *= 2;
+        each = lines;
+    }
+    way->value[WAY_GRID] = ceil_div(rows, each);
     fill_spec(t, way, &cpu);
     return NULL;
 }

@@ -54,6 +54,7 @@ struct line {
     uint8_t *scales; /* or floats */
     uint32_t step;   /* from four scale bytes to the next four */
     bool past_caches;
+    int64_t ahead; /* from these columns to those that are taken next, in elements of input */
     float global_scale, factor;
 };
 
@@ -99,7 +100,7 @@ INLINE int quantize_blocks(const struct block_quantize_args *a, const struct lin
     for (int at = 0; at < count * BLOCK; at += PAIR) {
         struct pair y = blocks_multiplied(pair_load(x + at, ORDER), at, multiplier, BLOCK, ORDER);
         if (!STAGES)
-            __builtin_prefetch(x + at + CHUNK, 0, 2); /* of the next chunk */
+            __builtin_prefetch(x + at + l->ahead, 0, 2);
         CODE codes[PAIR / ELEMENTS(CODE)], *to = out + at / ELEMENTS(CODE);
         NARROW(CODE)(past_caches ? codes : to, y, ORDER, tame);
         if (past_caches)
@@ -144,7 +145,7 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
 
 /* Columns [begin, end) of a row; those from out_columns on have a scale only. */
 static void quantize(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t begin, int64_t end,
-                     bool past_caches)
+                     int64_t ahead, bool past_caches)
 {
     float global_scale =
         a->global_scale ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
@@ -158,6 +159,7 @@ static void quantize(const struct block_quantize_args *a, int64_t group, int64_t
                       : (uint8_t *)((float *)a->scales + row * a->scale_stride[0]),
         .step = block_scale_step(a->layout),
         .past_caches = past_caches,
+        .ahead = ahead,
         .global_scale = global_scale,
         .factor = 6.0f / global_scale};
     int64_t there = a->columns < a->out_columns ? a->columns : a->out_columns;
@@ -178,15 +180,17 @@ static void clear_scales(const struct block_quantize_args *a, int64_t group, int
 
 void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts)
 {
-    int64_t padded = block_scale_rows(a->layout, a->rows), width = block_scale_blocks(a->layout, a->blocks) * BLOCK;
-    int64_t chunks = (width + CHUNK - 1) / CHUNK, last = part_begin(a->groups * a->rows * chunks, part + 1, parts);
+    int64_t rows = block_scale_rows(a->layout, a->rows), width = block_scale_blocks(a->layout, a->blocks) * BLOCK;
+    int64_t chunks = (width + CHUNK - 1) / CHUNK, last = part_begin(a->groups * rows * chunks, part + 1, parts);
     bool past_caches = streams(a->groups * a->rows * a->out_columns / ELEMENTS(CODE));
-    for (int64_t i = part_begin(a->groups * a->rows * chunks, part, parts); i < last; i++) {
-        int64_t group = i / chunks / a->rows, row = i / chunks % a->rows, begin = i % chunks * CHUNK;
-        if (!a->mask || row < a->mask[group])
-            quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, past_caches);
-        for (int64_t r = a->rows; r < padded && !a->mask && row == a->rows - 1 && begin == 0; r++)
-            clear_scales(a, group, r);
+    for (int64_t i = part_begin(a->groups * rows * chunks, part, parts); i < last; i++) {
+        int64_t group = i / chunks / rows, row = block_scale_nth_row(a->layout, i / chunks % rows), begin = i % chunks * CHUNK;
+        int64_t next = block_scale_nth_row(a->layout, (i + 1) / chunks % rows);
+        int64_t ahead = next == row ? CHUNK : (next < a->rows ? next - row : 0) * a->input_stride[1] - begin;
+        if (row < a->rows && (!a->mask || row < a->mask[group]))
+            quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, ahead, past_caches);
+        else if (row >= a->rows && !a->mask && begin == 0)
+            clear_scales(a, group, row);
     }
     if (past_caches)
         stream_end();

@@ -8,7 +8,9 @@ enum {
     TILE_ROWS = 4, /* of a block, if scales are in tiles of 128 rows: those whose scales are neighbours */
     MAX_GRID_YZ = 65535,
     CPU_CHUNK = 2048 /* columns, or sixteen blocks */,
-    CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */
+    CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
+    CPU_ROWS_OF_LINES = 16,        /* see block_scale_nth_row */
+    CPU_MANY_PARTS = 256
 };
 
 static const struct jit_kernel sm80 = {
@@ -182,7 +184,10 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     } else {
         join_rows(t, &a);
         int64_t width = a.scale_blocks * t->block, chunks = ceil_div(width, cpu_chunk(t));
-        int64_t parts = ceil_div(a.groups * a.rows * width, CPU_ELEMENTS_PER_PART), most = a.groups * a.rows * chunks;
+        int64_t rows = a.groups * block_scale_rows(t->layout, a.rows), lines = rows / CPU_ROWS_OF_LINES;
+        int64_t parts = ceil_div(rows * width, CPU_ELEMENTS_PER_PART), most = rows * chunks;
+        if (t->layout == SCALES_128X4 && lines >= CPU_MANY_PARTS)
+            parts = lines; /* threads share no line of scales */
         launch.grid[0] = (uint32_t)(parts < most ? parts : most);
     }
     return call_launch(call, way, 0, &launch);
