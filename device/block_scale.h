@@ -61,12 +61,7 @@ struct block_scale {
 ANYWHERE float e4m3_scale_value(uint32_t code) /* not for negative codes and NaN */
 {
 #if defined __CUDACC_RTC__ && __CUDA_ARCH__ >= 890
-    float y;
-    asm("{\n.reg .b32 two;\n.reg .b16 low, high;\n"
-        "cvt.rn.f16x2.e4m3x2 two, %1;\nmov.b32 {low, high}, two;\ncvt.f32.f16 %0, low;\n}"
-        : "=f"(y)
-        : "h"((uint16_t)code));
-    return y;
+    return unpack2(e4m3(), code).x;
 #elif defined __CUDACC_RTC__
     return __fmul_rn(bits_float(code << 20), bits_float(247u << 23)); /* 2^120; never are subnormals flushed */
 #else

@@ -153,67 +153,39 @@ DEVICE uint32_t as_f16_2(e4m3, uint32_t x)
 
 DEVICE uint32_t as_f16_2(e5m2, uint32_t x) { return __byte_perm(x, 0, 0x1404); }
 
+#define ON_PAIRS_1(NAME, HALF, INSTRUCTION)              \
+    DEVICE uint32_t NAME(HALF, uint32_t x)               \
+    {                                                    \
+        uint32_t y;                                      \
+        asm(INSTRUCTION " %0, %1;" : "=r"(y) : "r"(x));  \
+        return y;                                        \
+    }
+#define ON_PAIRS_2(NAME, HALF, INSTRUCTION)                              \
+    DEVICE uint32_t NAME(HALF, uint32_t a, uint32_t b)                   \
+    {                                                                    \
+        uint32_t y;                                                      \
+        asm(INSTRUCTION " %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));      \
+        return y;                                                        \
+    }
+
 /* Two at a time. max2 and min2 leave a NaN out, if the other is none. */
-DEVICE uint32_t abs2(f16, uint32_t x)
-{
-    uint32_t y;
-    asm("abs.f16x2 %0, %1;" : "=r"(y) : "r"(x));
-    return y;
-}
-
-DEVICE uint32_t abs2(bf16, uint32_t x)
-{
-    uint32_t y;
-    asm("abs.bf16x2 %0, %1;" : "=r"(y) : "r"(x));
-    return y;
-}
-
-DEVICE uint32_t max2(f16, uint32_t a, uint32_t b)
-{
-    uint32_t y;
-    asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
-    return y;
-}
-
-DEVICE uint32_t max2(bf16, uint32_t a, uint32_t b)
-{
-    uint32_t y;
-    asm("max.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
-    return y;
-}
-
-DEVICE uint32_t min2(f16, uint32_t a, uint32_t b)
-{
-    uint32_t y;
-    asm("min.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
-    return y;
-}
+ON_PAIRS_1(abs2, f16, "abs.f16x2")
+ON_PAIRS_1(abs2, bf16, "abs.bf16x2")
+ON_PAIRS_2(max2, f16, "max.f16x2")
+ON_PAIRS_2(max2, bf16, "max.bf16x2")
+ON_PAIRS_2(min2, f16, "min.f16x2")
+ON_PAIRS_2(mul2, f16, "mul.rn.f16x2")
 
 /* The larger magnitude, of some sign. */
 #if __CUDA_ARCH__ >= 860
-DEVICE uint32_t magnitude2(f16, uint32_t a, uint32_t b)
-{
-    uint32_t y;
-    asm("max.xorsign.abs.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
-    return y;
-}
-
-DEVICE uint32_t magnitude2(bf16, uint32_t a, uint32_t b)
-{
-    uint32_t y;
-    asm("max.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
-    return y;
-}
+ON_PAIRS_2(magnitude2, f16, "max.xorsign.abs.f16x2")
+ON_PAIRS_2(magnitude2, bf16, "max.xorsign.abs.bf16x2")
 #else
 template <class Half> DEVICE uint32_t magnitude2(Half, uint32_t a, uint32_t b) { return max2(Half(), abs2(Half(), a), abs2(Half(), b)); }
 #endif
 
-DEVICE uint32_t mul2(f16, uint32_t a, uint32_t b)
-{
-    uint32_t y;
-    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
-    return y;
-}
+#undef ON_PAIRS_1
+#undef ON_PAIRS_2
 
 /* Before sm_90 there is no product alone. */
 DEVICE uint32_t mul2(bf16, uint32_t a, uint32_t b)

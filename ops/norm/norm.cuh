@@ -188,6 +188,16 @@ DEVICE void pad_scales(const struct norm_args &a, const struct norm_row &row, bo
         row.swizzled_scales[i / 4 * block_scale_step(SCALES_128X4) + i % 4] = 0;
 }
 
+/* By a block that has the row blockIdx.x alone, after pdl_wait. False if that lies behind the last row, so that all is done. */
+DEVICE bool pad_row_of_block(const struct norm_args &a, const struct norm_row &row)
+{
+    if (!(SCALES & 2) || !a.pads)
+        return true;
+    bool exists = blockIdx.x < rows_of(a);
+    pad_scales(a, row, exists, threadIdx.x, blockDim.x);
+    return exists;
+}
+
 /* The codes of a piece, and from one thread of each block the scale. */
 DEVICE void store_codes(const uint32_t (&words)[VEC / 8], uint32_t scale, const struct norm_row &row, int at)
 {

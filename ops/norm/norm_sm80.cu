@@ -35,13 +35,9 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
             load_weights(w[i], a, first + i * step);
     }
     pdl_wait();
-#if SCALES & 2
-    if (a.pads) {
-        bool exists = blockIdx.x < rows_of(a);
-        pad_scales(a, row, exists, threadIdx.x, blockDim.x);
-        if (!exists)
-            return;
-    }
+#if BLOCK_SIZE
+    if (!pad_row_of_block(a, row))
+        return;
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {

@@ -22,13 +22,9 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
 
     pdl_launch();
     pdl_wait();
-#if SCALES & 2
-    if (a.pads) {
-        bool exists = blockIdx.x < rows_of(a);
-        pad_scales(a, row, exists, threadIdx.x, blockDim.x);
-        if (!exists)
-            return;
-    }
+#if BLOCK_SIZE
+    if (!pad_row_of_block(a, row))
+        return;
 #endif
 #if LAYERNORM
 #pragma unroll 2
