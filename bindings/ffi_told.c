@@ -31,10 +31,9 @@ uint64_t ffi_told_hash(const struct op *op, const struct ffi_any *values, int32_
         } else if (value->type != FFI_NONE) {
             return 0;
         }
-        hash = (hash << 9 | hash >> 55) ^ word;
+        hash = hash_word(hash, word);
     }
-    hash *= SLOT_FACTOR;
-    return (hash ^ hash >> 32) * SLOT_FACTOR | UINT64_C(1) << 63;
+    return slot_mix(hash) | UINT64_C(1) << 63;
 }
 
 static uint64_t tensor_tag(const DLTensor *t) { return FFI_TENSOR | (t->data ? WITH_DATA : 0) | (t->strides ? WITH_STRIDES : 0); }

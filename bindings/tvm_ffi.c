@@ -255,12 +255,14 @@ static flashinfer_status unpack_dtype(struct ffi_call *c, const struct op_arg *a
     return FLASHINFER_OK;
 }
 
+static int64_t dense_bytes(const DLTensor *t) { return tensor_elements(t) * t->dtype.bits * t->dtype.lanes / 8; }
+
 static flashinfer_status unpack_plan(struct ffi_call *c, const struct op_arg *arg, const struct ffi_any *value, void *field)
 {
     const DLTensor *tensor = ffi_tensor(value);
     void *data = value->type == FFI_POINTER ? value->value.pointer : NULL;
     if (tensor && arg->kind == OP_PLAN) {
-        const int64_t bytes = tensor_elements(tensor) * tensor->dtype.bits * tensor->dtype.lanes / 8;
+        const int64_t bytes = dense_bytes(tensor);
         if (tensor->device.device_type != kDLCPU || bytes != sizeof(flashinfer_plan) || !tensor_is_dense(tensor))
             return fail(FLASHINFER_INVALID, "%s: %s must be %zu dense bytes on the host", c->op->name, arg->name,
                         sizeof(flashinfer_plan));
@@ -319,7 +321,7 @@ static flashinfer_status unpack_workspace(struct ffi_call *c, const struct ffi_a
         return fail(FLASHINFER_INVALID, "%s: workspace is on %s, must be on %s as the tensors", c->op->name,
                     device_text(device, given, sizeof given), device_text(wanted, other, sizeof other));
     c->exec.workspace = tensor_data(tensor);
-    c->exec.workspace_size = (size_t)tensor_elements(tensor) * tensor->dtype.bits * tensor->dtype.lanes / 8;
+    c->exec.workspace_size = (size_t)dense_bytes(tensor);
     note_stream(c, tensor);
     return FLASHINFER_OK;
 }

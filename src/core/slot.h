@@ -15,6 +15,13 @@ struct slot {
 
 #define SLOT_FACTOR UINT64_C(0x9e3779b97f4a7c15) /* odd: multiplying by it loses nothing */
 
+/* Spreads what tells keys apart over the bits of a hash. */
+static inline uint64_t slot_mix(uint64_t key)
+{
+    key *= SLOT_FACTOR;
+    return (key ^ key >> 32) * SLOT_FACTOR;
+}
+
 static inline bool slot_hold(struct slot *slot) { return !atomic_exchange_explicit(&slot->held, true, memory_order_acquire); }
 
 /* If its key may be that one. */

@@ -71,15 +71,12 @@ static inline uint64_t how_of(const flashinfer_exec *exec)
     return exec ? (uint64_t)exec->flags << 32 | (uint32_t)exec->threads : 0;
 }
 
-/* The hash of addresses, one after another. */
-static inline uint64_t hash_address(uint64_t hash, uintptr_t low) { return (hash << 9 | hash >> 55) ^ low; }
-
 static void describe_field(struct recall *r, struct entry *entry, int offset, const DLTensor *t)
 {
     const int i = entry->num_given++;
     entry->field[i] = (struct field){(uint16_t)offset, t->strides, t->data};
     entry->low[i] = r->low[i] = tensor_low(t);
-    r->key.hash = hash_address(r->key.hash, r->low[i]);
+    r->key.hash = hash_word(r->key.hash, r->low[i]);
 }
 
 /* False: it has too many words. */
@@ -124,7 +121,7 @@ static inline bool same_tensors(const struct entry *entry, struct recall *r, con
             !compare_tensor(t, field->strided, &word, &different))
             return false;
         r->low[i] = tensor_low(t);
-        hash = hash_address(hash, r->low[i]);
+        hash = hash_word(hash, r->low[i]);
     }
     r->low[count] = 0;
     r->key.hash = hash;

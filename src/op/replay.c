@@ -41,8 +41,7 @@ static atomic_uint turn; /* of calls to be noted, and of the ways of a set to be
 
 static uint64_t hash_of(const struct replay_key *key)
 {
-    const uint64_t hash = (key->hash ^ key->description) * SLOT_FACTOR;
-    return (hash ^ hash >> 32) * SLOT_FACTOR | 1;
+    return slot_mix(key->hash ^ key->description) | 1;
 }
 
 static unsigned set_of(uint64_t hash) { return (unsigned)(hash >> 32) & (SETS - 1); }

@@ -28,9 +28,12 @@ static inline word_pair load_pair(const void *at)
     return x;
 }
 
+/* A hash of words, one after another. */
+static inline uint64_t hash_word(uint64_t hash, uint64_t word) { return (hash << 9 | hash >> 55) ^ word; }
+
 static inline bool is_describable(const DLTensor *t) { return (uint32_t)t->ndim - 1 < TENSOR_MAX_DIMS && t->shape; }
 
-static inline uintptr_t tensor_low(const DLTensor *t) { return (uintptr_t)t->data + t->byte_offset; }
+static inline uintptr_t tensor_low(const DLTensor *t) { return (uintptr_t)tensor_data(t); }
 
 /* Writes the words of a tensor that is describable, and returns past the last. */
 static inline uint64_t *describe_tensor(uint64_t *word, const DLTensor *t)
