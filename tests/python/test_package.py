@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import flashinfer_c as fi
-from flashinfer_c import _api, _core
+from flashinfer_c import _api, _arguments, _core
 
 
 def public():
@@ -47,7 +47,7 @@ def test_documentation(name, function):
 def test_hints_of_methods():
     plan = typing.get_type_hints(fi.BatchDecodeWithPagedKVCacheWrapper.plan)
     assert plan["num_qo_heads"] is int and plan["sm_scale"] == float | None and plan["non_blocking"] is bool
-    assert typing.get_type_hints(fi.BatchPrefillWithRaggedKVCacheWrapper.run)["out"] == _api.Tensor | None
+    assert typing.get_type_hints(fi.BatchPrefillWithRaggedKVCacheWrapper.run)["out"] == _arguments.Tensor | None
 
 
 def test_help_of_ops():

@@ -13,19 +13,18 @@ import pkgutil
 import sys
 
 from . import _core
+from ._arguments import NEED_TORCH
 
 __version__ = _core.version
 upstream_version = "0.7.2"  # whose names, signatures and conventions these are
 
 # Modules whose names upstream does not have at its root, too.
 _APART = {"concat_ops", "jit", "kda_decode", "ops", "utils"}
-# What is written in torch.
-_NEEDS_TORCH = {"attention", "cascade", "decode", "pod", "prefill", "sparse", "utils"}
 
 
 def _import_modules():
     for module in pkgutil.iter_modules(__path__):
-        if module.name.startswith("_") or (module.name in _NEEDS_TORCH and _core.torch is None):
+        if module.name.startswith("_") or (module.name in NEED_TORCH and _core.torch is None):
             continue
         loaded = importlib.import_module(f".{module.name}", __name__)
         if module.name not in _APART:

@@ -1,23 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What public functions share: documentation and type hints from the declarations, conversions of arguments."""
+"""What public functions share: documentation from the declarations, conversions of arguments."""
 
-import enum
 import inspect
 import sys
 import textwrap
-import typing
 
 from . import _core
+from ._arguments import annotate, guarded
 from ._headers import described, op_text
-
-
-class Tensor(typing.Protocol):
-    """An array of torch, NumPy, CuPy or JAX."""
-
-    shape: tuple
-    dtype: object
-
-    def __dlpack__(self): ...
 
 
 PUBLIC = {}  # "norm.rmsnorm": the ops that it runs
@@ -33,32 +23,6 @@ _NOTES = {
     "o_dtype": "that of the output, None: that of q",
     "rotary_dim": "how many dimensions of a head are rotated, None: all",
 }
-
-_HINTS = {"number": "float", "int": "int", "enum": "str", "dtype": "dtype", "text": "str"}
-
-
-def _hint(argument, parameter):
-    if isinstance(parameter.default, enum.Enum):
-        return type(parameter.default).__name__
-    hint = "Tensor" if argument.is_tensor else _HINTS.get(argument.kind, "object")
-    if argument.is_flag:
-        hint = "bool"
-    if argument.may_be_tensor:
-        hint += " | Tensor"
-    return hint + " | None" if parameter.default is None else hint
-
-
-def annotate(function, declared, renamed):
-    """Type hints of the parameters that the ops declare, and of those whose default tells."""
-    for name, parameter in inspect.signature(function).parameters.items():
-        called = renamed.get(name, name)
-        argument = next((op.by_name[called] for op in declared if called in op.by_name), None)
-        if argument:
-            function.__annotations__[name] = _hint(argument, parameter)
-        elif isinstance(parameter.default, (bool, float, str)):
-            function.__annotations__[name] = type(parameter.default).__name__
-    for name, meaning in {"Tensor": Tensor, "dtype": object}.items():
-        function.__globals__.setdefault(name, meaning)
 
 
 def api(*ops, notes=None, **renamed):
@@ -88,7 +52,7 @@ def api(*ops, notes=None, **renamed):
         function.__doc__ = "\n".join(filter(None, [
             main.summary + "." if main else None, "\n" + own if own else None, "\n" + more if more else None,
             "\nArguments:\n" + "\n".join(lines), "\nRequired: " + "; ".join(dict.fromkeys(rules)) + "." if rules else None]))
-        return function
+        return guarded(function)
 
     return decorate
 

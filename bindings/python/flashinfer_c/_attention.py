@@ -12,6 +12,7 @@ import sys
 import torch
 
 from . import _api, _core
+from ._arguments import annotate, guarded
 from .utils import canonicalize_torch_dtype as dtype_of
 from .variant import Variant
 
@@ -20,15 +21,27 @@ BACKENDS = ("auto", "fa2", "fa3")
 HOOKS = "write it as hooks and give a flashinfer_c.Variant of the op that run() calls"
 
 
+def _guarded_method(method, declared):
+    if isinstance(method, functools.partialmethod):
+        return functools.partialmethod(_guarded_method(method.func, declared), *method.args, **method.keywords)
+    if not inspect.isfunction(method) or hasattr(method, "__wrapped__"):
+        return method
+    annotate(method, declared)
+    return guarded(method)
+
+
 def public(*ops):
-    """Makes a class public: it stands among its module's names, the ops that it runs are known, its methods have type hints."""
+    """Makes a class public: it stands among its module's names, the ops that it runs are known, its methods have type hints and
+    name the argument that is no array."""
 
     def decorate(cls):
         sys.modules[cls.__module__].__dict__.setdefault("__all__", []).append(cls.__name__)
         _api.PUBLIC[f"{cls.__module__.partition('.')[2]}.{cls.__name__}"] = ops
         declared = [_core.op(name) for name in ops]
-        for method in filter(inspect.isfunction, vars(cls).values()):
-            _api.annotate(method, declared, {})
+        for owner in cls.__mro__[:-1]:
+            for name, method in list(vars(owner).items()):
+                if not name.startswith("_") or name == "__init__":
+                    setattr(owner, name, _guarded_method(method, declared))
         return cls
 
     return decorate

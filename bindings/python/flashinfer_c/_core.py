@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The library, its ops as it declares them, and how they are called.
+"""The library, arrays, and how ops are called.
 
     call("rmsnorm", out=None, input=x, weight=w)       any op by the names of its arguments; absent outputs are allocated
     launcher("rmsnorm")(out, x, w, 1e-6, True)         the shortest way: positional, outputs given, then flags
 """
 
-import ast
 import ctypes
 import functools
 import importlib.abc
@@ -13,11 +12,12 @@ import importlib.machinery
 import json
 import math
 import os
-import re
 import sys
 import types
 
 import tvm_ffi
+
+from ._declaration import Op, dtype_name, short_dtype  # noqa: F401  others take them from here
 
 try:
     import torch
@@ -44,40 +44,12 @@ library.flashinfer_describe.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes
 library.flashinfer_plan_workspace_size.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)]
 
 
-
 def last_error():
     """The sentence of this thread's last failed call."""
     return library.flashinfer_last_error().decode()
 
 
 version = library.flashinfer_version().decode()
-
-# ------------------------------------------------------------------------------------------------------------------ dtypes
-
-# The library's name, and that of torch, NumPy and JAX.
-_DTYPES = {
-    "f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64", "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2",
-    "e8m0": "float8_e8m0fnu", "e2m1x2": "float4_e2m1fn_x2", "u8": "uint8", "i8": "int8", "u32": "uint32", "i32": "int32",
-    "u64": "uint64", "i64": "int64", "boolean": "bool",
-}
-_SHORT = {long: short for short, long in _DTYPES.items()}
-_SHORT["half"] = "f16"
-
-
-def dtype_name(dtype):
-    """'float16' of torch.float16, numpy.float16, 'float16' and 'f16'."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
-    name = name.removeprefix("torch.")
-    name = _DTYPES.get(_SHORT.get(name, name), name)
-    if name not in _SHORT:
-        raise ValueError(f"{dtype!r} is no dtype that this library knows")
-    return name
-
-
-def short_dtype(dtype):
-    """'f16' of torch.float16, numpy.float16, 'float16' and 'f16': what DTYPE arguments take. None stays None."""
-    return None if dtype is None else _SHORT[dtype_name(dtype)]
-
 
 # ------------------------------------------------------------------------------------------------------------------ arrays
 
@@ -121,6 +93,15 @@ def empty(shape, dtype, like):
     return _numpy().empty(shape, dtype=name)
 
 
+complaining = set()  # functions that name the argument that they cannot take themselves: launchers, and a few
+
+
+def complains(function):
+    complaining.add(function)
+    return function
+
+
+@complains
 def empty_like(like):
     """An uninitialised array of like's framework, device, dtype and shape."""
     if torch is not None and isinstance(like, torch.Tensor):
@@ -133,125 +114,6 @@ def empty_like(like):
 # ------------------------------------------------------------------------------------------------------------ declarations
 
 
-def _split(shape):
-    """The dimensions of one alternative: separated by spaces that no parentheses enclose."""
-    words, depth = [""], 0
-    for letter in shape:
-        depth += (letter == "(") - (letter == ")")
-        if letter == " " and not depth:
-            words.append("")
-        else:
-            words[-1] += letter
-    return [word for word in words if word]
-
-
-class _Dimension:
-    """An expression over dimensions: Python's grammar, with a / b inside ceil() meant exactly."""
-
-    __slots__ = ("text", "code", "solve")
-
-    def __init__(self, text):
-        self.text = text
-        tree = ast.parse(text, mode="eval").body
-        self.code = compile(ast.Expression(tree), text, "eval")
-        # How a known size tells the one name in it: name, 2*name, name+1, name//2.
-        self.solve = None
-        match tree:
-            case ast.Name(id=name):
-                self.solve = name, lambda size: size
-            case ast.BinOp(left=ast.Constant(value=factor), op=ast.Mult(), right=ast.Name(id=name)):
-                self.solve = name, lambda size: size // factor
-            case ast.BinOp(left=ast.Name(id=name), op=ast.Add(), right=ast.Constant(value=more)):
-                self.solve = name, lambda size: size - more
-            case ast.BinOp(left=ast.Name(id=name), op=ast.FloorDiv(), right=ast.Constant(value=divisor)):
-                self.solve = name, lambda size: size * divisor
-
-    def size(self, names):
-        return int(eval(self.code, {"__builtins__": {}, "ceil": math.ceil, "min": min, "max": max}, names))
-
-
-class Argument:
-    """One argument as the library declares it."""
-
-    def __init__(self, fields, index):
-        self.index = index
-        self.name = fields["name"]
-        self.kind = fields["kind"]
-        self.optional = fields["optional"]
-        self.host = fields.get("host", False)
-        self.shape = fields.get("shape")
-        self.by = fields.get("by")
-        self.dtypes = [_DTYPES[name] for name in fields.get("dtypes", ())]
-        self.dtype_of = fields.get("dtype_of")
-        self.names = fields.get("names", "").split()
-        self.default = fields.get("default", math.inf if self.kind == "number" else None)
-        self.default_of = fields.get("default_of")
-        self.min, self.max = fields.get("min", -math.inf), fields.get("max")
-        self.may_be_tensor = fields.get("may_be_tensor", False)
-        self.may_alias = fields.get("may_alias")
-        self.required_if = fields.get("required_if")
-        self.is_tensor = self.kind in ("in", "out", "inout")
-        self.is_flag = self.kind == "int" and (self.min, self.max) == (0, 1)
-        self.is_written = self.kind in ("out", "inout") or fields.get("written", False)
-
-    @functools.cached_property
-    def alternatives(self):
-        """The dimensions of each alternative of the shape; the first may be '...'."""
-        shape = self.shape if self.by else f": {self.shape}"
-        return [["..." if d == "..." else _Dimension(d) for d in _split(text.partition(":")[2])] for text in shape.split("|")]
-
-    def dimensions(self, values):
-        """Those that hold with these arguments."""
-        return self.alternatives[values[self.by] if self.by else 0]
-
-    def describe(self):
-        """One line for people: '[..., hidden] float16, bfloat16 or float32'."""
-        words = []
-        if self.is_tensor:
-            shapes = [re.sub(r"\s+", " ", text).strip() for text in self.shape.split("|")]
-            words.append("; ".join(_bracketed(text, bool(self.by)) for text in shapes))
-            if self.dtype_of:
-                words.append(f"dtype of {self.dtype_of}" + (f", or {_or(self.dtypes)}" if self.dtypes else ""))
-            else:
-                words.append(_or(self.dtypes))
-        elif self.kind == "enum":
-            words.append(f"one of {', '.join(self.names)} (default {self.names[int(self.default)]})")
-        elif self.kind == "dtype":
-            default = f"that of {self.dtype_of}" if self.dtype_of else self.default and _DTYPES[self.default]
-            words.append(_or(self.dtypes) + (f" (default {default})" if default else ""))
-        elif self.is_flag:
-            words.append(f"a flag, default {bool(self.default)}")
-        elif self.kind in ("number", "int"):
-            words.append("an int" if self.kind == "int" else "a number")
-            if self.may_be_tensor:
-                words[-1] += " or a tensor" if self.shape else " or a tensor of one element"
-            if self.min > -math.inf:
-                words.append(f"at least {self.min:g}")
-            if self.max is not None:
-                words.append(f"at most {self.max:g}")
-            if self.default_of or self.default:
-                words.append(f"default {self.default_of or format(self.default, 'g')}")
-        else:
-            words.append({"plan": "a plan", "text": "a string", "comm": "a group of ranks"}[self.kind])
-        if self.optional:
-            words.append("optional")
-        if self.kind == "inout":
-            words.append("written")
-        if self.may_alias:
-            words.append(f"may be {self.may_alias} itself")
-        return ", ".join(words)
-
-
-def _or(words):
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
-
-
-def _bracketed(text, named):
-    label, _, dims = text.partition(":") if named else ("", "", text)
-    dims = "[" + ", ".join(_split(dims)) + "]"
-    return f"{label.strip()}: {dims}" if label else dims
-
-
 def described(describe):
     """The declaration that a C function writes, of its last three arguments (text, size, needed), as a dictionary."""
     needed = ctypes.c_size_t()
@@ -260,18 +122,6 @@ def described(describe):
     text = ctypes.create_string_buffer(needed.value)
     describe(text, needed, ctypes.byref(needed))
     return json.loads(text.value)
-
-
-class Op:
-    """One op as the library declares it; function takes its arguments in order."""
-
-    def __init__(self, fields, function):
-        self.name, self.family, self.summary = fields["name"], fields["family"], fields["summary"]
-        self.arguments = [Argument(a, i) for i, a in enumerate(fields["arguments"])]
-        self.by_name = {a.name: a for a in self.arguments}
-        self.rules, self.kernels = fields["rules"], fields["kernels"]
-        self.plan = fields.get("plan")
-        self.function = function
 
 
 def _names():
@@ -559,10 +409,11 @@ if hasattr(getattr(torch, "compiler", None), "substitute_in_graph"):
 def launcher(name):
     """The op as a function of positional arguments in the order of the declaration, after which may stand flags and workspace.
     Outputs are given. A graph that torch.compile makes holds it as torch.ops.flashinfer_c.<name>."""
-    declared = op(name)
+    return complains(op(name).function if torch is None else _traceable(op(name)))
+
+
+def _traceable(declared):
     function = declared.function
-    if torch is None:
-        return function
     compiled, split = _compiled(declared)
     names = [f"a{i}" for i in range(len(declared.arguments))]
     listed = ", ".join(names)

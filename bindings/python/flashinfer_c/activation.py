@@ -2,7 +2,7 @@
 """Gated activations."""
 
 from ._api import api
-from ._core import empty, launcher, not_an_array
+from ._core import complains, empty, is_array, launcher, not_an_array
 from .fp4_quantization import silu_and_mul_scaled_nvfp4_experts_quantize
 
 __all__ = ["silu_and_mul_scaled_nvfp4_experts_quantize"]
@@ -12,11 +12,11 @@ _gelu_and_mul = launcher("gelu_and_mul")
 _gelu_tanh_and_mul = launcher("gelu_tanh_and_mul")
 
 
+@complains
 def _output(input):
-    try:
-        *leading, width = input.shape
-    except AttributeError:
-        raise not_an_array(input) from None
+    if not is_array(input):
+        raise not_an_array(input)
+    *leading, width = input.shape
     return empty((*leading, width // 2), input.dtype, input)
 
 

@@ -237,6 +237,8 @@ def fast_decode_plan(self, indptr, indices, last_page_len, num_qo_heads, num_kv_
 
     global_override_indptr_cpu: indptr on the host, which helps to choose a kernel
     """
+    if not isinstance(self, BatchDecodeWithPagedKVCacheWrapper):
+        raise TypeError(f"fast_decode_plan: self is of type {type(self).__name__}, must be a decode wrapper")
     self._plan(False, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,
                window_left, logits_soft_cap, q_data_type, kv_data_type, getattr(self, "_cached_o_data_type", None), data_type,
                sm_scale, rope_scale, rope_theta, non_blocking, fixed_split_size, disable_split_kv, q_len_per_req,
@@ -246,7 +248,8 @@ def fast_decode_plan(self, indptr, indices, last_page_len, num_qo_heads, num_kv_
 @api("batch_decode", "batch_prefill", "batch_decode_plan", "batch_prefill_plan", notes=NOTES)
 def trtllm_batch_decode_with_kv_cache(query, kv_cache, workspace_buffer, block_tables, seq_lens, max_seq_len, bmm1_scale=1.0,
                                       bmm2_scale=1.0, window_left=-1, out=None, out_dtype=None, o_sf_scale=None,
-                                      o_sf_vec_size=None, sinks=None, kv_layout="HND", enable_pdl=None, backend="auto",
+                                      o_sf_vec_size=None, sinks: "Tensor | list[Tensor] | None" = None, kv_layout="HND",
+                                      enable_pdl=None, backend="auto",
                                       q_len_per_req=1, o_scale=1.0, mask=None, max_q_len=None, cum_seq_lens_q=None,
                                       skip_softmax_threshold_scale_factor=None, kv_cache_sf=None, uses_shared_paged_kv_idx=True,
                                       lse=None, return_lse=False, bmm1_scale_log2=None, multi_ctas_kv_counter_buffer=None,
@@ -268,7 +271,8 @@ def trtllm_batch_decode_with_kv_cache(query, kv_cache, workspace_buffer, block_t
 
 @api("batch_decode", "batch_prefill", "batch_decode_plan", "batch_prefill_plan", notes=NOTES)
 def xqa_batch_decode_with_kv_cache(query, kv_cache, workspace_buffer, block_tables, seq_lens, max_seq_len, bmm1_scale=1.0,
-                                   bmm2_scale=1.0, window_left=-1, out=None, sinks=None, kv_layout="NHD", enable_pdl=None,
+                                   bmm2_scale=1.0, window_left=-1, out=None, sinks: "Tensor | list[Tensor] | None" = None,
+                                   kv_layout="NHD", enable_pdl=None,
                                    q_len_per_req=1, o_scale=1.0, mask=None, kv_cache_sf=None, q_cu_seq_lens=None):
     """trtllm_batch_decode_with_kv_cache with fewer options. Returns out."""
     return trtllm_batch_decode_with_kv_cache(query, kv_cache, workspace_buffer, block_tables, seq_lens, max_seq_len, bmm1_scale,

@@ -27,9 +27,10 @@ def gated_delta_rule_decode(q, k, v, state, A_log, a, dt_bias, b, scale=None, ou
     "intermediate_states_buffer": "must be None: see gated_delta_rule_mtp",
     "disable_state_update": "must be False: see gated_delta_rule_mtp",
 })
-def gated_delta_rule_decode_pretranspose(q, k, v, state, A_log, a, dt_bias, b, scale=None, output=None, use_qk_l2norm=True,
-                                         initial_state=None, initial_state_indices=None, output_state_indices=None,
-                                         intermediate_states_buffer=None, disable_state_update=False, backend="auto"):
+def gated_delta_rule_decode_pretranspose(q, k, v, state: "Tensor | None", A_log, a, dt_bias, b, scale=None, output=None,
+                                         use_qk_l2norm=True, initial_state=None, initial_state_indices=None,
+                                         output_state_indices=None, intermediate_states_buffer=None,
+                                         disable_state_update=False, backend="auto"):
     """Returns (output, state): the states [..., values, keys] are updated in place, of a pool the rows that the indices name."""
     if (initial_state is None) != (initial_state_indices is None):
         raise ValueError("initial_state and initial_state_indices must be given together")

@@ -141,9 +141,9 @@ def mla_rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids
 @api("rope_quantize_fp8_append_paged_kv_cache", "rope_quantize_fp8_append_paged_mla_kv_cache",
      notes=_QUANTIZE | {"paged_kv_cache": "(k_cache, v_cache), or for MLA (ckv_cache, kpe_cache)", "page_size": "of the cache"})
 def rope_quantize_fp8_append_paged_kv_cache(
-    q_rope, k_rope, q_nope, k_nope, v, cos_sin_cache, pos_ids, paged_kv_cache, kv_indices, kv_indptr, batch_indices, positions,
-    is_neox=True, quantize_dtype=None, quant_scale_q=1.0, quant_scale_kv=1.0, page_size=16, kv_layout="NHD", q_rope_out=None,
-    q_nope_out=None, enable_pdl=False,
+    q_rope, k_rope, q_nope, k_nope, v: "Tensor | None", cos_sin_cache, pos_ids, paged_kv_cache, kv_indices, kv_indptr,
+    batch_indices, positions, is_neox=True, quantize_dtype=None, quant_scale_q=1.0, quant_scale_kv=1.0, page_size=16,
+    kv_layout="NHD", q_rope_out=None, q_nope_out=None, enable_pdl=False,
 ):
     """Returns (q_rope_out, q_nope_out); keys and values go to the cache. v is None for MLA."""
     first, second = paged_kv_cache

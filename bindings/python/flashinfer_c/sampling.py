@@ -6,7 +6,7 @@ its seed and offset, which advances; of the CPU a number that it draws."""
 
 from . import _core
 from ._api import api, as_float32, as_int32, is_torch
-from ._core import empty, is_array, launcher, not_an_array
+from ._core import empty, launcher
 
 _softmax = launcher("softmax")
 _sampling_from_probs = launcher("sampling_from_probs")
@@ -83,8 +83,6 @@ _NOTES = {
 @api("softmax")
 def softmax(logits, temperature=None, enable_pdl=None):
     """Returns new probabilities, float32: of logits divided by temperature."""
-    if not is_array(logits):
-        raise not_an_array(logits)
     out = empty(tuple(logits.shape), "float32", logits)
     _softmax(out, logits, _scalar_or_float32(temperature), enable_pdl is not False)
     return out

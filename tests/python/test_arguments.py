@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A value that is no array where one must be: every public function and every method of the wrappers says so by a TypeError that
+names the argument.
+"""
+
+import functools
+import importlib
+import inspect
+import sys
+
+import pytest
+import test_functions  # noqa: F401  its cases
+import torch
+
+import flashinfer_c
+from cases import CASES
+from flashinfer_c import _api
+
+WRONG = {"int": 3, "str": "text", "list": [1.0], "object": object()}
+WORKSPACE = torch.empty(4096, dtype=torch.uint8)
+TABLE = [torch.zeros(2, dtype=torch.int32)] * 2 + [torch.zeros(1, dtype=torch.int32)]
+MADE_OF = {"BatchAttention": ("NHD", "cpu"), "MultiLevelCascadeAttentionWrapper": (1, WORKSPACE),
+           "CUDAGraphBatchDecodeWithPagedKVCacheWrapper": (WORKSPACE, *TABLE)}  # others: of a workspace
+PLANNED_FAST = flashinfer_c.BatchDecodeWithPagedKVCacheWrapper(WORKSPACE)
+LATER = {("BatchPrefillWithSharedPrefixPagedKVCacheWrapper", "begin_forward")}  # keeps its arguments for forward()
+
+
+def find(name):
+    module, _, name = name.rpartition(".")
+    return getattr(importlib.import_module("flashinfer_c." + module), name)
+
+
+def arrays(function):
+    """The parameters that must be arrays, whether they may be left out, and values that they must not be."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        kinds = function.__annotations__.get(name, "").split(" | ")
+        if "Tensor" in "".join(kinds):
+            yield name, "None" in kinds, \
+                [value for kind, value in WRONG.items() if not (kind == "int" and {"int", "float"} & set(kinds))]
+
+
+def refuses(call, function, name, value, *args, **keywords):
+    with pytest.raises(TypeError, match=rf"\b{function}: {name} is .*must be"):
+        call(*args, **keywords | {name: value})
+
+
+def call_with_nothing_right(call, function, shown):
+    """With an object in place of every argument that must be given."""
+    required = [p.name for p in inspect.signature(function).parameters.values()
+                if p.name != "self" and p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
+    needed = [name for name, _, _ in arrays(function) if name in required]
+    assert needed or not {"q", "indptr", "float_workspace_buffer"} & set(required)
+    if needed:
+        refuses(call, shown, needed[0], object(), **dict.fromkeys(required, object()))
+
+
+def first_call(name, monkeypatch):
+    """The arguments by name of the first call of a function that its case makes."""
+    function = find(name)
+
+    class Enough(Exception):
+        pass
+
+    def record(*args, **keywords):
+        raise Enough(inspect.signature(function).bind(*args, **keywords).arguments)
+
+    for place in [module for path, module in sys.modules.items() if path.startswith("flashinfer_c")]:
+        if getattr(place, function.__name__, None) is function:
+            monkeypatch.setattr(place, function.__name__, record)
+    with pytest.raises(Enough) as found:
+        CASES[name]("cpu")
+    return found.value.args[0]
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_function_names_what_is_no_array(name, monkeypatch):
+    function, arguments = find(name), first_call(name, monkeypatch)
+    monkeypatch.undo()
+    for parameter, optional, values in arrays(function):
+        for value in values:
+            try:
+                refuses(function, function.__name__, parameter, value, **arguments)
+            except (NotImplementedError, pytest.fail.Exception) as error:
+                # What may be left out need not be looked at, and may be of a mode that is not served.
+                assert optional, f"{name}: {parameter} = {value!r}: {error}"
+
+
+def test_functions_without_a_case_name_what_is_no_array():
+    for name in set(_api.PUBLIC) - set(CASES):
+        function = find(name)
+        if not inspect.isclass(function):
+            call = functools.partial(function, PLANNED_FAST) if function is flashinfer_c.fast_decode_plan else function
+            call_with_nothing_right(call, function, function.__name__)
+
+
+@pytest.mark.parametrize("name", [name for name in _api.PUBLIC if inspect.isclass(find(name))])
+def test_methods_name_what_is_no_array(name):
+    cls = find(name)
+    call_with_nothing_right(cls, cls.__init__, f"{cls.__name__}.__init__")
+    wrapper = cls(*MADE_OF.get(cls.__name__, (WORKSPACE,)))
+    for method in dir(cls):
+        function = inspect.getattr_static(cls, method)
+        if isinstance(function, functools.partialmethod):
+            function = function.func
+        if not method.startswith("_") and inspect.isfunction(function) and (cls.__name__, method) not in LATER:
+            call_with_nothing_right(getattr(wrapper, method), function, f"{cls.__name__}.{function.__name__}")
