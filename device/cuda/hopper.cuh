@@ -87,12 +87,6 @@ DEVICE void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint3
                  : "memory");
 }
 
-/* Brings bytes that lie one after the other into the L2 cache; address and `bytes` as above. */
-DEVICE void bulk_prefetch(const void *global, uint32_t bytes)
-{
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-}
-
 /* The other way; they belong to the group that this thread closes next. */
 DEVICE void bulk_store(void *global, uint32_t shared, uint32_t bytes)
 {

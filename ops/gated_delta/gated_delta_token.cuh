@@ -5,10 +5,8 @@
 #ifndef GATED_DELTA_TOKEN_CUH
 #define GATED_DELTA_TOKEN_CUH
 
-#if __CUDA_ARCH__ >= 900
-#include "hopper.cuh"
-#endif
 #include "math.cuh"
+#include "prefetch.cuh"
 #include "gated_delta_args.h"
 
 #define PER_KEY (GATES >= GATES_PER_KEY)

@@ -13,7 +13,7 @@ DIMS(rows, num_heads_q, num_heads_k, num_heads_v, head_dim, num_frame_channels, 
      ppw);
 
 enum { MAX_HEADS = 32, VEC = 8, CPU_ELEMENTS_PER_PART = 8192 /* some 2 us */ };
-enum { MAX_NARROW_THREADS = 512 };
+enum { MAX_NARROW_THREADS = 512, AHEAD_BYTES = 12288 /* of a multiprocessor, that are fetched to the L2 cache before */ };
 
 #define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_NAN)
 
@@ -121,6 +121,10 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
     constant[2] = (int32_t)d->head_dim;
     constant[3] = c->interleave.value.i != 0;
     if (kernel->target == JIT_CUDA) {
+        struct fused_qk_rmsnorm_rope_args *a = WAY_ARGS(way, struct fused_qk_rmsnorm_rope_args);
+        int64_t row = (d->num_heads_q + d->num_heads_k + d->num_heads_v) * d->head_dim * dtype_bytes(tensor_dtype(c->qkv));
+        if (tensor_is_aligned(c->qkv, 16) && row % 16 == 0)
+            a->ahead = fetch_ahead((int64_t)call->device->sms * AHEAD_BYTES, d->rows, row);
         constant[5] = threads_of(d) > MAX_NARROW_THREADS;
         for (constant[4] = VEC; constant[4] > 1; constant[4] /= 2) {
             int bytes = constant[4] * 2, out_bytes = constant[4] * dtype_bytes(tensor_dtype(c->q_out));

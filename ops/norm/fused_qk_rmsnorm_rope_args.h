@@ -4,7 +4,7 @@
 #ifndef FUSED_QK_RMSNORM_ROPE_ARGS_H
 #define FUSED_QK_RMSNORM_ROPE_ARGS_H
 
-#include "integers.h"
+#include "fetch_ahead.h"
 
 struct fused_qk_rmsnorm_rope_args {
     void *out[3];          /* [rows, heads, HEAD_DIM] OUT */
@@ -18,6 +18,7 @@ struct fused_qk_rmsnorm_rope_args {
     double ramp_low, ramp_scale, inverse_factor; /* pair i turns by the share clamp((i - low) * scale, 0, 1) at inverse_factor */
     float inverse_hidden[2], eps, attention_factor;
     float scale[3]; /* of an e4m3 output; else 1 */
+    struct fetch_ahead ahead; /* whole rows of qkv */
 };
 
 #endif

@@ -10,6 +10,7 @@
  *   WIDE       1: blockDim.x > 512
  * Shared memory: 64 floats and HEAD_DIM / 2 pairs. blockDim.x >= HEAD_DIM / 2; times VEC >= the elements of q, of k and of v. */
 #include "pdl.cuh"
+#include "prefetch.cuh"
 #include "reduce.cuh"
 #include "vec.cuh"
 #include "fused_qk_rmsnorm_rope_args.h"
@@ -126,6 +127,8 @@ extern "C" __global__ void __launch_bounds__(WIDE ? 1024 : 512, WIDE ? 1 : INTER
             loaded[i] = load_vec_by<VEC, ACCESS>(from + before);
         before += a.heads[i] * HEAD_DIM;
     }
+    if (blockIdx.x < a.ahead.blocks && threadIdx.x == 0)
+        bulk_prefetch(from + a.ahead.distance * a.qkv_stride, before * sizeof(T));
     if (threadIdx.x < PAIRS)
         table[threadIdx.x] = rotation_of(a, token % a.seq_len, threadIdx.x);
     float sum[2] = {}, x[VEC];

@@ -3,7 +3,7 @@
 #ifndef NORM_ARGS_H
 #define NORM_ARGS_H
 
-#include "integers.h"
+#include "fetch_ahead.h"
 
 struct norm_args {
     void *out;          /* [rows, groups, hidden] OUT; with BLOCK_SIZE [rows, groups, hidden / 2] pairs of e2m1 */
@@ -18,6 +18,7 @@ struct norm_args {
     int64_t rows, groups, hidden; /* groups: heads of a row, say, where one stride cannot walk rows and groups; else 1 */
     int64_t out_stride[2], input_stride[2], residual_stride[2], y_stride[2], scale_stride[2]; /* between rows and groups, in elements */
     uint64_t groups_inverse; /* (2^64 - 1) / groups */
+    struct fetch_ahead ahead; /* whole rows of input and residual; none with groups */
     float inverse_hidden, eps, weight_bias, scale_value;
     uint32_t pads; /* 1: swizzled_scales have bytes of no block */
 };

@@ -13,6 +13,8 @@ enum {
     MAX_SHORT_ROWS = 2, /* of a thread: more wait for each other's sums */
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
+    AHEAD_BYTES = 32768,           /* of a multiprocessor, that are fetched to the L2 cache before */
+    AHEAD_ADD_BYTES = 49152,       /* of input and residual */
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
     CPU_MANY_PARTS = 2048,         /* of more work they are larger */
     CPU_ENOUGH_PARTS = 256,        /* for all threads to have some */
@@ -100,6 +102,17 @@ static bool aligned(const DLTensor *t, int elements)
 {
     int bytes = t ? elements * dtype_bytes(tensor_dtype(t)) : 1;
     return !t || tensor_is_aligned(t, bytes < 16 ? bytes : 16);
+}
+
+/* Whole rows, in units of 16 bytes. */
+static struct fetch_ahead fetch_rows_ahead(const struct call *call, const struct norm_view *t, const struct norm_args *a)
+{
+    int64_t bytes = dtype_bytes(tensor_dtype(t->input)), of_residual = t->residual ? dtype_bytes(tensor_dtype(t->residual)) : 0;
+    if (a->groups != 1 || a->hidden * bytes % 16 || a->hidden * of_residual % 16 || !tensor_is_aligned(t->input, 16) ||
+        (t->residual && !tensor_is_aligned(t->residual, 16)))
+        return (struct fetch_ahead){0};
+    return fetch_ahead((int64_t)call->device->sms * (t->residual ? AHEAD_ADD_BYTES : AHEAD_BYTES), a->rows,
+                       a->hidden * (bytes + of_residual));
 }
 
 /* What every CUDA row asks for, and how the kernels cut a row up. */
@@ -213,6 +226,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         per_thread = c.per_thread;
     way->value[WAY_THREADS] = least(ceil_div(warps, per_thread) * WARP, c.max_threads);
     way->value[WAY_GRID] = c.rows;
+    c.args->ahead = fetch_rows_ahead(call, t, c.args);
     int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1 || !t->block_size, way, &sm80);
     constant[0] = (int32_t)c.per_thread;
     constant[1] = shared ? (int32_t)c.pieces : 0;

@@ -10,9 +10,22 @@
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
 #define SPLIT (PIECES && VEC == 8 && ACCESS == 8 && sizeof(T) == 2 && (sizeof(W) == 4 || sizeof(R) == 4))
 #include "norm.cuh"
+#include "prefetch.cuh"
 
 /* Other kernels than those to e2m1 are slower if each thread adds up the sums of warps for itself. */
 enum { KNOWN_PIECES = BLOCK_SIZE ? PIECES : 0 };
+
+/* Others have few bytes to read for what they execute. */
+#define FETCHES (sizeof(OUT) == sizeof(T))
+
+DEVICE void fetch_row_ahead(const struct norm_args &a, const struct norm_row &row)
+{
+    if (blockIdx.x < a.ahead.blocks && threadIdx.x == 0) {
+        bulk_prefetch(row.input + a.ahead.distance * a.input_stride[0], (uint32_t)a.hidden * sizeof(T));
+        if (ADD_RESIDUAL)
+            bulk_prefetch(row.residual + a.ahead.distance * a.residual_stride[0], (uint32_t)a.hidden * sizeof(R));
+    }
+}
 
 /* With N pieces a thread. */
 template <int N>
@@ -44,6 +57,8 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
         if (inside[i])
             load_piece(p[i], row, first + i * step);
     }
+    if (FETCHES && N > 1)
+        fetch_row_ahead(a, row);
 #if BLOCK_SIZE
     float multiplier = output_multiplier(a);
 #endif

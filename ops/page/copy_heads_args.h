@@ -3,6 +3,7 @@
 #ifndef COPY_HEADS_ARGS_H
 #define COPY_HEADS_ARGS_H
 
+#include "fetch_ahead.h"
 #include "paged.h"
 
 enum { COPY_MAX_SEGMENTS = 2 };
@@ -22,6 +23,7 @@ struct copy_heads_args {
     struct copy_segment segment[COPY_MAX_SEGMENTS];
     int64_t nnz;
     uint32_t pieces; /* of a token */
+    struct fetch_ahead ahead; /* whole tokens of both segments */
     struct paged_tokens tokens; /* with PAGED */
 };
 

@@ -11,6 +11,7 @@ enum {
     MANY_TOKENS = 2, /* of a thread, where there are enough to fill the GPU */
     MANY_PAGED_TOKENS = 4,
     BLOCKS_PER_SM = 8,
+    AHEAD_BYTES = 24576, /* of a multiprocessor, that are fetched to the L2 cache before */
     MAX_GRID_Y = 65535,
     CPU_BYTES_PER_PART = 65536, /* some 2 us */
 };
@@ -144,6 +145,21 @@ static const char *fit_cpu(const struct call *call, struct way *way)
     return NULL;
 }
 
+/* Whole tokens, if their heads lie side by side, in units of 16 bytes. */
+static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const struct copy_heads_args *a, int64_t tokens_of_block)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
+        const struct copy_segment *s = &a->segment[i];
+        int64_t token = s->heads * s->width;
+        if (token && (s->from_stride[0] != token || (s->heads > 1 && s->from_stride[1] != s->width) || token % 16 ||
+                      (uintptr_t)s->from % 16))
+            return (struct fetch_ahead){0};
+        bytes += token;
+    }
+    return fetch_ahead((int64_t)call->device->sms * AHEAD_BYTES, a->nnz / tokens_of_block, bytes * tokens_of_block);
+}
+
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct copy_heads_args a = fill_args(call_view(call), (int)way->value[WAY_BYTES]);
@@ -152,7 +168,9 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (a.nnz == 0 || token == 0)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)ceil_div(a.nnz, way->value[WAY_BLOCK_TOKENS] * way->value[WAY_TOKENS]);
+        int64_t tokens = way->value[WAY_BLOCK_TOKENS] * way->value[WAY_TOKENS];
+        a.ahead = fetch_tokens_ahead(call, &a, tokens);
+        launch.grid[0] = (uint32_t)ceil_div(a.nnz, tokens);
         launch.grid[1] = (uint32_t)way->value[WAY_CHUNKS];
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
         launch.block[1] = (uint32_t)way->value[WAY_BLOCK_TOKENS];

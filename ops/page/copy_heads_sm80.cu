@@ -10,6 +10,7 @@
  *   TOKENS        1, 2, 4
  *   POWERS_OF_TWO 1: the heads of both segments have so many pieces */
 #include "pdl.cuh"
+#include "prefetch.cuh"
 #include "vec.cuh"
 #include "copy_heads_args.h"
 
@@ -68,6 +69,10 @@ extern "C" __global__ void BOUNDS copy_heads_sm80(const __grid_constant__ struct
     for (int i = 0; i < TOKENS; i++)
         if (i < count)
             data[i] = load_vec<BYTES>(from + i * s.from_stride[0]);
+    if (TOKENS > 1 && blockIdx.x < a.ahead.blocks && count > 0 && piece == s.first_piece && threadIdx.y == 0) {
+        uint32_t bytes = blockDim.y * TOKENS * (uint32_t)s.from_stride[0];
+        bulk_prefetch(from + (int64_t)a.ahead.distance * bytes, bytes);
+    }
     if (SHARES) {
         find_slots(slots, a);
         __syncthreads();

@@ -5,6 +5,7 @@
 #ifndef ROPE_ARGS_H
 #define ROPE_ARGS_H
 
+#include "fetch_ahead.h"
 #include "paged.h"
 
 enum { ROPE_MAX_SEGMENTS = 5, ROPE_POWERS = 12 };
@@ -40,6 +41,7 @@ struct rope_args {
     int64_t cos_sin_stride;
     double power[ROPE_POWERS]; /* ratio^1, ratio^2, ratio^4, ratio^8, ..., as many as numbers below num_pairs need */
     double low, smooth[2];
+    struct fetch_ahead ahead; /* whole tokens of each segment */
     struct paged_tokens tokens; /* with PAGED */
     struct rope_segment segment[SEGMENTS];
 };

@@ -16,6 +16,7 @@ enum {
     RESIDENT_THREADS = 1280, /* on a multiprocessor, at 48 registers */
     MANY_TOKENS = 2,         /* of a block, where there are more than the GPU holds at once */
     FEW_SEGMENTS = 2,        /* whose kernel takes so few registers that one token each keeps enough bytes on their way */
+    AHEAD_BYTES = 40960,     /* of a multiprocessor, that are fetched to the L2 cache before */
     MAX_PAIRS = 1 << ROPE_POWERS,
     MAX_GRID_Y = 65535,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
@@ -228,6 +229,21 @@ static void cut_tokens(const struct device *device, uint32_t sines, int segments
     value[WAY_THREADS] = threads;
 }
 
+/* Whole tokens, one a block, if their heads lie side by side, in units of 16 bytes. */
+static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const struct rope_view *v, const struct rope_args *a)
+{
+    int64_t element = dtype_bytes(tensor_dtype(v->q)), bytes = 0;
+    for (int i = 0; i < a->num_segments; i++) {
+        const struct rope_segment *s = &a->segment[i];
+        int64_t token = (int64_t)s->heads * s->width * element;
+        if (token == 0 || (s->heads > 1 && s->from_stride[1] != s->width) ||
+            (token | s->from_stride[0] * element | (int64_t)(uintptr_t)s->from) % 16)
+            return (struct fetch_ahead){0};
+        bytes += token;
+    }
+    return fetch_ahead((int64_t)call->device->sms * AHEAD_BYTES, a->nnz, bytes);
+}
+
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct rope_view *v = call_view(call);
@@ -251,6 +267,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "it rotates at most 8192 elements of a head";
     fill_args(v, &parts, vec, a);
     cut_tokens(call->device, a->rotating_pieces ? (uint32_t)least(pairs, SINE_THREADS) : 0, parts.count, a, way->value);
+    a->ahead = way->value[WAY_TOKENS] == 1 ? fetch_tokens_ahead(call, v, a) : (struct fetch_ahead){0};
     int32_t *constant = set_forms(v, way_spec(way, &sm80));
     constant[0] = vec;
     constant[1] = parts.count ? parts.count : 1;

@@ -19,6 +19,7 @@
  *   WIDE          1: there are more pairs than threads
  * Dynamic shared memory: for each token a table of num_pairs cosines and sines, see table_floats. */
 #include "pdl.cuh"
+#include "prefetch.cuh"
 #include "vec.cuh"
 #include "rope_args.h"
 
@@ -207,6 +208,16 @@ DEVICE void store_runs(OUT *to, const struct piece &p, const struct rope_segment
         store(to + g.half, x[1]);
 }
 
+/* By a warp for each segment. */
+DEVICE void fetch_token_ahead(const struct rope_args &a)
+{
+    int segment = threadIdx.x / 32;
+    if (blockIdx.x < a.ahead.blocks && blockIdx.y == 0 && threadIdx.x % 32 == 0 && segment < SEGMENTS) {
+        const struct rope_segment &g = a.segment[segment];
+        bulk_prefetch((const T *)g.from + (blockIdx.x + a.ahead.distance) * g.from_stride[0], g.heads * g.width * sizeof(T));
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || INDPTR ? 4 : 5)
     rope_sm80(const __grid_constant__ struct rope_args a)
 {
@@ -232,6 +243,8 @@ extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || IND
         if (i < count)
             r[i] = load_runs(p, a, token + i);
     }
+    if (TOKENS == 1 && !QUANTIZES)
+        fetch_token_ahead(a);
 #pragma unroll
     for (int i = 0; i < TOKENS; i++) {
         float *cosine = (float *)tables + (mine.first + i * mine.step) * 2 * floats;
