@@ -18,7 +18,7 @@
 enum { MAX_PATH_BYTES = 3000, MAX_SHOWN = 120 };
 
 /* TEXT is whatever its user makes of it, who says so where it is wrong: a compiler, a library, a list of folders. */
-enum kind { TEXT, NEW_PATH, EXISTING_FOLDER, COUNT, BOOLEAN, ARCHITECTURES };
+enum kind { TEXT, NEW_PATH, NEW_FILE, EXISTING_FOLDER, COUNT, BOOLEAN, ARCHITECTURES };
 
 static const struct row {
     const char *name, *meaning;
@@ -34,7 +34,7 @@ static const struct row {
         "$XDG_CACHE_HOME/flashinfer-c, else ~/.cache/flashinfer-c"),
     ROW(NEW_PATH, workspace_base, "FLASHINFER_WORKSPACE_BASE", "folder that takes the place of the home for the cache"),
     ROW(BOOLEAN, disable_jit, "FLASHINFER_DISABLE_JIT", "never compile: a kernel that is not in the cache is an error"),
-    ROW(NEW_PATH, record, "FLASHINFER_RECORD",
+    ROW(NEW_FILE, record, "FLASHINFER_RECORD",
         "file to which every kernel that is loaded adds a line, for `flashinfer compile --from`"),
     ROW(NEW_PATH, source_dir, "FLASHINFER_SOURCE_DIR",
         "tree of this library's sources from which kernels are read; default: as they were when it was built"),
@@ -93,6 +93,17 @@ static bool is_folder(const char *path)
     return *path == '/' && !stat(path, &status) && S_ISDIR(status.st_mode);
 }
 
+static bool can_be_written(const char *path)
+{
+    char folder[MAX_PATH_BYTES + 1];
+    struct stat status;
+    if (!stat(path, &status))
+        return !S_ISDIR(status.st_mode) && !access(path, W_OK);
+    const char *name = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", name ? (int)(name - path) + 1 : 1, name ? path : ".");
+    return !access(folder, W_OK | X_OK) && (!name || name[1]);
+}
+
 /* NULL, or what is wrong. */
 static const char *parse(enum kind kind, const char *text, void *field)
 {
@@ -100,9 +111,12 @@ static const char *parse(enum kind kind, const char *text, void *field)
     const char *why;
     switch (kind) {
     case NEW_PATH:
+    case NEW_FILE:
     case EXISTING_FOLDER:
         if (strlen(text) > MAX_PATH_BYTES)
             return "must be a path of at most 3000 bytes";
+        if (kind == NEW_FILE && !can_be_written(text))
+            return "must be a file that can be written, in a folder that exists";
         if (kind == EXISTING_FOLDER && !is_folder(text))
             return "must be the absolute path of a folder that exists";
         break;

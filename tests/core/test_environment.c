@@ -130,6 +130,22 @@ static void malformed_temporary_dir(void)
     CHECK(!strcmp(environment()->temporary_dir, "/tmp"));
 }
 
+/* Nobody would be told that lines are lost. */
+static void lost_record(void)
+{
+    CHECK_SENTENCE("FLASHINFER_RECORD", "/no/such/folder/record",
+                   "FLASHINFER_RECORD is \"/no/such/folder/record\", must be a file that can be written, in a folder that exists; "
+                   "it is taken as unset");
+}
+
+static void record_that_is_a_folder(void) { CHECK(wrong_with("FLASHINFER_RECORD", "/tmp")); }
+
+static void record_here(void)
+{
+    CHECK(!wrong_with("FLASHINFER_RECORD", "record"));
+    CHECK(*environment()->record == '/');
+}
+
 /* 3001 bytes, and a line break that the sentence must not hold. */
 static void long_folder(void)
 {
@@ -194,6 +210,9 @@ TEST(booleans)
 TEST(malformed_archs)
 TEST(archs)
 TEST(malformed_temporary_dir)
+TEST(lost_record)
+TEST(record_that_is_a_folder)
+TEST(record_here)
 TEST(long_folder)
 TEST(workspace_base)
 TEST(cache_dir_before_workspace_base)
@@ -206,7 +225,8 @@ int main(void)
     const struct CMUnitTest tests[] = {CASE(malformed_count),         CASE(malformed_counts),
                                        CASE(malformed_boolean),       CASE(booleans),
                                        CASE(malformed_archs),         CASE(archs),
-                                       CASE(malformed_temporary_dir), CASE(long_folder),
+                                       CASE(malformed_temporary_dir), CASE(lost_record), CASE(record_that_is_a_folder),
+                                       CASE(record_here), CASE(long_folder),
                                        CASE(workspace_base),          CASE(cache_dir_before_workspace_base),
                                        CASE(relative_folders),        CASE(empty_values)};
     return cmocka_run_group_tests(tests, NULL, NULL);

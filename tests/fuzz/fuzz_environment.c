@@ -73,6 +73,8 @@ static void check_accepted(const char *name, const char *text, const struct envi
         FUZZ_CHECK(are_archs(text, env->archs), "%s gave %d first", text, env->archs[0]);
     else if (!strcmp(name, "TMPDIR"))
         FUZZ_CHECK(*text == '/' && !stat(text, &status) && S_ISDIR(status.st_mode), "%s", text);
+    else if (!strcmp(name, "FLASHINFER_RECORD"))
+        FUZZ_CHECK(strlen(text) <= 3000 && (!*text || text[strlen(text) - 1] != '/'), "%s", text);
     else if (strstr(name, "FLASHINFER_CACHE_DIR") || strstr(name, "FLASHINFER_WORKSPACE_BASE"))
         FUZZ_CHECK(strlen(text) <= 3000, "%zu bytes", strlen(text));
 }
