@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A value that is no array where one must be: every public function and every method of the wrappers says so by a TypeError that
-names the argument.
+names the argument. An array without axes where there must be some is a ValueError.
 """
 
 import functools
@@ -85,6 +85,19 @@ def test_a_function_names_what_is_no_array(name, monkeypatch):
                 assert optional, f"{name}: {parameter} = {value!r}: {error}"
 
 
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_function_names_what_has_no_axes(name, monkeypatch):
+    function, arguments = find(name), first_call(name, monkeypatch)
+    monkeypatch.undo()
+    for parameter, _, _ in arrays(function):
+        value = arguments.get(parameter)
+        if torch.is_tensor(value) and value.dim() > 0:
+            try:
+                function(**arguments | {parameter: value.flatten()[0]})
+            except (ValueError, NotImplementedError) as error:
+                assert "to unpack" not in str(error)
+
+
 def test_functions_without_a_case_name_what_is_no_array():
     for name in set(_api.PUBLIC) - set(CASES):
         function = find(name)
@@ -104,3 +117,32 @@ def test_methods_name_what_is_no_array(name):
             function = function.func
         if not method.startswith("_") and inspect.isfunction(function) and (cls.__name__, method) not in LATER:
             call_with_nothing_right(getattr(wrapper, method), function, f"{cls.__name__}.{function.__name__}")
+
+
+@pytest.mark.parametrize("arguments, error, sentence", [
+    ({"input": 3}, TypeError, "rmsnorm: input is of type int, must be an array"),
+    ({"input": None}, TypeError, "rmsnorm: input must be given"),
+    ({"input": torch.tensor(1.0)}, ValueError, r"rmsnorm: input has shape \[\], must be \[\.\.\., hidden\]"),
+    ({"out": 3}, ValueError, "rmsnorm: out: 3 is no dtype"),
+    ({"device": "cpu"}, TypeError, "rmsnorm: device is 'cpu', must be a pair"),
+])
+def test_ops_name_what_is_wrong(arguments, error, sentence):
+    x = torch.ones(2, 8)
+    right = {"input": x, "weight": None if arguments.get("input", x) is None else x[0]}
+    with pytest.raises(error, match=sentence):
+        flashinfer_c.ops.rmsnorm(**right | arguments)
+
+
+@pytest.mark.parametrize("layout, error", [("ABC", ValueError), (9, ValueError), ([], TypeError)])
+def test_ops_name_a_wrong_enum(layout, error):
+    x = torch.ones(4, 2, 64, dtype=torch.float16)
+    with pytest.raises(error, match="single_decode_with_kv_cache: kv_layout is "):
+        flashinfer_c.ops.single_decode_with_kv_cache(q=x[0], k=x, v=x, kv_layout=layout)
+
+
+def test_variants_name_what_is_wrong():
+    for arguments in (3, "batch_decode", ""), ("v", 3, ""), ("v", "batch_decode", 3):
+        with pytest.raises(TypeError, match="Variant: .* is of type int, must be a string"):
+            flashinfer_c.Variant(*arguments)
+    with pytest.raises(TypeError, match="slopes is declared as 3"):
+        flashinfer_c.Variant("v", "batch_decode", "", slopes=3)

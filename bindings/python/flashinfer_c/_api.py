@@ -91,4 +91,8 @@ def viewed(x, dtype):
 
 def split_kv(cache):
     """The keys and the values of a cache: a pair, or one tensor with both on its second axis."""
-    return cache if isinstance(cache, (tuple, list)) else (cache[:, 0], cache[:, 1])
+    if isinstance(cache, (tuple, list)):
+        return cache
+    if len(cache.shape) < 2 or cache.shape[1] != 2:
+        raise ValueError(f"a cache has shape {list(cache.shape)}: axis 1 of one array holds keys and values, and must be 2")
+    return cache[:, 0], cache[:, 1]

@@ -44,6 +44,9 @@ _UNDECLARED = {name: hint for hint, names in {
 }.items() for name in names.split()}
 
 
+_tensors = {}  # function: {parameter: the tensor that an op declares}
+
+
 def _hint(name, argument, parameter):
     if isinstance(parameter.default, enum.Enum):
         return type(parameter.default).__name__
@@ -66,7 +69,10 @@ def annotate(function, declared=(), renamed={}):
         if name in function.__annotations__:
             continue
         called = renamed.get(name, name)
-        hint = _hint(name, next((op.by_name[called] for op in declared if called in op.by_name), None), parameter)
+        argument = next((op.by_name[called] for op in declared if called in op.by_name), None)
+        if argument is not None and argument.is_tensor:
+            _tensors.setdefault(function, {})[name] = argument
+        hint = _hint(name, argument, parameter)
         if hint:
             function.__annotations__[name] = hint
     for name, meaning in {"Tensor": Tensor, "dtype": object}.items():
@@ -82,20 +88,26 @@ def _is(value, kind, is_array):
     return is_array(value) if kind == "Tensor" else value is None if kind == "None" else isinstance(value, numbers.Real)
 
 
-def _complaint(function, values):
-    """The TypeError for the first of these arguments that should be an array and is none; None if there is no such."""
+def _complaint(function, values, error):
+    """What to raise instead of an error of Python's: a TypeError for the first of these arguments that should be an array and is
+    none, or a ValueError for the first with so many axes as it cannot have; None if there is no such."""
     is_array, array = _core.is_array, "an array"
     if function.__module__.rpartition(".")[2] in NEED_TORCH:
         is_array, array = _core.torch.is_tensor, "a torch tensor"
     words = {"Tensor": array, _PAIR: f"a pair of {array.partition(' ')[2]}s", _LIST: f"a list of {array.partition(' ')[2]}s",
              "float": "a number", "int": "an int"}
+    owner = type(values["self"]).__name__ + "." if "." in function.__qualname__ else ""
     for name, hint in function.__annotations__.items():
         kinds = hint.split(" | ")
         if "Tensor" not in hint or any(_is(values[name], kind, is_array) for kind in kinds):
             continue
-        owner = type(values["self"]).__name__ + "." if "." in function.__qualname__ else ""
         return TypeError(f"{owner}{function.__name__}: {name} is of type {type(values[name]).__name__}, must be "
                          f"{' or '.join(words[kind] for kind in kinds if kind != 'None')}")
+    if isinstance(error, IndexError) or "to unpack" in str(error):
+        for name, argument in _tensors.get(function, {}).items():
+            if is_array(values[name]) and not argument.may_have_rank(len(values[name].shape)):
+                return ValueError(f"{owner}{function.__name__}: {name} has shape {list(values[name].shape)}, must be "
+                                  f"{argument.describe_shape()}")
     return None
 
 
@@ -128,8 +140,8 @@ def make(function, complaint):
     def {function.__name__}({", ".join(listed)}):
         try:
             return function({", ".join(passed)})
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            told = complaint(function, {{{values}}})
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            told = complaint(function, {{{values}}}, error)
             if told is None:
                 raise
             raise told from None

@@ -11,6 +11,7 @@ import importlib.abc
 import importlib.machinery
 import json
 import math
+import numbers
 import os
 import sys
 import types
@@ -214,14 +215,24 @@ class Plan:
         return size.value
 
 
-def _enum_index(argument, value):
+def _enum_index(declared, argument, value):
     if value is None:
         return int(argument.default or 0)
+    index = value
     if isinstance(value, str):
-        upper = value.upper()
-        if upper not in argument.names:
-            raise ValueError(f"{argument.name} is {value!r}, must be one of: {' '.join(argument.names)}")
-        return argument.names.index(upper)
+        index = argument.names.index(value.upper()) if value.upper() in argument.names else -1
+    if not isinstance(index, numbers.Integral):
+        raise TypeError(f"{declared.name}: {argument.name} is of type {type(value).__name__}, must be a name or an int")
+    if not 0 <= index < len(argument.names):
+        raise ValueError(f"{declared.name}: {argument.name} is {value!r}, must be one of: {' '.join(argument.names)}")
+    return int(index)
+
+
+def _integer(declared, argument, value, names):
+    if value is None:
+        return names.get(argument.default_of, 0) if argument.default_of else int(argument.default or 0)
+    if not isinstance(value, numbers.Integral):
+        raise TypeError(f"{declared.name}: {argument.name} is of type {type(value).__name__}, must be an int")
     return int(value)
 
 
@@ -230,21 +241,24 @@ def _known(declared, values):
     names = {}
     for argument, value in zip(declared.arguments, values):
         if argument.kind == "enum":
-            names[argument.name] = _enum_index(argument, value)
+            names[argument.name] = _enum_index(declared, argument, value)
         elif argument.kind == "int" and not is_array(value):
-            names[argument.name] = (names.get(argument.default_of, 0) if argument.default_of else int(argument.default or 0)) \
-                if value is None else int(value)
+            names[argument.name] = _integer(declared, argument, value, names)
     leading = ()
     order = sorted(zip(declared.arguments, values), key=lambda pair: pair[0].kind == "out")
     for argument, value in order:
         if not argument.is_tensor or not is_array(value):
             continue
         shape, dimensions = tuple(value.shape), argument.dimensions(names)
+        further = 0
         if dimensions and dimensions[0] == "...":
             dimensions = dimensions[1:]
-            leading = shape[: len(shape) - len(dimensions)]
+            further = max(len(shape) - len(dimensions), 0)
+            leading = shape[:further]
             names["rows"] = math.prod(leading)
-            shape = shape[len(leading):]
+        if len(shape) != further + len(dimensions):
+            raise ValueError(f"{declared.name}: {argument.name} has shape {list(shape)}, must be {argument.describe_shape()}")
+        shape = shape[further:]
         for dimension, size in zip(dimensions, shape):
             if dimension.solve:
                 name, solve = dimension.solve
@@ -257,7 +271,9 @@ def _output_dtype(argument, declared, values):
     if value is not None:
         return value
     if argument.dtype_of:
-        source = declared.by_name[argument.dtype_of]
+        source = declared.by_name.get(argument.dtype_of)
+        if source is None:  # an argument of the plan
+            raise TypeError(f"{declared.name}: {argument.name} must be given: nothing tells its dtype")
         given = values[source.index]
         return given.dtype if is_array(given) else _output_dtype(source, declared, values)
     return "uint8" if "uint8" in argument.dtypes and "float4_e2m1fn_x2" in argument.dtypes else argument.dtypes[0]
@@ -270,10 +286,14 @@ def allocate(declared, values):
                and (not a.optional or values[a.index] is not None)]
     if not missing:
         return
+    read = [(a, values[a.index]) for a in declared.arguments if a.is_tensor and a.kind != "out"]
+    for argument, value in read:
+        if value is not None and not is_array(value):
+            raise TypeError(f"{declared.name}: {argument.name} is of type {type(value).__name__}, must be an array")
     names, leading = _known(declared, values)
     like = next((v for a, v in zip(declared.arguments, values) if a.is_tensor and not a.host and is_array(v)), None)
     if like is None:
-        raise TypeError(f"{declared.name}: no argument is an array")
+        raise TypeError(f"{declared.name}: {next((a.name for a, _ in read if not a.optional), 'an array')} must be given")
     dtypes = [_output_dtype(argument, declared, values) for argument in missing]
     for argument, dtype in zip(missing, dtypes):
         shape = []
@@ -282,7 +302,10 @@ def allocate(declared, values):
                 shape += leading if dimension == "..." else [dimension.size(names)]
             except NameError as error:
                 raise TypeError(f"{declared.name}: {argument.name} must be given: nothing tells {error.name}") from None
-        values[argument.index] = empty(tuple(shape), dtype, like)
+        try:
+            values[argument.index] = empty(tuple(shape), dtype, like)
+        except ValueError as error:
+            raise ValueError(f"{declared.name}: {argument.name}: {error}") from None
 
 
 def call(name, /, *, flags=0, workspace=None, kernel=None, threads=0, device=None, **arguments):
@@ -316,6 +339,8 @@ def call_declared(declared, /, *, flags=0, workspace=None, kernel=None, threads=
             values[argument.index] = plan.pointer
     allocate(declared, values)
     if device is not None and not isinstance(device, tvm_ffi.Device):
+        if not isinstance(device, (tuple, list)) or len(device) != 2:
+            raise TypeError(f"{declared.name}: device is {device!r}, must be a pair of DLPack's device type and number")
         device = tvm_ffi.device(*device)
     declared.function(*values, flags, workspace, kernel, threads, device)
     if plan is not None:

@@ -102,12 +102,20 @@ class Argument:
         """Those that hold with these arguments."""
         return self.alternatives[values[self.by] if self.by else 0]
 
+    def may_have_rank(self, rank):
+        """Whether arrays with so many axes can be of one of the alternatives."""
+        return any(rank >= len(d) - 1 if d[:1] == ["..."] else rank == len(d) for d in self.alternatives)
+
+    def describe_shape(self):
+        """'[..., hidden]'"""
+        shapes = [re.sub(r"\s+", " ", text).strip() for text in self.shape.split("|")]
+        return "; ".join(_bracketed(text, bool(self.by)) for text in shapes)
+
     def describe(self):
         """One line for people: '[..., hidden] float16, bfloat16 or float32'."""
         words = []
         if self.is_tensor:
-            shapes = [re.sub(r"\s+", " ", text).strip() for text in self.shape.split("|")]
-            words.append("; ".join(_bracketed(text, bool(self.by)) for text in shapes))
+            words.append(self.describe_shape())
             if self.dtype_of:
                 words.append(f"dtype of {self.dtype_of}" + (f", or {_or(self.dtypes)}" if self.dtypes else ""))
             else:

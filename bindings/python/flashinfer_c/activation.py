@@ -16,8 +16,8 @@ _gelu_tanh_and_mul = launcher("gelu_tanh_and_mul")
 def _output(input):
     if not is_array(input):
         raise not_an_array(input)
-    *leading, width = input.shape
-    return empty((*leading, width // 2), input.dtype, input)
+    shape = tuple(input.shape)
+    return empty((*shape[:-1], *[width // 2 for width in shape[-1:]]), input.dtype, input)
 
 
 @api("silu_and_mul")

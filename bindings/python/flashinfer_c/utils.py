@@ -64,7 +64,10 @@ def canonicalize_torch_dtype(dtype):
         return dtype
     if not isinstance(dtype, str):
         raise TypeError(f"a dtype is a torch.dtype or its name, not {dtype!r}")
-    return getattr(torch, dtype)
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"torch has no dtype {dtype!r}")
+    return found
 
 
 def get_compute_capability(device):

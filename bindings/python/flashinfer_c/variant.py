@@ -52,6 +52,8 @@ def _argument(name, what):
     if what in (float, int):
         made.kind = _FLOAT if what is float else _INT
         return made
+    if not isinstance(what, (tuple, list)) or len(what) < 2 or not isinstance(what[1], str):
+        raise TypeError(f"{name} is declared as {what!r}, must be float, int or (dtype, shape)")
     dtype, shape, *options = what
     if set(options) - {"optional", "output"}:
         raise ValueError(f"{name}: {options} must be 'optional' or 'output'")
@@ -77,6 +79,9 @@ class Variant:
 
     def __init__(self, name, base, hooks, *, no_softmax=False, **arguments):
         self._handle = None
+        for what, text in (("name", name), ("base", base), ("hooks", hooks)):
+            if not isinstance(text, str):
+                raise TypeError(f"Variant: {what} is of type {type(text).__name__}, must be a string")
         declared = (_Argument * len(arguments))(*[_argument(key, what) for key, what in arguments.items()])
         source = _Source(ctypes.sizeof(_Source), name.encode(), base.encode(), hooks.encode(), declared, len(arguments),
                          no_softmax)

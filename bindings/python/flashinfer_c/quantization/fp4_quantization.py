@@ -166,11 +166,12 @@ def nvfp4_kv_dequantize_paged(paged_kv_cache, kv_cache_sf, block_tables, seq_len
 
 def _host_scales(sf, rows, blocks, layout):
     """Scales as a matrix of their padded rows; they often come flat."""
-    bytes_ = viewed(sf, "uint8")
-    if layout == 2:
-        return bytes_.reshape(rows, blocks)
-    tile = 8 if layout else 128
-    return bytes_.reshape(-(-rows // tile) * tile, -(-blocks // 4) * 4)
+    if layout != 2:
+        tile = 8 if layout else 128
+        rows, blocks = -(-rows // tile) * tile, -(-blocks // 4) * 4
+    if math.prod(sf.shape) != rows * blocks:
+        raise ValueError(f"the scales have shape {list(sf.shape)}, must be [{rows}, {blocks}], or as many in one axis")
+    return viewed(sf, "uint8").reshape(rows, blocks)
 
 
 @api("e2m1_and_ufp8sf_scale_to_float", e2m1_tensor="e2m1", ufp8_scale_tensor="sf", global_scale_tensor="global_scale",
