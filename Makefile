@@ -80,7 +80,8 @@ $(BUILD)/%.o: %.c
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(library).$(version): $(library_objects)
-	$(call say,LD)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,$(soname) -Wl,-z,defs -Wl,-z,noexecstack -Wl,-Bsymbolic-functions $^ $(LIBS) -o $@
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,$(soname) -Wl,-z,defs -Wl,-z,noexecstack -Wl,-Bsymbolic-functions \
+	    $^ $(LIBS) -o $@
 
 $(BUILD)/$(soname): $(library).$(version)
 	@ln -sf $(<F) $@
@@ -105,7 +106,8 @@ $(generate): $(call object,$(generate_sources)) $(library)
 $(quickstarts): $(BUILD)/%: $(BUILD)/examples/%.o $(library)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $< -L$(BUILD) -lflashinfer -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
-# A test is one file test_*.c; the other files of its folder are linked to each test of that folder. Tests of the example see its files.
+# A test is one file test_*.c; the other files of its folder are linked to each test of that folder. Tests of the example see
+# its files.
 support_of = $(filter $(BUILD)/$(dir $(1))%,$(call object,$(test_support_sources)))
 example_of = $(if $(filter tests/generate/%,$(1)),$(filter-out %/main.o,$(call object,$(generate_sources))))
 .SECONDEXPANSION:
@@ -170,7 +172,8 @@ pack: $(patsubst %,$(BUILD)/pack/flashinfer-cpu-%.pack,$(PACK_LEVELS))
 
 $(BUILD)/pack/flashinfer-cpu-%.pack: $(command) packaging/demo.kernels
 	@install -d -m 755 $(@D)
-	$(call say,PACK)$(if $(call cross_compiler,$*),FLASHINFER_CC=$(call cross_compiler,$*) )$(command) pack $* $@ --from packaging/demo.kernels
+	$(call say,PACK)$(if $(call cross_compiler,$*),FLASHINFER_CC=$(call cross_compiler,$*) )$(command) pack $* $@ \
+	    --from packaging/demo.kernels
 
 include packaging/install.mk
 

@@ -45,8 +45,8 @@ ANYWHERE int64_t block_scale_offset(int layout, uint64_t row, uint64_t block, ui
     return block_scale_row(layout, row, blocks) + (int64_t)(block / 4 * block_scale_step(layout) + block % 4);
 }
 
-/* The i-th row, where rows are taken so that sixteen of them, from a multiple of sixteen on, have all bytes of the lines that their
- * scales lie in. */
+/* The i-th row, where rows are taken so that sixteen of them, from a multiple of sixteen on, have all bytes of the lines that
+ * their scales lie in. */
 ANYWHERE int64_t block_scale_nth_row(int layout, int64_t i)
 {
     return layout == SCALES_128X4 ? (i & ~(int64_t)127) + i / 16 % 8 * 4 + i / 4 % 4 * 32 + i % 4 : i;

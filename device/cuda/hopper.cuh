@@ -64,8 +64,9 @@ DEVICE void tensor_map_prefetch(const struct tensor_map *map) { asm volatile("pr
  * tensor's end included, which become 0, count at the barrier. */
 DEVICE void tensor_load_4d(uint32_t shared, const struct tensor_map *map, uint32_t barrier, int x, int y, int z, int w)
 {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2,%3,%4,%5}], [%6];"
-                 ::"r"(shared), "l"(map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(barrier)
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2,%3,%4,%5}], [%6];" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(barrier)
                  : "memory");
 }
 
@@ -82,8 +83,8 @@ DEVICE void tensor_load_5d(uint32_t shared, const struct tensor_map *map, uint32
 /* The same for bytes that lie one after the other; addresses and `bytes` are multiples of 16. */
 DEVICE void bulk_load(uint32_t shared, const void *global, uint32_t bytes, uint32_t barrier)
 {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared), "l"(global),
-                 "r"(bytes), "r"(barrier)
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+                 "l"(global), "r"(bytes), "r"(barrier)
                  : "memory");
 }
 
@@ -95,8 +96,8 @@ DEVICE void bulk_store(void *global, uint32_t shared, uint32_t bytes)
 
 DEVICE void tensor_store_4d(const struct tensor_map *map, uint32_t shared, int x, int y, int z, int w)
 {
-    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1,%2,%3,%4}], [%5];" ::"l"(map), "r"(x), "r"(y),
-                 "r"(z), "r"(w), "r"(shared)
+    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1,%2,%3,%4}], [%5];" ::"l"(map), "r"(x),
+                 "r"(y), "r"(z), "r"(w), "r"(shared)
                  : "memory");
 }
 
@@ -104,12 +105,16 @@ DEVICE void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memo
 
 /* Until at most `pending` of this thread's groups are not written yet, or still read shared memory. */
 template <int pending> DEVICE void bulk_wait() { asm volatile("cp.async.bulk.wait_group %0;" ::"n"(pending) : "memory"); }
-template <int pending> DEVICE void bulk_wait_read() { asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory"); }
+template <int pending> DEVICE void bulk_wait_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");
+}
 
 /* Four 8x8 matrices of 16-bit elements, as ldmatrix_x4_trans of mma.cuh loads them. */
 DEVICE void stmatrix_x4_trans(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3)
 {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r0), "r"(r1), "r"(r2), "r"(r3)
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r0), "r"(r1),
+                 "r"(r2), "r"(r3)
                  : "memory");
 }
 

@@ -29,8 +29,8 @@ DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* The same of 16 columns in one statement, which compiles in less time than two: d[0] and b[0], b[1] of the first 8, d[1] and b[2],
- * b[3] of the others. */
+/* The same of 16 columns in one statement, which compiles in less time than two: d[0] and b[0], b[1] of the first 8, d[1] and
+ * b[2], b[3] of the others. */
 #define MMA(T, d, b) "mma.sync.aligned.m16n8k16.row.col.f32." T "." T ".f32 {" d "}, {%8,%9,%10,%11}, {" b "}, {" d "};\n"
 #define MMA_M16N16K16(T)                                                                       \
     asm volatile(MMA(T, "%0,%1,%2,%3", "%12,%13") MMA(T, "%4,%5,%6,%7", "%14,%15")             \
@@ -75,7 +75,8 @@ DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address)
 DEVICE void stmatrix_x4(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3)
 {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r0), "r"(r1), "r"(r2), "r"(r3)
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r0), "r"(r1), "r"(r2),
+                 "r"(r3)
                  : "memory");
 #else
     const uint32_t r[4] = {r0, r1, r2, r3};
@@ -105,7 +106,8 @@ DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes)
 /* The same with a policy for the L2 cache. */
 DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes, uint64_t policy)
 {
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared), "l"(global), "r"(bytes), "l"(policy)
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared), "l"(global), "r"(bytes),
+                 "l"(policy)
                  : "memory");
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Programmatic dependent launch. A kernel calls pdl_wait before it first touches anything that an earlier kernel wrote or reads
- * (what it has read before, it reads again, past the L1 cache, and compares), and every kernel calls it, so that its end means the
- * end of all before it. pdl_launch lets the next kernel start its prologue once all blocks have called it (or ended); since that
- * kernel waits in turn, the right place is the very beginning. Both do nothing before sm_90 or without the launch attribute. */
+ * (what it has read before, it reads again, past the L1 cache, and compares), and every kernel calls it, so that its end means
+ * the end of all before it. pdl_launch lets the next kernel start its prologue once all blocks have called it (or ended); since
+ * that kernel waits in turn, the right place is the very beginning. Both do nothing before sm_90 or without the launch
+ * attribute. */
 #ifndef PDL_CUH
 #define PDL_CUH
 

@@ -181,7 +181,7 @@ ON_PAIRS_2(mul2, f16, "mul.rn.f16x2")
 ON_PAIRS_2(magnitude2, f16, "max.xorsign.abs.f16x2")
 ON_PAIRS_2(magnitude2, bf16, "max.xorsign.abs.bf16x2")
 #else
-template <class Half> DEVICE uint32_t magnitude2(Half, uint32_t a, uint32_t b) { return max2(Half(), abs2(Half(), a), abs2(Half(), b)); }
+template <class Half> DEVICE uint32_t magnitude2(Half h, uint32_t a, uint32_t b) { return max2(h, abs2(h, a), abs2(h, b)); }
 #endif
 
 #undef ON_PAIRS_1

@@ -38,7 +38,8 @@ DEVICE uint64_t wgmma_describe(uint32_t address, uint32_t leading, uint32_t stri
  * address. */
 DEVICE uint64_t wgmma_describe_narrow(uint32_t address, uint32_t stride)
 {
-    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)((stride & 0x3ffff) >> 4) << 32 | (uint64_t)3 << 62;
+    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)((stride & 0x3ffff) >> 4) << 32 |
+           (uint64_t)3 << 62;
 }
 
 #define WGMMA_10(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"

@@ -28,8 +28,8 @@ DEVICE void find_slots(int2 (&slots)[SHARES ? MAX_THREADS * TOKENS : 1], const s
     }
 }
 
-DEVICE struct page_slot slot_of(const int2 (&slots)[SHARES ? MAX_THREADS * TOKENS : 1], const struct copy_heads_args &a, int64_t token,
-                                int i)
+DEVICE struct page_slot slot_of(const int2 (&slots)[SHARES ? MAX_THREADS * TOKENS : 1], const struct copy_heads_args &a,
+                                int64_t token, int i)
 {
 #if SHARES
     int2 slot = slots[threadIdx.y * TOKENS + i];

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* softmax: out = exp((logits - max) / temperature) / sum, row by row.
  *
- * A block of 1024 threads reads its part of a row twice: for the maximum and the sum, which each thread keeps for its own elements
- * and rescales when its maximum grows, and for the output. Piece i of a tile starts at element (i * 1024 + threadIdx.x) * VEC of it.
+ * A block of 1024 threads reads its part of a row twice: for the maximum and the sum, which each thread keeps for its own
+ * elements and rescales when its maximum grows, and for the output. Piece i of a tile starts at element
+ * (i * 1024 + threadIdx.x) * VEC of it.
  *
  *   T    f16, bf16, f32
  *   VEC  1, 2, 4; divides vocab and the row strides

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* softmax by a cluster of SOFTMAX_BLOCKS blocks a row: one alone leaves most of the machine idle where rows are few and long. Each
- * adds up what the blocks found in their order, so that all have the same bits. Shared memory: 35 floats. */
+/* softmax by a cluster of SOFTMAX_BLOCKS blocks a row: one alone leaves most of the machine idle where rows are few and long.
+ * Each adds up what the blocks found in their order, so that all have the same bits. Shared memory: 35 floats. */
 #include "cluster.cuh"
 #include "reduce.cuh"
 #include "scan.cuh"

@@ -144,7 +144,8 @@ static bool write_and_link(const struct jit_job *job, const struct text *binary,
     return written;
 }
 
-/* Where files need names, and in place of a damaged one. Open until it has its own name: its lock says that it is not abandoned. */
+/* Where files need names, and in place of a damaged one. Open until it has its own name: its lock says that it is not
+ * abandoned. */
 static bool write_and_rename(const struct jit_job *job, const struct text *binary, const char *path)
 {
     char temporary[4200];

@@ -297,7 +297,7 @@ flashinfer_status op_call(const struct op *op, const void *args, const flashinfe
 /* How the caller of op_call_for itself was told what to call. Of two calls that were told alike, args and exec are alike. */
 struct call_told {
     uint64_t hash; /* 0: calls told alike may differ */
-    int (*write)(const void *context, uint64_t *words, int max); /* what tells it from all calls of that hash; 0: too many words */
+    int (*write)(const void *context, uint64_t *words, int max); /* what tells it from all of that hash; 0: too many words */
 };
 
 /* On behalf of whom a call is made: a binding. */

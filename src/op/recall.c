@@ -129,8 +129,8 @@ static inline bool same_tensors(const struct entry *entry, struct recall *r, con
     return !is_different(&different);
 }
 
-static bool same_description(const struct entry *entry, struct recall *r, const struct program *program, const unsigned char *args,
-                             const flashinfer_exec *exec)
+static bool same_description(const struct entry *entry, struct recall *r, const struct program *program,
+                             const unsigned char *args, const flashinfer_exec *exec)
 {
     uint64_t different = (where_of(exec) ^ entry->where) | (how_of(exec) ^ entry->how);
     const uint64_t *word = entry->word;

@@ -36,7 +36,7 @@ struct replay {
 /* A set is in a line of the cache, since many calls are looked for in vain. */
 static _Alignas(ALIGNMENT) struct slot slots[SETS][WAYS];
 static struct replay table[SETS][WAYS];
-static _Alignas(ALIGNMENT) _Atomic uint64_t told_places[TOLD_SETS][TOLD_WAYS]; /* a hash, its lowest bits the place in the table */
+static _Alignas(ALIGNMENT) _Atomic uint64_t told_places[TOLD_SETS][TOLD_WAYS]; /* a hash, its lowest bits the place in `table` */
 static atomic_uint turn; /* of calls to be noted, and of the ways of a set to be forgotten */
 
 static uint64_t hash_of(const struct replay_key *key)
@@ -106,7 +106,8 @@ void replay_tell(struct replay *replay, const struct call_for *binding)
         if (!fits)
             return;
     }
-    const uint64_t place = (uint64_t)((char *)replay - (char *)table) / sizeof *replay, entry = told->hash / PLACES * PLACES + place;
+    const uint64_t place = (uint64_t)((char *)replay - (char *)table) / sizeof *replay;
+    const uint64_t entry = told->hash / PLACES * PLACES + place;
     _Atomic uint64_t *set = told_set(told->hash);
     int way = 0;
     while (way < TOLD_WAYS && set[way] && set[way] != entry)

@@ -22,8 +22,8 @@ struct replay_key {
 struct replay *replay_find(const struct replay_key *key);
 flashinfer_status replay_run(struct replay *replay, void *stream);
 
-/* Of the call that was told so and has this hash; NULL if there is none. words: what told it. Held until replay_run, or until it is
- * let go because the call is another one after all. */
+/* Of the call that was told so and has this hash; NULL if there is none. words: what told it. Held until replay_run, or until it
+ * is let go because the call is another one after all. */
 struct replay *replay_find_told(uint64_t hash, const uint64_t **words);
 void replay_let_go(struct replay *replay);
 

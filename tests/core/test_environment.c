@@ -134,8 +134,8 @@ static void malformed_temporary_dir(void)
 static void lost_record(void)
 {
     CHECK_SENTENCE("FLASHINFER_RECORD", "/no/such/folder/record",
-                   "FLASHINFER_RECORD is \"/no/such/folder/record\", must be a file that can be written, in a folder that exists; "
-                   "it is taken as unset");
+                   "FLASHINFER_RECORD is \"/no/such/folder/record\", must be a file that can be written, in a folder that "
+                   "exists; it is taken as unset");
 }
 
 static void record_that_is_a_folder(void) { CHECK(wrong_with("FLASHINFER_RECORD", "/tmp")); }
