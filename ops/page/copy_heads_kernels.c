@@ -9,9 +9,9 @@ enum {
     THREADS = 256,
     MANY_THREADS = 128, /* of a block whose threads have several tokens of a paged cache */
     MANY_TOKENS = 2, /* of a thread, where there are enough to fill the GPU */
-    MANY_PAGED_TOKENS = 4,
+    MANY_PAGED_TOKENS = 3,
     BLOCKS_PER_SM = 8,
-    AHEAD_BYTES = 24576, /* of a multiprocessor, that are fetched to the L2 cache before */
+    AHEAD_BYTES = 32768, /* of a multiprocessor, that are fetched to the L2 cache before */
     MAX_GRID_Y = 65535,
     CPU_BYTES_PER_PART = 65536, /* some 2 us */
 };

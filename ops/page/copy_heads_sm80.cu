@@ -3,11 +3,11 @@
  *
  * A thread copies the same BYTES bytes of TOKENS tokens. threadIdx.x and blockIdx.y say which bytes, threadIdx.y and blockIdx.x
  * which tokens. All of its loads are under way before it asks where they go. Where a page table says so and a thread has
- * several, that is found out once for each token of the block.
+ * several, a thread for each token of the block finds that out before, while the others load.
  *
  *   BYTES         1, 2, 4, 8, 16; divides widths and strides
  *   PAGED         1: segments lie in a paged cache
- *   TOKENS        1, 2, 4
+ *   TOKENS        1, 2, 3
  *   POWERS_OF_TWO 1: the heads of both segments have so many pieces */
 #include "pdl.cuh"
 #include "prefetch.cuh"
@@ -65,6 +65,8 @@ extern "C" __global__ void BOUNDS copy_heads_sm80(const __grid_constant__ struct
     if (piece >= a.pieces)
         count = 0;
     vec<u8, BYTES> data[TOKENS] = {};
+    if (SHARES)
+        find_slots(slots, a);
 #pragma unroll
     for (int i = 0; i < TOKENS; i++)
         if (i < count)
@@ -73,10 +75,8 @@ extern "C" __global__ void BOUNDS copy_heads_sm80(const __grid_constant__ struct
         uint32_t bytes = blockDim.y * TOKENS * (uint32_t)s.from_stride[0];
         bulk_prefetch(from + (int64_t)a.ahead.distance * bytes, bytes);
     }
-    if (SHARES) {
-        find_slots(slots, a);
+    if (SHARES)
         __syncthreads();
-    }
 #pragma unroll
     for (int i = 0; i < TOKENS; i++) {
         if (i >= count)
