@@ -30,7 +30,6 @@ static const struct jit_kernel small_m_cpu = {"mm_small_m_cpu", JIT_CPU, {"T:dty
 static const struct jit_kernel cpu = {"mm_cpu", JIT_CPU, {"T:dtype", "OUT:dtype"}};
 
 enum { WAY_GRID, WAY_BLOCK, WAY_SMEM };
-enum { WAY_PLAN }; /* rows that call a library: its plan, 0 for an imagined device */
 enum { VECTOR = 8, VECTOR_BYTES = 16 };
 
 static const char columns_not_contiguous[] = "the columns of b are not contiguous";
@@ -227,52 +226,45 @@ static struct matmul_data library_data(const struct call *call)
 static const char *fit_cublaslt(const struct call *call, struct way *way)
 {
     const double worth_it = 4e9; /* operations, some 10 us: less does not repay opening half a gigabyte */
-    struct matmul_shape shape;
-    struct cublaslt_plan *plan;
-    const char *why = library_shape(call, &shape);
+    struct matmul_shape *shape = WAY_ARGS(way, struct matmul_shape);
+    const char *why = library_shape(call, shape);
     if (why)
         return why;
     if (!call->exec.kernel && operations(call_dims(call)) < worth_it)
         return "the product is too small to open cuBLASLt for";
-    if (shape.m > INT32_MAX || shape.n > INT32_MAX || shape.k > INT32_MAX)
+    if (shape->m > INT32_MAX || shape->n > INT32_MAX || shape->k > INT32_MAX)
         return too_large;
     if ((why = cublaslt_missing()) || !call->device->context)
         return why;
     if (call->exec.workspace)
-        shape.workspace = (int64_t)(call->exec.workspace_size < CUBLASLT_WORKSPACE ? call->exec.workspace_size
-                                                                                   : CUBLASLT_WORKSPACE);
-    why = cublaslt_plan(&shape, call->device, &plan);
-    way->value[WAY_PLAN] = (int64_t)(uintptr_t)plan;
-    return why;
+        shape->workspace = (int64_t)(call->exec.workspace_size < CUBLASLT_WORKSPACE ? call->exec.workspace_size
+                                                                                    : CUBLASLT_WORKSPACE);
+    return cublaslt_fit(shape, call->device);
 }
 
 static flashinfer_status run_cublaslt(const struct call *call, const struct way *way)
 {
     struct matmul_data data = library_data(call);
-    struct cublaslt_plan *plan = (struct cublaslt_plan *)(uintptr_t)way->value[WAY_PLAN];
-    return cublaslt_run(plan, call->device, call->exec.stream, &data);
+    return cublaslt_run(WAY_ARGS(way, const struct matmul_shape), call->device, call->exec.stream, &data);
 }
 
 static const char *fit_onednn(const struct call *call, struct way *way)
 {
-    struct matmul_shape shape;
-    struct onednn_plan *plan;
-    const char *why = library_shape(call, &shape);
+    struct matmul_shape *shape = WAY_ARGS(way, struct matmul_shape);
+    const char *why = library_shape(call, shape);
     if (why || (why = onednn_missing()))
         return why;
-    if (shape.k % 2)
+    if (shape->k % 2)
         return "k is odd, where oneDNN makes NaN of infinities";
-    shape.out_alignment = shape.a_alignment = shape.b_alignment = 0;
-    shape.bias_alignment = shape.bias_alignment != 0;
-    why = onednn_plan(&shape, &plan);
-    way->value[WAY_PLAN] = (int64_t)(uintptr_t)plan;
-    return why;
+    shape->out_alignment = shape->a_alignment = shape->b_alignment = 0;
+    shape->bias_alignment = shape->bias_alignment != 0;
+    return onednn_fit(shape);
 }
 
 static flashinfer_status run_onednn(const struct call *call, const struct way *way)
 {
     struct matmul_data data = library_data(call);
-    return onednn_run((struct onednn_plan *)(uintptr_t)way->value[WAY_PLAN], &data);
+    return onednn_run(WAY_ARGS(way, const struct matmul_shape), &data);
 }
 
 static const struct op_kernel kernels[] = {

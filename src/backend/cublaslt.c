@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens cuBLASLt, makes descriptors and asks for its choice once for each shape, and enqueues products.
+/* Opens cuBLASLt, makes descriptors and asks for its choice once for each of the latest shapes, and enqueues products.
  * cuBLASLt counts matrices in columns, so it computes the transposed product: its first operand is our b, its
  * second our a. Declared here is the part of its ABI that is used; versions 12 and 13 agree on it. */
 #include "backend/cublaslt.h"
@@ -65,12 +65,10 @@ static struct {
 static char why[512]; /* it cannot be used; empty if it can */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-struct cublaslt_plan {
+struct plan {
     char why[128]; /* there is none; empty if there is */
     void *handle, *desc, *a, *b, *out;
     struct choice choice;
-    bool has_bias;
-    pthread_mutex_t mutex; /* held while the descriptor holds one call's bias */
 };
 
 static void *open_library(void)
@@ -131,7 +129,7 @@ static int type_of(int32_t dtype)
     return dtype == DTYPE_F16 ? TYPE_F16 : dtype == DTYPE_BF16 ? TYPE_BF16 : TYPE_F32;
 }
 
-static int make_descriptors(struct cublaslt_plan *plan, const struct matmul_shape *s)
+static int make_descriptors(struct plan *plan, const struct matmul_shape *s)
 {
     int32_t transposed = TRANSPOSED, epilogue = EPILOGUE_BIAS, bias_type = type_of(s->input);
     bool by_rows = s->b_rows_contiguous;
@@ -156,7 +154,7 @@ static int make_descriptors(struct cublaslt_plan *plan, const struct matmul_shap
     return status;
 }
 
-static int choose(struct cublaslt_plan *plan, const struct matmul_shape *s)
+static int choose(struct plan *plan, const struct matmul_shape *s)
 {
     void *preference;
     int found = 0, status = library.preference_create(&preference);
@@ -186,18 +184,23 @@ static int choose(struct cublaslt_plan *plan, const struct matmul_shape *s)
     return status;
 }
 
-/* Called one at a time, in the device's context. */
+static int make_handle(int device, void **handle)
+{
+    static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+    static void *handles[MAX_DEVICES];
+    pthread_mutex_lock(&making);
+    const int status = handles[device] ? SUCCESS : library.create(&handles[device]);
+    *handle = handles[device];
+    pthread_mutex_unlock(&making);
+    return status;
+}
+
+/* In the device's context. */
 static void make_plan(const void *key, void *value)
 {
-    static void *handles[MAX_DEVICES];
     const struct matmul_shape *shape = key;
-    struct cublaslt_plan *plan = value;
-    int status = SUCCESS;
-    pthread_mutex_init(&plan->mutex, NULL);
-    plan->has_bias = shape->bias_alignment;
-    if (!handles[shape->device])
-        status = library.create(&handles[shape->device]);
-    plan->handle = handles[shape->device];
+    struct plan *plan = value;
+    int status = make_handle(shape->device, &plan->handle);
     if (!status)
         status = make_descriptors(plan, shape);
     if (!status)
@@ -205,6 +208,19 @@ static void make_plan(const void *key, void *value)
     if (status)
         snprintf(plan->why, sizeof plan->why, "cuBLASLt refuses it: %s", library.status_string(status));
 }
+
+static void drop_plan(void *value)
+{
+    const struct plan *plan = value;
+    void *const layouts[] = {plan->a, plan->b, plan->out};
+    for (int i = 0; i < 3; i++)
+        if (layouts[i])
+            library.layout_destroy(layouts[i]);
+    if (plan->desc)
+        library.desc_destroy(plan->desc);
+}
+
+static struct table plans = TABLE(struct matmul_shape, struct plan, make_plan, drop_plan);
 
 /* True if it has to be popped again. */
 static bool enter(const struct device *device)
@@ -221,38 +237,46 @@ static void leave(bool entered)
         cuda()->context_pop(&before);
 }
 
-const char *cublaslt_plan(const struct matmul_shape *shape, const struct device *device, struct cublaslt_plan **out)
+const char *cublaslt_fit(const struct matmul_shape *shape, const struct device *device)
 {
-    static struct table plans = TABLE(struct matmul_shape, struct cublaslt_plan);
+    static _Thread_local char reason[sizeof((struct plan *)0)->why];
     if (shape->device < 0 || shape->device >= MAX_DEVICES)
         return "the device's number is too high";
-    bool entered = enter(device);
-    *out = table_get(&plans, shape, make_plan);
+    const bool entered = enter(device);
+    struct plan *plan = table_take(&plans, shape);
+    if (plan) {
+        memcpy(reason, plan->why, sizeof reason);
+        table_give(plan);
+    }
     leave(entered);
-    if (!*out)
-        return "out of memory";
-    return *(*out)->why ? (*out)->why : NULL;
+    return !plan ? "out of memory" : *reason ? reason : NULL;
 }
 
-flashinfer_status cublaslt_run(struct cublaslt_plan *plan, const struct device *device, void *stream,
-                               const struct matmul_data *data)
+static flashinfer_status enqueue(const struct plan *plan, bool has_bias, void *stream, const struct matmul_data *data)
 {
     const float one = 1, zero = 0;
-    int status = SUCCESS;
-    bool entered = enter(device);
-    if (plan->has_bias) {
-        pthread_mutex_lock(&plan->mutex);
-        status = library.desc_set(plan->desc, DESC_BIAS_POINTER, &data->bias, sizeof data->bias);
-    }
+    if (*plan->why)
+        return fail(FLASHINFER_DEVICE, "cublasLtMatmul: %s", plan->why);
+    int status = has_bias ? library.desc_set(plan->desc, DESC_BIAS_POINTER, &data->bias, sizeof data->bias) : SUCCESS;
     if (!status)
         status = library.matmul(plan->handle, plan->desc, &one, data->b, plan->b, data->a, plan->a, &zero, data->out,
                                 plan->out, data->out, plan->out, plan->choice.algorithm, data->workspace,
                                 plan->choice.workspace, stream);
-    if (plan->has_bias)
-        pthread_mutex_unlock(&plan->mutex);
-    leave(entered);
     if (status)
         return fail(status == ALLOC_FAILED ? FLASHINFER_MEMORY : FLASHINFER_DEVICE, "cublasLtMatmul: %s",
                     library.status_string(status));
     return FLASHINFER_OK;
+}
+
+flashinfer_status cublaslt_run(const struct matmul_shape *shape, const struct device *device, void *stream,
+                               const struct matmul_data *data)
+{
+    const bool entered = enter(device);
+    struct plan *plan = table_take(&plans, shape);
+    const flashinfer_status status = plan ? enqueue(plan, shape->bias_alignment, stream, data)
+                                          : fail(FLASHINFER_MEMORY, "cublasLtMatmul: no memory for a plan");
+    if (plan)
+        table_give(plan);
+    leave(entered);
+    return status;
 }

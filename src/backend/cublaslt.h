@@ -12,13 +12,11 @@ enum { CUBLASLT_WORKSPACE = 32 << 20 }; /* more is of no use */
 /* NULL if cuBLASLt can be used, else why not. */
 const char *cublaslt_missing(void);
 
-struct cublaslt_plan;
+/* Whether cuBLASLt does products of that shape on that device, which must exist: NULL, or why it does not. Its choice is made
+ * once for each of the latest shapes. Touches no tensor and enqueues nothing. */
+const char *cublaslt_fit(const struct matmul_shape *shape, const struct device *device);
 
-/* How cuBLASLt does products of that shape on that device, which must exist: its own choice, made once for
- * each shape. NULL, or why it does not. Touches no tensor and enqueues nothing. */
-const char *cublaslt_plan(const struct matmul_shape *shape, const struct device *device, struct cublaslt_plan **out);
-
-flashinfer_status cublaslt_run(struct cublaslt_plan *plan, const struct device *device, void *stream,
+flashinfer_status cublaslt_run(const struct matmul_shape *shape, const struct device *device, void *stream,
                                const struct matmul_data *data);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens oneDNN, makes a primitive once for each shape, and runs products. Declared here is the part of its C
+/* Opens oneDNN, makes a primitive once for each of the latest shapes, and runs products. Declared here is the part of its C
  * ABI that is used. In version 2 descriptors are structs, of which all that has to be known is that they fit
  * into a buffer; in version 3 they are objects. */
 #include "backend/onednn.h"
@@ -35,6 +35,8 @@ struct argument { /* dnnl_exec_arg_t */
     X(memory_create, dnnl_memory_create, (void **memory, const void *layout, void *engine, void *data))            \
     X(memory_set, dnnl_memory_set_data_handle, (void *memory, void *data))                                         \
     X(primitive_create, dnnl_primitive_create, (void **primitive, const void *desc))                               \
+    X(memory_destroy, dnnl_memory_destroy, (void *memory))                                                         \
+    X(primitive_destroy, dnnl_primitive_destroy, (void *primitive))                                                \
     X(desc_destroy, dnnl_primitive_desc_destroy, (void *desc))                                                     \
     X(execute, dnnl_primitive_execute, (void *primitive, void *stream, int count, const struct argument *arguments))
 
@@ -49,6 +51,7 @@ struct argument { /* dnnl_exec_arg_t */
 #define FUNCTIONS_3(X)                                                                                             \
     X(layout_create, dnnl_memory_desc_create_with_strides,                                                         \
       (void **layout, int axes, const int64_t *dims, int type, const int64_t *strides))                            \
+    X(layout_destroy, dnnl_memory_desc_destroy, (void *layout))                                                    \
     X(matmul_create, dnnl_matmul_primitive_desc_create,                                                            \
       (void **desc, void *engine, const void *a, const void *b, const void *bias, const void *out,                 \
        const void *attributes))
@@ -65,14 +68,14 @@ static int major;
 static void *engine, *stream;
 static char why[256]; /* it cannot be used; empty if it can */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER; /* plans and the stream serve one call at a time */
+static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER; /* the stream serves one call at a time */
 
 struct layout {
-    const void *desc;
+    void *desc;
     _Alignas(16) unsigned char bytes[LAYOUT_BYTES];
 };
 
-struct onednn_plan {
+struct plan {
     const char *why; /* there is none; NULL if there is */
     struct layout layout[OPERANDS];
     void *memory[OPERANDS], *primitive;
@@ -160,7 +163,7 @@ static int make_layout(struct layout *layout, int32_t dtype, int64_t rows, int64
     return status;
 }
 
-static int make_desc(void **desc, const struct onednn_plan *plan)
+static int make_desc(void **desc, const struct plan *plan)
 {
     const struct layout *l = plan->layout;
     const void *bias = plan->operands > BIAS ? l[BIAS].desc : NULL;
@@ -174,7 +177,7 @@ static int make_desc(void **desc, const struct onednn_plan *plan)
 static void make_plan(const void *key, void *value)
 {
     const struct matmul_shape *s = key;
-    struct onednn_plan *plan = value;
+    struct plan *plan = value;
     void *desc = NULL;
     int64_t b_k_stride = s->b_rows_contiguous ? s->b_stride : 1, b_n_stride = s->b_rows_contiguous ? 1 : s->b_stride;
     plan->operands = s->bias_alignment ? OPERANDS : OPERANDS - 1;
@@ -199,19 +202,39 @@ static void make_plan(const void *key, void *value)
                                               : "oneDNN refuses it";
 }
 
-const char *onednn_plan(const struct matmul_shape *shape, struct onednn_plan **out)
+static void drop_plan(void *value)
 {
-    static struct table plans = TABLE(struct matmul_shape, struct onednn_plan);
-    *out = table_get(&plans, shape, make_plan);
-    return *out ? (*out)->why : "out of memory";
+    const struct plan *plan = value;
+    for (int i = 0; i < OPERANDS; i++) {
+        if (plan->memory[i])
+            library.memory_destroy(plan->memory[i]);
+        if (major == 3 && plan->layout[i].desc)
+            library.layout_destroy(plan->layout[i].desc);
+    }
+    if (plan->primitive)
+        library.primitive_destroy(plan->primitive);
 }
 
-flashinfer_status onednn_run(struct onednn_plan *plan, const struct matmul_data *data)
+static struct table plans = TABLE(struct matmul_shape, struct plan, make_plan, drop_plan);
+
+const char *onednn_fit(const struct matmul_shape *shape)
+{
+    struct plan *plan = table_take(&plans, shape);
+    if (!plan)
+        return "out of memory";
+    const char *reason = plan->why;
+    table_give(plan);
+    return reason;
+}
+
+static flashinfer_status execute(const struct plan *plan, const struct matmul_data *data)
 {
     static const int which[OPERANDS] = {ARGUMENT_OUT, ARGUMENT_A, ARGUMENT_B, ARGUMENT_BIAS};
     const void *const pointers[OPERANDS] = {data->out, data->a, data->b, data->bias};
     struct argument arguments[OPERANDS];
     int status = SUCCESS;
+    if (plan->why)
+        return fail(FLASHINFER_INTERNAL, "dnnl_primitive_execute: %s", plan->why);
     pthread_mutex_lock(&running);
     for (int i = 0; i < plan->operands && !status; i++) {
         arguments[i] = (struct argument){which[i], plan->memory[i]};
@@ -226,4 +249,14 @@ flashinfer_status onednn_run(struct onednn_plan *plan, const struct matmul_data 
         return fail(status == OUT_OF_MEMORY ? FLASHINFER_MEMORY : FLASHINFER_INTERNAL,
                     "dnnl_primitive_execute: status %d", status);
     return FLASHINFER_OK;
+}
+
+flashinfer_status onednn_run(const struct matmul_shape *shape, const struct matmul_data *data)
+{
+    struct plan *plan = table_take(&plans, shape);
+    if (!plan)
+        return fail(FLASHINFER_MEMORY, "dnnl_primitive_execute: no memory for a plan");
+    const flashinfer_status status = execute(plan, data);
+    table_give(plan);
+    return status;
 }

@@ -10,11 +10,9 @@
 /* NULL if oneDNN can be used, else why not. */
 const char *onednn_missing(void);
 
-struct onednn_plan;
+/* Whether oneDNN does products of that shape: NULL, or why it does not. Its choice is made once for each of the latest shapes. */
+const char *onednn_fit(const struct matmul_shape *shape);
 
-/* How oneDNN does products of that shape; made once for each. NULL, or why it does not. */
-const char *onednn_plan(const struct matmul_shape *shape, struct onednn_plan **out);
-
-flashinfer_status onednn_run(struct onednn_plan *plan, const struct matmul_data *data);
+flashinfer_status onednn_run(const struct matmul_shape *shape, const struct matmul_data *data);
 
 #endif
