@@ -4,6 +4,7 @@
 import copy
 import inspect
 import pickle
+import signal
 import subprocess
 import sys
 import typing
@@ -210,3 +211,10 @@ def test_install():
     other = "import sys, flashinfer_c; sys.modules['flashinfer'] = sys; flashinfer_c.install()"
     refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
     assert refused.returncode and "flashinfer is imported already" in refused.stderr
+
+
+def test_command_ends_in_silence_where_its_reader_does():
+    command = subprocess.Popen([sys.executable, "-m", "flashinfer_c", "help", "--man"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait() == -signal.SIGPIPE

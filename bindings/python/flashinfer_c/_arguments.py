@@ -135,7 +135,7 @@ def guarded(function):
         passed.append(f"{p.name}={p.name}" if p.kind == p.KEYWORD_ONLY else prefix + p.name)
     values = ", ".join(f"{p.name!r}: {p.name}" for p in parameters)
     scope = {}
-    exec(f"""
+    text = f"""
 def make(function, complaint):
     def {function.__name__}({", ".join(listed)}):
         try:
@@ -146,7 +146,8 @@ def make(function, complaint):
                 raise
             raise told from None
     return {function.__name__}
-""", function.__globals__, scope)
+"""
+    exec(compile(text, f"<arguments of {function.__qualname__}>", "exec"), function.__globals__, scope)
     made = functools.update_wrapper(scope["make"](function, _complaint), function)
     made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     return made
