@@ -7,6 +7,7 @@
 #include "cli/gather.h"
 #include "cli/nearest.h"
 #include "cli/table.h"
+#include "core/arch.h"
 #include "harness/specs.h"
 #include "jit/cache_files.h"
 
@@ -72,8 +73,8 @@ static int run_list(const struct options *options)
         return usage_error(&command_list_modules, "name one module");
     if (!device_get((DLDevice){kDLCPU, 0}, &device))
         walk(&modules, options, device);
-    for (int i = 0; device_archs[i]; i++)
-        if (!device_imagine(device_archs[i], &imagined))
+    for (int i = 0; arch_numbers[i]; i++)
+        if (!device_imagine(arch_numbers[i], &imagined))
             walk(&modules, options, &imagined);
     flashinfer_status status = jit_cache_files(&files, &count);
     struct table *table = table_open(options->json);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cli/nearest.h"
+#include "core/arch.h"
 
 /* Says what is wrong with the text, and returns EXIT_USAGE; -1 if nothing is. */
 typedef int parse_option(const struct command *command, enum option_id id, const char *text, struct options *out);
@@ -152,7 +153,7 @@ static int set_filter(const struct command *command, enum option_id id, const ch
 static int set_archs(const struct command *command, enum option_id id, const char *text, struct options *out)
 {
     (void)id;
-    const char *wrong = device_parse_archs(text, out->archs, MAX_ARCHS);
+    const char *wrong = arch_parse_list(text, out->archs, MAX_ARCHS);
     return wrong ? usage_error(command, "--arch %s: %s", text, wrong) : -1;
 }
 

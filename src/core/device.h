@@ -23,17 +23,6 @@ struct device {
 flashinfer_status device_get(DLDevice id, const struct device **out);
 
 /* A CUDA device of that architecture that need not exist, to choose and compile kernels for it. */
-flashinfer_status device_imagine(int32_t arch, struct device *out);
-
-/* Architectures that kernels are compiled for, ascending, 0-terminated: 80, 86, 89, 90, ... */
-extern const int32_t device_archs[];
-
-/* "90,80", "8.0 9.0a", "sm_90a": writes each architecture once, at most `most` and a 0 after them. NULL, or what is wrong with
- * the text. */
-const char *device_parse_archs(const char *text, int32_t *archs, int most);
-
-/* "sm_90a": the name NVRTC is given for an architecture, with the suffix that unlocks its own instructions.
- * NULL if it is not in device_archs. */
-const char *device_arch_name(int32_t arch);
+flashinfer_status device_imagine(int32_t arch_number, struct device *out);
 
 #endif

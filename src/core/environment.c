@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/device.h"
+#include "core/arch.h"
 
 enum { MAX_PATH_BYTES = 3000, MAX_SHOWN = 120 };
 
@@ -125,7 +125,7 @@ static const char *parse(enum kind kind, const char *text, void *field)
     case BOOLEAN:
         return parse_boolean(text, field) ? NULL : "must be 0, 1, false, true, no, yes, off or on";
     case ARCHITECTURES:
-        if ((why = device_parse_archs(text, archs, ENVIRONMENT_MAX_ARCHS)))
+        if ((why = arch_parse_list(text, archs, ENVIRONMENT_MAX_ARCHS)))
             return why;
         memcpy(field, archs, sizeof archs);
         return NULL;
@@ -212,7 +212,7 @@ const struct environment *environment(void)
 const int32_t *environment_archs(void)
 {
     const struct environment *env = environment();
-    return env->archs[0] ? env->archs : device_archs;
+    return env->archs[0] ? env->archs : arch_numbers;
 }
 
 bool environment_entry(int i, struct environment_entry *out)

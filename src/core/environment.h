@@ -34,7 +34,7 @@ struct environment {                  /* no text is NULL; "" if unset */
 const struct environment *environment(void);
 
 /* The architectures that a user wants kernels compiled for, if he names none elsewhere: those of
- * FLASHINFER_CUDA_ARCH_LIST, else all of device_archs. 0-terminated. */
+ * FLASHINFER_CUDA_ARCH_LIST, else all of arch_numbers. 0-terminated. */
 const int32_t *environment_archs(void);
 
 struct environment_entry {

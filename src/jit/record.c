@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/arch.h"
 #include "core/dtype.h"
 #include "core/environment.h"
 #include "core/file.h"
@@ -126,7 +127,7 @@ static flashinfer_status parse_words(char *line, struct jit_spec *spec, int32_t 
         return fail(FLASHINFER_INVALID, "no architecture follows %s", kernel.name);
     kernel.target = strcmp(word, "cpu") ? JIT_CUDA : JIT_CPU;
     *arch = 0;
-    if (kernel.target == JIT_CUDA && (strncmp(word, "sm_", 3) || device_parse_archs(word, archs, 1)))
+    if (kernel.target == JIT_CUDA && (strncmp(word, "sm_", 3) || arch_parse_list(word, archs, 1)))
         return fail(FLASHINFER_INVALID, "\"%s\" is neither cpu nor an architecture that kernels are compiled for", word);
     if (kernel.target == JIT_CUDA)
         *arch = archs[0];

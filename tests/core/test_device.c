@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "core/arch.h"
 #include "core/device.h"
 
 #include <cmocka.h> /* last: it defines a macro "fail" */
@@ -24,12 +25,12 @@ static void test_archs(void **state)
     int32_t archs[4];
     (void)state;
     for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
-        assert_null(device_parse_archs(right[i].text, archs, 3));
+        assert_null(arch_parse_list(right[i].text, archs, 3));
         for (int k = 0; k == 0 || archs[k - 1]; k++)
             assert_int_equal(archs[k], right[i].archs[k]);
     }
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        assert_non_null(device_parse_archs(wrong[i], archs, 3));
+        assert_non_null(arch_parse_list(wrong[i], archs, 3));
 }
 
 int main(void)

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/device.h"
+#include "core/arch.h"
 #include "core/environment.h"
 #include "core/threads.h"
 
@@ -107,12 +107,12 @@ static void malformed_archs(void)
 {
     const char *wrong = wrong_with("FLASHINFER_CUDA_ARCH_LIST", "9.0a 7.5");
     CHECK(wrong && strstr(wrong, "FLASHINFER_CUDA_ARCH_LIST is \"9.0a 7.5\", must be of ") == wrong);
-    for (int i = 0; device_archs[i]; i++) {
+    for (int i = 0; arch_numbers[i]; i++) {
         char name[16];
-        snprintf(name, sizeof name, " %d", device_archs[i]);
+        snprintf(name, sizeof name, " %d", arch_numbers[i]);
         CHECK(strstr(wrong, name));
     }
-    CHECK(environment_archs() == device_archs);
+    CHECK(environment_archs() == arch_numbers);
 }
 
 static void archs(void)

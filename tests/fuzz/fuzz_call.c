@@ -4,6 +4,7 @@
  * If all it names lies in memory that the problem has, it runs, and may write its outputs only. */
 #include <string.h>
 
+#include "core/arch.h"
 #include "jit/internal.h"
 #include "op/plan.h"
 #include "tests/fuzz/corrupt.h"
@@ -236,11 +237,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     corrupt_begin(&c, placements[op][which]);
     for (int i = 0; i < MOST_CHANGES && in.at < in.end; i++)
         corrupt_once(&c, &in);
-    while (device_archs[archs])
+    while (arch_numbers[archs])
         archs++;
     bool elsewhere = how % 4 == 1;
     if (elsewhere)
-        FUZZ_CHECK(!device_imagine(device_archs[how / 4 % archs], &imagined), "%s", flashinfer_last_error());
+        FUZZ_CHECK(!device_imagine(arch_numbers[how / 4 % archs], &imagined), "%s", flashinfer_last_error());
     call(&c, how % 4 == 2, elsewhere ? &imagined : NULL);
     return 0;
 }

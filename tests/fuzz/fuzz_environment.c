@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/device.h"
+#include "core/arch.h"
 #include "core/environment.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -58,7 +58,7 @@ static bool are_archs(const char *text, const int32_t *archs)
         text += length;
     }
     for (int i = 0; archs[i]; i++)
-        FUZZ_CHECK(i < ENVIRONMENT_MAX_ARCHS && device_arch_name(archs[i]) && named[i], "%d", archs[i]);
+        FUZZ_CHECK(i < ENVIRONMENT_MAX_ARCHS && arch_find(archs[i]) && named[i], "%d", archs[i]);
     return words > 0;
 }
 

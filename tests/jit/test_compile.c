@@ -11,6 +11,7 @@
 
 #include "backend/cuda.h"
 #include "backend/nvrtc.h"
+#include "core/arch.h"
 #include "core/clock.h"
 #include "core/dtype.h"
 #include "flashinfer/jit.h"
@@ -253,7 +254,7 @@ static void nvrtc_compiles(void)
     }
     printf("NVRTC opened in %.1f ms\n", 1e3 * (clock_seconds() - begin));
     struct jit_spec spec = scale_spec(scale_cuda);
-    for (const int32_t *arch = device_archs; *arch; arch++) {
+    for (const int32_t *arch = arch_numbers; *arch; arch++) {
         struct device device;
         char *log;
         double seconds;

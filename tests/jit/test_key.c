@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <utime.h>
 
+#include "core/arch.h"
 #include "core/file.h"
 #include "jit/internal.h"
 #include "support.h"
@@ -155,7 +156,7 @@ static void every_architecture(void)
     int n = 0;
     if (jit_toolchain_identity(JIT_CUDA, (char[256]){0}, 256))
         return;
-    for (const int32_t *arch = device_archs; *arch && n < 16; arch++, n++) {
+    for (const int32_t *arch = arch_numbers; *arch && n < 16; arch++, n++) {
         struct device device;
         CHECK(device_imagine(*arch, &device) == FLASHINFER_OK);
         key_of(&spec, &device, key[n]);
