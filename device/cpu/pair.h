@@ -120,23 +120,47 @@ INLINE void pair_narrow_bf16(bf16 *to, struct pair x, enum pair_order order, enu
     memcpy(to, &words, sizeof words);
 }
 
-/* NaN is looked for in all lanes at once. */
+#ifdef __AVX512DQ__ /* the one of lesser, or larger, magnitude, with the sign of the first */
+enum { RANGE_LESSER = 2, RANGE_LARGER = 3 };
+#endif
+
+/* As vec_narrow_low. NaN is looked for in all lanes at once. */
+#if defined __AVX512DQ__ && defined __AVX512BW__
 INLINE void pair_narrow_low(void *to, struct pair x, enum pair_order order, enum tame tame, int mantissa, int bias, float largest)
 {
-#ifdef __AVX512F__
+    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
+    const vec least = vec_set(bits_float((uint32_t)(128 - bias) << 23));
+    const float unit = (float)(1 << (23 - mantissa)) + (float)((bias - 128) & 0x7f >> mantissa); /* with what codes are off by */
     bool has_nan = tame == WILD && _mm512_cmp_ps_mask((__m512)x.v[0], (__m512)x.v[1], _CMP_UNORD_Q);
-    enum tame known = tame == WILD ? NUMBERS : tame;
-#else
-    bool has_nan = false;
-    enum tame known = tame;
-#endif
-    vecu a = vec_narrow_low(x.v[0], known, mantissa, bias, largest), b = vec_narrow_low(x.v[1], known, mantissa, bias, largest);
-    if (__builtin_expect(has_nan, 0)) {
-        a = vec_where_nan(x.v[0], (vecu){0} + 0x7f, a);
-        b = vec_where_nan(x.v[1], (vecu){0} + 0x7f, b);
+    vec rounded[2], binade[2];
+    for (int i = 0; i < 2; i++) {
+        vec y = tame == TAME ? x.v[i] : (vec)_mm512_range_ps((__m512)x.v[i], (__m512)vec_set(largest), RANGE_LESSER);
+        binade[i] = (vec)_mm512_range_ps((__m512)(vec)((vecu)y & 0xff800000u), (__m512)least, RANGE_LARGER);
+        rounded[i] = y + binade[i] * unit;
     }
-    pair_store_bytes(to, a, b, order);
+    words low, high;
+    if (order == HALVES) {
+        low = (words)vec_lower_words((vecu)rounded[0], (vecu)rounded[1]);
+        high = (words)vec_upper_words((vecu)binade[0], (vecu)binade[1]);
+    } else {
+        low = (words)(((vecu)rounded[0] & 0xffff) | (vecu)rounded[1] << 16);
+        high = (words)((vecu)binade[0] >> 16 | (vecu)binade[1]);
+    }
+    vecu codes = ((vecu)(low + (high >> (7 - mantissa))) & 0x7f7f7f7fu) | ((vecu)(high >> 8) & 0x80808080u);
+    if (__builtin_expect(has_nan, 0)) {
+        vecu all = ~(vecu){0}, a = vec_where_nan(x.v[0], all, ~all), b = vec_where_nan(x.v[1], all, ~all);
+        vecu is_nan = order == HALVES ? vec_lower_words(a, b) : (a & 0xffff) | b << 16;
+        codes = (codes & ~is_nan) | (is_nan & 0x7f007fu);
+    }
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8((__m512i)codes));
 }
+#else
+INLINE void pair_narrow_low(void *to, struct pair x, enum pair_order order, enum tame tame, int mantissa, int bias, float largest)
+{
+    pair_store_bytes(to, vec_narrow_low(x.v[0], tame, mantissa, bias, largest),
+                     vec_narrow_low(x.v[1], tame, mantissa, bias, largest), order);
+}
+#endif
 
 #define PAIR_NARROW_BYTES(T, ...)                                                                               \
     INLINE void pair_narrow_##T(T *to, struct pair x, enum pair_order order, enum tame tame)                    \

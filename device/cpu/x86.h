@@ -179,6 +179,11 @@ X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
     return (__m128i)__builtin_ia32_pmovqb512_mask((__v8di)x, (__v16qi){0}, (unsigned char)-1);
 }
 
+#ifdef __AVX512DQ__
+#define _mm512_range_ps(a, b, which) \
+    ((__m512)__builtin_ia32_rangeps512_mask((__v16sf)(a), (__v16sf)(b), which, (__v16sf){0}, X86_ALL, _MM_FROUND_CUR_DIRECTION))
+#endif
+
 #ifdef __AVX512BW__
 X86_INLINE __m512i _mm512_cvtepi8_epi16(__m256i x)
 {
