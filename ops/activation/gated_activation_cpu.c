@@ -16,6 +16,7 @@ INLINE vec activation(vec x)
 }
 
 #define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
+enum { AHEAD = 1024 }; /* columns, which are fetched */
 enum { ORDER = PAIR_ORDER(T), KNOWN = IS_BF16(T) && IS_BF16(O) ? NUMBERS : WILD };
 
 INLINE struct pair activated(const T *gate, const T *up, float factor, int64_t n)
@@ -39,8 +40,12 @@ void gated_activation_cpu(const struct gated_activation_args *a, int part, int p
         const T *gate = (const T *)a->input + row * a->input_stride, *up = gate + n;
         O *out = (O *)a->out + row * a->out_stride;
         if (past_caches && (intptr_t)(out + at) % 64 == 0)
-            for (; at + PAIR <= end; at += PAIR)
+            for (; at + PAIR <= end; at += PAIR) {
+                int64_t next = at + AHEAD < n ? at + AHEAD : at + AHEAD - n + a->input_stride;
+                __builtin_prefetch(gate + next, 0, 2);
+                __builtin_prefetch(up + next, 0, 2);
                 pair_stream(out + at, activated(gate + at, up + at, factor, PAIR), ORDER, KNOWN);
+            }
         for (; at + PAIR <= end; at += PAIR)
             pair_store(out + at, activated(gate + at, up + at, factor, PAIR), ORDER);
         if (at < end)

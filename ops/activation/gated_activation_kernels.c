@@ -87,8 +87,8 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[1] = (uint32_t)way->value[WAY_BLOCKS];
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
     } else {
-        launch.grid[0] = (uint32_t)(a->intermediate < CPU_CHUNK ? ceil_div(a->rows * a->intermediate, CPU_CHUNK)
-                                                               : a->rows * ceil_div(a->intermediate, CPU_CHUNK));
+        launch.grid[0] = jit_parts(a->intermediate < CPU_CHUNK ? ceil_div(a->rows * a->intermediate, CPU_CHUNK)
+                                                       : a->rows * ceil_div(a->intermediate, CPU_CHUNK));
     }
     return call_launch(call, way, 0, &launch);
 }

@@ -7,6 +7,7 @@
  *   SLOT   i32, i64: of slot_mapping */
 #include "blocks.h"
 #include "fp4.h"
+#include "stream.h"
 #include "vec_scale.h"
 #include "nvfp4_append_args.h"
 
@@ -23,8 +24,9 @@ static struct page_slot slot_of(const struct nvfp4_append_args *a, int64_t token
 enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK, PIECE = 4 * RUN };
 
 /* `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to quotient, hides behind the
- * next ones. 0: they are not tame, and both are to be made again. */
-INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count, float global_scale, int tame)
+ * next ones. ahead: from these elements to those that are taken soon. 0: they are not tame, and both are to be made again. */
+INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count, float global_scale, int tame,
+                           int past_caches, int64_t ahead)
 {
     float multiplier[PIECE / NVFP4_BLOCK];
     int are_tame = 1;
@@ -35,26 +37,34 @@ INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int co
         vec_store_bytes(scales + i, s.code);
         are_tame &= blocks_are_tame(amax, s.multiplier, 6.9f);
     }
-    for (int at = 0; at < count * NVFP4_BLOCK && (are_tame || !tame); at += PAIR)
-        pair_narrow_e2m1x2(codes + at / 2, blocks_multiplied(pair_load(from + at, ORDER), at, multiplier, NVFP4_BLOCK, ORDER),
-                           ORDER, tame);
+    for (int at = 0; at < count * NVFP4_BLOCK && (are_tame || !tame); at += PAIR) {
+        e2m1x2 code[PAIR / 2];
+        __builtin_prefetch(from + at + ahead, 0, 2);
+        pair_narrow_e2m1x2(past_caches ? code : codes + at / 2,
+                           blocks_multiplied(pair_load(from + at, ORDER), at, multiplier, NVFP4_BLOCK, ORDER), ORDER, tame);
+        if (past_caches)
+            stream_bytes(codes + at / 2, code, sizeof code);
+    }
     return are_tame;
 }
 
 static __attribute__((noinline)) void quantize_wild_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count,
                                                            float global_scale)
 {
-    quantize_blocks(codes, scales, from, count, global_scale, 0);
+    quantize_blocks(codes, scales, from, count, global_scale, 0, 0, 0);
 }
 
 /* `count` blocks, at most those of a piece, by way of memory with room for whole runs where they are not whole. */
-static void quantize(uint8_t *codes, uint8_t *scales, const T *from, int count, float global_scale)
+static void quantize(uint8_t *codes, uint8_t *scales, const T *from, int count, float global_scale, bool past_caches,
+                     int64_t ahead)
 {
     T part[RUN] = {0};
     e2m1x2 code[RUN / 2];
     uint8_t scale[LANES];
     int whole = count / LANES * LANES, rest = count - whole;
-    if (whole && !quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, 1))
+    if (whole && !(past_caches && (intptr_t)codes % 64 == 0
+                       ? quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, 1, 1, ahead)
+                       : quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, 1, 0, ahead)))
         quantize_wild_blocks((e2m1x2 *)codes, scales, from, whole, global_scale);
     if (!rest)
         return;
@@ -67,6 +77,7 @@ static void quantize(uint8_t *codes, uint8_t *scales, const T *from, int count, 
 void nvfp4_append_cpu(const struct nvfp4_append_args *a, int part, int parts)
 {
     int64_t end = part_begin(a->nnz, part + 1, parts);
+    bool past_caches = streams(a->nnz * a->num_heads * a->blocks * NVFP4_BLOCK);
     for (int64_t token = part_begin(a->nnz, part, parts); token < end; token++) {
         struct page_slot at = slot_of(a, token);
         for (int half = 0; half < 2 && at.page >= 0; half++) {
@@ -87,8 +98,10 @@ void nvfp4_append_cpu(const struct nvfp4_append_args *a, int part, int parts)
                 enum { MOST = PIECE / NVFP4_BLOCK };
                 for (int64_t b = 0; b < blocks; b += MOST)
                     quantize(codes + b * (NVFP4_BLOCK / 2), scales + b, from + b * NVFP4_BLOCK,
-                             (int)(blocks - b < MOST ? blocks - b : MOST), global_scale);
+                             (int)(blocks - b < MOST ? blocks - b : MOST), global_scale, past_caches, h->from_stride[0]);
             }
         }
     }
+    if (past_caches)
+        stream_end();
 }

@@ -102,7 +102,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[1] = (uint32_t)chunks;
         launch.grid[2] = 2;
     } else {
-        launch.grid[0] = (uint32_t)ceil_div(a.nnz, ceil_div(CPU_ELEMENTS_PER_PART, 2 * blocks * NVFP4_BLOCK));
+        launch.grid[0] = jit_parts(ceil_div(a.nnz, ceil_div(CPU_ELEMENTS_PER_PART, 2 * blocks * NVFP4_BLOCK)));
     }
     return call_launch(call, way, 0, &launch);
 }

@@ -13,6 +13,7 @@
 #include "vec_scale.h"
 #include "block_dequantize_args.h"
 
+enum { AHEAD = 4096 }; /* bytes of codes, which are fetched */
 enum { ORDER = _Generic((CODE *)0, e4m3 * : HALVES, default : PAIR_ORDER(T)) };
 #define LOAD_(code) pair_load_n_##code
 #define LOAD(code) LOAD_(code)
@@ -51,8 +52,11 @@ static void dequantize(T *out, const CODE *codes, const uint8_t *scales, uint32_
         memcpy(code + i, scales + i / 4 * step, blocks - i < 4 ? (size_t)(blocks - i) : 4);
     vec_store(scale, scale_values(code));
     if (blocks == LANES && past_caches && (intptr_t)out % 64 == 0)
-        for (int at = 0; at < LANES * BLOCK; at += PAIR)
+        for (int at = 0; at < LANES * BLOCK; at += PAIR) {
+            if (at * (int)sizeof(CODE) / ELEMENTS(CODE) % 64 == 0)
+                __builtin_prefetch(codes + at / ELEMENTS(CODE) + AHEAD, 0, 2);
             dequantize_pair(out + at, codes + at / ELEMENTS(CODE), at, scale, PAIR, global_scale, 1);
+        }
     else if (blocks == LANES)
         for (int at = 0; at < LANES * BLOCK; at += PAIR)
             dequantize_pair(out + at, codes + at / ELEMENTS(CODE), at, scale, PAIR, global_scale, 0);

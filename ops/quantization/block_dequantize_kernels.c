@@ -105,7 +105,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[1] = (uint32_t)chunks;
     } else {
         int64_t parts = ceil_div(a.rows * a.columns, CPU_ELEMENTS_PER_PART), most = a.rows * ceil_div(a.columns, CPU_CHUNK);
-        launch.grid[0] = (uint32_t)(parts < most ? parts : most);
+        launch.grid[0] = jit_parts(parts < most ? parts : most);
     }
     return call_launch(call, way, 0, &launch);
 }

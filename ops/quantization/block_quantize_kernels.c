@@ -186,9 +186,10 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t width = a.scale_blocks * t->block, chunks = ceil_div(width, cpu_chunk(t));
         int64_t rows = a.groups * block_scale_rows(t->layout, a.rows), lines = rows / CPU_ROWS_OF_LINES;
         int64_t parts = ceil_div(rows * width, CPU_ELEMENTS_PER_PART), most = rows * chunks;
+        parts = jit_parts(parts < most ? parts : most);
         if (t->layout == SCALES_128X4 && lines >= CPU_MANY_PARTS)
             parts = lines; /* threads share no line of scales */
-        launch.grid[0] = (uint32_t)(parts < most ? parts : most);
+        launch.grid[0] = (uint32_t)parts;
     }
     return call_launch(call, way, 0, &launch);
 }

@@ -125,7 +125,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.block[0] = (uint32_t)(threads < MAX_THREADS ? threads : MAX_THREADS);
     } else {
         int64_t positions = d->batch * d->max_seq_len, each = 1 + CPU_ELEMENTS_PER_PART / (2 * columns);
-        launch.grid[0] = (uint32_t)((positions + each - 1) / each);
+        launch.grid[0] = jit_parts((positions + each - 1) / each);
     }
     return call_launch(call, way, 0, &launch);
 }

@@ -165,17 +165,21 @@ INLINE void rotate_pair(OUT *to, const T *from, int32_t num_pairs, const struct 
 #endif
 }
 
-/* Pairs [first, first + n) of one head. */
+/* Pairs [first, first + n) of one head. ahead: from a token's elements to the next one's. */
 static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t first, int32_t n, int32_t num_pairs, float scale,
-                   bool past_caches)
+                   bool past_caches, int64_t ahead)
 {
     int32_t at = 0, end = (1 + INTERLEAVE) * n;
     bool even_odd = order_of(n) == EVEN_ODD;
     to += (1 + INTERLEAVE) * first;
     from += (1 + INTERLEAVE) * first;
     if (past_caches && (intptr_t)to % 64 == 0 && (INTERLEAVE || num_pairs * (int)sizeof *to % 64 == 0))
-        for (; at + PAIR <= end && even_odd == (PAIR_ORDER(T) == EVEN_ODD); at += PAIR)
+        for (; at + PAIR <= end && even_odd == (PAIR_ORDER(T) == EVEN_ODD); at += PAIR) {
+            __builtin_prefetch(from + at + ahead, 0, 2);
+            if (!INTERLEAVE)
+                __builtin_prefetch(from + num_pairs + at + ahead, 0, 2);
             rotate_pair(to, from, num_pairs, r, at, scale, PAIR_ORDER(T), true);
+        }
     for (; at + PAIR <= end && even_odd; at += PAIR)
         rotate_pair(to, from, num_pairs, r, at, scale, EVEN_ODD, false);
     for (; at + LANES <= end; at += LANES)
@@ -184,7 +188,7 @@ static void rotate(OUT *to, const T *from, const struct rotation *r, int32_t fir
         rotate_vec(to, from, num_pairs, r, at, end - at, scale);
 }
 
-static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_caches)
+static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_caches, int64_t ahead)
 {
     if (!QUANTIZES) {
         if ((const void *)to != from)
@@ -195,6 +199,7 @@ static void copy(OUT *to, const T *from, int32_t n, float scale, bool past_cache
     if (past_caches && (intptr_t)to % 64 == 0)
         for (; at + PAIR <= n; at += PAIR) {
             struct pair x = pair_load(from + at, PAIR_ORDER(T));
+            __builtin_prefetch(from + at + ahead, 0, 2);
             pair_stream(to + at, ((struct pair){{x.v[0] * scale, x.v[1] * scale}}), PAIR_ORDER(T), WILD);
         }
     for (; at + LANES <= n; at += LANES)
@@ -222,9 +227,9 @@ static void do_token(const struct rope_args *a, int64_t token, const struct rota
 #endif
         for (int32_t head = 0; head < g->heads; head++, from += g->from_stride[1], to += g->to_stride[2])
             if (s < a->num_rotating)
-                rotate(to, from, r, first, n, a->num_pairs, g->scale, past_caches && g->to != g->from);
+                rotate(to, from, r, first, n, a->num_pairs, g->scale, past_caches && g->to != g->from, g->from_stride[0]);
             else if (first == 0)
-                copy(to, from, g->width, g->scale, past_caches);
+                copy(to, from, g->width, g->scale, past_caches, g->from_stride[0]);
     }
 }
 

@@ -311,7 +311,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
         launch.smem = (uint32_t)(way->value[WAY_TOKENS] * 2 * ((a->num_pairs + 7) / 4 * 4) * (int64_t)sizeof(float));
     } else {
-        launch.grid[0] = (uint32_t)least(ceil_div(a->nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a->pieces * 16)), INT32_MAX);
+        launch.grid[0] = jit_parts(ceil_div(a->nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a->pieces * 16)));
     }
     return call_launch(call, way, 0, &launch);
 }

@@ -64,6 +64,10 @@ struct jit_launch {
     uint32_t args_size;
 };
 
+/* grid[0] of work that is cut anywhere: so many parts, or fewer. Long parts are what fetching ahead is good for, and these are
+ * enough for any number of threads. */
+static inline uint32_t jit_parts(int64_t parts) { return (uint32_t)(parts < 1024 ? parts : 1024); }
+
 /* Where a launch goes. */
 struct jit_queue {
     const struct device *device;
