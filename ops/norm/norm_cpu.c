@@ -44,7 +44,10 @@ INLINE struct pair load_x(const struct row *row, int64_t at, int64_t n)
     return x;
 }
 
-INLINE vec round_to_bf16(vec x) { return (vec)(vec_round_bf16(x, WILD) & 0xffff0000u); }
+INLINE vec round_to_bf16(vec x)
+{
+    return (vec)(vec_round_bf16(x, IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) ? NUMBERS : WILD) & 0xffff0000u);
+}
 INLINE vec round_to_f32(vec x) { return x; }
 INLINE vec round_to_f16(vec x)
 {
@@ -166,13 +169,16 @@ static void normalise(const struct norm_args *all, const struct row *this, const
         uint8_t scales[PIECE / BLOCK_SIZE];
         e2m1x2 part[PIECE / 2], *out = (e2m1x2 *)row.out + at / 2;
         int n = (int)(a.hidden - at < PIECE ? a.hidden - at : PIECE), count = n / BLOCK_SIZE;
-        if (n < PIECE)
+        if (n < PIECE) {
             memset(y, 0, sizeof y);
-        for (int i = 0; i < n; i += PAIR) {
-            y[i / PAIR] = n == PIECE ? finish(&a, &row, at + i, PAIR, NULL) : finish(&a, &row, at + i, n - i, NULL);
-            if (a.y)
-                pair_store_n(to + at + i, y[i / PAIR], n - i, ORDER);
+            for (int i = 0; i < n; i += PAIR)
+                y[i / PAIR] = finish(&a, &row, at + i, n - i, NULL);
+        } else {
+            for (int i = 0; i < PIECE; i += PAIR)
+                y[i / PAIR] = finish(&a, &row, at + i, PAIR, NULL);
         }
+        for (int i = 0; i < n && a.y; i += PAIR)
+            pair_store_n(to + at + i, y[i / PAIR], n - i, ORDER);
         int tame = past_caches && n == PIECE && (intptr_t)out % 64 == 0
                        ? quantise(out, scales, y, PIECE / BLOCK_SIZE, global_scale, 1, 1)
                        : quantise(n == PIECE ? out : part, scales, y, count, global_scale, 1, 0);
