@@ -29,6 +29,7 @@ typedef short __v16hi __attribute__((vector_size(32)));
 typedef short __v32hi __attribute__((vector_size(64)));
 typedef char __v32qi __attribute__((vector_size(32)));
 typedef char __v64qi __attribute__((vector_size(64)));
+typedef int __v4si __attribute__((vector_size(16)));
 typedef int __v16si __attribute__((vector_size(64)));
 typedef float __v8sf __attribute__((vector_size(32)));
 typedef float __v16sf __attribute__((vector_size(64)));
@@ -159,6 +160,11 @@ X86_INLINE __m512i _mm512_mask_mov_epi32(__m512i other, __mmask16 mask, __m512i 
     return (__m512i)__builtin_ia32_movdqa32_512_mask((__v16si)x, (__v16si)other, mask);
 }
 
+X86_INLINE __m512i _mm512_mask_broadcast_i32x4(__m512i other, __mmask16 mask, __m128i x)
+{
+    return (__m512i)__builtin_ia32_broadcasti32x4_512((__v4si)x, (__v16si)other, mask);
+}
+
 X86_INLINE __m512i _mm512_cvtepu8_epi32(__m128i x)
 {
     return (__m512i)__builtin_ia32_pmovzxbd512_mask((__v16qi)x, (__v16si){0}, X86_ALL);
@@ -193,6 +199,26 @@ X86_INLINE __m512i _mm512_cvtepi8_epi16(__m256i x)
 X86_INLINE __mmask64 _mm512_test_epi8_mask(__m512i a, __m512i b)
 {
     return (__mmask64)__builtin_ia32_ptestmb512((__v64qi)a, (__v64qi)b, (__mmask64)-1);
+}
+
+X86_INLINE __m512i _mm512_max_epu8(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pmaxub512_mask((__v64qi)a, (__v64qi)b, (__v64qi){0}, (__mmask64)-1);
+}
+
+X86_INLINE __m512i _mm512_adds_epu8(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_paddusb512_mask((__v64qi)a, (__v64qi)b, (__v64qi){0}, (__mmask64)-1);
+}
+
+X86_INLINE __m512i _mm512_subs_epu8(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_psubusb512_mask((__v64qi)a, (__v64qi)b, (__v64qi){0}, (__mmask64)-1);
+}
+
+X86_INLINE __m512i _mm512_shuffle_epi8(__m512i a, __m512i which)
+{
+    return (__m512i)__builtin_ia32_pshufb512_mask((__v64qi)a, (__v64qi)which, (__v64qi){0}, (__mmask64)-1);
 }
 
 X86_INLINE __m512i _mm512_max_epu16(__m512i a, __m512i b)

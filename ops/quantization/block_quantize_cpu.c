@@ -16,6 +16,16 @@
 #include "vec_scale.h"
 #include "block_quantize_args.h"
 
+#if SCALE == SCALE_E4M3 && BLOCK == 16 && !GATED && defined __AVX512BW__
+#include "by_largest_cpu.h"
+enum { BY_LARGEST = _Generic((T *)0, e4m3 * : 1, default : 0) };
+#else
+struct by_largest {
+    float global_scale;
+};
+enum { BY_LARGEST = 0 };
+#endif
+
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
 typedef __typeof__(_Generic((T *)0, e4m3 * : (f16){0}, default : (T){0})) element;
 enum { STAGES = GATED || sizeof(T) == 1, ORDER = PAIR_ORDER(element), RUN = LANES * BLOCK };
@@ -56,6 +66,7 @@ struct line {
     bool past_caches;
     int64_t ahead; /* from these columns to those that are taken next, in elements of input */
     float global_scale, factor;
+    const struct by_largest *by_largest; /* may be NULL */
 };
 
 /* Scales of the sixteen blocks from `block` on, of which `count` are stored; returns the multipliers. */
@@ -115,17 +126,90 @@ static __attribute__((noinline)) void quantize_wild_blocks(const struct block_qu
     quantize_blocks(a, l, out, x, block, count, 0, 0);
 }
 
+#if SCALE == SCALE_E4M3 && BLOCK == 16 && !GATED && defined __AVX512BW__
+/* As quantize_blocks. 0: there is a NaN. */
+INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, int count, const int past_caches)
+{
+    const struct by_largest *table = l->by_largest;
+    for (int i = 0; i < count; i += LANES) {
+        const char *from = (const char *)l->input + (block + i) * BLOCK;
+        vecu x[4], magnitude[4];
+        uint8_t largest[LANES], scales[LANES];
+        for (int k = 0; k < 4; k++) {
+            memcpy(&x[k], from + k * 64, 64);
+            __builtin_prefetch(from + k * 64 + l->ahead, 0, 2);
+            magnitude[k] = x[k] & 0x7f7f7f7fu;
+        }
+        vecu y = by_largest_of_blocks(magnitude);
+        if (_mm512_test_epi32_mask((__m512i)(y + 1), (__m512i)((vecu){0} + MAGNITUDES)))
+            return 0;
+        vec_store_bytes(largest, y);
+        for (int k = 0; k < LANES; k++)
+            scales[k] = table->scale[largest[k]];
+#pragma GCC unroll 4
+        for (int k = 0; k < LANES; k += 4) {
+            char *to = (char *)out + (i + k) * BLOCK / 2, codes[32];
+            memcpy(l->scales + (block + i + k) / 4 * l->step, scales + k, 4);
+            by_largest_codes(past_caches ? codes : to, x[k / 4], largest, k, table);
+            if (past_caches)
+                stream_bytes(to, codes, sizeof codes);
+        }
+    }
+    return 1;
+}
+
+/* The table for a global scale, if no value is beyond f16 with it. */
+static const struct by_largest *table_of(struct by_largest *t, float global_scale, float factor)
+{
+    if (!(global_scale >= 0.05f && global_scale <= 1e9f))
+        return NULL;
+    if (t->global_scale != global_scale) {
+        float value[MAGNITUDES];
+        for (int i = 0; i < MAGNITUDES; i += PAIR) {
+            uint8_t codes[PAIR * sizeof(T)];
+            element staged[PAIR];
+            for (int k = 0; k < PAIR; k++)
+                codes[k] = (uint8_t)(i + k);
+            stage(staged, (const T *)codes, NULL, PAIR, factor);
+            pair_store(value + i, pair_load(staged, ORDER), ORDER);
+        }
+        by_largest_fill(t, value, global_scale);
+    }
+    return t;
+}
+#else
+INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, int count, const int past_caches)
+{
+    return (void)past_caches, (void)l, (void)out, (void)block, (void)count, 0;
+}
+
+static const struct by_largest *table_of(struct by_largest *t, float global_scale, float factor)
+{
+    return (void)t, (void)global_scale, (void)factor, NULL;
+}
+#endif
+
 /* Columns [begin, end) of a row, all of which input and out have or not. */
 INLINE void quantize_columns(const struct block_quantize_args *a, const struct line *l, int64_t begin, int64_t end, int are_there)
 {
     element staged[CHUNK];
     CODE codes[CHUNK / ELEMENTS(CODE)];
     int count = (int)((end - begin) / BLOCK);
+    if (BY_LARGEST && are_there && l->by_largest) {
+        CODE *to = l->out + begin / ELEMENTS(CODE);
+        if (l->past_caches && (intptr_t)to % 64 == 0 ? quantize_by_largest(l, to, begin / BLOCK, count, 1)
+                                                     : quantize_by_largest(l, to, begin / BLOCK, count, 0))
+            return;
+    }
     int64_t staging = (count + LANES - 1) / LANES * RUN, there = a->columns > begin ? a->columns - begin : 0;
     if (STAGES)
-        for (int64_t at = begin; at < begin + staging; at += PAIR)
+        for (int64_t at = begin; at < begin + staging; at += PAIR) {
+            __builtin_prefetch(l->input + at + l->ahead, 0, 2);
+            if (GATED)
+                __builtin_prefetch(l->input + a->columns + at + l->ahead, 0, 2);
             stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? PAIR : a->columns - at,
                   l->factor);
+        }
     if (!STAGES && !are_there) {
         there = there < staging ? there : staging;
         memcpy(staged, l->input + begin, (size_t)there * sizeof *staged);
@@ -145,7 +229,7 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
 
 /* Columns [begin, end) of a row; those from out_columns on have a scale only. */
 static void quantize(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t begin, int64_t end,
-                     int64_t ahead, bool past_caches)
+                     int64_t ahead, bool past_caches, struct by_largest *by_largest)
 {
     float global_scale =
         a->global_scale ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
@@ -161,7 +245,8 @@ static void quantize(const struct block_quantize_args *a, int64_t group, int64_t
         .past_caches = past_caches,
         .ahead = ahead,
         .global_scale = global_scale,
-        .factor = 6.0f / global_scale};
+        .factor = 6.0f / global_scale,
+        .by_largest = BY_LARGEST && by_largest ? table_of(by_largest, global_scale, 6.0f / global_scale) : NULL};
     int64_t there = a->columns < a->out_columns ? a->columns : a->out_columns;
     int64_t runs = ((there < end ? there : end) - begin) / RUN, whole = begin + (runs > 0 ? runs * RUN : 0);
     if (begin < whole)
@@ -183,12 +268,15 @@ void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts
     int64_t rows = block_scale_rows(a->layout, a->rows), width = block_scale_blocks(a->layout, a->blocks) * BLOCK;
     int64_t chunks = (width + CHUNK - 1) / CHUNK, last = part_begin(a->groups * rows * chunks, part + 1, parts);
     bool past_caches = streams(a->groups * a->rows * a->out_columns / ELEMENTS(CODE));
+    struct by_largest table = {0};
+    bool by_largest = a->global_stride[1] == 0 && part_begin(a->groups * rows * chunks, 1, parts) * CHUNK >= 1 << 13;
     for (int64_t i = part_begin(a->groups * rows * chunks, part, parts); i < last; i++) {
         int64_t group = i / chunks / rows, row = block_scale_nth_row(a->layout, i / chunks % rows), begin = i % chunks * CHUNK;
         int64_t next = block_scale_nth_row(a->layout, (i + 1) / chunks % rows);
         int64_t ahead = next == row ? CHUNK : (next < a->rows ? next - row : 0) * a->input_stride[1] - begin;
         if (row < a->rows && (!a->mask || row < a->mask[group]))
-            quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, ahead, past_caches);
+            quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, ahead, past_caches,
+                     by_largest ? &table : NULL);
         else if (row >= a->rows && !a->mask && begin == 0)
             clear_scales(a, group, row);
     }

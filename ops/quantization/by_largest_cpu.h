@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* e4m3 codes to e2m1, in blocks of 16: all that a block's scale and its codes depend on is its largest magnitude, and there are
+ * 127 of these. A table has the scale that goes with each, and the code of each magnitude up to so many codes below it; what is
+ * smaller yet is rounded to 0. */
+#ifndef BY_LARGEST_CPU_H
+#define BY_LARGEST_CPU_H
+
+#include "blocks.h"
+#include "fp4.h"
+#include "vec_scale.h"
+
+enum { MAGNITUDES = 128, BELOW = 48 };
+
+struct by_largest {
+    _Alignas(64) uint8_t code[MAGNITUDES][64]; /* BELOW of them */
+    uint8_t scale[MAGNITUDES];
+    float global_scale;
+};
+
+/* value: of each magnitude. */
+static void by_largest_fill(struct by_largest *t, const float *value, float global_scale)
+{
+    float multiplier[MAGNITUDES], downwards[MAGNITUDES + BELOW] = {0};
+    for (int i = 0; i < MAGNITUDES; i += LANES) {
+        struct vec_scale s = vec_scale_e4m3(vec_load(value + i), global_scale);
+        vec_store_bytes(t->scale + i, s.code);
+        vec_store(multiplier + i, s.multiplier);
+    }
+    for (int i = 0; i < MAGNITUDES; i++)
+        downwards[i] = value[MAGNITUDES - 1 - i];
+    for (int i = 0; i < MAGNITUDES; i++)
+        for (int k = 0; k < BELOW; k += LANES) {
+            vec x = vec_load(downwards + MAGNITUDES - 1 - i + k) * multiplier[i];
+            vec_store_bytes(t->code[i] + k, vec_e2m1_low(x, 0) & 15);
+        }
+    t->global_scale = global_scale;
+}
+
+/* Lane i: the largest byte of the sixteen from 16 i on. */
+INLINE vecu by_largest_of_blocks(const vecu *x)
+{
+    vecu y[2];
+    for (int i = 0; i < 2; i++)
+        y[i] = (vecu)_mm512_max_epu8(
+            (__m512i)BLOCKS_PICK(x[2 * i], x[2 * i + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+            (__m512i)BLOCKS_PICK(x[2 * i], x[2 * i + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31));
+    vecu z = (vecu)_mm512_max_epu8(
+        (__m512i)BLOCKS_PICK(y[0], y[1], 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30),
+        (__m512i)BLOCKS_PICK(y[0], y[1], 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31));
+    z = (vecu)_mm512_max_epu8((__m512i)z, (__m512i)(z >> 16));
+    z = (vecu)_mm512_max_epu8((__m512i)z, (__m512i)(z >> 8));
+    return BLOCKS_PICK(z, z, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) & 0xff;
+}
+
+/* Thirty-two bytes: the codes of four blocks from the i-th of sixteen on. x: their elements. */
+INLINE void by_largest_codes(void *to, vecu x, const uint8_t *largest, int i, const struct by_largest *t)
+{
+    vecu table[3], all, which = {0, 0, 0, 0, 0x01010101u, 0x01010101u, 0x01010101u, 0x01010101u, 0x02020202u, 0x02020202u,
+                                 0x02020202u, 0x02020202u, 0x03030303u, 0x03030303u, 0x03030303u, 0x03030303u};
+    for (int k = 0; k < 3; k++) {
+        __m512i lanes = {0};
+        for (int j = 0; j < 4; j++)
+            lanes = _mm512_mask_broadcast_i32x4(lanes, (__mmask16)(15 << 4 * j),
+                                                _mm_loadu_si128((const __m128i *)(t->code[largest[i + j]] + LANES * k)));
+        table[k] = (vecu)lanes;
+    }
+    all = (vecu)_mm512_mask_broadcast_i32x4((__m512i){0}, (__mmask16)-1, _mm_loadu_si128((const __m128i *)largest));
+    all = (vecu)_mm512_shuffle_epi8((__m512i)all, (__m512i)(which + 0x01010101u * (uint32_t)i));
+    __m512i below = _mm512_subs_epu8((__m512i)all, (__m512i)(x & 0x7f7f7f7fu));
+    vecu codes = x >> 4 & 0x08080808u;
+    for (int k = 0; k < 3; k++) { /* only what is in this table stays below 0x80, beyond which a shuffle gives 0 */
+        __m512i at = _mm512_adds_epu8((__m512i)((vecu)below ^ 0x10101010u * (uint32_t)k), (__m512i)((vecu){0} + 0x70707070u));
+        codes |= (vecu)_mm512_shuffle_epi8((__m512i)table[k], at);
+    }
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8((__m512i)(codes | codes >> 4)));
+}
+
+#endif
