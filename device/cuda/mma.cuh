@@ -103,11 +103,10 @@ DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
 }
 
-/* The same with a policy for the L2 cache. */
-DEVICE void cp_async_16(uint32_t shared, const void *global, int bytes, uint64_t policy)
+/* All 16, with a policy for the L2 cache. */
+DEVICE void cp_async_16(uint32_t shared, const void *global, uint64_t policy)
 {
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared), "l"(global), "r"(bytes),
-                 "l"(policy)
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "l"(policy)
                  : "memory");
 }
 

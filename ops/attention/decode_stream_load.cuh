@@ -29,7 +29,8 @@ struct loader {
     bool done;
 };
 
-/* A tile that is about to be copied; this lane's token or box has page and slot. `at` is below 0 if there is none. */
+/* A tile that is about to be copied; this lane's token or box has page and slot. `at` is below 0 if there is none, which without
+ * boxes all lanes agree on. */
 struct request_of_tile {
     int page, at, kv_head;
 };
@@ -52,9 +53,11 @@ DEVICE struct request_of_tile look_up(const struct attention_args &a, const stru
 {
     enum { STEP = BOX_TOKENS ? BOX_TOKENS : 1 };
     const struct task &t = l.task;
-    int lane = threadIdx.x % 32, token = l.tile * TILE + lane * STEP;
+    int lane = threadIdx.x % 32, token = l.tile * TILE + (BOX_TOKENS ? lane * STEP : lane % TILE);
     struct request_of_tile r = {0, -1, t.kv_head};
-    bool exists = !l.done && lane * STEP < TILE && token + STEP > t.begin && token < t.kv_len;
+    bool exists = !l.done && (!BOX_TOKENS || lane * STEP < TILE && token + STEP > t.begin && token < t.kv_len);
+    if (!BOX_TOKENS) /* in place of tokens that the request does not have, which are hidden, stands one that it has */
+        token = min(max(token, t.begin), t.kv_len - 1);
     if (!safe && a.kv_last_page_len)
         exists &= (unsigned)(t.first_page + divide(token, a.by_page_size)) < (unsigned)a.stream.num_indices;
     if (exists) {
@@ -114,53 +117,55 @@ DEVICE void clear_values(uint32_t values, int begin, int end)
 
 #else
 
-/* 16 bytes to shared memory, or zeros, for which `from` may be any valid pointer. */
-DEVICE void copy_chunk(uint32_t to, const KV *from, bool valid, uint64_t policy)
+DEVICE void copy_chunk(uint32_t to, const KV *from, uint64_t policy)
 {
 #if ALIGNED
-    cp_async_16(to, from, valid ? 16 : 0, policy);
+    cp_async_16(to, from, policy);
 #else
     uint32_t x[4] = {0, 0, 0, 0};
-    if (valid) {
 #pragma unroll
-        for (int i = 0; i < 16 / (int)sizeof(KV); i++)
-            x[i * sizeof(KV) / 4] |= (uint32_t)from[i].bits << (8 * sizeof(KV) * i % 32);
-    }
+    for (int i = 0; i < 16 / (int)sizeof(KV); i++)
+        x[i * sizeof(KV) / 4] |= (uint32_t)from[i].bits << (8 * sizeof(KV) * i % 32);
     *(uint4 *)__cvta_shared_to_generic(to) = make_uint4(x[0], x[1], x[2], x[3]);
 #endif
 }
 
-DEVICE struct place place_of(const struct attention_args &a, const struct request_of_tile &r)
-{
-    struct place p = {-1, 0};
-    if (r.at >= 0) {
-        p.key = r.page * a.k_page + r.at * a.k_slot + r.kv_head * a.k_head;
-        p.value = r.page * a.v_page + r.at * a.v_slot + r.kv_head * a.v_head;
-    }
-    return p;
-}
-
-/* Starts to copy a tile. Zeros take the place of tokens that the request does not have. */
+/* Starts to copy a tile. Places are read a few at a time, because no read of shared memory is moved before a copy to it. */
 DEVICE void copy_tile(const struct attention_args &a, const struct source &s, uint32_t stages, int stage,
                       const struct request_of_tile &r)
 {
+    enum { STEPS = (TILE * CHUNKS + 31) / 32, AHEAD = ALIGNED && STEPS % 4 == 0 ? 4 : 1, WHOLE = 32 % CHUNKS == 0 };
     int lane = threadIdx.x % 32;
     uint32_t to = stages + stage * STAGE_BYTES;
-    struct place own = place_of(a, r);
-    __syncwarp();
-    if (lane < TILE)
-        s.places[lane] = own;
-    __syncwarp();
+    if (r.at >= 0) {
+        __syncwarp();
+        if (lane < TILE) {
+            s.places[lane].key = (const KV *)a.k + (r.page * a.k_page + r.at * a.k_slot + r.kv_head * a.k_head);
+            s.places[lane].value = (const KV *)a.v + (r.page * a.v_page + r.at * a.v_slot + r.kv_head * a.v_head);
+        }
+        __syncwarp();
 #pragma unroll(ALIGNED ? 16 : 1)
-    for (int i = 0; i < (TILE * CHUNKS + 31) / 32; i++) {
-        int row = (32 * i + lane) / CHUNKS, chunk = (32 * i + lane) % CHUNKS;
-        if (TILE * CHUNKS % 32 && row >= TILE)
-            break;
-        struct place p = s.places[row];
-        bool valid = p.key >= 0;
-        int column = chunk * (16 / (int)sizeof(KV));
-        copy_chunk(chunk_address(to, row, chunk), (const KV *)a.k + (valid ? p.key + column : 0), valid, s.policy);
-        copy_chunk(chunk_address(to + TILE_BYTES, row, chunk), (const KV *)a.v + (valid ? p.value + column : 0), valid, s.policy);
+        for (int i = 0; i < STEPS; i += AHEAD) {
+            struct place p[AHEAD];
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                int row = WHOLE ? (i + j) * (32 / CHUNKS) + lane / CHUNKS : (32 * (i + j) + lane) / CHUNKS;
+                p[j] = s.places[min(row, TILE - 1)];
+            }
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                int n = 32 * (i + j) + lane, row = n / CHUNKS, chunk = n % CHUNKS, column = chunk * (16 / (int)sizeof(KV));
+                uint32_t at = chunk_address(to, row, chunk);
+                if (WHOLE) {
+                    row = (i + j) * (32 / CHUNKS);
+                    at = (chunk_address(to, lane / CHUNKS, chunk) ^ turn_of(row) << 4) + row * ROW_BYTES;
+                }
+                if (TILE * CHUNKS % 32 && row >= TILE)
+                    break;
+                copy_chunk(at, p[j].key + column, s.policy);
+                copy_chunk(at + TILE_BYTES, p[j].value + column, s.policy);
+            }
+        }
     }
     cp_async_commit();
 }

@@ -58,20 +58,26 @@ struct row_range {
     int qo_len, kv_len;
 };
 
+#if !BOX_TOKENS
+DEVICE int turn_of(int row)
+{
+    return CHUNKS % 8 == 0 ? row & 7 : CHUNKS % 4 == 0 ? row >> 1 & 3 : CHUNKS % 2 == 0 ? row >> 2 & 1 : 0;
+}
+#endif
+
 DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk)
 {
 #if BOX_TOKENS
     return tile + row / BOX_TOKENS * (BOX_TOKENS * ROW_BYTES) + chunk / 8 * (BOX_TOKENS * 128) + row % BOX_TOKENS * 128 +
            ((chunk & 7 ^ row & 7) << 4);
 #else
-    int turn = CHUNKS % 8 == 0 ? row & 7 : CHUNKS % 4 == 0 ? row >> 1 & 3 : CHUNKS % 2 == 0 ? row >> 2 & 1 : 0;
-    return tile + row * ROW_BYTES + ((chunk ^ turn) << 4);
+    return tile + row * ROW_BYTES + ((chunk ^ turn_of(row)) << 4);
 #endif
 }
 
-/* Where a token's key and value lie, in elements from the start of the caches; no token: below 0. */
+/* Where a token's key and value lie. */
 struct __align__(16) place {
-    int64_t key, value;
+    const KV *key, *value;
 };
 
 /* Two neighbours, as they are in memory. */
