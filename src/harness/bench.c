@@ -94,6 +94,10 @@ static flashinfer_status bench_row(struct bench *b, struct problem *problem, str
                                   .problem = problem->text,
                                   .device = b->device,
                                   .ceiling = bench_ceiling(b->device)};
+    if (b->op->cost)
+        b->op->cost(call, &result.bytes, &result.operations);
+    else
+        result.bytes = problem_bytes(problem);
     tell_attempt(b, row->name);
     TRY(compiles(&b->compiles, way, b->device, &answer));
     if (answer == COMPILES_NOT_AS_BEFORE)
@@ -104,10 +108,6 @@ static flashinfer_status bench_row(struct bench *b, struct problem *problem, str
     } else {
         TRY(try_row(b, problem, placement, row, way, expected, &result, sentence));
     }
-    if (b->op->cost)
-        b->op->cost(call, &result.bytes, &result.operations);
-    else
-        result.bytes = problem_bytes(problem);
     result.why = sentence[0] ? sentence : NULL;
     *b->failures += sentence[0] != 0;
     b->report(b->context, &result);

@@ -30,7 +30,7 @@ struct bench_result {
     double seconds;           /* median of one call; 0: not timed */
     double fastest, slowest;  /* 10th and 90th percentile */
     double bytes, operations; /* that the call must move and do */
-    double ceiling;           /* bytes a second that a copy moves on this device; beside large calls on a CPU in turn with them */
+    double ceiling;           /* bytes a second that a copy moves: a large one on this device; beside a large call a copy timed with it */
     int copies;               /* of the tensors that calls took in turn */
     enum bench_outcome {
         BENCH_CHECKED,
@@ -49,7 +49,8 @@ flashinfer_status bench_op(const struct op *op, const struct device *device,
                            void (*report)(void *context, const struct bench_result *result), void *context,
                            int *failures);
 
-/* Seconds of one call by the row that the placement's exec names, whose workspace and modules are there. */
+/* Seconds of one call by the row that the placement's exec names, whose workspace and modules are there; the ceiling beside it.
+ * result->bytes is known. */
 flashinfer_status bench_time(struct placement *placement, bool warm, struct bench_result *result);
 
 /* Bytes a second, read and written, of a large copy on that device; measured once. */
