@@ -15,6 +15,30 @@ DEVICE float times_sigmoid(float x, float y)
 
 DEVICE float silu(float x) { return times_sigmoid(x, x); }
 
+/* N of them, of which x has the PARTth part: in fewer instructions if they are `moderate`, from -32 to 32. e^-x is 2^p (1 + r), where
+ * r is what p, rounded, lacks. */
+#define SILU_MODERATE 32.0f
+template <int PART, int N> DEVICE void silu_of(float (&x)[N], bool moderate)
+{
+    const float part = 1.0f / PART;
+    if (moderate) {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            float p = -LOG2E * PART * x[i], power = exp2_approx(p);
+            x[i] *= reciprocal_approx(__fmaf_rn(power, __fmaf_rn(-0.69314718f * part, p, -x[i]), __fmaf_rn(power, part, part)));
+        }
+        return;
+    }
+#pragma unroll 1
+    for (int i = 0; i < N; i++) {
+        float last = silu(PART * x[0]);
+#pragma unroll
+        for (int j = 1; j < N; j++)
+            x[j - 1] = x[j];
+        x[N - 1] = last;
+    }
+}
+
 /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
 DEVICE float gelu_tanh(float x) { return times_sigmoid(x, 1.5957691216f * (x + 0.044715f * x * x * x)); }
 

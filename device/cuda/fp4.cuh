@@ -98,6 +98,32 @@ DEVICE uint32_t e2m1_pack(const float *y, float part)
     return e2m1_magnitudes(x) | e2m1_signs(x);
 }
 
+/* The same of N y; of 16 bits' by pairs. */
+template <int N> DEVICE void e2m1_pack(uint32_t (&codes)[N / 8], vec<float, N> y, float part)
+{
+    float x[N];
+    widen(x, y);
+#pragma unroll
+    for (int i = 0; i < N / 8; i++)
+        codes[i] = e2m1_pack(x + 8 * i, part);
+}
+template <class Half, int N> DEVICE void e2m1_pack(uint32_t (&codes)[N / 8], vec<Half, N> y, float part)
+{
+    vec_elements<uint32_t, N / 2> pairs;
+    pairs.all.bits = y.bits;
+#pragma unroll
+    for (int i = 0; i < N / 8; i++) {
+        float x[8];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            float2 two = unpack2(Half(), pairs.at[4 * i + j]);
+            x[2 * j] = __fmul_rn(two.x, part);
+            x[2 * j + 1] = __fmul_rn(two.y, part);
+        }
+        codes[i] = e2m1_magnitudes(x) | e2m1_signs(pairs.at[4 * i], pairs.at[4 * i + 1], pairs.at[4 * i + 2], pairs.at[4 * i + 3]);
+    }
+}
+
 /* The value of the low four bits. */
 DEVICE float e2m1_value(uint32_t code)
 {

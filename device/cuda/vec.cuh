@@ -170,6 +170,32 @@ template <class Element, int N> DEVICE void forget(vec<Element, N> &v)
 /* The same value, of which the compiler knows nothing: so it does not work out ahead what follows from it. */
 DEVICE void forget(int &x) { asm volatile("" : "+r"(x)); }
 
+/* The largest magnitude; NaN is none. */
+template <class Element, int N> DEVICE float largest(vec<Element, N> v)
+{
+    float x[N], amax = 0.0f;
+    widen(x, v);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        amax = fmaxf(amax, fabsf(x[i]));
+    return amax;
+}
+template <class Half, int N> DEVICE float largest_by_pairs(vec<Half, N> v)
+{
+    vec_elements<uint32_t, N / 2> pairs;
+    uint32_t most = 0;
+    pairs.all.bits = v.bits;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++)
+        most = magnitude2(Half(), most, pairs.at[i]);
+    float2 two = unpack2(Half(), most);
+    return fmaxf(fabsf(two.x), fabsf(two.y));
+}
+template <int N> DEVICE float largest(vec<f16, N> v) { return largest_by_pairs(v); }
+template <int N> DEVICE float largest(vec<bf16, N> v) { return largest_by_pairs(v); }
+DEVICE float largest(vec<f16, 1> v) { return fabsf(to_float(f16{v.bits})); }
+DEVICE float largest(vec<bf16, 1> v) { return fabsf(to_float(bf16{v.bits})); }
+
 /* To a dtype and back. */
 template <class Element, int N> DEVICE void round_to(float (&x)[N])
 {

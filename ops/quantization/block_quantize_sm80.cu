@@ -50,18 +50,25 @@ DEVICE vec<T, RUN> load_run(const T *from, int columns)
     return run.all;
 }
 
-/* T(silu(x) * up) */
+/* T(silu(x) * up), a few at a time, for there are few registers. */
 DEVICE vec<T, RUN> gate_run(vec<T, RUN> gate, vec<T, RUN> up)
 {
-    float x[RUN], factor[RUN];
-    vec<T, RUN> y;
-    widen(x, gate);
-    widen(factor, up);
+    enum { GATE = 8 };
+    vec_accesses<T, RUN, GATE> gates, ups;
+    gates.all = gate;
+    ups.all = up;
 #pragma unroll
-    for (int i = 0; i < RUN; i++)
-        x[i] = silu(x[i]) * factor[i];
-    narrow(y, x);
-    return y;
+    for (int i = 0; i < RUN / GATE; i++) {
+        float x[GATE], factor[GATE];
+        widen(x, gates.at[i]);
+        silu_of<1>(x, largest(gates.at[i]) <= SILU_MODERATE);
+        widen(factor, ups.at[i]);
+#pragma unroll
+        for (int j = 0; j < GATE; j++)
+            x[j] *= factor[j];
+        narrow(gates.at[i], x);
+    }
+    return gates.all;
 }
 
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
@@ -81,8 +88,10 @@ DEVICE vec<f16, RUN> scale_input(vec<e4m3, RUN> run, float global_scale)
     return y;
 }
 
-template <class Code> DEVICE void store_run(Code *to, float (&x)[RUN], float multiplier)
+template <class Code, class Element> DEVICE void store_codes(Code *to, vec<Element, RUN> run, float multiplier)
 {
+    float x[RUN];
+    widen(x, run);
 #pragma unroll
     for (int i = 0; i < RUN; i++)
         x[i] = __fmul_rn(x[i], multiplier);
@@ -94,9 +103,10 @@ template <class Code> DEVICE void store_run(Code *to, float (&x)[RUN], float mul
 #endif
 }
 
-DEVICE void store_run(e2m1x2 *to, float (&x)[RUN], float multiplier)
+template <class Element> DEVICE void store_codes(e2m1x2 *to, vec<Element, RUN> y, float multiplier)
 {
-    uint32_t word[2] = {e2m1_pack(x, multiplier), e2m1_pack(x + 8, multiplier)};
+    uint32_t word[2];
+    e2m1_pack(word, y, multiplier);
 #if ALIGNED
     *(uint2 *)to = make_uint2(word[0], word[1]);
 #else
@@ -105,35 +115,12 @@ DEVICE void store_run(e2m1x2 *to, float (&x)[RUN], float multiplier)
 #endif
 }
 
-/* The largest magnitude, two elements at a time; NaN is none. */
-template <class Half> DEVICE float run_amax(vec<Half, RUN> run)
-{
-    vec_elements<uint32_t, RUN / 2> pairs;
-    uint32_t most = 0;
-    pairs.all.bits = run.bits;
-#pragma unroll
-    for (int i = 0; i < RUN / 2; i++)
-        most = max2(Half(), most, abs2(Half(), pairs.at[i]));
-    float2 two = unpack2(Half(), most);
-    return fmaxf(two.x, two.y);
-}
-
-DEVICE float run_amax(vec<float, RUN> run)
-{
-    float x[RUN], amax = 0.0f;
-    widen(x, run);
-#pragma unroll
-    for (int i = 0; i < RUN; i++)
-        amax = fmaxf(amax, fabsf(x[i]));
-    return amax;
-}
-
 /* Codes and scale of a run that begins at a column of a row. Lanes that share a block come together, those past the end too. */
 template <class Element>
 DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &row, vec<Element, RUN> run, uint32_t column)
 {
     uint32_t block = column / BLOCK;
-    float x[RUN], amax = run_amax(run);
+    float amax = largest(run);
 #pragma unroll
     for (int step = BLOCK / RUN / 2; step > 0; step /= 2)
         amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, step));
@@ -152,14 +139,21 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
         ((float *)row.scales)[block * a.scale_stride[1]] = scale;
 #endif
     if (column < row.out_columns) {
+        CODE *out = row.out + column / CODE_ELEMENTS;
         if (CODE_ELEMENTS == 2)
             multiplier = e2m1_part(run, multiplier, GATED);
-        widen(x, run);
-        store_run(row.out + column / CODE_ELEMENTS, x, multiplier);
+        store_codes(out, run, multiplier);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS) block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
+/* Gated, warps that load are needed beside those that work: registers suffice for four blocks. */
+#if GATED
+#define BOUNDS __launch_bounds__(MAX_THREADS, 4)
+#else
+#define BOUNDS __launch_bounds__(MAX_THREADS)
+#endif
+
+extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
 {
     __shared__ __align__(4) uint8_t codes[TILE_ROWS][MAX_THREADS / TILE_ROWS * RUNS];
     bool tiled = COLLECTS && a.layout == SCALES_128X4;
