@@ -35,15 +35,18 @@
 /* Elements are multiplied with their weights first, and rounded. */
 #define WEIGHED (BLOCK_SIZE && !SILU && !ADD_RESIDUAL)
 
+/* Where silu follows, of which part of x it is taken: so a bit tells whether x is moderate. */
+enum { SILU_PART = 16 };
+
 /* Threads of a block; e2m1 takes more than 64 registers. */
 #define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
 
-/* Halves of a piece lie 128 elements apart, those of a warp's pieces side by side. Where a thread's 8 elements of 32 bits are
- * neighbours, each access of 16 bytes touches twice as many lines as it needs. */
+/* Halves of a piece lie 32 halves apart, those of a warp's pieces side by side. Where a thread's 32 bytes are neighbours, each access
+ * of 16 touches twice as many lines as it needs. */
 #ifndef SPLIT
 #define SPLIT 0
 #endif
-enum { PART = SPLIT ? VEC / 2 : VEC, PART_ACCESS = SPLIT ? PART : ACCESS, PARTS_APART = 32 * PART };
+enum { PARTS = SPLIT ? 2 : 1, PART = VEC / PARTS, PART_ACCESS = SPLIT ? PART : ACCESS, PARTS_APART = 32 * PART };
 
 struct norm_row {
     const T *input;
@@ -198,29 +201,43 @@ DEVICE bool pad_row_of_block(const struct norm_args &a, const struct norm_row &r
     return exists;
 }
 
-/* The codes of a piece, and from one thread of each block the scale. */
-DEVICE void store_codes(const uint32_t (&words)[VEC / 8], uint32_t scale, const struct norm_row &row, int at)
+/* The largest magnitudes of a piece's parts become what the parts are multiplied with; one thread of each block stores the scale.
+ * Of two parts neighbours have halves of two blocks: each speaks for one. */
+DEVICE void scale_parts(float (&part)[PARTS], float global_scale, const struct norm_row &row, int at)
 {
-    vec_elements<uint32_t, VEC / 8> codes;
-    vec<uint8_t, VEC / 2> bytes;
-#pragma unroll
-    for (int i = 0; i < VEC / 8; i++)
-        codes.at[i] = words[i];
-    bytes.bits = codes.all.bits;
-    store_vec_by<(ACCESS > 1 ? ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
-    if (BLOCK_SIZE == VEC || at % BLOCK_SIZE == 0) {
-        uint32_t block = (uint32_t)at / BLOCK_SIZE;
+    bool second = PARTS > 1 && threadIdx.x % 2;
+    float amax = second ? part[PARTS - 1] : part[0];
+    if (PARTS > 1)
+        amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, second ? part[0] : part[PARTS - 1], 1));
+    if (PARTS > 1 && BLOCK_SIZE > VEC)
+        amax = fmaxf(amax, __shfl_xor_sync(0xffffffffu, amax, 2));
+    if (PARTS == 1)
+        amax = lanes_max(amax, BLOCK_SIZE / VEC);
+    struct block_scale s = E8M0 ? block_scale_e8m0(amax, 6.0f) : block_scale_e4m3(amax, global_scale);
+    if (BLOCK_SIZE == VEC || at % BLOCK_SIZE < VEC) {
+        uint32_t block = (uint32_t)(at + second * PARTS_APART) / BLOCK_SIZE;
         if (SCALES & 1)
-            row.linear_scales[block] = (uint8_t)scale;
+            row.linear_scales[block] = (uint8_t)s.code;
         if (SCALES & 2)
-            row.swizzled_scales[block / 4 * block_scale_step(SCALES_128X4) + block % 4] = (uint8_t)scale;
+            row.swizzled_scales[block / 4 * block_scale_step(SCALES_128X4) + block % 4] = (uint8_t)s.code;
+    }
+    part[0] = s.multiplier;
+    if (PARTS > 1) {
+        float other = __shfl_xor_sync(0xffffffffu, s.multiplier, 1);
+        part[0] = second ? other : s.multiplier;
+        part[PARTS - 1] = second ? s.multiplier : other;
     }
 }
 
-DEVICE struct block_scale scale_of(float amax, float global_scale)
+DEVICE void store_codes(const uint32_t (&words)[PART / 8], const struct norm_row &row, int at)
 {
-    amax = lanes_max(amax, BLOCK_SIZE / VEC);
-    return E8M0 ? block_scale_e8m0(amax, 6.0f) : block_scale_e4m3(amax, global_scale);
+    vec_elements<uint32_t, PART / 8> codes;
+    vec<uint8_t, PART / 2> bytes;
+#pragma unroll
+    for (int i = 0; i < PART / 8; i++)
+        codes.at[i] = words[i];
+    bytes.bits = codes.all.bits;
+    store_vec_by<(PART_ACCESS > 1 ? PART_ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
 }
 
 #if WEIGHED
@@ -249,15 +266,15 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
         store_elements(row.y + at, x);
     }
     float2 two = unpack2(T(), most);
-    float amax = fmaxf(fmaxf(fabsf(two.x), fabsf(two.y)) * deviation, 0.0f);
-    struct block_scale s = scale_of(amax, global_scale);
+    float amax = fmaxf(fmaxf(fabsf(two.x), fabsf(two.y)) * deviation, 0.0f), multiplier[] = {amax};
+    scale_parts(multiplier, global_scale, row, at);
     if (E8M0 && amax == 0.0f)
-        s.multiplier = 1.0f; /* times deviation, that of 2^127 may be infinite */
-    float part = deviation * E2M1_PART * s.multiplier;
+        multiplier[0] = 1.0f; /* times deviation, that of 2^127 may be infinite */
+    float part = deviation * E2M1_PART * multiplier[0];
     if (__float_as_uint(part) - 0x800000u >= 0x7f000000u) { /* lacks digits, or gives NaN, which has no sign that y had */
         bool tiny = part > 0.0f && part < 1.0f;
         float factor = tiny ? E2M1_PART : part;
-        part = tiny ? deviation * s.multiplier : part;
+        part = tiny ? deviation * multiplier[0] : part;
 #pragma unroll
         for (int i = 0; i < VEC / 2; i++)
             pairs.at[i] = mul2(T(), pairs.at[i], pack2(T(), factor, factor));
@@ -273,7 +290,7 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
         codes[i] = e2m1_magnitudes(eight) |
                    e2m1_signs(pairs.at[4 * i], pairs.at[4 * i + 1], pairs.at[4 * i + 2], pairs.at[4 * i + 3]);
     }
-    store_codes(codes, s.code, row, at);
+    store_codes(codes, row, at);
 }
 #endif
 #endif
@@ -299,6 +316,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
 {
     float factor[VEC];
     widen(factor, w.weight);
+    deviation *= SILU ? 1.0f / SILU_PART : 1.0f;
 #if BLOCK_SIZE && ADD_RESIDUAL
     round_to<R>(x);
 #endif
@@ -312,24 +330,33 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         x[j] += factor[j];
 #endif
 #if SILU
+    uint32_t exponents = 0;
 #pragma unroll
     for (int j = 0; j < VEC; j++)
-        x[j] = silu(x[j]);
+        exponents |= __float_as_uint(x[j]);
+    silu_of<SILU_PART>(x, !(exponents & 0x40000000u)); /* a bit of numbers from 2 on */
 #endif
 #if BLOCK_SIZE
     if (WANTS_Y)
         store_elements(row.y + at, x);
-    float amax = 0.0f;
-    uint32_t codes[VEC / 8];
+    float part[PARTS];
 #pragma unroll
-    for (int j = 0; j < VEC; j++)
-        amax = fmaxf(amax, fabsf(x[j]));
-    struct block_scale s = scale_of(amax, multiplier);
-    float part = e2m1_part(x, s.multiplier);
+    for (int i = 0; i < PARTS; i++) {
+        part[i] = 0.0f;
 #pragma unroll
-    for (int i = 0; i < VEC / 8; i++)
-        codes[i] = e2m1_pack(x + 8 * i, part);
-    store_codes(codes, s.code, row, at);
+        for (int j = 0; j < PART; j++)
+            part[i] = fmaxf(part[i], fabsf(x[i * PART + j]));
+    }
+    scale_parts(part, multiplier, row, at);
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) {
+        uint32_t codes[PART / 8];
+        part[i] = e2m1_part(*(float(*)[PART])(x + i * PART), part[i]);
+#pragma unroll
+        for (int j = 0; j < PART / 8; j++)
+            codes[j] = e2m1_pack(x + i * PART + 8 * j, part[i]);
+        store_codes(codes, row, at + i * PARTS_APART);
+    }
 #else
     if (sizeof(OUT) == 1) {
 #if LAYERNORM

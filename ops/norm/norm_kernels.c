@@ -222,13 +222,13 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     int64_t warps = ceil_div(c.pieces, WARP);
     int64_t per_thread = pieces_per_thread(call, c.rows * warps * WARP, c.per_thread);
     bool shared = c.pieces % (WARP * c.per_thread) == 0 && c.pieces <= c.max_threads;
-    if (shared && (per_thread > 1 || t->block_size))
+    if (shared && per_thread > 1)
         per_thread = c.per_thread;
     way->value[WAY_THREADS] = least(ceil_div(warps, per_thread) * WARP, c.max_threads);
     way->value[WAY_GRID] = c.rows;
     c.args->ahead = fetch_rows_ahead(call, t, c.args);
     int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1 || !t->block_size, way, &sm80);
-    constant[0] = (int32_t)c.per_thread;
+    constant[0] = t->block_size && way->value[WAY_THREADS] >= c.pieces ? 1 : (int32_t)c.per_thread;
     constant[1] = shared ? (int32_t)c.pieces : 0;
     return NULL;
 }

@@ -13,7 +13,7 @@
 
 /* Blocks of a multiprocessor, as registers allow. What is no row is summed, too: else the loads of a row would wait for the sums
  * of the row before. */
-enum { THREADS = 128, BLOCKS = BLOCK_SIZE ? 4 : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
+enum { THREADS = 128, BLOCKS = BLOCK_SIZE && !SILU ? 4 : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(const __grid_constant__ struct norm_args a)
 {

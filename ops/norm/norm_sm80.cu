@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A norm of rows that a block holds in registers, so that each is read once: block x has row x. A thread holds up to PER_THREAD
  * pieces of VEC elements; piece i starts at element (i * threads + threadIdx.x) * VEC. Many threads with one piece each answer soonest
- * and have code of their own (but for e2m1, whose code is long); few with PER_THREAD pieces keep most bytes in flight. The bits are the
- * same.
+ * and have code of their own beside that of PER_THREAD pieces (to e2m1, whose code is long, in a kernel of their own); few with PER_THREAD
+ * pieces keep most bytes in flight. The bits are the same.
  *
  *   PER_THREAD 1, 2, 4; blockDim.x * VEC * PER_THREAD >= hidden
  *   PIECES     0; or those of a row, which blockDim.x threads have one of each, or PER_THREAD of each: addresses are constants then
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
-#define SPLIT (PIECES && VEC == 8 && ACCESS == 8 && sizeof(T) == 2 && (sizeof(W) == 4 || sizeof(R) == 4))
+#define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
+#define SPLIT (PIECES && ACCESS == VEC && sizeof(T) == 2 && (FOR_32_BITS || (BLOCK_SIZE && ADD_RESIDUAL)))
 #include "norm.cuh"
 #include "prefetch.cuh"
 
-/* Other kernels than those to e2m1 are slower if each thread adds up the sums of warps for itself. */
-enum { KNOWN_PIECES = BLOCK_SIZE ? PIECES : 0 };
+/* Other kernels than these are slower if each thread adds up the sums of warps for itself. */
+enum { KNOWN_PIECES = BLOCK_SIZE && !ADD_RESIDUAL ? PIECES : 0 };
+
+/* Blocks of MAX_THREADS that registers suffice for: silu to e2m1 waits for its arithmetic, and for warps that load meanwhile. */
+enum { BLOCKS = BLOCK_SIZE && SILU ? 2 : 1 };
 
 /* Others have few bytes to read for what they execute. */
 #define FETCHES (sizeof(OUT) == sizeof(T))
@@ -101,7 +105,7 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_sm80(const __grid_constant__ struct norm_args a)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS) norm_sm80(const __grid_constant__ struct norm_args a)
 {
     __shared__ __align__(16) float scratch[1 + LAYERNORM][32 * PER_THREAD];
     struct norm_row row = norm_row(a, blockIdx.x);
