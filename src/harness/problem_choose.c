@@ -28,7 +28,7 @@ static flashinfer_status parse_symbol(struct problem *problem, int symbol, const
     int arg = problem->program->symbol[symbol].arg, kind = arg >= 0 ? problem->op->args[arg].kind : OP_INT;
     char *end;
     errno = 0;
-    int64_t number = strtoll(value, &end, 0);
+    int64_t number = strtoll(value, &end, 10);
     if (arg < 0 && number < 0)
         return fail(FLASHINFER_INVALID, "%s: %s=%s is below 0", problem->op->name, name, value);
     if (kind == OP_DTYPE) {
@@ -38,10 +38,13 @@ static flashinfer_status parse_symbol(struct problem *problem, int symbol, const
     } else if (errno || *end || end == value) {
         int chosen = kind == OP_ENUM ? op_enum_value(&problem->op->args[arg], value, (int)strlen(value)) : -1;
         if (chosen < 0)
-            return fail(FLASHINFER_INVALID, "%s: %s=%s is no %s", problem->op->name, name, value,
-                        kind == OP_ENUM ? problem->op->args[arg].names : "integer");
+            return fail(FLASHINFER_INVALID, "%s: %s=%s must be %s%s", problem->op->name, name, value,
+                        kind == OP_ENUM ? "one of: " : "an integer of at most 64 bits",
+                        kind == OP_ENUM ? problem->op->args[arg].names : "");
         number = chosen;
     }
+    if (arg >= 0 && problem->op->args[arg].bytes == sizeof(int32_t) && number != (int32_t)number)
+        return fail(FLASHINFER_INVALID, "%s: %s=%s does not fit into 32 bits", problem->op->name, name, value);
     problem->dim[symbol] = number;
     problem->fixed |= UINT64_C(1) << symbol;
     if (arg >= 0)
@@ -129,7 +132,7 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
                    ? FLASHINFER_OK
                    : fail(FLASHINFER_INVALID, "%s has no optional argument %s", problem->op->name, word + 1);
     }
-    if (!equals)
+    if (!equals || equals == word)
         return fail(FLASHINFER_INVALID, "%s: \"%s\" is neither NAME=VALUE nor -ARGUMENT", problem->op->name,
                     word);
     *equals = 0;

@@ -76,6 +76,11 @@ expect 0 'sm_80' explain rmsnorm --arch 8.0,90
 expect 2 'no op that was asked for has a kernel' check rmsnorm --kernel none
 expect 2 'rmsnorm has no dimension or number rwos' check rmsnorm --device cpu rwos=3
 expect 2 'rmsnorm: rows=-3 is below 0' explain rmsnorm --device cpu rows=-3
+expect 2 'rmsnorm: rows=0x10 must be an integer of at most 64 bits' explain rmsnorm --device cpu rows=0x10
+expect 2 'rmsnorm: "=" is neither NAME=VALUE nor -ARGUMENT' explain rmsnorm --device cpu =
+expect 2 'kv_layout=XYZ must be one of: NHD HND' explain single_decode_with_kv_cache --device cpu kv_layout=XYZ
+expect 2 'rotary_dim=4294967298 does not fit into 32 bits' explain apply_rope_pos_ids --device cpu rotary_dim=4294967298
+expect 0 'rows=10 ' explain rmsnorm --device cpu rows=010
 for dtype in f64 e4m3; do # neither is the input's, whose dtype the others have
     expect 2 "rmsnorm: dtype=$dtype is a choice of no argument" check rmsnorm --device cpu dtype=$dtype
 done
