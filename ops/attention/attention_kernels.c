@@ -10,13 +10,13 @@
 #include "op/variant.h"
 
 enum { MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
-enum { WAY_GRID, WAY_GRID_Y, WAY_THREADS, WAY_SMEM };
+enum { WAY_GRID, WAY_GRID_Y, WAY_PARTS, WAY_THREADS, WAY_SMEM };
 
 /* Of the generic kernels, after T. */
 #define GENERIC "HEAD_DIM", "HEAD_DIM_VO", "Q:dtype", "KV:dtype", "O:dtype", "CONVERTS", "MASK", "POS"
 
 static const struct jit_kernel prefill_sm80 = {"batch_prefill_sm80", JIT_CUDA,
-                                               {"T:dtype", GENERIC, "ALIGNED", "TILE_Q", "KEYS", "SOFT_CAP"}};
+                                               {"T:dtype", GENERIC, "ALIGNED", "TILE_Q", "KEYS", "SOFT_CAP", "PARTS"}};
 static const struct jit_kernel prefill_cpu = {"batch_prefill_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 static const struct jit_kernel decode_cpu = {"batch_decode_cpu", JIT_CPU, {"T:dtype", GENERIC}};
 
@@ -161,6 +161,16 @@ static int32_t choose_keys(const struct call *call, int32_t tile_q)
     return blocks * (prefill_smem(call, tile_q, 64) + 1024) <= call->device->smem_sm ? 64 : 32;
 }
 
+/* Blocks that divide the keys of a tile of 128 rows, where the plan would have such: of the usual, which has room in registers, and
+ * in the shared memory of each what they join. */
+static int32_t choose_parts(const struct call *call)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    bool fits = plan->o_dtype == plan->dtype && plan->head_dim == plan->head_dim_vo && plan->head_dim % 64 == 0 &&
+                plan->logits_soft_cap <= 0 && is_aligned(call, 128) && choose_keys(call, 128) == 64;
+    return fits ? attention_parts(call) : 1;
+}
+
 static const char *fit_prefill_sm80(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
@@ -170,17 +180,22 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
                    converts(call);
     /* In its tiles of 128 rows, beside a window, rows that do not exist may move the bound of the logits elsewhere. */
     special = special || (is_invariant(call) && attention_window_of(call) >= 0);
-    int32_t tile_q = attention_tile_q(call), keys, smem;
+    int32_t tile_q = attention_tile_q(call), parts = 1, keys, smem;
     if (why)
         return why;
     if (special && tile_q == 128)
         tile_q = 64;
+    if (!special && tile_q < 128 && (parts = choose_parts(call)) > 1)
+        tile_q = 128;
     while ((smem = prefill_smem(call, tile_q, keys = choose_keys(call, tile_q))) > call->device->smem_block && tile_q > 16)
         tile_q = next_tile(tile_q);
     way->value[WAY_GRID] = count_tiles(call, t, tile_q) * plan->num_kv_heads;
     way->value[WAY_GRID_Y] = ceil_div(plan->head_dim_vo, ATTENTION_PREFILL_COLUMNS(plan->head_dim_vo));
+    way->value[WAY_PARTS] = parts;
     way->value[WAY_THREADS] = tile_q * 2 / ATTENTION_PREFILL_BANDS(tile_q);
     way->value[WAY_SMEM] = smem;
+    if (parts > 1) /* clusters would have three blocks on one multiprocessor, one on another */
+        way->value[WAY_SMEM] = most(smem, call->device->smem_sm / 3);
     if (way->value[WAY_GRID] > INT32_MAX)
         return "there are more rows and heads than a grid has blocks for";
     int32_t *constant = add_spec(call, way, &prefill_sm80);
@@ -188,6 +203,7 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
     constant[1] = tile_q;
     constant[2] = keys;
     constant[3] = plan->logits_soft_cap > 0;
+    constant[4] = parts;
     way->hooks = ATTENTION_HOOKS;
     return NULL;
 }
@@ -318,7 +334,8 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct attention_args a = attention_args(call);
     return call_launch(call, way, 0, &(struct jit_launch){
-        .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y]},
+        .grid = {(uint32_t)way->value[WAY_GRID], (uint32_t)way->value[WAY_GRID_Y], (uint32_t)way->value[WAY_PARTS]},
+        .cluster = {1, 1, (uint32_t)way->value[WAY_PARTS]},
         .block = {(uint32_t)way->value[WAY_THREADS]},
         .smem = (uint32_t)way->value[WAY_SMEM],
         .args = &a,

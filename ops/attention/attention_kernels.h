@@ -20,6 +20,7 @@ struct attention_plan {
     int32_t mask, pos;                             /* ATTENTION_MASK_, ATTENTION_POS_ */
     int32_t q_len_per_req;                         /* decode: query tokens of a request */
     int32_t tile_q;                                /* packed rows of a block of batch_prefill_sm80 */
+    int32_t parts;                                 /* its blocks that divide the keys of a tile of 128 rows; 0, 1: none */
     int32_t stream_split, stream_rows;             /* batch_decode_stream_: as in attention_stream; packed rows of a request */
     int32_t stream_rows_known;                     /* 1: no request has more rows than that */
     int32_t max_batch_size;
@@ -45,7 +46,7 @@ struct attention_options {
     flashinfer_plan *plan;
     bool is_decode;
     int64_t max_total_qo, max_batch_size;
-    const DLTensor *qo_indptr;
+    const DLTensor *qo_indptr, *kv_indptr;
     int32_t kv_layout, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size;
     int32_t custom_mask, causal, pos_encoding_mode, multi_item_scoring, fixed_split_size, disable_split_kv, q_len_per_req;
     double sm_scale, logits_soft_cap, rope_scale, rope_theta;
@@ -88,6 +89,9 @@ const char *attention_needs_generic(const struct call *call, bool widens);
 
 /* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
 int32_t attention_tile_q(const struct call *call);
+
+/* Its blocks that divide the keys of a tile of 128 rows, where smaller tiles would be chosen; 0, 1: none. */
+int32_t attention_parts(const struct call *call);
 
 /* A cache with its strides in elements. Ragged keys and values are one page. */
 struct attention_cache {

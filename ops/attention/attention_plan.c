@@ -41,15 +41,50 @@ int32_t attention_tile_q(const struct call *call)
                         : choose_tile_q(call->device, plan->group, plan->num_kv_heads, attention_total_q(t), batch);
 }
 
-static int32_t plan_tile_q(const struct call *call, const struct attention_options *o)
+/* A typical batch; tokens: keys of a request, 0 if unknown. */
+struct typical {
+    int64_t total_q, batch, tokens;
+};
+
+enum { MAX_PARTS = 8, MIN_SEEN = 512 * 128 }; /* elements of a head's keys that a row sees, which repay joining */
+
+/* Blocks that divide the keys of a tile of 128 rows, where such tiles leave room for them, two a multiprocessor: a power of two, so
+ * that clusters fill what there is; those of eight not quite. */
+static int32_t choose_parts(const struct device *device, const struct attention_plan *plan, struct typical typical)
 {
-    int64_t batch = o->max_batch_size, total = o->max_total_qo < INT32_MAX ? o->max_total_qo : INT32_MAX;
-    if (o->qo_indptr && tensor_data(o->qo_indptr) && tensor_shape(o->qo_indptr, 0) > 1) {
-        const int32_t *indptr = tensor_data(o->qo_indptr);
-        batch = tensor_shape(o->qo_indptr, 0) - 1;
-        total = indptr[batch];
+    int64_t queries = typical.batch > 0 ? typical.total_q / typical.batch : 0, rows = queries * plan->group;
+    int64_t blocks = typical.batch * ceil_div(rows, 128) * plan->num_kv_heads, room = 2 * device->sms;
+    int64_t seen = typical.tokens - (plan->causal ? queries / 2 : 0);
+    int32_t parts = MAX_PARTS;
+    if (device->arch < 90 || rows <= 64 || plan->window_left >= 0 || seen < MIN_SEEN / plan->head_dim)
+        return 1;
+    while (parts > 1 && blocks * parts > (parts == MAX_PARTS ? room * 7 / 8 : room))
+        parts /= 2;
+    return parts;
+}
+
+int32_t attention_parts(const struct call *call)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    const struct attention_view *t = call_view(call);
+    struct typical typical = {attention_total_q(t), 1, attention_see_cache(plan, t->k_cache).slots};
+    return plan->parts || t->kv_indptr ? plan->parts : choose_parts(call->device, plan, typical);
+}
+
+static bool is_known(const DLTensor *indptr) { return indptr && tensor_data(indptr) && tensor_shape(indptr, 0) > 1; }
+
+static struct typical typical_of(const struct attention_options *o)
+{
+    struct typical typical = {least(o->max_total_qo, INT32_MAX), o->max_batch_size, 0};
+    if (is_known(o->qo_indptr)) {
+        typical.batch = tensor_shape(o->qo_indptr, 0) - 1;
+        typical.total_q = ((const int32_t *)tensor_data(o->qo_indptr))[typical.batch];
     }
-    return choose_tile_q(call->device, o->num_qo_heads / o->num_kv_heads, o->num_kv_heads, total, batch);
+    if (is_known(o->kv_indptr)) {
+        int64_t batch = tensor_shape(o->kv_indptr, 0) - 1;
+        typical.tokens = ((const int32_t *)tensor_data(o->kv_indptr))[batch] * (int64_t)o->page_size / batch;
+    }
+    return typical;
 }
 
 static struct attention_divisor divisor(uint32_t by)
@@ -124,7 +159,9 @@ flashinfer_status attention_plan_run(const struct call *call, const struct atten
     struct attention_plan plan = attention_single_plan(o);
     size_t workspace = 0;
     if (!o->is_decode) {
-        plan.tile_q = plan_tile_q(call, o);
+        struct typical typical = typical_of(o);
+        plan.tile_q = choose_tile_q(call->device, plan.group, plan.num_kv_heads, typical.total_q, typical.batch);
+        plan.parts = choose_parts(call->device, &plan, typical);
         workspace = attention_schedule_bytes(plan.max_batch_size);
     }
     if (call->device->id.device_type == kDLCUDA)

@@ -254,7 +254,7 @@ template <int BANDS, int N> DEVICE void accumulate(struct rows (&r)[BANDS], cons
 {
     int lane = threadIdx.x % 32;
     uint32_t first = chunk_address<COLUMNS>(values, lane % 16, lane / 16);
-    if (SPARES_REGISTERS)
+    if (SPARES_REGISTERS || (PARTS > 1 && __CUDA_ARCH__ >= 1000))
         forget(lane);
 #pragma unroll
     for (int k = 0; k < N; k += 2) {

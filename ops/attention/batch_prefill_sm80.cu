@@ -11,15 +11,16 @@
  *   TILE_Q   16, 64, 128; at most 64 if HEAD_DIM or HEAD_DIM_VO is above 128, and with anything but the usual
  *   KEYS     16, 32, 64: of a tile
  *   SOFT_CAP 1: the plan has one
- * Grid: num_kv_heads times at least ceil(total_q * group / TILE_Q) + batch blocks, by ceil(HEAD_DIM_VO / 256). Dynamic shared memory:
- * struct smem. */
-#include "attention_modes.cuh"
+ *   PARTS    1; from sm_90 on 2, 4, 8: blocks of a cluster, each of which sees a part of a request's keys
+ * Grid: num_kv_heads times at least ceil(total_q * group / TILE_Q) + batch blocks, by ceil(HEAD_DIM_VO / 256), by PARTS. Dynamic shared
+ * memory: struct smem. */
+#include "attention_write.cuh"
 #include "pdl.cuh"
 #include "scan.cuh"
 
 enum { TILE = KEYS };
 enum { SMALL = HEAD_DIM <= 64 && COLUMNS <= 64 };
-enum { BLOCKS = (SMALL && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
+enum { BLOCKS = (SMALL && PARTS == 1 && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
 #define QUERIES_SHARED ATTENTION_QUERIES_SHARED(HEAD_DIM, TILE_Q, CONVERTS)
 enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 16 : 4 }; /* of products with queries in shared memory, to unroll loops by */
 /* Of these the first, whose queries stay in registers: as many as there are for a band of 256 columns. */
@@ -66,6 +67,14 @@ DEVICE struct task make_task(const struct attention_args &a, int request, int kv
     int last_row = min((uint32_t)t.first_row + TILE_Q, (uint32_t)t.qo_len * a.group) - 1;
     t.begin = make_row(a, t, t.first_row).begin;
     t.end = make_row(a, t, last_row).end;
+#if PARTS > 1
+    if (t.begin < t.end) {
+        int first = t.begin / TILE, tiles = (t.end - 1) / TILE + 1 - first, each = (tiles + PARTS - 1) / PARTS;
+        first += each * blockIdx.z;
+        t.begin = max(t.begin, first * TILE);
+        t.end = min(t.end, (first + each) * TILE);
+    }
+#endif
     t.rule = make_logit_rule(a);
     if (!SOFT_CAP)
         t.rule.cap = 0.0f;
@@ -204,9 +213,6 @@ DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], const uint32_t (&kep
     }
 }
 
-/* The first packed row of this thread in a band; the other is 8 below. */
-DEVICE int row_of(const struct task &t, int band) { return t.first_row + (threadIdx.x / 32 * BANDS + band) * 16 + threadIdx.x % 32 / 4; }
-
 /* Hides what rows do not see of a tile, as it lies before or behind what they see. */
 DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_args &a, const struct task &t, int first, bool behind)
 {
@@ -303,7 +309,7 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
         multiply_queries(s[0], q, keys);
 #endif
         put_token(sm, slot, a, t, thread, copied + 1);
-        float unit = make_logits(s, p, t, rows, t.rule, tile * TILE);
+        float unit = make_logits(s, p, t, rows, PARTS > 1 ? sm->task.rule : t.rule, tile * TILE);
 #pragma unroll 1
         for (int side = tile * TILE >= seen.x; !CHANGES_LOGITS && side < 1 + (tile * TILE + TILE > seen.y); side++)
             mask_tile(s, a, t, tile * TILE, side);
@@ -315,62 +321,6 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
 #pragma unroll
     for (int b = 0; b < BANDS; b++)
         complete_sums(r[b]);
-}
-
-/* Where a row's values go, NULL if the row does not exist, and what they are multiplied by. */
-struct finished {
-    O *to;
-    float factor;
-};
-
-/* Each lane of a quad, which shares its rows, completes one of them. */
-DEVICE struct finished finish_rows(const struct prefill &p, const struct task &t, const struct rows (&r)[BANDS])
-{
-    const struct attention_args &a = p.a;
-    int mine = threadIdx.x % 4 % (2 * BANDS);
-    float top = 0.0f, sum = 1.0f, lse;
-#pragma unroll
-    for (int n = 0; n < 2 * BANDS && !WITHOUT_SOFTMAX; n++) {
-        top = n == mine ? r[n / 2].top[n % 2] : top;
-        sum = n == mine ? r[n / 2].sum[n % 2] : sum;
-    }
-    struct row row = make_row(a, t, row_of(t, mine / 2) + 8 * (mine % 2));
-    int64_t token = (a.modes.o_indptr ? a.modes.o_indptr[t.request] : t.first_q) + row.token;
-    struct finished f = {(O *)a.out + token * a.out_token + row.head * a.out_head + t.column, finish_row(a, top, sum, row.head, &lse)};
-    if (row.token >= t.qo_len)
-        f.to = NULL;
-    else if (a.lse && t.column == 0 && threadIdx.x % 4 == mine)
-        a.lse[token * a.lse_token + row.head * a.lse_head] = lse;
-    return f;
-}
-
-DEVICE void write_rows(const struct prefill &p, const struct task &t, const struct rows (&r)[BANDS])
-{
-    struct finished mine = finish_rows(p, t, r);
-    int column = threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int n = 0; n < 2 * BANDS; n++) {
-        float factor = __shfl_sync(0xffffffffu, mine.factor, n, 4);
-        O *to = (O *)__shfl_sync(0xffffffffu, (uint64_t)mine.to, n, 4);
-        if (!to)
-            continue;
-        to += column;
-#pragma unroll
-        for (int i = 0; i < COLUMNS / 8; i++) {
-            float x[2] = {r[n / 2].o[i][n % 2 * 2] * factor, r[n / 2].o[i][n % 2 * 2 + 1] * factor};
-#pragma unroll
-            for (int j = 0; HAS_OUTPUT && j < 2; j++) {
-                struct row row = make_row(p.a, t, row_of(t, n / 2) + 8 * (n % 2));
-                x[j] = hook_output(variant_of(p), x[j], place_of(t, row.token, 0, row.head, t.column + column + 8 * i + j));
-            }
-#if ALIGNED
-            store(to + 8 * i, x);
-#else
-            from_float(to + 8 * i, x[0]);
-            from_float(to + 8 * i + 1, x[1]);
-#endif
-        }
-    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) batch_prefill_sm80(const __grid_constant__ struct prefill p)
@@ -391,5 +341,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) batch_prefill_sm80
     struct task copy = sm->task; /* which stays in registers, if there are some */
     const struct task &t = SMALL && TILE_Q == 128 ? sm->task : copy;
     attend(p, t, sm, r);
+#if PARTS > 1
+    static_assert(sizeof(struct part) <= sizeof sm->tiles + sizeof sm->queries, "a part fits");
+    write_parts(p, sm->task, (struct part *)sm, r);
+#else
     write_rows(p, t, r);
+#endif
 }

@@ -63,6 +63,26 @@ static const struct attention_shape prefill_shapes[] = {
      .max_batch_size = 6,
      .max_total_qo = 300,
      .kernel = "batch_prefill_sm80"},
+    {.dtype = DTYPE_BF16, /* keys divided */
+     .num_qo_heads = 8,
+     .num_kv_heads = 2,
+     .head_dim = 128,
+     .page_size = 16,
+     .num_pages = 600,
+     .max_batch_size = 3,
+     .max_total_qo = 600,
+     .typical_pages = 200,
+     .kernel = "batch_prefill_sm80"},
+    {.dtype = DTYPE_F16,
+     .num_qo_heads = 6,
+     .num_kv_heads = 2,
+     .head_dim = 64,
+     .page_size = 1,
+     .num_pages = 4000,
+     .max_batch_size = 2,
+     .max_total_qo = 500,
+     .typical_pages = 4000,
+     .kernel = "batch_prefill_sm80"},
 };
 
 static flashinfer_status enqueue_attention(void *batch)

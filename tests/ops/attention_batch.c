@@ -112,11 +112,13 @@ static void make_plan(struct attention_batch *b)
 {
     const struct attention_shape *s = &b->shape;
     flashinfer_exec exec = {.size = sizeof exec, .device = b->device->id};
+    int32_t pages[] = {0, s->typical_pages};
+    DLTensor kv_indptr = {.data = pages, .device = {kDLCPU, 0}, .ndim = 1, .dtype = {kDLInt, 32, 1}, .shape = (int64_t[]){2}};
     if (s->max_total_qo)
         MUST(FLASHINFER(batch_prefill_plan, &exec, .plan = &b->plan, .max_total_qo = s->max_total_qo,
                         .max_batch_size = s->max_batch_size, .kv_layout = s->kv_layout, .num_qo_heads = s->num_qo_heads,
                         .num_kv_heads = s->num_kv_heads, .head_dim_qk = s->head_dim, .page_size = s->page_size, .causal = 1,
-                        .q_data_type = dtype_dlpack(s->dtype)));
+                        .kv_indptr = s->typical_pages ? &kv_indptr : NULL, .q_data_type = dtype_dlpack(s->dtype)));
     else
         MUST(FLASHINFER(batch_decode_plan, &exec, .plan = &b->plan, .max_batch_size = s->max_batch_size,
                         .kv_layout = s->kv_layout, .num_qo_heads = s->num_qo_heads, .num_kv_heads = s->num_kv_heads,

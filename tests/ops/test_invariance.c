@@ -90,6 +90,9 @@ static void run_batch(const struct promise *p, int before, int after, int other_
     DLTensor indices = ARRAY(DTYPE_I32, kv_indices, pages), last_len = ARRAY(DTYPE_I32, last, batch);
     flashinfer_plan plan;
     flashinfer_exec exec = {.size = sizeof exec, .device = arrays.device->id, .flags = p->flags};
+    int32_t long_requests[] = {0, 1000}; /* for which keys would be divided */
+    DLTensor typical = {.data = long_requests, .device = {kDLCPU, 0}, .ndim = 1, .dtype = {kDLInt, 32, 1},
+                        .shape = (int64_t[]){2}};
     if (p->decode)
         MUST(FLASHINFER(batch_decode_plan, &exec, .plan = &plan, .max_batch_size = batch, .num_qo_heads = QO_HEADS,
                         .num_kv_heads = KV_HEADS, .head_dim = DIM, .page_size = PAGE, .q_data_type = q.dtype,
@@ -98,7 +101,7 @@ static void run_batch(const struct promise *p, int before, int after, int other_
     else
         MUST(FLASHINFER(batch_prefill_plan, &exec, .plan = &plan, .max_total_qo = total, .max_batch_size = batch,
                         .num_qo_heads = QO_HEADS, .num_kv_heads = KV_HEADS, .head_dim_qk = DIM, .page_size = PAGE, .causal = 1,
-                        .q_data_type = q.dtype, .pos_encoding_mode = p->pos_encoding_mode,
+                        .kv_indptr = &typical, .q_data_type = q.dtype, .pos_encoding_mode = p->pos_encoding_mode,
                         .fixed_split_size = p->fixed_split_size,
                         .disable_split_kv = p->disable_split_kv, .window_left = p->window_left));
     const struct flashinfer_batch_decode decode = {.size = sizeof decode, .out = &out, .plan = &plan, .q = &q, .k_cache = &k,

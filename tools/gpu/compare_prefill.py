@@ -75,7 +75,7 @@ def structure(op):
 def tensor(x):
     shape, strides = (ctypes.c_int64 * x.dim())(*x.shape), (ctypes.c_int64 * x.dim())(*x.stride())
     code = (4, 16) if str(x.dtype) == "torch.bfloat16" else (0, 32)
-    view = DLTensor(x.data_ptr(), 2, x.device.index or 0, x.dim(), *code, 1, shape, strides, 0)
+    view = DLTensor(x.data_ptr(), 2 if x.is_cuda else 1, x.device.index or 0, x.dim(), *code, 1, shape, strides, 0)
     return view, (x, shape, strides)
 
 
@@ -103,19 +103,22 @@ class Ours:
         run.kept = (kept, fields)
         return run
 
-    def plan(self, row, layout):
+    def plan(self, row, copy, ragged):
         plan = ctypes.create_string_buffer(1024)
         self.call("batch_prefill_plan", {
-            "plan": ctypes.addressof(plan), "max_total_qo": row.total_q, "max_batch_size": row.batch, "kv_layout": layout,
+            "plan": ctypes.addressof(plan), "max_total_qo": row.total_q, "max_batch_size": row.batch,
+            "kv_layout": NHD if ragged else row.layout,
             "num_qo_heads": row.qo_heads, "num_kv_heads": row.kv_heads, "head_dim_qk": row.dim, "head_dim_vo": row.dim_vo,
-            "page_size": max(row.page_size, 1), "causal": int(row.causal), "q_data_type": BF16, "kv_data_type": BF16}, {})()
+            "page_size": 1 if ragged else row.page_size, "causal": int(row.causal), "q_data_type": BF16, "kv_data_type": BF16},
+                  {"kv_indptr": copy.kv_host if ragged else copy.page_host})()
         return plan
 
     def make(self, row, copy, ragged=False):
         out = self.up.torch.empty(row.total_q, row.qo_heads, row.dim_vo, dtype=self.up.bf16, device="cuda")
-        plan = self.plan(row, NHD if ragged else row.layout)
+        ragged = ragged or not row.page_size
+        plan = self.plan(row, copy, ragged)
         fields, tensors = {"plan": ctypes.addressof(plan)}, {"out": out, "q": copy.q, "qo_indptr": copy.qo_indptr}
-        if ragged or not row.page_size:
+        if ragged:
             run = self.call("batch_prefill_ragged", fields, tensors | {"k": copy.k, "v": copy.v, "kv_indptr": copy.kv_indptr})
         else:
             run = self.call("batch_prefill", fields, tensors | {
