@@ -19,8 +19,8 @@ enum { KNOWN_PIECES = BLOCK_SIZE && !ADD_RESIDUAL ? PIECES : 0 };
 /* Blocks of MAX_THREADS that registers suffice for: silu to e2m1 waits for its arithmetic, and for warps that load meanwhile. */
 enum { BLOCKS = BLOCK_SIZE && SILU ? 2 : 1 };
 
-/* Others have few bytes to read for what they execute. */
-#define FETCHES (sizeof(OUT) == sizeof(T))
+/* Others have few bytes to read for what they execute, or few rows. */
+#define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL : sizeof(OUT) == sizeof(T) && N > 1)
 
 DEVICE void fetch_row_ahead(const struct norm_args &a, const struct norm_row &row)
 {
@@ -61,7 +61,7 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
         if (inside[i])
             load_piece(p[i], row, first + i * step);
     }
-    if (FETCHES && N > 1)
+    if (FETCHES)
         fetch_row_ahead(a, row);
 #if BLOCK_SIZE
     float multiplier = output_multiplier(a);
