@@ -147,6 +147,7 @@ static const struct jit_kernel cpu = {
     "selective_state_update_cpu", JIT_CPU, {"T:dtype", "STATE:dtype", "STATE_DIM", "UNIFORM", "RANDOM"}};
 
 enum { THREADS = 128, ROW_LANES = 8, STEP = THREADS / ROW_LANES, MAX_GRID_YZ = 65535, FEW_BLOCKS = 512 };
+enum { AHEAD_BYTES = 40960 }; /* of states, for each multiprocessor, that are fetched to the L2 cache before */
 
 /* Rows of a block: as many as are in flight with 128 bytes of a thread; fewer where that leaves the machine without blocks. */
 static int32_t rows_of(const struct dims *d, int64_t sequences, enum dtype state, bool many)
@@ -189,7 +190,12 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[7] = rows_of(d, sequences, tensor_dtype(c->state), constant[8]);
     if (sequences > MAX_GRID_YZ || d->num_heads > MAX_GRID_YZ)
         return "there are more sequences or heads than a grid has blocks for";
-    return fit(call, way, constant);
+    const char *why = fit(call, way, constant);
+    struct selective_state_update_args *a = WAY_ARGS(way, struct selective_state_update_args);
+    int64_t element = dtype_bytes(tensor_dtype(c->state)), sms = call->device->sms;
+    if (constant[6] * element == 16 && a->state.dim == dim)
+        a->ahead = fetch_ahead(sms * AHEAD_BYTES, sequences * d->num_heads, d->head_dim * dim * element);
+    return why;
 }
 
 /* A part has a head of a sequence. */
@@ -426,6 +432,9 @@ static const struct op_shape shapes[] = {
     {"nemotron_h_256", "dtype=bf16 batch=256 num_sequences=256 num_states=256 num_buffers=256 state:dtype=f32" NEMOTRON_H},
     {"nemotron_h_random",
      "dtype=bf16 batch=64 num_sequences=64 num_states=64 num_buffers=64 state:dtype=f16 rand_seed=7" NEMOTRON_H},
+    {"many", "dtype=f16 batch=300 num_sequences=300 num_states=310 num_buffers=300 state:dtype=f16 tokens=1 num_heads=2 num_groups=1 "
+             "head_dim=40 state_dim=64 columns=1 dst_columns=1 cache_steps=4 -rand_seed -intermediate_states_buffer "
+             "-intermediate_state_indices -num_accepted_tokens -cu_seqlens"},
     {"drafts", "batch=3 num_sequences=3 tokens=3 num_states=9 num_buffers=4 num_heads=6 num_groups=2 head_dim=40 state_dim=48 "
                "columns=3 dst_columns=3 cache_steps=4 dtype=f16 state:dtype=f16 -cu_seqlens"},
     {"packed", "batch=1 num_sequences=5 tokens=13 num_states=20 num_buffers=5 num_heads=4 num_groups=2 head_dim=64 state_dim=64 "

@@ -3,6 +3,7 @@
 #ifndef SELECTIVE_STATE_UPDATE_ARGS_H
 #define SELECTIVE_STATE_UPDATE_ARGS_H
 
+#include "fetch_ahead.h"
 #include "index_list.h"
 #include "narrow.h"
 #include "philox.h"
@@ -38,6 +39,7 @@ struct selective_state_update_args {
     uint64_t group_factor; /* head / group_heads is head * this / 2^32 */
     int64_t num_sequences, tokens, num_heads, head_dim, columns, final_columns, kept_steps;
     int32_t group_heads, pad, softplus, update;
+    struct fetch_ahead ahead; /* heads of all sequences */
 };
 
 struct token_range {

@@ -13,7 +13,9 @@
  *   ROWS       16, 32 or 64; with MANY, at most 32
  *   MANY       1: any number of tokens. 0: one of each sequence, and no states on the way
  * Grid: head_dim / ROWS, num_heads, num_sequences; 128 threads. */
+#include "mma.cuh"
 #include "pdl.cuh"
+#include "prefetch.cuh"
 #include "reduce.cuh"
 #include "vec.cuh"
 #include "selective_state_update_args.h"
@@ -260,25 +262,60 @@ DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selec
     }
 }
 #else
+/* The line of memory where the block's rows begin. */
+DEVICE void prefetch_token(const struct token_rows &rows, int64_t sequence, int head)
+{
+    if (rows.data)
+        prefetch_l2((const T *)rows.data + sequence * (rows.sequence + rows.token) + head * rows.head + blockIdx.x * ROWS * rows.dim);
+}
+
+/* What a later block has of a state and of a token for itself. */
+DEVICE void fetch_block_ahead(const struct selective_state_update_args &a)
+{
+    uint32_t at = blockIdx.z * gridDim.y + blockIdx.y, sequence = (at + a.ahead.distance) / gridDim.y;
+    if (at >= a.ahead.blocks)
+        return;
+    int head = at + a.ahead.distance - sequence * gridDim.y;
+    prefetch_token(a.x, sequence, head);
+    prefetch_token(a.z, sequence, head);
+    int64_t row = first_state(&a, sequence);
+    if (row >= 0)
+        bulk_prefetch((const STATE *)a.state.data + row * a.state.row + head * a.state.head + blockIdx.x * ROWS * STATE_DIM,
+                      min(ROWS, (int)a.head_dim - (int)blockIdx.x * ROWS) * STATE_DIM * sizeof(STATE));
+}
+
+/* Few rows mean few blocks, whose time is that of what waits for what: x, dt and the others take longest. Of many blocks it is the
+ * states that should be on their way. */
+enum { TOKEN_FIRST = ROWS == 16 };
+
 DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selective_state_update_args &a, int group)
 {
     vec<STATE, PIECE> raw[OWN_ROWS][PIECES];
     vec<T, PIECE> b[PIECES], c[PIECES];
-    int64_t sequence = blockIdx.z, row = first_state(&a, sequence);
+    int64_t sequence = blockIdx.z;
     struct fetched_row fetched;
-    if (threadIdx.x < ROWS)
-        fetched = fetch_row(a, sequence, sequence + 1);
-    load_group(b, a.B, sequence, group);
-    load_group(c, a.C, sequence, group);
+    if (TOKEN_FIRST) {
+        if (threadIdx.x < ROWS)
+            fetched = fetch_row(a, sequence, sequence + 1);
+        load_group(b, a.B, sequence, group);
+        load_group(c, a.C, sequence, group);
+    }
+    int64_t row = first_state(&a, sequence);
     if (row < 0) {
         for (int r = 0; r < OWN_ROWS; r++)
             write_out(a, sequence, r, 0.0f);
         return;
     }
     load_rows(raw, a, row);
-    int64_t to = written_state(&a, sequence, 0, 1, row);
+    if (!TOKEN_FIRST) {
+        load_group(b, a.B, sequence, group);
+        load_group(c, a.C, sequence, group);
+    }
     if (threadIdx.x < ROWS)
-        values[threadIdx.x] = finish_row(fetched, a);
+        values[threadIdx.x] = finish_row(TOKEN_FIRST ? fetched : fetch_row(a, sequence, sequence + 1), a);
+    else if (threadIdx.x == THREADS - 1)
+        fetch_block_ahead(a);
+    int64_t to = written_state(&a, sequence, 0, 1, row);
     __syncthreads();
     STATE *final = place(a.state, to, 0);
 #pragma unroll
@@ -292,8 +329,10 @@ DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selec
 }
 #endif
 
-/* Of a multiprocessor: as many as there are registers for; ptxas takes more of them from sm_100 on. */
-enum { FEW = STATE_DIM > 128 || MANY || sizeof(T) == 4 || __CUDA_ARCH__ >= 1000 };
+/* Of a multiprocessor: as many as there are registers for, of which ptxas takes more from sm_100 on; but 64 KB of states at work are
+ * enough. */
+enum { LARGE = ROWS * STATE_DIM * sizeof(STATE) >= 16384 && !RANDOM };
+enum { FEW = LARGE || STATE_DIM > 128 || MANY || sizeof(T) == 4 || __CUDA_ARCH__ >= 1000 };
 enum { BLOCKS = FEW ? 4 : RANDOM || !UNIFORM || ROWS == 64 ? 5 : 6 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
