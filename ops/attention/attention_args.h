@@ -82,7 +82,8 @@ struct attention_modes {
 
 /* Of batch_decode_stream_sm80 and _sm90 only. */
 struct attention_stream {
-    int32_t split;       /* tokens that are never divided; INT32_MAX: all; 0: as the kernel likes */
+    int32_t unit_tiles;  /* tiles that are never divided; 0: as the kernel likes */
+    struct attention_divisor by_unit; /* by them, or by 1 */
     int32_t num_parts;   /* partial results that the workspace has room for */
     int32_t num_indices; /* of kv_indices */
     int32_t ahead;       /* 1: it is launched while the kernel before it runs */

@@ -112,6 +112,7 @@ int32_t attention_window_of(const struct call *call);
 
 /* Launch argument of the kernels. */
 struct attention_args attention_args(const struct call *call);
+struct attention_divisor attention_divisor(uint32_t by); /* 1 to 2^31 */
 
 /* The row batch_prefill_sm90, and the bytes of its schedule. */
 const char *attention_fit_sm90(const struct call *call, struct way *way);

@@ -87,7 +87,7 @@ static struct typical typical_of(const struct attention_options *o)
     return typical;
 }
 
-static struct attention_divisor divisor(uint32_t by)
+struct attention_divisor attention_divisor(uint32_t by)
 {
     uint32_t shift = 31;
     while ((UINT64_C(1) << (shift - 31)) < by)
@@ -129,8 +129,8 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
         .head_dim = o->head_dim_qk,
         .head_dim_vo = o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk,
         .page_size = o->page_size,
-        .by_page_size = divisor((uint32_t)o->page_size),
-        .by_group = divisor((uint32_t)group),
+        .by_page_size = attention_divisor((uint32_t)o->page_size),
+        .by_group = attention_divisor((uint32_t)group),
         .kv_layout = o->kv_layout,
         .causal = (o->causal && !custom) || items || o->q_len_per_req > 1,
         .window_left = attention_window(o->window_left.value.i),

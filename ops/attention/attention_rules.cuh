@@ -13,16 +13,33 @@ struct logit_rule {
 
 DEVICE int divide(int n, struct attention_divisor by) { return (uint64_t)(uint32_t)n * by.factor >> by.shift; }
 
-/* Where a request's query tokens start; its place in kv_indices, or if ragged its first slot. */
-DEVICE int first_query(const struct attention_args &a, int request) { return a.qo_indptr ? a.qo_indptr[request] : request * a.qo_len; }
-DEVICE int first_page(const struct attention_args &a, int request) { return a.kv_indptr ? a.kv_indptr[request] : request * a.kv_len; }
-
-DEVICE int kv_length(const struct attention_args &a, int request)
+/* Of a table; if `fresh`, not from the L1 cache. */
+DEVICE int entry(const int32_t *table, int i, bool fresh)
 {
-    int pages = first_page(a, request + 1) - first_page(a, request);
-    if (!a.kv_last_page_len)
-        return pages;
-    return pages > 0 ? (pages - 1) * a.page_size + a.kv_last_page_len[request] : 0;
+    if (fresh) /* not by ?:, which would make both volatile */
+        return *(const volatile int32_t *)(table + i);
+    return table[i];
+}
+
+/* Where a request's query tokens start. */
+DEVICE int first_query(const struct attention_args &a, int request) { return a.qo_indptr ? a.qo_indptr[request] : request * a.qo_len; }
+
+/* A request. No load waits for another. */
+DEVICE struct attention_scheduled see_request(const struct attention_args &a, int request, bool fresh = false)
+{
+    int first_q = request * a.qo_len, end_q = first_q + a.qo_len, first = request * a.kv_len, end = first + a.kv_len, last = 0;
+    if (a.qo_indptr) {
+        first_q = entry(a.qo_indptr, request, fresh);
+        end_q = entry(a.qo_indptr, request + 1, fresh);
+    }
+    if (a.kv_indptr) {
+        first = entry(a.kv_indptr, request, fresh);
+        end = entry(a.kv_indptr, request + 1, fresh);
+    }
+    if (a.kv_last_page_len)
+        last = entry(a.kv_last_page_len, request, fresh);
+    int pages = end - first;
+    return {first_q, end_q - first_q, !a.kv_last_page_len ? pages : pages > 0 ? (pages - 1) * a.page_size + last : 0, first};
 }
 
 /* A slot of the cache. */

@@ -40,12 +40,6 @@ DEVICE int find_last(const int32_t *first, int batch, int wanted)
     return at;
 }
 
-DEVICE struct attention_scheduled see_request(const struct attention_args &a, int request)
-{
-    int first_q = first_query(a, request);
-    return {first_q, first_query(a, request + 1) - first_q, kv_length(a, request), first_page(a, request)};
-}
-
 /* By a whole warp: the request of that tile of one KV head, its tiles, and those of the requests before it; false if there is
  * none. Requests are at most 32, and stand in their own order. */
 DEVICE bool find_unscheduled(const struct attention_args &a, int tile, int tile_tokens, struct attention_scheduled *r, int *before,

@@ -17,13 +17,14 @@ enum {
     MAX_WARPS = 8,      /* of a multiprocessor; with more bytes under way it is slower, see docs/performance.md */
     STAGES = 2,
     SLAB_BYTES = 128,   /* of a row, that bulk copies lay one below the other */
+    LEAST_ROWS = 8,     /* packed rows that a warp has */
     MIN_BOX_TOKENS = 8
 };
 
 #define CONSTANTS "T:dtype", "KV:dtype", "HEAD_DIM", "ALIGNED", "ROW_TILES", "ROW_WARPS", "WARPS", "STAGES", "BLOCKS"
 
 static const struct jit_kernel stream_sm80 = {"batch_decode_stream_sm80", JIT_CUDA, {CONSTANTS}};
-static const struct jit_kernel stream_sm90 = {"batch_decode_stream_sm90", JIT_CUDA, {CONSTANTS, "BOX_TOKENS"}};
+static const struct jit_kernel stream_sm90 = {"batch_decode_stream_sm90", JIT_CUDA, {CONSTANTS, "BOX_TOKENS", "HEADS"}};
 
 /* How a block is made up; no warps: the device has too little shared memory for it. */
 struct block {
@@ -97,10 +98,9 @@ static int32_t split_of(const struct call *call)
     return call->exec.kernel ? plan->stream_split : INT32_MAX;
 }
 
-static int32_t *fill_way(const struct call *call, struct way *way, const struct block *b, int64_t parts,
-                         const struct jit_kernel *kernel)
+static int32_t *fill_way(const struct call *call, const struct attention_plan *plan, struct way *way, const struct block *b,
+                         int64_t parts, const struct jit_kernel *kernel)
 {
-    const struct attention_plan *plan = attention_plan_of(call);
     way->value[WAY_BLOCKS] = (int64_t)b->blocks * call->device->sms;
     way->value[WAY_WARPS] = b->warps;
     way->value[WAY_SMEM] = b->smem;
@@ -115,16 +115,53 @@ static int32_t *fill_way(const struct call *call, struct way *way, const struct 
     return constant + sizeof constants / sizeof *constants;
 }
 
-size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device)
+/* KV heads side by side whose rows of keys together are as long as reads of memory like them, and whose packed rows a warp has
+ * anyway, are read as one: of half as many logits for as many bytes. */
+static bool can_fold(const struct attention_plan *plan)
+{
+    return kv_row_bytes(plan) == SLAB_BYTES && plan->kv_dtype == plan->dtype && plan->num_kv_heads % 2 == 0 &&
+           2 * plan->stream_rows <= LEAST_ROWS;
+}
+
+static struct attention_plan fold(const struct attention_plan *plan)
+{
+    struct attention_plan folded = *plan;
+    folded.head_dim *= 2;
+    folded.head_dim_vo *= 2;
+    folded.num_kv_heads /= 2;
+    folded.group *= 2;
+    folded.by_group = attention_divisor((uint32_t)folded.group);
+    folded.stream_rows *= 2;
+    return folded;
+}
+
+/* A scale of each KV head's values is found by what is not folded. */
+static bool folds(const struct call *call)
+{
+    const struct attention_view *t = call_view(call);
+    return can_fold(attention_plan_of(call)) && t->v_scale->kind != FLASHINFER_NUMBER_TENSOR;
+}
+
+static size_t workspace_of(const struct attention_plan *plan, const struct device *device)
 {
     const struct block b = choose_block(plan, device, plan->stream_rows);
     size_t workers = (size_t)b.blocks * (size_t)device->sms;
     return plan->whole || plan->stream_rows > MAX_ROWS || !b.warps ? 0 : 4 * workers * part_bytes(plan, &b);
 }
 
-static const char *fit(const struct call *call, struct way *way, const struct jit_kernel *kernel, int32_t box_tokens)
+size_t attention_stream_workspace(const struct attention_plan *plan, const struct device *device)
 {
-    const struct attention_plan *plan = attention_plan_of(call);
+    size_t bytes = workspace_of(plan, device);
+    if (!can_fold(plan))
+        return bytes;
+    const struct attention_plan folded = fold(plan);
+    size_t others = workspace_of(&folded, device);
+    return bytes > others ? bytes : others;
+}
+
+static const char *fit(const struct call *call, const struct attention_plan *plan, struct way *way,
+                       const struct jit_kernel *kernel, int32_t box_tokens)
+{
     const struct block b = choose_block(plan, call->device, plan->stream_rows);
     const char *why = attention_needs_generic(call, true);
     if (why)
@@ -140,13 +177,18 @@ static const char *fit(const struct call *call, struct way *way, const struct ji
     int64_t parts = count_parts(call, plan, &b, split_of(call));
     if (parts > INT32_MAX)
         return "fixed_split_size gives more parts than are counted";
-    int32_t *constant = fill_way(call, way, &b, parts, kernel);
-    if (box_tokens)
-        *constant = box_tokens;
+    int32_t *constant = fill_way(call, plan, way, &b, parts, kernel);
+    if (box_tokens) {
+        constant[0] = box_tokens;
+        constant[1] = attention_plan_of(call)->num_kv_heads / plan->num_kv_heads;
+    }
     return NULL;
 }
 
-const char *attention_fit_stream(const struct call *call, struct way *way) { return fit(call, way, &stream_sm80, 0); }
+const char *attention_fit_stream(const struct call *call, struct way *way)
+{
+    return fit(call, attention_plan_of(call), way, &stream_sm80, 0);
+}
 
 /* Keys and values as copies of batch_decode_stream_sm90 see them. */
 struct caches {
@@ -160,16 +202,17 @@ static const void *address_of(const struct attention_view *t, const DLTensor *ca
 }
 
 /* In chunks of 128 bytes of a row, as bulk copies swizzle them; values mostly lie as keys do. NULL, or why that cannot be. */
-static const char *see_caches(const struct attention_view *t, const struct attention_plan *plan, int64_t box_tokens,
-                              struct caches *caches)
+static const char *see_caches(const struct attention_view *t, const struct attention_plan *plan, int32_t heads,
+                              int64_t box_tokens, struct caches *caches)
 {
     const struct attention_cache k = attention_see_cache(plan, t->k_cache), v = attention_see_cache(plan, t->v_cache);
     const enum dtype dtype = (enum dtype)plan->kv_dtype;
     const int32_t slab = SLAB_BYTES / dtype_bytes(dtype), slabs = plan->head_dim / slab;
+    const int64_t next = heads == 1 ? slab : 0; /* of folded heads slabs are as far apart as these */
     struct tensor_map_axis axis[] = {{slab, 1, (uint32_t)slab},
                                      {k.slots, k.slot, (uint32_t)box_tokens},
-                                     {slabs, slab, (uint32_t)slabs},
-                                     {plan->num_kv_heads, k.head, 1},
+                                     {slabs, next ? next : k.head, (uint32_t)slabs},
+                                     {plan->num_kv_heads, heads * k.head, 1},
                                      {k.pages, k.page, 1}};
     enum { AXES = sizeof axis / sizeof *axis };
     const char *why = tensor_map_fit(&caches->k, address_of(t, t->k_cache), dtype, AXES, axis);
@@ -178,7 +221,8 @@ static const char *see_caches(const struct attention_view *t, const struct atten
     if (!memcmp(&k, &v, sizeof k))
         return tensor_map_move(&caches->v, &caches->k, address_of(t, t->v_cache));
     axis[1] = (struct tensor_map_axis){v.slots, v.slot, (uint32_t)box_tokens};
-    axis[3].stride = v.head;
+    axis[2].stride = next ? next : v.head;
+    axis[3].stride = heads * v.head;
     axis[4] = (struct tensor_map_axis){v.pages, v.page, 1};
     return tensor_map_fit(&caches->v, address_of(t, t->v_cache), dtype, AXES, axis);
 }
@@ -195,15 +239,15 @@ static int32_t choose_box(const struct attention_view *t, const struct attention
 const char *attention_fit_stream_sm90(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
-    const struct attention_plan *plan = attention_plan_of(call);
+    const struct attention_plan own = *attention_plan_of(call), plan = folds(call) ? fold(&own) : own;
     struct caches *caches = WAY_ARGS(way, struct caches);
-    int32_t box = choose_box(t, plan);
+    int32_t box = choose_box(t, &plan);
     if (box < MIN_BOX_TOKENS)
         return "page_size must be a multiple of 8";
-    if (kv_row_bytes(plan) % SLAB_BYTES)
+    if (kv_row_bytes(&plan) % SLAB_BYTES)
         return "a row of keys is no multiple of 128 bytes";
-    const char *why = see_caches(t, plan, box, caches);
-    return why ? why : fit(call, way, &stream_sm90, box);
+    const char *why = see_caches(t, &plan, own.num_kv_heads / plan.num_kv_heads, box, caches);
+    return why ? why : fit(call, &plan, way, &stream_sm90, box);
 }
 
 static const char *why_not_prefill(const struct call *call)
@@ -227,11 +271,12 @@ const char *attention_fit_stream_prefill_sm90(const struct call *call, struct wa
     return why ? why : attention_fit_stream_sm90(call, way);
 }
 
-static struct attention_args stream_args(const struct call *call, const struct way *way)
+static struct attention_args stream_args(const struct call *call, const struct attention_plan *plan, const struct way *way)
 {
     const struct attention_view *t = call_view(call);
     struct attention_args a = attention_args(call);
-    a.stream.split = split_of(call);
+    a.stream.unit_tiles = (int32_t)ceil_div(split_of(call), ATTENTION_STREAM_TILE(kv_row_bytes(plan)));
+    a.stream.by_unit = attention_divisor(a.stream.unit_tiles ? (uint32_t)a.stream.unit_tiles : 1);
     a.stream.num_parts = (int32_t)way->value[WAY_PARTS];
     a.stream.num_indices = t->kv_indices ? (int32_t)least(tensor_shape(t->kv_indices, 0), INT32_MAX) : 0;
     a.stream.ahead = call->exec.flags & FLASHINFER_PDL ? 1 : 0;
@@ -251,14 +296,18 @@ static flashinfer_status launch(const struct call *call, const struct way *way, 
 
 flashinfer_status attention_run_stream(const struct call *call, const struct way *way)
 {
-    struct attention_args a = stream_args(call, way);
+    struct attention_args a = stream_args(call, attention_plan_of(call), way);
     return launch(call, way, &a, sizeof a);
 }
 
 flashinfer_status attention_run_stream_sm90(const struct call *call, const struct way *way)
 {
     const struct caches *caches = WAY_ARGS(way, const struct caches);
-    struct attention_stream_sm90_args p = {.a = stream_args(call, way)};
+    const struct attention_plan own = *attention_plan_of(call), plan = folds(call) ? fold(&own) : own;
+    struct attention_stream_sm90_args p = {.a = stream_args(call, &plan, way)};
+    p.a.num_kv_heads = plan.num_kv_heads;
+    p.a.group = plan.group;
+    p.a.by_group = plan.by_group;
     TRY(tensor_map_encode(&p.k, &caches->k));
     TRY(tensor_map_encode(&p.v, &caches->v));
     return launch(call, way, &p, sizeof p);

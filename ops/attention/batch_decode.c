@@ -69,6 +69,7 @@ static const struct op_shape shapes[] = {
     {"smollm2_135m_batch_1", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(1, 16, 25) USUAL},
     {"smollm2_135m_batch_16", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(16, 16, 400) USUAL},
     {"smollm2_135m_batch_128", "q_data_type=bf16" HEADS(9, 3, 64) LENGTHS_OF(128, 16, 3200) USUAL},
+    {"llama_1b_batch_16", "q_data_type=bf16" HEADS(32, 8, 64) LENGTHS_OF(16, 16, 512) USUAL},
     {"llama_8b_batch_1", "q_data_type=f16" HEADS(32, 8, 128) LENGTHS_OF(1, 16, 512) USUAL},
     {"llama_8b_batch_16", "q_data_type=bf16" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048) USUAL},
     {"mha", "q_data_type=f16 kv_layout=HND" HEADS(16, 16, 64) LENGTHS_OF(5, 5, 500)},

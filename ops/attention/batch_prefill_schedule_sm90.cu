@@ -73,15 +73,10 @@ DEVICE int count_tiles(const struct attention_schedule_args &p, const struct att
     return (r.qo_len + p.tile_tokens - 1u) / p.tile_tokens;
 }
 
-/* A request, or what stands for none. Unlike those of kv_length, no load waits for another. */
+/* A request, or what stands for none. */
 DEVICE struct attention_scheduled see(const struct attention_args &a, int request)
 {
-    if (request >= a.batch)
-        return {0, 0, 0, 0};
-    int first_q = first_query(a, request), end_q = first_query(a, request + 1);
-    int first = first_page(a, request), pages = first_page(a, request + 1) - first;
-    int last = a.kv_last_page_len ? a.kv_last_page_len[request] : 0;
-    return {first_q, end_q - first_q, !a.kv_last_page_len ? pages : pages > 0 ? (pages - 1) * a.page_size + last : 0, first};
+    return request < a.batch ? see_request(a, request) : attention_scheduled{0, 0, 0, 0};
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) batch_prefill_schedule_sm90(const __grid_constant__ struct attention_schedule_args p)

@@ -53,16 +53,17 @@ DEVICE int tiles_of(const struct attention_args &a, int request)
 
 DEVICE struct task make_task(const struct attention_args &a, int request, int kv_head, int tile)
 {
+    struct attention_scheduled r = see_request(a, request);
     struct task t;
     t.request = request;
     t.kv_head = kv_head;
-    t.first_page = first_page(a, request);
+    t.first_page = r.first_page;
     t.column = blockIdx.y * COLUMNS;
     t.keys = (const KV *)a.k + kv_head * a.k_head;
     t.values = (const KV *)a.v + kv_head * a.v_head + t.column;
-    t.first_q = first_query(a, request);
-    t.qo_len = first_query(a, request + 1) - t.first_q;
-    t.kv_len = kv_length(a, request);
+    t.first_q = r.first_q;
+    t.qo_len = r.qo_len;
+    t.kv_len = r.kv_len;
     t.first_row = tile * TILE_Q;
     int last_row = min((uint32_t)t.first_row + TILE_Q, (uint32_t)t.qo_len * a.group) - 1;
     t.begin = make_row(a, t, t.first_row).begin;

@@ -11,7 +11,9 @@
  *
  *   T           f16, bf16: of queries and out
  *   KV          T, e4m3, e5m2
- *   HEAD_DIM    a multiple of 16
+ *   HEADS       1; 2: KV heads side by side are read as one of twice the head_dim, by the rows of both, whose queries are 0 where
+ *               the other one's dimensions are; then group, num_kv_heads and by_group are those of such heads
+ *   HEAD_DIM    a multiple of 16; of HEADS
  *   ALIGNED     1: q, k, v and out, and their strides, are multiples of 16 bytes; 0: of one element
  *   ROW_TILES   1, 2, 4, as registers go: ROW_TILES * HEAD_DIM is at most 512
  *   ROW_WARPS   1, 2, 4; divides WARPS
@@ -38,17 +40,19 @@ DEVICE void write_nothing(const struct attention_args &a)
     int heads = a.num_kv_heads * a.group;
 #pragma unroll 1
     for (int request = blockIdx.x; request < a.batch; request += gridDim.x) {
-        int first = first_query(a, request), end = first_query(a, request + 1);
-        if (kv_length(a, request) > 0)
+        struct attention_scheduled r = see_request(a, request);
+        if (r.kv_len > 0)
             continue;
 #pragma unroll 1
-        for (int token = first; token < end; token++)
+        for (int token = r.first_q; token < r.first_q + r.qo_len; token++)
 #pragma unroll 1
             for (int head = threadIdx.x / 32; head < heads; head += WARPS) {
-                for (int column = threadIdx.x % 32; column < HEAD_DIM; column += 32)
+#pragma unroll 1
+                for (int column = threadIdx.x % 32; column < HEAD_DIM / HEADS; column += 32)
                     from_float((T *)a.out + token * a.out_token + head * a.out_head + column, 0.0f);
-                if (a.lse && threadIdx.x % 32 == 0)
-                    finish_row(a, -INFINITY, 0.0f, head, &a.lse[token * a.lse_token + head * a.lse_head]);
+                if (a.lse && threadIdx.x % 32 == 0) /* as finish_row */
+                    a.lse[token * a.lse_token + head * a.lse_head] =
+                        a.sinks ? a.sinks[head] * LOG2E * a.modes.lse_factor : -INFINITY;
             }
     }
 }
@@ -76,10 +80,15 @@ DEVICE void prefetch_tables(const struct attention_args &a)
         prefetch_l2(a.kv_last_page_len + at);
 }
 
-#if BOX_TOKENS
-/* By a whole warp: barriers for its copies to arrive at. */
-DEVICE void init_stages(const struct source &source)
+/* By a whole warp: the address of all stages, and what they are filled with. */
+DEVICE uint32_t init_source(struct source &source)
 {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    int warp = threadIdx.x / 32;
+    source.policy = evict_first_policy();
+#if BOX_TOKENS
+    __shared__ uint64_t full[WARPS][STAGES];
+    source.full = shared_address(full[warp]);
     if (threadIdx.x == 0) {
         tensor_map_prefetch(source.k);
         tensor_map_prefetch(source.v);
@@ -90,38 +99,19 @@ DEVICE void init_stages(const struct source &source)
         mbarrier_init_fence();
     }
     __syncwarp();
-}
-#endif
-
-/* What each kernel does. Longer than functions are here: one loop whose state fills a thread's registers; its steps taken out are
- * other machine code than what was measured. */
-DEVICE void decode_stream(const struct attention_args &a, struct source &source)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    __shared__ struct exchange exchange;
-    __shared__ struct places parts[WARPS];
-    int warp = threadIdx.x / 32;
-    uint32_t all_stages = (shared_address(shared) + STAGE_ALIGNMENT - 1) / STAGE_ALIGNMENT * STAGE_ALIGNMENT;
-    uint32_t stages = all_stages + warp * STAGES * STAGE_BYTES;
-    source.policy = evict_first_policy();
-#if BOX_TOKENS
-    __shared__ uint64_t full[WARPS][STAGES];
-    source.full = shared_address(full[warp]);
-    init_stages(source);
 #else
     __shared__ struct place tokens[WARPS][TILE];
     source.places = tokens[warp];
 #endif
-    prefetch_tables(a);
-    struct loader l;
-    struct division d;
-    struct walk walk;
-    struct request_of_tile next;
-    int phase = 0;
-    bool guessed = false;
+    return (shared_address(shared) + STAGE_ALIGNMENT - 1) / STAGE_ALIGNMENT * STAGE_ALIGNMENT;
+}
 
-    /* While the kernel before it runs, a block looks tables up and divides the batch as if they were final, and copies its first
-     * tile as soon as that kernel ends. If they are other then, the tile is dropped, and all is done again. */
+/* Divides the batch. While the kernel before it runs, a block looks tables up and divides the batch as if they were final, and
+ * copies its first tile as soon as that kernel ends. If they are other then, the tile is dropped, and all is done again. True if
+ * the first tile is under way, and `next` is the second one. */
+DEVICE bool begin_batch(const struct attention_args &a, const struct source &source, uint32_t stages, struct division &d,
+                        struct loader &l, struct walk &walk, struct request_of_tile &next, int &phase)
+{
 #pragma unroll 1
     for (bool guess = GUESSES && a.stream.ahead && a.batch <= MANY;; guess = false) {
         if (!guess) {
@@ -134,24 +124,39 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
         d = divide_batch(a, l.walk);
         walk = l.walk;
         if (!guess)
-            break;
+            return false;
 #if GUESSES
         find_tile(a, d, l);
         pdl_wait();
         pdl_launch();
-        struct request now = {};
+        struct attention_scheduled now = {};
         if (has_request(a))
-            now = load_request(a, threadIdx.x, true);
+            now = see_request(a, threadIdx.x, true);
         next = look_up(a, d, l, false);
         bool copied = __any_sync(0xffffffffu, next.at >= 0);
         copy_tile(a, source, stages, 0, next);
-        guessed = __syncthreads_and(!has_request(a) || is_same(now, requests[threadIdx.x]));
-        if (guessed)
-            break;
+        if (__syncthreads_and(!has_request(a) || is_same(now, requests[threadIdx.x])))
+            return true;
         drop_tile(source, copied);
         phase = 1;
 #endif
     }
+}
+
+/* What each kernel does. */
+DEVICE void decode_stream(const struct attention_args &a, struct source &source)
+{
+    __shared__ struct exchange exchange;
+    __shared__ struct places parts[WARPS];
+    int warp = threadIdx.x / 32;
+    uint32_t all_stages = init_source(source), stages = all_stages + warp * STAGES * STAGE_BYTES;
+    prefetch_tables(a);
+    struct division d;
+    struct loader l;
+    struct walk walk;
+    struct request_of_tile next;
+    int phase = 0;
+    bool guessed = begin_batch(a, source, stages, d, l, walk, next, phase);
     struct logit_rule rule = make_logit_rule(a);
     struct task t;
     struct row_range range;

@@ -54,7 +54,8 @@ DEVICE struct terms terms_of(const struct places &p, struct part *parts, bool gr
 {
     int size = 1 << p.shift, first = groups ? 0 : group_of(p), step = groups ? size : 1;
     int count = groups ? (p.count + size - 1) >> p.shift : min(size, p.count - first);
-    return {false, 0, parts + part_at(p, first), parts + part_at(p, first + step), p.step * step, count, -1};
+    return {false, 0, parts + part_at(p, first), parts + part_at(p, first + step), p.step * step * (int)sizeof(struct part), count,
+            NULL};
 }
 
 /* Arrivals of those who have terms to add are counted from NONE at the mark of the first term. */
@@ -118,7 +119,7 @@ DEVICE void finish_task(const struct attention_args &a, const struct division &d
     if (last) {
         terms = terms_of(p, parts, false);
         terms.streams = true;
-        terms.own = p.own;
+        terms.own = parts + part_at(p, p.own);
         if (threadIdx.x == 0)
             *(volatile unsigned long long *)&terms.first->mark = NONE;
     } else if (divided) {

@@ -2,7 +2,7 @@
 /* How batch_decode_stream_ divides a batch among its blocks, which are called workers.
  *
  * A pair is a KV head and up to ROWS packed rows of one request that read it. Its tokens are cut into units, of TILE tokens or,
- * with a.stream.split, of as many tokens as that says, counted from token 0. All units of all pairs, in order, are shared out
+ * with a.stream.unit_tiles, of as many tiles as that says, counted from token 0. All units of all pairs, in order, are shared out
  * evenly; a worker takes those of one pair, as many as it has of it, as a task. If pairs are short, or there is a worker for
  * each, none is divided: teams of a block's streams, down to a single one, are workers then, which take the pairs that begin
  * among their units. Nothing here depends on anything but lengths, heads and the number of blocks; the lengths are read here and
@@ -11,6 +11,7 @@
 #define DECODE_STREAM_SHARE_CUH
 
 #include "decode_stream_tile.cuh"
+#include "scan.cuh"
 
 enum { THREADS = 32 * WARPS, STREAMS = WARPS / ROW_WARPS, ROWS = 8 * ROW_TILES * ROW_WARPS };
 enum { STREAMS_LOG2 = STREAMS == 8 ? 3 : STREAMS == 4 ? 2 : STREAMS == 2 ? 1 : 0 };
@@ -18,24 +19,20 @@ static_assert(1 << STREAMS_LOG2 == STREAMS, "streams form teams by halves");
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
 enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes */
 
-/* Where a request's queries and pages are. */
-struct __align__(16) request {
-    int first_q, qo_len, first_page, kv_len;
-};
-
-__shared__ struct request requests[THREADS]; /* of the batch, if it has not more */
+__shared__ __align__(16) struct attention_scheduled requests[THREADS]; /* of the batch, if it has not more */
 
 /* What there is to do for a request. */
 struct extent {
     int first_q, qo_len, kv_len, first_page;
     int begin;            /* the first token that a row sees */
     int first_unit, units; /* of each pair; counted from token 0 */
-    int pairs;
+    int chunks, pairs;     /* chunks: of its rows, for each KV head */
 };
 
 /* Workers have `each` units, the first `longer` of them one more. */
 struct division {
     int unit_tiles; /* 0: units of a tile, of which a task may have many; else it has one */
+    struct attention_divisor by_unit; /* gives 0 if a pair is one unit */
     int workers, each, longer;
     int streams, stream, team; /* that share a task; which of them this warp belongs to; which ones they are */
     bool whole, alone;         /* tasks are whole pairs; and teams one stream */
@@ -58,28 +55,9 @@ struct task {
     int unit, units, count;     /* which of the pair's units it starts with, how many there are, how many it has */
 };
 
-DEVICE int tiles_of(int tokens) { return tokens / TILE + (tokens % TILE > 0); }
+DEVICE int tiles_of(int tokens) { return (tokens + TILE - 1u) / TILE; }
 
-/* Of a table, which may be NULL; if `fresh`, not from the L1 cache. */
-DEVICE int entry(const int *table, int i, int otherwise, bool fresh)
-{
-    if (!table)
-        return otherwise;
-    if (fresh)
-        return *(const volatile int *)(table + i);
-    return table[i];
-}
-
-DEVICE struct request load_request(const struct attention_args &a, int i, bool fresh)
-{
-    int first_q = entry(a.qo_indptr, i, i * a.qo_len, fresh), end_q = entry(a.qo_indptr, i + 1, (i + 1) * a.qo_len, fresh);
-    int page = entry(a.kv_indptr, i, i * a.kv_len, fresh), pages = entry(a.kv_indptr, i + 1, (i + 1) * a.kv_len, fresh) - page;
-    int last_page_len = entry(a.kv_last_page_len, i, 0, fresh); /* without waiting for the number of pages */
-    int kv_len = !a.kv_last_page_len ? pages : pages > 0 ? (pages - 1) * a.page_size + last_page_len : 0;
-    return {first_q, end_q - first_q, page, kv_len};
-}
-
-DEVICE bool is_same(const struct request &x, const struct request &y)
+DEVICE bool is_same(const struct attention_scheduled &x, const struct attention_scheduled &y)
 {
     return x.first_q == y.first_q && x.qo_len == y.qo_len && x.first_page == y.first_page && x.kv_len == y.kv_len;
 }
@@ -92,28 +70,34 @@ DEVICE bool keep_requests(const struct attention_args &a)
 {
     bool safe = a.batch <= THREADS;
     if (has_request(a)) {
-        struct request r = load_request(a, threadIdx.x, true);
+        struct attention_scheduled r = see_request(a, threadIdx.x, true);
         safe = r.kv_len >= 0 && r.kv_len <= 1 << 24 && r.qo_len >= 0 && r.qo_len <= 1 << 10 &&
                (float)(r.kv_len / TILE + 1) * (r.qo_len * a.group / ROWS + 1) * a.num_kv_heads < 0x1p23f;
-        requests[threadIdx.x] = r;
+        *(int4 *)&requests[threadIdx.x] = make_int4(r.first_q, r.qo_len, r.kv_len, r.first_page);
     }
     return __syncthreads_and(safe);
 }
 
-DEVICE struct extent extent_of(const struct attention_args &a, int unit_tiles, int i)
+DEVICE struct extent extent_of(const struct attention_args &a, struct attention_divisor by_unit, int i)
 {
     struct extent e;
-    struct request r = a.batch <= THREADS ? requests[i] : load_request(a, i, false);
+    struct attention_scheduled r;
+    if (a.batch <= THREADS) {
+        int4 x = *(const int4 *)&requests[i];
+        r = {x.x, x.y, x.z, x.w};
+    } else {
+        r = see_request(a, i);
+    }
     e.first_q = r.first_q;
     e.qo_len = r.qo_len;
     e.kv_len = r.kv_len;
     e.first_page = r.first_page;
     int own = e.kv_len - e.qo_len; /* what the first row sees last */
     e.begin = a.window_left >= 0 && own > a.window_left ? own - a.window_left : 0;
-    int tile = e.begin / TILE, tiles = tiles_of(e.kv_len);
-    e.first_unit = unit_tiles ? tile / unit_tiles : tile;
-    e.units = e.kv_len == 0 || e.qo_len == 0 ? 0 : (unit_tiles ? (tiles - 1) / unit_tiles + 1 : tiles) - e.first_unit;
-    e.pairs = a.num_kv_heads * ((e.qo_len * a.group + ROWS - 1) / ROWS);
+    e.first_unit = divide((unsigned)e.begin / TILE, by_unit);
+    e.units = e.kv_len == 0 || e.qo_len == 0 ? 0 : divide((e.kv_len - 1u) / TILE, by_unit) + 1 - e.first_unit;
+    e.chunks = (e.qo_len * a.group + ROWS - 1u) / ROWS;
+    e.pairs = a.num_kv_heads * e.chunks;
     return e;
 }
 
@@ -130,29 +114,23 @@ DEVICE int worker_of(const struct division &d, int unit)
 DEVICE struct division divide_batch(const struct attention_args &a, struct walk &w)
 {
     struct division d;
-    d.unit_tiles = tiles_of(a.stream.split);
+    d.unit_tiles = a.stream.unit_tiles;
+    d.by_unit = a.stream.by_unit;
     int lane = threadIdx.x % 32;
     int first = (int64_t)a.batch * lane / 32, last = (int64_t)a.batch * (lane + 1) / 32;
     int units = 0, pairs = 0, longest = 0;
     bool is_empty = false;
 #pragma unroll 1
     for (int b = first; b < last; b++) {
-        struct extent e = extent_of(a, d.unit_tiles, b);
+        struct extent e = extent_of(a, d.by_unit, b);
         units += e.units * e.pairs;
         pairs += e.units > 0 ? e.pairs : 0;
         longest = max(longest, e.units);
         is_empty |= e.units == 0;
     }
-    int units_end = units, pairs_end = pairs;
-#pragma unroll
-    for (int lanes = 1; lanes < 32; lanes *= 2) {
-        int more_units = __shfl_up_sync(0xffffffffu, units_end, lanes), more_pairs = __shfl_up_sync(0xffffffffu, pairs_end, lanes);
-        units_end += lane >= lanes ? more_units : 0;
-        pairs_end += lane >= lanes ? more_pairs : 0;
-    }
     d.any_empty = __any_sync(0xffffffffu, is_empty);
     longest = __reduce_max_sync(0xffffffffu, longest);
-    int total = __shfl_sync(0xffffffffu, units_end, 31), all_pairs = __shfl_sync(0xffffffffu, pairs_end, 31);
+    int total = __reduce_add_sync(0xffffffffu, units), all_pairs = __reduce_add_sync(0xffffffffu, pairs);
     int blocks = gridDim.x, own = threadIdx.x / 32 / ROW_WARPS, shift = STREAMS_LOG2;
     while (shift > 0 && !QUERIES_SHARED && all_pairs > blocks << STREAMS_LOG2 - shift)
         shift--; /* queries in shared memory are those of one pair */
@@ -164,15 +142,19 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
     d.stream = own & d.streams - 1;
     d.team = own >> shift;
     d.alone = d.whole && shift == 0 && !QUERIES_SHARED;
-    d.workers = d.whole ? blocks << STREAMS_LOG2 - shift : min(blocks, d.unit_tiles ? total : (total + MIN_TILES - 1) / MIN_TILES);
-    int of_pair = d.workers / max(1, all_pairs); /* as many for each pair, if that leaves few idle: then few have two tasks */
+    d.workers = d.whole ? blocks << STREAMS_LOG2 - shift
+                        : min(blocks, d.unit_tiles ? total : (int)((total + MIN_TILES - 1u) / MIN_TILES));
+    /* As many for each pair, if that leaves few idle: then few have two tasks. */
+    int of_pair = (unsigned)d.workers / (unsigned)max(1, all_pairs);
     if (!QUERIES_SHARED && !d.whole && !d.unit_tiles && 32 * of_pair * all_pairs >= 31 * d.workers)
         d.workers = of_pair * all_pairs;
-    int worker = blockIdx.x + d.team * blocks;
+    int worker = blockIdx.x + d.team * blocks, sms = blocks / BLOCKS;
+    if (d.whole && 8 * all_pairs >= 7 * d.workers) /* a multiprocessor reads KV heads of the same tokens, which are neighbours */
+        worker = (blockIdx.x % sms * BLOCKS + blockIdx.x / sms) * (STREAMS >> shift) + d.team;
     if (d.whole && all_pairs <= d.workers) { /* one each, however long they are */
         d.unit_tiles = tiles_of(0x7fffffff);
+        d.by_unit.factor = 0;
         units = pairs;
-        units_end = pairs_end;
         d.workers = all_pairs;
         d.each = 1;
         d.longer = 0;
@@ -182,7 +164,8 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
     }
     w.unit = first_unit_of(d, worker);
     w.end = worker < d.workers ? first_unit_of(d, worker + 1) : w.unit;
-    int at = units_end - units, owner = __ffs(__ballot_sync(0xffffffffu, at <= w.unit && w.unit < units_end)) - 1;
+    int units_end = warp_running_count(units), at = units_end - units;
+    int owner = __ffs(__ballot_sync(0xffffffffu, at <= w.unit && w.unit < units_end)) - 1;
     w.request = __shfl_sync(0xffffffffu, first, owner & 31);
     w.request_begin = __shfl_sync(0xffffffffu, at, owner & 31);
     return d;
@@ -197,7 +180,7 @@ DEVICE bool next_task(const struct attention_args &a, const struct division &d, 
     for (;;) {
         if (w.unit >= w.end)
             return false;
-        e = extent_of(a, d.unit_tiles, w.request);
+        e = extent_of(a, d.by_unit, w.request);
         int end = w.request_begin + e.units * e.pairs;
         if (w.unit >= end) {
             w.request_begin = end;
@@ -212,19 +195,18 @@ DEVICE bool next_task(const struct attention_args &a, const struct division &d, 
     }
     t.pair_unit = pair_unit;
     t.unit = w.unit - pair_unit;
-    int chunks = e.pairs == a.num_kv_heads ? 1 : e.pairs / a.num_kv_heads;
     t.units = e.units;
     t.count = d.whole ? e.units : d.unit_tiles ? 1 : min(e.units - t.unit, w.end - w.unit);
     w.unit += t.count;
     int first = e.first_unit + t.unit, unit_tiles = max(1, d.unit_tiles);
-    t.tile = max(e.begin / TILE, first * unit_tiles);
+    t.tile = max((int)(e.begin / (unsigned)TILE), first * unit_tiles);
     t.tile_end = min(tiles_of(e.kv_len), (first + t.count) * unit_tiles);
-    t.kv_head = chunks == 1 ? pair : pair / chunks;
+    t.kv_head = e.chunks == 1 ? pair : (unsigned)pair / (unsigned)e.chunks;
     t.kv_len = e.kv_len;
     t.begin = e.begin;
     t.first_q = e.first_q;
     t.first_page = e.first_page;
-    t.range = {(pair - t.kv_head * chunks) * ROWS, e.qo_len * a.group, e.qo_len, e.kv_len};
+    t.range = {(pair - t.kv_head * e.chunks) * ROWS, e.qo_len * a.group, e.qo_len, e.kv_len};
     return true;
 }
 

@@ -6,7 +6,7 @@
 
 #include "decode_stream_load.cuh"
 
-enum { BATCH = ROW_TILES < 4 ? 8 : 4 }; /* of terms, added at a time */
+enum { BATCH = ROW_TILES < 4 ? 8 : 2 }; /* of terms, added at a time */
 enum { RESULTS = ROWS / 8 * DIM_STEPS }; /* of results: 8 rows by 16 dimensions, in order */
 enum { SIDE = DIM_STEPS % 2 == 0 && ROW_TILES < 4 ? 2 : 1 }; /* of them a warp adds side by side */
 enum { ROUND_BYTES = 32 * HEAD_DIM, AT_ONCE = STAGE_BYTES / ROUND_BYTES, ROUND = AT_ONCE < ROW_TILES ? AT_ONCE : ROW_TILES };
@@ -33,54 +33,28 @@ struct blend {
     float4 o[SIDE];
 };
 
-DEVICE float2 fold_max(float2 x)
-{
-#pragma unroll
-    for (int lanes = 4; lanes < 32; lanes *= 2) {
-        x.x = fmaxf(x.x, __shfl_xor_sync(0xffffffffu, x.x, lanes));
-        x.y = fmaxf(x.y, __shfl_xor_sync(0xffffffffu, x.y, lanes));
-    }
-    return x;
-}
-
-DEVICE float2 fold_sum(float2 x)
-{
-#pragma unroll
-    for (int lanes = 4; lanes < 32; lanes *= 2) {
-        x.x += __shfl_xor_sync(0xffffffffu, x.x, lanes);
-        x.y += __shfl_xor_sync(0xffffffffu, x.y, lanes);
-    }
-    return x;
-}
-
 DEVICE float base_of(float top) { return top == -INFINITY ? 0.0f : top; }
 
-/* Adds `count` of BATCH terms. Lanes with g = i have top and sum of term i, and those of the terms that there are not have -inf
- * and 0; o has all. */
-DEVICE void blend_in(struct blend &b, float2 top, float2 sum, const float4 (&o)[BATCH][SIDE], int count)
+/* Makes weights relative to `peak`, which no top is above; of -inf weights are 0 all the same. */
+DEVICE float2 move_base(struct blend &b, float2 peak)
 {
-    float2 peak = fold_max(make_float2(fmaxf(top.x, b.top.x), fmaxf(top.y, b.top.y)));
     float2 base = make_float2(base_of(peak.x), base_of(peak.y));
-    float2 own = make_float2(exp2_approx(b.top.x - base.x), exp2_approx(b.top.y - base.y));
-    float2 weight = make_float2(exp2_approx(top.x - base.x), exp2_approx(top.y - base.y));
-    sum = fold_sum(make_float2(sum.x * weight.x, sum.y * weight.y));
+    float x = exp2_approx(b.top.x - base.x), y = exp2_approx(b.top.y - base.y);
     b.top = peak;
-    b.sum = make_float2(b.sum.x * own.x + sum.x, b.sum.y * own.y + sum.y);
+    b.sum = make_float2(b.sum.x * x, b.sum.y * y);
 #pragma unroll
     for (int j = 0; j < SIDE; j++)
-        b.o[j] = make_float4(b.o[j].x * own.x, b.o[j].y * own.y, b.o[j].z * own.x, b.o[j].w * own.y);
+        b.o[j] = make_float4(b.o[j].x * x, b.o[j].y * y, b.o[j].z * x, b.o[j].w * y);
+    return base;
+}
+
+DEVICE void add_term(struct blend &b, float2 base, float2 top, float2 sum, const float4 (&o)[SIDE])
+{
+    float x = exp2_approx(top.x - base.x), y = exp2_approx(top.y - base.y);
+    b.sum = make_float2(b.sum.x + sum.x * x, b.sum.y + sum.y * y);
 #pragma unroll
-    for (int i = 0; i < BATCH; i++) {
-        float x = __shfl_sync(0xffffffffu, weight.x, 4 * i + threadIdx.x % 4);
-        float y = __shfl_sync(0xffffffffu, weight.y, 4 * i + threadIdx.x % 4);
-#pragma unroll
-        for (int j = 0; j < SIDE && i < count; j++) {
-            b.o[j].x += o[i][j].x * x;
-            b.o[j].y += o[i][j].y * y;
-            b.o[j].z += o[i][j].z * x;
-            b.o[j].w += o[i][j].w * y;
-        }
-    }
+    for (int j = 0; j < SIDE; j++)
+        b.o[j] = make_float4(b.o[j].x + o[j].x * x, b.o[j].y + o[j].y * y, b.o[j].z + o[j].z * x, b.o[j].w + o[j].w * y);
 }
 
 /* Rows of a pair, where a task's results belong. */
@@ -93,6 +67,7 @@ struct target {
 struct ends {
     float factor[2];
     int64_t out[2];
+    int side[2]; /* of the heads that lie side by side */
 };
 
 /* `row` is row 2t. Of lanes side by side, one finds what belongs to it, the other what belongs to the next one. */
@@ -103,7 +78,8 @@ DEVICE void find_ends(const struct attention_args &a, const struct target &t, in
     int own = row + odd, token = divide(own, a.by_group), head = t.kv_head * a.group + own - token * a.group;
     bool exists = own < t.end;
     float lse, factor = finish_row(a, odd ? b.top.y : b.top.x, odd ? b.sum.y : b.sum.x, exists ? head : 0, &lse);
-    int64_t out = (t.first_q + token) * a.out_token + head * a.out_head;
+    int side = side_of(a, own - token * a.group);
+    int64_t out = (t.first_q + token) * a.out_token + head * a.out_head - side * (HEAD_DIM / 2);
     if (a.lse && writes_lse && g < 2 && exists)
         a.lse[(t.first_q + token) * a.lse_token + head * a.lse_head] = lse;
 #pragma unroll
@@ -111,6 +87,7 @@ DEVICE void find_ends(const struct attention_args &a, const struct target &t, in
         int from = lane % 4 + 4 * j;
         ends.factor[j] = __shfl_sync(0xffffffffu, factor, from);
         ends.out[j] = __shfl_sync(0xffffffffu, out, from);
+        ends.side[j] = HEADS == 1 ? 0 : __shfl_sync(0xffffffffu, side, from);
     }
 }
 
@@ -119,28 +96,29 @@ DEVICE void write_rows(const struct attention_args &a, const struct ends &ends, 
 {
     int g = threadIdx.x % 32 / 4;
 #pragma unroll
-    for (int i = 0; i < 2 * SIDE; i++) {
-        int j = i % 2;
-        T *to = (T *)a.out + ends.out[j] + 16 * step + i / 2 * 16;
-        if (j < exist) {
-            from_float(to + (NARROW ? 2 * g : g), (j ? b.o[i / 2].y : b.o[i / 2].x) * ends.factor[j]);
-            from_float(to + (NARROW ? 2 * g + 1 : g + 8), (j ? b.o[i / 2].w : b.o[i / 2].z) * ends.factor[j]);
+    for (int j = 0; j < 2; j++) {
+        T *to = (T *)a.out + ends.out[j] + 16 * step + (NARROW ? 2 * g : g);
+#pragma unroll
+        for (int i = 0; i < SIDE && j < exist && (HEADS == 1 || step / (DIM_STEPS / 2) == ends.side[j]); i++) {
+            from_float(to + 16 * i, (j ? b.o[i].y : b.o[i].x) * ends.factor[j]);
+            from_float(to + 16 * i + (NARROW ? 1 : 8), (j ? b.o[i].w : b.o[i].z) * ends.factor[j]);
         }
     }
 }
 
 /* What is added. If `streams`: what they have, of which each warp leaves some groups of rows in its free stage. Then parts, in
- * order: `first`, then count - 1 more from `rest` on, `step` apart; in place of part `own` the sum of the streams. */
+ * order: `first`, then count - 1 more from `rest` on, `step` bytes apart; the sum of the streams is left in one of them, `own`. */
 struct terms {
     bool streams;
     int group; /* streams: the first group of rows of each warp */
     struct part *first, *rest;
-    int step, count, own;
+    int step, count;
+    struct part *own;
 };
 
 DEVICE struct part *term(const struct terms &terms, int i)
 {
-    return i == 0 ? terms.first : terms.rest + (int64_t)(i - 1) * terms.step;
+    return i == 0 ? terms.first : (struct part *)((char *)terms.rest + (int64_t)(i - 1) * terms.step);
 }
 
 DEVICE void clear(struct blend &b)
@@ -170,44 +148,48 @@ DEVICE void add_streams(struct blend &b, const struct exchange &e, const struct 
     }
     float2 base = make_float2(base_of(b.top.x), base_of(b.top.y));
 #pragma unroll
-    for (int i = 0; i < STREAMS; i++) {
-        if (i >= streams)
-            continue;
-        float x = exp2_approx(top[i].x - base.x), y = exp2_approx(top[i].y - base.y);
-        b.sum = make_float2(b.sum.x + sum[i].x * x, b.sum.y + sum[i].y * y);
+    for (int i = 0; i < STREAMS; i++)
+        if (i < streams)
+            add_term(b, base, top[i], sum[i], o[i]);
+}
+
+DEVICE void leave_blend(const struct blend &b, struct part *to, int row, int at)
+{
+    int lane = threadIdx.x % 32;
 #pragma unroll
-        for (int j = 0; j < SIDE; j++)
-            b.o[j] = make_float4(b.o[j].x + o[i][j].x * x, b.o[j].y + o[i][j].y * y, b.o[j].z + o[i][j].z * x,
-                                 b.o[j].w + o[i][j].w * y);
+    for (int j = 0; j < SIDE; j++)
+        to->o[at + j][lane] = b.o[j];
+    if (lane < 4) {
+        *(float2 *)&to->top[row] = b.top;
+        *(float2 *)&to->sum[row] = b.sum;
     }
 }
 
 DEVICE void add_parts(struct blend &b, const struct terms &terms, int row, int at)
 {
     int lane = threadIdx.x % 32;
-    struct blend own = b;
     clear(b);
 #pragma unroll 1
     for (int first = 0; first < terms.count; first += BATCH) {
-        float2 top = make_float2(-INFINITY, -INFINITY), sum = make_float2(0.0f, 0.0f);
+        float2 top[BATCH], sum[BATCH], peak = b.top;
         float4 o[BATCH][SIDE];
-        int which = first + lane / 4;
-        if (which == terms.own) {
-            top = own.top;
-            sum = own.sum;
-        } else if (lane / 4 < BATCH && which < terms.count) {
-            top = *(const float2 *)&term(terms, which)->top[row];
-            sum = *(const float2 *)&term(terms, which)->sum[row];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            const struct part *part = term(terms, min(first + i, terms.count - 1));
+            top[i] = *(const float2 *)&part->top[row];
+            sum[i] = *(const float2 *)&part->sum[row];
+#pragma unroll
+            for (int j = 0; j < SIDE; j++)
+                o[i][j] = part->o[at + j][lane];
         }
 #pragma unroll
-        for (int k = 0; k < BATCH; k++)
+        for (int i = 0; i < BATCH; i++)
+            peak = make_float2(fmaxf(peak.x, top[i].x), fmaxf(peak.y, top[i].y));
+        float2 base = move_base(b, peak);
 #pragma unroll
-            for (int j = 0; j < SIDE; j++) {
-                o[k][j] = own.o[j];
-                if (first + k < terms.count && first + k != terms.own)
-                    o[k][j] = term(terms, first + k)->o[at + j][lane];
-            }
-        blend_in(b, top, sum, o, terms.count - first);
+        for (int i = 0; i < BATCH; i++)
+            if (first + i < terms.count)
+                add_term(b, base, top[i], sum[i], o[i]);
     }
 }
 
@@ -234,8 +216,12 @@ DEVICE void add(const struct attention_args &a, const struct division &d, const 
         clear(b);
         if (terms.streams)
             add_streams(b, e, d, row_warp, row_of_warp, at_of_warp);
-        if (terms.count)
+        if (terms.count) {
+            if (terms.streams)
+                leave_blend(b, terms.own, row, at);
+            __syncwarp();
             add_parts(b, terms, row, at);
+        }
         if (!to) {
             if (ended != eight)
                 find_ends(a, t, t.first + row, step == 0, b, ends);
@@ -243,13 +229,7 @@ DEVICE void add(const struct attention_args &a, const struct division &d, const 
             write_rows(a, ends, t.end - t.first - row, step, b);
             continue;
         }
-#pragma unroll
-        for (int j = 0; j < SIDE; j++)
-            to->o[at + j][lane] = b.o[j];
-        if (step == 0 && lane < 4) {
-            *(float2 *)&to->top[row] = b.top;
-            *(float2 *)&to->sum[row] = b.sum;
-        }
+        leave_blend(b, to, row, at);
     }
 }
 

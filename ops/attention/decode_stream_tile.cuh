@@ -15,6 +15,10 @@
 #include "mma.cuh"
 #include "vec.cuh"
 
+#ifndef HEADS
+#define HEADS 1
+#endif
+
 enum {
     NARROW = sizeof(KV) == 1,
     ROW_BYTES = HEAD_DIM * sizeof(KV),
@@ -118,6 +122,9 @@ DEVICE void fit_queries(uint32_t (&q)[DIM_STEPS][2], float (&factor)[2])
     factor[1] *= __shfl_sync(0xffffffffu, back, 8 * t + 4);
 }
 
+/* Which of the heads that lie side by side a query head reads, that one of a group. */
+DEVICE int side_of(const struct attention_args &a, int head) { return HEADS == 2 && 2 * head >= a.group; }
+
 /* Empty rows, with their queries; zeros for rows that the request does not have. */
 DEVICE void begin_rows(const struct attention_args &a, const struct row_range &range, int kv_head, int first_q, float factor,
                        struct rows &r)
@@ -126,14 +133,16 @@ DEVICE void begin_rows(const struct attention_args &a, const struct row_range &r
 #pragma unroll
     for (int n = 0; n < ROW_TILES; n++) {
         int row = range.first + 8 * n + lane / 4, token = divide(row, a.by_group);
-        int head = kv_head * a.group + row - token * a.group;
-        const T *from = (const T *)a.q + (first_q + token) * a.q_token + head * a.q_head + column;
+        int head = kv_head * a.group + row - token * a.group, side = side_of(a, row - token * a.group);
+        const T *from = (const T *)a.q + (first_q + token) * a.q_token + head * a.q_head + column - side * (HEAD_DIM / 2);
         uint32_t(&q)[DIM_STEPS][2] = r.q[QUERIES_SHARED ? 0 : n];
 #pragma unroll
         for (int k = 0; k < DIM_STEPS; k++)
 #pragma unroll
             for (int h = 0; h < 2; h++)
-                q[k][h] = row < range.end ? load_pair(from + 16 * k + (NARROW ? 2 : 8) * h) : 0;
+                q[k][h] = row < range.end && (HEADS == 1 || k / (DIM_STEPS / 2) == side)
+                              ? load_pair(from + 16 * k + (NARROW ? 2 : 8) * h)
+                              : 0;
         r.factor[n][0] = r.factor[n][1] = factor;
         if (NARROW)
             fit_queries(q, r.factor[n]);
