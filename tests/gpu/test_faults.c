@@ -43,13 +43,15 @@ static bool holds_only(const struct attention_batch *b, int byte)
     return same;
 }
 
-static void decode_batch(struct attention_batch *b, const struct device *device)
+static void shaped_batch(struct attention_batch *b, const struct attention_shape *shape, const struct device *device)
 {
     static const int32_t one[] = {1, 1, 1}, kv_len[] = {7, 0, 13};
-    attention_batch_create(b, &decode_shape, device, 3);
+    attention_batch_create(b, shape, device, 3);
     attention_batch_requests(b, 3, one, kv_len, 4);
     attention_batch_poison(b, POISON);
 }
+
+static void decode_batch(struct attention_batch *b, const struct device *device) { shaped_batch(b, &decode_shape, device); }
 
 /* ---- in children, whose environment differs ---- */
 
@@ -218,8 +220,10 @@ static void test_refusals(void **state)
     struct attention_batch b, other;
     const struct device *device = gpu_or_skip(), *cpu;
     MUST(device_get((DLDevice){kDLCPU, 0}, &cpu));
-    decode_batch(&b, device);
-    attention_batch_create(&other, &decode_shape, cpu, 3);
+    struct attention_shape shape = decode_shape;
+    shape.num_qo_heads = 6, shape.num_kv_heads = 3; /* two KV heads as one would need more than the kernel that is refused */
+    shaped_batch(&b, &shape, device);
+    attention_batch_create(&other, &shape, cpu, 3);
 
     flashinfer_plan plan = b.plan;
     b.plan = other.plan;
