@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a block that begins later will read comes to the L2 cache meanwhile. More bytes are on their way than registers can wait for,
- * and DRAM reads whole rows of a tensor. Before sm_90 it does nothing. */
+/* What a block that begins later will read comes to the L2 cache meanwhile. More bytes are on their way than registers can wait
+ * for, and DRAM reads whole rows of a tensor. Before sm_90 it does nothing. */
 #ifndef PREFETCH_CUH
 #define PREFETCH_CUH
 
