@@ -243,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || IND
         if (i < count)
             r[i] = load_runs(p, a, token + i);
     }
-    if (TOKENS == 1 && !QUANTIZES)
+    if (TOKENS == 1 && !QUANTIZES && __CUDA_ARCH__ < 1000) /* newer ones would spill */
         fetch_token_ahead(a);
 #pragma unroll
     for (int i = 0; i < TOKENS; i++) {
