@@ -42,7 +42,10 @@ def test_documentation(name, function):
     for parameter in inspect.signature(function).parameters:
         assert any(line.startswith(f"{parameter}: ") for line in arguments), f"{name}: nothing is said of {parameter}"
     assert "Returns" in function.__doc__ and _api.PUBLIC[name]
-    assert typing.get_type_hints(function)
+    hints = typing.get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        hinted = parameter.name in hints or parameter.name == "self"
+        assert hinted or parameter.default is None, f"{name}: {parameter.name} has no type hint"
 
 
 def test_hints_of_methods():

@@ -41,6 +41,14 @@ _UNDECLARED = {name: hint for hint, names in {
         int_workspace_buffers paged_kv_indices_arr paged_kv_indices_buf_arr paged_kv_indptr_arr paged_kv_indptr_buf_arr
         paged_kv_last_page_len_buf_arr qo_indptr_arr qo_indptr_buf_arr""",
     "float | Tensor": "bmm1_scale bmm2_scale scale_k scale_q scale_v",
+    "bool": "disable_state_update enable_pdl is_causal nvfp4_4over6 sf_swizzle_layout use_clc use_fp16_softmax uses_spcompress",
+    "int": """
+        C M N R batch_size cache_steps cp_rank cp_world group_size head_dim kv_splits max_kv_len max_q_len max_seq_len max_seqlen
+        max_sequence_kv max_token_per_sequence num_levels num_spec_tokens o_sf_vec_size page_size uniform_q_len window_left_d
+        window_left_p""",
+    "float": "rope_scale_d rope_scale_p rope_theta_d rope_theta_p sm_scale_d sm_scale_p",
+    "str": "backend",
+    "dtype": "data_type dst_dtype o_dtype out_dtype quantize_dtype",
 }.items() for name in names.split()}
 
 
