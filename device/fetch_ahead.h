@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which blocks of a grid bring to the L2 cache what blocks that begin later will read: kernels with one read of much memory,
- * whose bytes on their way are bound by registers, come closer to a copy by it. The same text for kernels and their host sides. */
+ * whose bytes on their way are bound by registers, come closer to a copy by it. The same text for kernels and their host
+ * sides. */
 #ifndef FETCH_AHEAD_H
 #define FETCH_AHEAD_H
 

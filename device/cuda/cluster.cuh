@@ -12,7 +12,10 @@ DEVICE void cluster_sync()
 }
 
 /* By all threads of all blocks: nobody leaves while another reads what it has. */
-DEVICE void cluster_leave() { asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory"); }
+DEVICE void cluster_leave()
+{
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
 
 /* Where, in the shared memory of a block of the cluster, lies what lies at `at` in this one's. */
 DEVICE uint32_t cluster_address(const void *at, int block)

@@ -105,8 +105,8 @@ template <class From> DEVICE void load_chunk(float (&x)[8], const From *from)
 #endif
 }
 
-/* Starts copying a tile of rows of DIM elements, which lie at `rows`. Their addresses are loaded ahead of the copies, which no load
- * from shared memory passes. */
+/* Starts copying a tile of rows of DIM elements, which lie at `rows`. Their addresses are loaded ahead of the copies, which no
+ * load from shared memory passes. */
 template <int DIM, int TOKENS> DEVICE void copy_tile(uint32_t tile, const KV *const *rows, uint32_t thread)
 {
     enum { ROW = DIM / 8, COPIES = (TOKENS * ROW + THREADS - 1) / THREADS };
@@ -137,8 +137,9 @@ template <int DIM> DEVICE void put_chunk(uint32_t tile, int row, int chunk, cons
 }
 
 /* Chunk `chunk` of a row of queries or keys, `from`, and with RoPE the one half a row later; zeros if from is NULL. */
-template <bool IS_QUERY, class From> DEVICE void convert_row(uint32_t tile, int row, int chunk, const From *from, const float2 *turns,
-                                                             int position, const struct prefill &p, const struct at &at)
+template <bool IS_QUERY, class From>
+DEVICE void convert_row(uint32_t tile, int row, int chunk, const From *from, const float2 *turns, int position,
+                        const struct prefill &p, const struct at &at)
 {
     float x[PIECES][8];
 #pragma unroll
@@ -199,8 +200,9 @@ DEVICE bool is_seen(const struct prefill &p, const struct task &t, const struct 
 }
 
 /* Products of queries and keys become logits in base 2, or without softmax weights. */
-template <int N> DEVICE void change_logits(float (&s)[N][4], const struct prefill &p, const struct task &t, const struct row (&rows)[2],
-                                           struct logit_rule rule, int first)
+template <int N>
+DEVICE void change_logits(float (&s)[N][4], const struct prefill &p, const struct task &t, const struct row (&rows)[2],
+                          struct logit_rule rule, int first)
 {
     int column = first + threadIdx.x % 4 * 2;
 #pragma unroll

@@ -59,8 +59,8 @@ static inline void turn_row(const struct state *s, T *to, const float *x, int64_
     }
 }
 
-static inline void convert_query(const struct attention_args *a, const struct task *t, const struct state *s, T *to, const Q *from,
-                                 int64_t token, int64_t head)
+static inline void convert_query(const struct attention_args *a, const struct task *t, const struct state *s, T *to,
+                                 const Q *from, int64_t token, int64_t head)
 {
     float x[HEAD_DIM];
     for (int i = 0; i < HEAD_DIM; i += LANES)
@@ -71,8 +71,8 @@ static inline void convert_query(const struct attention_args *a, const struct ta
 }
 
 /* Of the KV head at that offset, the h-th of the task. */
-static inline void convert_keys(const struct attention_args *a, const struct task *t, struct state *s, int h, int64_t first, int count,
-                                int64_t offset)
+static inline void convert_keys(const struct attention_args *a, const struct task *t, struct state *s, int h, int64_t first,
+                                int count, int64_t offset)
 {
     for (int token = 0; token < count; token++) {
         float x[HEAD_DIM];

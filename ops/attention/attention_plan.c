@@ -48,8 +48,8 @@ struct typical {
 
 enum { MAX_PARTS = 8, MIN_SEEN = 512 * 128 }; /* elements of a head's keys that a row sees, which repay joining */
 
-/* Blocks that divide the keys of a tile of 128 rows, where such tiles leave room for them, two a multiprocessor: a power of two, so
- * that clusters fill what there is; those of eight not quite. */
+/* Blocks that divide the keys of a tile of 128 rows, where such tiles leave room for them, two a multiprocessor: a power of two,
+ * so that clusters fill what there is; those of eight not quite. */
 static int32_t choose_parts(const struct device *device, const struct attention_plan *plan, struct typical typical)
 {
     int64_t queries = typical.batch > 0 ? typical.total_q / typical.batch : 0, rows = queries * plan->group;

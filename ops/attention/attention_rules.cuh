@@ -22,7 +22,10 @@ DEVICE int entry(const int32_t *table, int i, bool fresh)
 }
 
 /* Where a request's query tokens start. */
-DEVICE int first_query(const struct attention_args &a, int request) { return a.qo_indptr ? a.qo_indptr[request] : request * a.qo_len; }
+DEVICE int first_query(const struct attention_args &a, int request)
+{
+    return a.qo_indptr ? a.qo_indptr[request] : request * a.qo_len;
+}
 
 /* A request. No load waits for another. */
 DEVICE struct attention_scheduled see_request(const struct attention_args &a, int request, bool fresh = false)

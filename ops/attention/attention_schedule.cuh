@@ -42,8 +42,8 @@ DEVICE int find_last(const int32_t *first, int batch, int wanted)
 
 /* By a whole warp: the request of that tile of one KV head, its tiles, and those of the requests before it; false if there is
  * none. Requests are at most 32, and stand in their own order. */
-DEVICE bool find_unscheduled(const struct attention_args &a, int tile, int tile_tokens, struct attention_scheduled *r, int *before,
-                             int *tiles)
+DEVICE bool find_unscheduled(const struct attention_args &a, int tile, int tile_tokens, struct attention_scheduled *r,
+                             int *before, int *tiles)
 {
     struct attention_scheduled own = {0, 0, 0, 0};
     if (threadIdx.x % 32 < a.batch)
@@ -62,8 +62,8 @@ DEVICE bool find_unscheduled(const struct attention_args &a, int tile, int tile_
 }
 
 /* By a whole warp: the same of a schedule. */
-DEVICE bool find_scheduled(const struct attention_args &a, const struct attention_schedule &s, int tile, struct attention_scheduled *r,
-                           int *before, int *tiles)
+DEVICE bool find_scheduled(const struct attention_args &a, const struct attention_schedule &s, int tile,
+                           struct attention_scheduled *r, int *before, int *tiles)
 {
     if (tile >= s.first[a.batch])
         return false;
@@ -75,8 +75,8 @@ DEVICE bool find_scheduled(const struct attention_args &a, const struct attentio
 }
 
 /* By a whole warp. kv_head is -1 if there is no tile of that number. */
-DEVICE void find_task(const struct attention_args &a, const struct attention_schedule &s, int number, int tile_tokens, int token_bytes,
-                      struct task *t)
+DEVICE void find_task(const struct attention_args &a, const struct attention_schedule &s, int number, int tile_tokens,
+                      int token_bytes, struct task *t)
 {
     struct attention_scheduled r;
     int before, tiles, tile = number / a.num_kv_heads;

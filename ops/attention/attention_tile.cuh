@@ -21,7 +21,8 @@
 #endif
 
 enum { CHUNKS = HEAD_DIM / 8, ROW_BYTES = ATTENTION_ROW_BYTES(HEAD_DIM) };
-enum { COLUMNS = ATTENTION_PREFILL_COLUMNS(HEAD_DIM_VO), VALUE_ROW_BYTES = ATTENTION_ROW_BYTES(COLUMNS) }; /* of a block's values */
+/* Of a block's values. */
+enum { COLUMNS = ATTENTION_PREFILL_COLUMNS(HEAD_DIM_VO), VALUE_ROW_BYTES = ATTENTION_ROW_BYTES(COLUMNS) };
 /* From sm_100 on ptxas computes so many addresses of 256 columns ahead of the loop that registers spill. */
 enum { SPARES_REGISTERS = __CUDA_ARCH__ >= 1000 && COLUMNS >= 256 };
 #define HEADROOM 6.0f /* of weights, which are summed in float32: a power of two */
@@ -43,7 +44,8 @@ template <int DIM = HEAD_DIM> DEVICE uint32_t chunk_address(uint32_t tile, int r
     return tile + row * ATTENTION_ROW_BYTES(DIM) + place<DIM>(row, chunk);
 }
 
-/* The address of a chunk `chunks` (an even number) further along a row than the one at `address`, which is its first or second. */
+/* The address of a chunk `chunks` (an even number) further along a row than the one at `address`, which is its first or
+ * second. */
 template <int DIM = HEAD_DIM> DEVICE uint32_t further(uint32_t address, int chunks)
 {
     return DIM % 64 ? address + (chunks << 4) : (address ^ (chunks & 7) << 4) + (chunks >> 3 << 7);
@@ -114,7 +116,8 @@ DEVICE void clear(struct rows &r)
 
 /* s[b][i] += products of 16 columns, those of chunks 2k and 2k + 1, of the queries of band b and of the tokens 8i to 8i + 7 of a
  * tile. What is loaded serves all bands of 16 rows. */
-template <int BANDS, int N> DEVICE void multiply_keys(float (&s)[BANDS][N][4], const uint32_t (&q)[BANDS][4], uint32_t keys, int k)
+template <int BANDS, int N>
+DEVICE void multiply_keys(float (&s)[BANDS][N][4], const uint32_t (&q)[BANDS][4], uint32_t keys, int k)
 {
     int lane = threadIdx.x % 32;
     uint32_t first = chunk_address<HEAD_DIM>(keys, lane % 8 + lane / 16 * 8, lane / 8 % 2);
@@ -204,7 +207,8 @@ DEVICE void raise_top(struct rows &r, const float (&top)[2])
     }
 }
 
-/* This lane's largest logits of a tile, which are s * unit with unit > 0, and whether a weight of the 16 rows would exceed 2^HEADROOM. */
+/* This lane's largest logits of a tile, which are s * unit with unit > 0, and whether a weight of the 16 rows would exceed
+ * 2^HEADROOM. */
 template <int N> DEVICE bool find_top(float (&top)[2], const struct rows &r, const float (&s)[N][4], float unit)
 {
 #pragma unroll
@@ -218,8 +222,8 @@ template <int N> DEVICE bool find_top(float (&top)[2], const struct rows &r, con
     return __any_sync(0xffffffffu, top[0] > r.top[0] + HEADROOM || top[1] > r.top[1] + HEADROOM);
 }
 
-/* Turns logits of each band into weights relative to a bound of the rows' largest logits. The bound follows only once a weight of the
- * 16 rows would exceed 2^HEADROOM: most tiles leave the sums as they are. */
+/* Turns logits of each band into weights relative to a bound of the rows' largest logits. The bound follows only once a weight of
+ * the 16 rows would exceed 2^HEADROOM: most tiles leave the sums as they are. */
 template <int BANDS, int N> DEVICE void weigh(struct rows (&r)[BANDS], float (&s)[BANDS][N][4], float unit)
 {
     float top[BANDS][2];
@@ -237,7 +241,8 @@ template <int BANDS, int N> DEVICE void weigh(struct rows (&r)[BANDS], float (&s
     for (int b = 0; b < BANDS; b++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float base = r[b].top[h] == -INFINITY ? 0.0f : r[b].top[h], sum = 0.0f; /* nothing seen yet: all weights are 0, not NaN */
+            /* nothing seen yet: all weights are 0, not NaN */
+            float base = r[b].top[h] == -INFINITY ? 0.0f : r[b].top[h], sum = 0.0f;
 #pragma unroll
             for (int i = 0; i < N; i++)
 #pragma unroll

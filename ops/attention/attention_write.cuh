@@ -7,7 +7,10 @@
 #include "cluster.cuh"
 
 /* The first packed row of this thread in a band; the other is 8 below. */
-DEVICE int row_of(const struct task &t, int band) { return t.first_row + (threadIdx.x / 32 * BANDS + band) * 16 + threadIdx.x % 32 / 4; }
+DEVICE int row_of(const struct task &t, int band)
+{
+    return t.first_row + (threadIdx.x / 32 * BANDS + band) * 16 + threadIdx.x % 32 / 4;
+}
 
 /* Where a row's values go, NULL if the row does not exist, and what they are multiplied by. */
 struct finished {
@@ -28,7 +31,8 @@ DEVICE struct finished finish_rows(const struct prefill &p, const struct task &t
     }
     struct row row = make_row(a, t, row_of(t, mine / 2) + 8 * (mine % 2));
     int64_t token = (a.modes.o_indptr ? a.modes.o_indptr[t.request] : t.first_q) + row.token;
-    struct finished f = {(O *)a.out + token * a.out_token + row.head * a.out_head + t.column, finish_row(a, top, sum, row.head, &lse)};
+    struct finished f = {(O *)a.out + token * a.out_token + row.head * a.out_head + t.column,
+                         finish_row(a, top, sum, row.head, &lse)};
     if (row.token >= t.qo_len)
         f.to = NULL;
     else if (a.lse && t.column == 0 && threadIdx.x % 4 == mine)

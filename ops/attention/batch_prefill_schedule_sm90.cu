@@ -79,7 +79,8 @@ DEVICE struct attention_scheduled see(const struct attention_args &a, int reques
     return request < a.batch ? see_request(a, request) : attention_scheduled{0, 0, 0, 0};
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) batch_prefill_schedule_sm90(const __grid_constant__ struct attention_schedule_args p)
+extern "C" __global__ void __launch_bounds__(THREADS)
+batch_prefill_schedule_sm90(const __grid_constant__ struct attention_schedule_args p)
 {
     __shared__ __align__(16) struct lists lists;
     const struct attention_args &a = p.a;

@@ -69,7 +69,8 @@ DEVICE struct merged merge(const struct merge_states_args &a, int64_t token, int
     return m;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) merge_states_sm80(const __grid_constant__ struct merge_states_args a)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+merge_states_sm80(const __grid_constant__ struct merge_states_args a)
 {
     uint32_t row = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, token = row / a.heads, head = row - token * a.heads;
     pdl_launch();

@@ -35,7 +35,8 @@ DEVICE void begin_state(const struct gated_delta_sm90_args &p, float (&s)[64], c
     if (i->segment.first || !i->segment.ends)
         load_state(s, joined_state(p, i->segment, i->head) + half * 64 * HEAD_DIM, HEAD_DIM, place);
     else if (pool.data && row >= 0)
-        load_state(s, (const INITIAL *)pool.data + row * pool.row + i->head * pool.head + half * 64 * pool.line, pool.line, place);
+        load_state(s, (const INITIAL *)pool.data + row * pool.row + i->head * pool.head + half * 64 * pool.line, pool.line,
+                   place);
 }
 
 DEVICE void compute_item(const struct gated_delta_sm90_args &p, struct smem *sm, const struct item *i, struct worker &w)

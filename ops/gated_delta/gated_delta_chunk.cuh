@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What kernels share that take the gated delta rule by chunks of 64 tokens. Rows of q, k and v lie in shared memory in slabs of 64
- * elements: 64 rows of 128 bytes, whose 16-byte piece c lies at c ^ (row % 8). */
+/* What kernels share that take the gated delta rule by chunks of 64 tokens. Rows of q, k and v lie in shared memory in slabs of
+ * 64 elements: 64 rows of 128 bytes, whose 16-byte piece c lies at c ^ (row % 8). */
 #ifndef GATED_DELTA_CHUNK_CUH
 #define GATED_DELTA_CHUNK_CUH
 

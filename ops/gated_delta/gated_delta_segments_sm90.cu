@@ -132,7 +132,8 @@ DEVICE void walk_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, 
 #pragma unroll 1
     for (int c = 0; c < p.segment_chunks; c++)
         take_chunk(w, sm, s, fragments, c == 0, c + 1 == p.segment_chunks);
-    store_state(s, state_at(i.through ? p.through : p.after, p, i.segment.cut, i.head) + i.half * 64 * HEAD_DIM, HEAD_DIM, w.place);
+    store_state(s, state_at(i.through ? p.through : p.after, p, i.segment.cut, i.head) + i.half * 64 * HEAD_DIM, HEAD_DIM,
+                w.place);
 }
 
 extern "C" __global__ void __launch_bounds__(160, 2)

@@ -432,8 +432,8 @@ static const struct op_shape shapes[] = {
     {"nemotron_h_256", "dtype=bf16 batch=256 num_sequences=256 num_states=256 num_buffers=256 state:dtype=f32" NEMOTRON_H},
     {"nemotron_h_random",
      "dtype=bf16 batch=64 num_sequences=64 num_states=64 num_buffers=64 state:dtype=f16 rand_seed=7" NEMOTRON_H},
-    {"many", "dtype=f16 batch=300 num_sequences=300 num_states=310 num_buffers=300 state:dtype=f16 tokens=1 num_heads=2 num_groups=1 "
-             "head_dim=40 state_dim=64 columns=1 dst_columns=1 cache_steps=4 -rand_seed -intermediate_states_buffer "
+    {"many", "dtype=f16 batch=300 num_sequences=300 num_states=310 num_buffers=300 state:dtype=f16 tokens=1 num_heads=2 "
+             "num_groups=1 head_dim=40 state_dim=64 columns=1 dst_columns=1 cache_steps=4 -rand_seed -intermediate_states_buffer "
              "-intermediate_state_indices -num_accepted_tokens -cu_seqlens"},
     {"drafts", "batch=3 num_sequences=3 tokens=3 num_states=9 num_buffers=4 num_heads=6 num_groups=2 head_dim=40 state_dim=48 "
                "columns=3 dst_columns=3 cache_steps=4 dtype=f16 state:dtype=f16 -cu_seqlens"},

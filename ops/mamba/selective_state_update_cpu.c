@@ -23,7 +23,8 @@ static float at(const void *data, int64_t i, int wide)
 
 static float token_value(const struct token_rows *rows, const struct place *p, int64_t token, int64_t row)
 {
-    return at(rows->data, p->sequence * rows->sequence + token * rows->token + p->head * rows->head + row * rows->dim, rows->wide);
+    const int64_t place = p->sequence * rows->sequence + token * rows->token + p->head * rows->head + row * rows->dim;
+    return at(rows->data, place, rows->wide);
 }
 
 static float weight(const struct head_weights *w, const struct place *p, int64_t row)

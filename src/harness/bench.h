@@ -30,7 +30,7 @@ struct bench_result {
     double seconds;           /* median of one call; 0: not timed */
     double fastest, slowest;  /* 10th and 90th percentile */
     double bytes, operations; /* that the call must move and do */
-    double ceiling;           /* bytes a second that a copy moves: a large one on this device; beside a large call a copy timed with it */
+    double ceiling;           /* bytes a second that a copy moves: a large one; beside a large call one timed with it */
     int copies;               /* of the tensors that calls took in turn */
     enum bench_outcome {
         BENCH_CHECKED,

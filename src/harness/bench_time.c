@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The clock. A call is timed on enough copies of its tensors, taken in turn, that none is in a cache when its
- * turn comes again; warm, on the same tensors every time. On a GPU the calls are nodes of a graph between two
- * events, so that the host's launches do not count. The ceiling of large calls are copies: on a CPU in turn with them, on a GPU of
- * as many bytes, timed the same way. */
+/* The clock. A call is timed on enough copies of its tensors, taken in turn, that none is in a cache when its turn comes again;
+ * warm, on the same tensors every time. On a GPU the calls are nodes of a graph between two events, so that the host's launches
+ * do not count. The ceiling of large calls are copies: on a CPU in turn with them, on a GPU of as many bytes, timed the same
+ * way. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

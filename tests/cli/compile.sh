@@ -75,7 +75,8 @@ for program in quickstart 'flashinfer check batch_decode --device cpu --problems
     rm -rf "$work/first"
     FLASHINFER_CACHE_DIR=$work/second expect 0 "$lines compiled, 0 already there, 0 failed" compile --from "$work/record"
     FLASHINFER_CACHE_DIR=$work/second expect 0 "0 compiled, $lines already there" compile --from "$work/record" --device cpu
-    FLASHINFER_CACHE_DIR=$work/second expect 0 '^0 compiled, 0 already there' compile --from "$work/record" --device cuda --arch 90
+    FLASHINFER_CACHE_DIR=$work/second expect 0 '^0 compiled, 0 already there' \
+        compile --from "$work/record" --device cuda --arch 90
     # shellcheck disable=SC2086
     FLASHINFER_CACHE_DIR=$work/second FLASHINFER_DISABLE_JIT=1 "$build"/$program >"$work/out" 2>&1 ||
         complain "$program, after its record was compiled, wants to compile: $(tail -n 3 "$work/out")"
