@@ -23,11 +23,9 @@ void gated_activation_reference(const struct reference *r);
 extern const struct op_range gated_activation_ranges[];
 extern const struct op_shape gated_activation_shapes[];
 
-#define GATED_ACTIVATION_SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 #define GATED_ACTIVATION_ARGUMENTS                                                  \
     OUT(out, LIKE_OR(input, E4M3 | E5M2), "... intermediate"),                      \
-    IN(input, F16 | BF16, "... 2*intermediate", .fill = GATED_ACTIVATION_SPECIAL),  \
+    IN(input, F16 | BF16, "... 2*intermediate", .fill = NORMAL_WITH_ALL),           \
     NUMBER(scale, .value = 1, .min = 1e-10, .max = 1e10, .dtype.set = F32, .fill = UNIFORM(0.01, 10))
 
 #endif

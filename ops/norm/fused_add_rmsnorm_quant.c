@@ -8,8 +8,8 @@ DIMS(rows, hidden);
 
 static const struct op_arg args[] = {
     OUT(out, E4M3 | E5M2, "... hidden"),
-    INOUT(residual, LIKE_OR(input, F32), "... hidden", .fill = NORM_SPECIAL),
-    IN(input, F16 | BF16, "... hidden", .fill = NORM_SPECIAL),
+    INOUT(residual, LIKE_OR(input, F32), "... hidden", .fill = NORMAL_WITH_ALL),
+    IN(input, F16 | BF16, "... hidden", .fill = NORMAL_WITH_ALL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(scale, .value = 1, .min = 1e-30, .dtype.set = F32),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),

@@ -9,7 +9,7 @@ DIMS(rows, hidden);
 static const struct op_arg args[] = {
     OUT(out, E2M1X2 | U8, "... hidden//2"),
     OUT(block_scale, U8 | E4M3, "... hidden//16"),
-    IN(input, F16 | BF16, "... hidden", .fill = NORM_SPECIAL),
+    IN(input, F16 | BF16, "... hidden", .fill = NORMAL_WITH_ALL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),
     {0},

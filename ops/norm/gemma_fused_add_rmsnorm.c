@@ -7,8 +7,8 @@
 DIMS(rows, hidden);
 
 static const struct op_arg args[] = {
-    INOUT(input, F16 | BF16 | F32, "... hidden", .fill = NORM_SPECIAL),
-    INOUT(residual, LIKE_OR(input, F32), "... hidden", .fill = NORM_SPECIAL),
+    INOUT(input, F16 | BF16 | F32, "... hidden", .fill = NORMAL_WITH_ALL),
+    INOUT(residual, LIKE_OR(input, F32), "... hidden", .fill = NORMAL_WITH_ALL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),
     {0},

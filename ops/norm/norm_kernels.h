@@ -40,6 +40,5 @@ static inline bool norm_scales_are_e8m0(int32_t scale_format, int64_t block_size
 #define NORM_SCALE_SHAPE \
     "LINEAR: ... hidden//block_size | SWIZZLED: ceil(rows/128)*ceil(hidden/(4*block_size))*512"
 #define NORM_SPECIAL_NOT_HUGE NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_INFINITY | SPECIAL_NAN)
-#define NORM_SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
 
 #endif

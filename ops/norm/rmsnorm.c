@@ -8,7 +8,7 @@ DIMS(rows, hidden);
 
 static const struct op_arg args[] = {
     OUT(out, LIKE(input), "... hidden", MAY_ALIAS(input)),
-    IN(input, F16 | BF16 | F32, "... hidden", .fill = NORM_SPECIAL),
+    IN(input, F16 | BF16 | F32, "... hidden", .fill = NORMAL_WITH_ALL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),
     {0},

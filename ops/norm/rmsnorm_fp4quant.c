@@ -9,7 +9,7 @@ DIMS(rows, hidden, block_size);
 static const struct op_arg args[] = {
     OUT(y_fp4, E2M1X2 | U8, "... hidden//2"),
     OUT(block_scale, U8 | E4M3 | E8M0, NORM_SCALE_SHAPE, .by = "is_sf_swizzled_layout"),
-    IN(input, F16 | BF16, "... hidden", .fill = NORM_SPECIAL),
+    IN(input, F16 | BF16, "... hidden", .fill = NORMAL_WITH_ALL),
     IN(weight, LIKE(input), "hidden"),
     NUMBER(global_scale, .value = 1, .min = 1e-30, .dtype.set = F32),
     NUMBER(eps, .value = 1e-6, .min = 1e-30),

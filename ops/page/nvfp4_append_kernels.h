@@ -23,6 +23,5 @@ void nvfp4_append_reference(const struct reference *r);
 #define NVFP4_CACHE(width) \
     "NHD: pages page_size num_kv_heads " width " | HND: pages num_kv_heads page_size " width, .by = "kv_layout"
 #define NVFP4_SCALE .value = 1, .min = 1e-10, .dtype.set = F32, .fill = UNIFORM(0.001, 9)
-#define NVFP4_SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
 
 #endif

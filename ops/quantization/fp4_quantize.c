@@ -5,13 +5,11 @@
 #define OP fp4_quantize
 DIMS(rows, columns);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     OUT(out, E2M1X2 | U8, "... columns//2"),
     OUT(out_scale, U8 | E4M3, SCALE_SHAPE("", "rows", "columns//sf_vec_size") "... columns//sf_vec_size", .by = "sf_layout",
         .flags = DENSE),
-    IN(input, F16 | BF16 | E4M3, "... columns", .fill = SPECIAL),
+    IN(input, F16 | BF16 | E4M3, "... columns", .fill = NORMAL_WITH_ALL),
     NUMBER(global_scale, .value = 1, .min = 1e-10, .dtype.set = F32, .shape = "rows", .fill = UNIFORM(0.01, 900)),
     INT(sf_vec_size, .value = 16, .min = 16, .max = 32),
     FLAG(sf_use_ue8m0),

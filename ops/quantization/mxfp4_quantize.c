@@ -5,12 +5,10 @@
 #define OP mxfp4_quantize
 DIMS(rows, columns);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     OUT(out, E2M1X2 | U8, "... columns//2"),
     OUT(out_scale, U8, SCALE_SHAPE("", "rows", "columns//32") "... columns//32", .by = "sf_layout", .flags = DENSE),
-    IN(a, F16 | BF16, "... columns", .fill = SPECIAL),
+    IN(a, F16 | BF16, "... columns", .fill = NORMAL_WITH_ALL),
     ENUM(sf_layout, SCALE_LAYOUTS),
     {0},
 };

@@ -5,14 +5,12 @@
 #define OP mxfp8_quantize
 DIMS(rows, columns);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     OUT(out, E4M3, "... ceil(columns/alignment)*alignment"),
     OUT(out_scale, U8,
         SCALE_SHAPE("", "rows", "ceil(columns/alignment)*alignment//32") "... ceil(columns/alignment)*alignment//32",
         .by = "sf_layout", .flags = DENSE),
-    IN(input, F16 | BF16, "... columns", .fill = SPECIAL),
+    IN(input, F16 | BF16, "... columns", .fill = NORMAL_WITH_ALL),
     ENUM(sf_layout, SCALE_LAYOUTS),
     INT(alignment, .value = 32, .min = 32),
     {0},

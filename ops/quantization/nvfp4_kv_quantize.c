@@ -5,12 +5,10 @@
 #define OP nvfp4_kv_quantize
 DIMS(rows, columns);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     OUT(out, E2M1X2 | U8, "... columns//2"),
     OUT(out_scale, U8 | E4M3, "... columns//16", .flags = DENSE),
-    IN(input, F16 | BF16, "... columns", .fill = SPECIAL),
+    IN(input, F16 | BF16, "... columns", .fill = NORMAL_WITH_ALL),
     NUMBER(global_scale, .value = 1, .min = 1e-10, .dtype.set = F32, .fill = UNIFORM(0.001, 9)),
     {0},
 };

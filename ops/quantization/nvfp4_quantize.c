@@ -5,13 +5,11 @@
 #define OP nvfp4_quantize
 DIMS(rows, columns);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     OUT(out, E2M1X2 | U8, "... columns//2"),
     OUT(out_scale, U8 | E4M3, SCALE_SHAPE("", "rows", "columns//sf_vec_size") "... columns//sf_vec_size", .by = "sf_layout",
         .flags = DENSE),
-    IN(a, F16 | BF16 | E4M3, "... columns", .fill = SPECIAL),
+    IN(a, F16 | BF16 | E4M3, "... columns", .fill = NORMAL_WITH_ALL),
     NUMBER(a_global_sf, .value = 1, .min = 1e-10, .dtype.set = F32, .shape = "rows", .fill = UNIFORM(0.01, 900)),
     ENUM(sf_layout, SCALE_LAYOUTS),
     INT(sf_vec_size, .value = 16, .min = 16, .max = 32),

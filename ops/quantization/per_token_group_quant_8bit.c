@@ -5,12 +5,10 @@
 #define OP per_token_group_quant_8bit
 DIMS(rows, columns);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     OUT(x_q, E4M3 | I8, "... columns"),
     OUT(x_s, F32, "... columns//group_size", .flags = STRIDED | COLUMN_MAJOR),
-    IN(x, F16 | BF16 | F32, "... columns", .fill = SPECIAL),
+    IN(x, F16 | BF16 | F32, "... columns", .fill = NORMAL_WITH_ALL),
     INT(group_size, .value = 128, .min = 16, .max = 512),
     NUMBER(eps, .value = 1e-10, .min = 1e-30),
     FLAG(scale_ue8m0),

@@ -6,12 +6,10 @@
 #define OP silu_and_mul_scaled_nvfp4_experts_quantize
 DIMS(batch, rows, columns);
 
-#define SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 static const struct op_arg args[] = {
     INOUT(out, E2M1X2 | U8, "batch rows columns//2"),
     INOUT(out_scale, U8 | E4M3, "batch ceil(rows/128)*128 ceil((columns//16)/4)*4", .flags = DENSE),
-    IN(a, F16 | BF16, "batch rows 2*columns", .fill = SPECIAL),
+    IN(a, F16 | BF16, "batch rows 2*columns", .fill = NORMAL_WITH_ALL),
     IN(mask, I32, "batch", .fill = LENGTHS(-1, "rows")),
     NUMBER(a_global_sf, .value = 1, .min = 1e-10, .dtype.set = F32, .shape = "batch", .fill = UNIFORM(0.01, 900)),
     {0},

@@ -6,8 +6,8 @@
 DIMS(nnz, num_qo_heads, num_kv_heads, head_dim);
 
 static const struct op_arg args[] = {
-    INOUT(q, F16 | BF16, "nnz num_qo_heads head_dim", .fill = ROPE_SPECIAL),
-    INOUT(k, LIKE(q), "nnz num_kv_heads head_dim", .fill = ROPE_SPECIAL),
+    INOUT(q, F16 | BF16, "nnz num_qo_heads head_dim", .fill = NORMAL_WITH_ALL),
+    INOUT(k, LIKE(q), "nnz num_kv_heads head_dim", .fill = NORMAL_WITH_ALL),
     IN(indptr, I32 | I64, "batch+1", .fill = INDPTR("nnz")),
     IN(offsets, LIKE(indptr), "batch", .fill = UNIFORM(0, 1e6)),
     ROPE_OPTIONS,

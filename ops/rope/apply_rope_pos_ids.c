@@ -8,8 +8,8 @@ DIMS(nnz, num_qo_heads, num_kv_heads, head_dim);
 static const struct op_arg args[] = {
     OUT(q_rope, LIKE(q), "nnz num_qo_heads head_dim", MAY_ALIAS(q)),
     OUT(k_rope, LIKE(q), "nnz num_kv_heads head_dim", MAY_ALIAS(k)),
-    IN(q, F16 | BF16, "nnz num_qo_heads head_dim", .fill = ROPE_SPECIAL),
-    IN(k, LIKE(q), "nnz num_kv_heads head_dim", .fill = ROPE_SPECIAL),
+    IN(q, F16 | BF16, "nnz num_qo_heads head_dim", .fill = NORMAL_WITH_ALL),
+    IN(k, LIKE(q), "nnz num_kv_heads head_dim", .fill = NORMAL_WITH_ALL),
     IN(pos_ids, I32 | I64, "nnz", .fill = UNIFORM(0, 1e6)),
     ROPE_OPTIONS,
     {0},

@@ -6,8 +6,8 @@
 DIMS(nnz, num_qo_heads, num_kv_heads, head_dim);
 
 static const struct op_arg args[] = {
-    INOUT(q, F16 | BF16, "nnz num_qo_heads head_dim", .fill = ROPE_SPECIAL),
-    INOUT(k, LIKE(q), "nnz num_kv_heads head_dim", .fill = ROPE_SPECIAL),
+    INOUT(q, F16 | BF16, "nnz num_qo_heads head_dim", .fill = NORMAL_WITH_ALL),
+    INOUT(k, LIKE(q), "nnz num_kv_heads head_dim", .fill = NORMAL_WITH_ALL),
     IN(pos_ids, I32 | I64, "nnz", .fill = UNIFORM(0, 1e6)),
     ROPE_OPTIONS,
     {0},

@@ -6,8 +6,8 @@
 DIMS(nnz, q_columns, k_columns, rotary_dim, max_positions);
 
 static const struct op_arg args[] = {
-    INOUT(query, F16 | BF16, "nnz q_columns", .fill = ROPE_SPECIAL),
-    INOUT(key, LIKE(query), "nnz k_columns", .fill = ROPE_SPECIAL),
+    INOUT(query, F16 | BF16, "nnz q_columns", .fill = NORMAL_WITH_ALL),
+    INOUT(key, LIKE(query), "nnz k_columns", .fill = NORMAL_WITH_ALL),
     IN(positions, I32 | I64, "nnz", .fill = BELOW("max_positions")),
     INT(head_size, .min = 1),
     IN(cos_sin_cache, F32, "max_positions rotary_dim", .fill = UNIFORM(-1, 1)),

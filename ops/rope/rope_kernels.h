@@ -36,9 +36,6 @@ void rope_cost(const struct call *call, double *bytes, double *operations);
 /* Under FLASHINFER_VALIDATE_INPUTS: positions have a row of cos_sin_cache. */
 flashinfer_status rope_validate(const struct call *call);
 
-/* All that the rotation defines. */
-#define ROPE_SPECIAL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
-
 /* For apply_rope_*: rules, ranges, shapes of ops with requests, with positions, and with a table of cosines and sines. */
 extern const char *const rope_rules[];
 extern const struct op_range rope_ranges[];

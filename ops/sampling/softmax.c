@@ -13,7 +13,7 @@ DIMS(batch, vocab);
 static const struct op_arg args[] = {
     OUT(out, F32, "batch vocab", MAY_ALIAS(logits)),
     IN(logits, F16 | BF16 | F32, "batch vocab",
-       .fill = NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)),
+       .fill = NORMAL_WITH_ALL),
     NUMBER(temperature, .value = 1, .dtype.set = F32, .shape = "batch"),
     {0},
 };

@@ -89,6 +89,7 @@ struct op_fill {
 };
 #define NORMAL {FILL_NORMAL, 0, 0, 0, 0}
 #define NORMAL_WITH(special) {FILL_NORMAL, special, 0, 0, 0}
+#define NORMAL_WITH_ALL NORMAL_WITH(SPECIAL_ZERO | SPECIAL_SUBNORMAL | SPECIAL_HUGE | SPECIAL_INFINITY | SPECIAL_NAN)
 #define UNIFORM(lo, hi) {FILL_UNIFORM, 0, 0, lo, hi}
 #define PROBS {FILL_PROBS, 0, 0, 0, 0}
 #define BELOW(dim) {FILL_BELOW, 0, dim, 0, 0}
