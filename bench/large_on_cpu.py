@@ -53,7 +53,8 @@ CALLS = [
     "apply_llama31_rope_pos_ids_inplace --shape llama_8b_prefill nnz=16384",
     "apply_rope_with_cos_sin_cache --shape llama_8b_prefill nnz=16384",
     "apply_rope_with_cos_sin_cache_inplace --shape llama_8b_prefill nnz=16384",
-    "rope_quantize_fp8 --shape llama_8b_prefill nnz=16384",
+    "rope_quantize_fp8 nnz=16384 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 q_nope_dim=64 k_nope_dim=64 max_positions=8192 "
+    "q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i64",
     "mla_rope_quantize_fp8 --shape deepseek_v3_prefill nnz=1536",
     "rope_quantize_fp8_append_paged_kv_cache --shape llama_8b_prefill nnz=16384 pages=1100 num_indices=1100",
     "rope_quantize_fp8_append_paged_mla_kv_cache --shape deepseek_v3_tp8_prefill nnz=12288 pages=300 num_indices=300",

@@ -54,13 +54,16 @@ static const struct op_shape shapes[] = {
     {"odd", "nnz=7 num_qo_heads=5 num_kv_heads=1 rotary_dim=54 q_nope_dim=37 k_nope_dim=11 max_positions=99 interleave=1 "
             "q_rope:dtype=f16 q_rope_out:dtype=e5m2 pos_ids:dtype=i32"},
     {"llama_8b_decode", "nnz=128 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 max_positions=8192 q_rope:dtype=bf16 "
-                        "q_rope_out:dtype=e4m3 pos_ids:dtype=i64 -q_nope -k_nope -q_nope_out -k_nope_out"},
+                        "q_rope_out:dtype=e4m3 pos_ids:dtype=i64 q_nope_dim=0 k_nope_dim=0 "
+                        "-q_nope -k_nope -q_nope_out -k_nope_out"},
     {"llama_8b_prefill", "nnz=4096 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 max_positions=8192 q_rope:dtype=bf16 "
-                         "q_rope_out:dtype=e4m3 pos_ids:dtype=i64 -q_nope -k_nope -q_nope_out -k_nope_out"},
+                         "q_rope_out:dtype=e4m3 pos_ids:dtype=i64 q_nope_dim=0 k_nope_dim=0 "
+                         "-q_nope -k_nope -q_nope_out -k_nope_out"},
     {"partial", "nnz=64 num_qo_heads=16 num_kv_heads=8 rotary_dim=32 q_nope_dim=48 k_nope_dim=48 max_positions=2048 "
                 "quant_scale_q=0.5 quant_scale_kv=3 interleave=1 q_rope:dtype=f16 q_rope_out:dtype=e4m3 pos_ids:dtype=i32"},
     {"smollm2_135m", "nnz=1 num_qo_heads=9 num_kv_heads=3 rotary_dim=64 max_positions=8192 q_rope:dtype=bf16 "
-                     "q_rope_out:dtype=e5m2 pos_ids:dtype=i32 -q_nope -k_nope -q_nope_out -k_nope_out"},
+                     "q_rope_out:dtype=e5m2 pos_ids:dtype=i32 q_nope_dim=0 k_nope_dim=0 "
+                     "-q_nope -k_nope -q_nope_out -k_nope_out"},
     {0},
 };
 

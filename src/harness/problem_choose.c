@@ -380,6 +380,22 @@ static void choose_aliases(struct problem *problem)
     }
 }
 
+/* Tensors that the dimensions ask for, unless they were asked to be absent. */
+static flashinfer_status choose_required(struct problem *problem)
+{
+    for (int i = 0; i < problem->program->num_args; i++) {
+        const struct op_arg *arg = &problem->op->args[i];
+        struct problem_tensor *t = &problem->tensor[i];
+        if (!arg->required_if || t->present || !program_required(problem->program, i, problem->dim))
+            continue;
+        if (problem->given >> i & 1)
+            return fail(FLASHINFER_INVALID, "%s: -%s needs values for which this does not hold: %s", problem->op->name, arg->name,
+                        arg->required_if);
+        t->present = true;
+    }
+    return FLASHINFER_OK;
+}
+
 flashinfer_status problem_choose(struct problem *problem, const struct problem_request *request)
 {
     for (int i = 0; i < problem->program->num_args; i++)
@@ -389,9 +405,7 @@ flashinfer_status problem_choose(struct problem *problem, const struct problem_r
     choose_presence(problem, request->complete || request->broken_rule);
     TRY(choose_dtypes(problem));
     TRY(problem_solve(problem, request->broken_rule));
-    for (int i = 0; i < problem->program->num_args; i++)
-        if (problem->op->args[i].required_if && program_required(problem->program, i, problem->dim))
-            problem->tensor[i].present = true;
+    TRY(choose_required(problem));
     choose_leading(problem);
     choose_numbers(problem);
     if (!problem_shapes(problem))

@@ -57,6 +57,8 @@ expect 3 'nothing to time' bench rmsnorm --kernel norm_sm80 --device cpu
     bench rmsnorm rows=10000000 hidden=4096 --device cpu
     exit $status) || status=1
 expect 2 '--shape does not go with --seed' bench rmsnorm --shape odd --seed 3
+expect 2 'rope_quantize_fp8: -q_nope needs values for which this does not hold: q_nope_dim > 0' \
+    bench --device cpu -- rope_quantize_fp8 nnz=4 -q_nope
 expect 2 '--overhead does not go with --compile' bench rmsnorm --overhead --compile
 expect 2 '--arch goes with --compile only' bench rmsnorm --arch 90
 expect 2 '--pdl is for a GPU' bench rmsnorm --pdl --device cpu

@@ -37,7 +37,8 @@ LARGE = [  # ops, their problem, the kernel that is chosen for it
     ("apply_rope_pos_ids_inplace", "--shape llama_8b_prefill_16k", None),
     ("apply_rope_pos_ids_inplace", "--shape llama_8b_prefill", None),
     ("apply_rope_with_cos_sin_cache", "--shape llama_8b_prefill", None),
-    ("rope_quantize_fp8", "--shape llama_8b_prefill", None),
+    ("rope_quantize_fp8", "nnz=4096 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 q_nope_dim=64 k_nope_dim=64 max_positions=8192 "
+     "q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i64", None),
     ("append_paged_kv_cache", "--shape llama_8b_prefill_16k", None),
     ("fused_qk_rmsnorm_rope", "--shape wan_14b", None),
     ("nvfp4_kv_dequantize_paged", "--shape llama_70b_long", None),
