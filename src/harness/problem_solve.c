@@ -265,5 +265,6 @@ flashinfer_status problem_solve(struct problem *problem, int broken_rule)
     return rule + 1 == broken_rule
                ? fail(FLASHINFER_UNSUPPORTED, "%s: nothing was found that breaks only \"%s\"",
                       problem->op->name, text)
-               : fail(FLASHINFER_INVALID, "%s: nothing was found for which \"%s\"", problem->op->name, text);
+               : fail(FLASHINFER_INVALID, "%s: no problem with these values was found for which this holds: %s",
+                      problem->op->name, text);
 }
