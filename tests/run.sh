@@ -129,7 +129,8 @@ for op in $ops; do
 done
 
 stage 'Threads under the thread sanitizer' 2
-threaded='tests/core/test_table tests/core/test_threads tests/jit/test_cache tests/torture/test_cold_cache tests/torture/test_processes'
+threaded='tests/core/test_table tests/core/test_threads tests/jit/test_cache'
+threaded="$threaded tests/torture/test_cold_cache tests/torture/test_processes"
 step build_tsan make -s -j"$(nproc)" BUILD="$build/tsan" SANITIZE=thread OPTIMISE=-O1 $(printf "$build/tsan/%s " $threaded)
 setarch -R true 2>/dev/null && fixed_addresses='setarch -R' # where addresses are too random for the sanitizer
 for program in $threaded; do

@@ -2,25 +2,26 @@
 /* batch_prefill: the query tokens of each request over its pages, FlashAttention-2's order of things.
  *
  * A block has TILE_Q packed rows of one request and KV head, found from qo_indptr, and up to 256 columns of values; blocks beyond
- * the last one leave at once. Each of its warps holds 16 rows, or 32 of 128: what it loads of keys and values then serves both bands
- * of 16, and shared memory is read half as often. All warps share tiles of keys and values, of which the next is copied meanwhile;
- * where its tokens lie is looked up another tile ahead. Queries of more than 128 elements, of two bands, and those that are
- * converted lie in shared memory. Without a window, what a row sums up depends on no TILE_Q, but on KEYS.
+ * the last one leave at once. Each of its warps holds 16 rows, or 32 of 128: what it loads of keys and values then serves both
+ * bands of 16, and shared memory is read half as often. All warps share tiles of keys and values, of which the next is copied
+ * meanwhile; where its tokens lie is looked up another tile ahead. Queries of more than 128 elements, of two bands, and those
+ * that are converted lie in shared memory. Without a window, what a row sums up depends on no TILE_Q, but on KEYS.
  *
  *   T, HEAD_DIM, HEAD_DIM_VO, ALIGNED as in attention_tile.cuh; Q, KV, O, CONVERTS, MASK, POS as in attention_modes.cuh
  *   TILE_Q   16, 64, 128; at most 64 if HEAD_DIM or HEAD_DIM_VO is above 128, and with anything but the usual
  *   KEYS     16, 32, 64: of a tile
  *   SOFT_CAP 1: the plan has one
  *   PARTS    1; from sm_90 on 2, 4, 8: blocks of a cluster, each of which sees a part of a request's keys
- * Grid: num_kv_heads times at least ceil(total_q * group / TILE_Q) + batch blocks, by ceil(HEAD_DIM_VO / 256), by PARTS. Dynamic shared
- * memory: struct smem. */
+ * Grid: num_kv_heads times at least ceil(total_q * group / TILE_Q) + batch blocks, by ceil(HEAD_DIM_VO / 256), by PARTS. Dynamic
+ * shared memory: struct smem. */
 #include "attention_write.cuh"
 #include "pdl.cuh"
 #include "scan.cuh"
 
 enum { TILE = KEYS };
 enum { SMALL = HEAD_DIM <= 64 && COLUMNS <= 64 };
-enum { BLOCKS = (SMALL && PARTS == 1 && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS }; /* of a multiprocessor, as far as registers go */
+/* Of a multiprocessor, as far as registers go. */
+enum { BLOCKS = (SMALL && PARTS == 1 && __CUDA_ARCH__ < 1000 ? 384 : 256) / THREADS };
 #define QUERIES_SHARED ATTENTION_QUERIES_SHARED(HEAD_DIM, TILE_Q, CONVERTS)
 enum { STEPS_AT_ONCE = __CUDA_ARCH__ < 1000 ? 16 : 4 }; /* of products with queries in shared memory, to unroll loops by */
 /* Of these the first, whose queries stay in registers: as many as there are for a band of 256 columns. */
@@ -42,7 +43,8 @@ struct smem {
     struct task task;
 };
 
-static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SMEM(HEAD_DIM, HEAD_DIM_VO, TILE_Q, KEYS, CONVERTS, POS == ATTENTION_POS_ROPE),
+static_assert(sizeof(struct smem) ==
+                  ATTENTION_PREFILL_SMEM(HEAD_DIM, HEAD_DIM_VO, TILE_Q, KEYS, CONVERTS, POS == ATTENTION_POS_ROPE),
               "the host counts on it");
 
 DEVICE int tiles_of(const struct attention_args &a, int request)
@@ -85,7 +87,8 @@ DEVICE struct task make_task(const struct attention_args &a, int request, int kv
 /* Finds the rows of a tile of the whole batch. False if there are none. */
 DEVICE bool find_task(const struct attention_args &a, int tile, int kv_head, struct smem *sm)
 {
-    int each = (a.batch + THREADS - 1) / THREADS, first = min((int)threadIdx.x * each, a.batch), last = min(first + each, a.batch);
+    int each = (a.batch + THREADS - 1) / THREADS, first = min((int)threadIdx.x * each, a.batch);
+    int last = min(first + each, a.batch);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, sum = 0;
 #pragma unroll 1
     for (int b = first; b < last; b++)
@@ -115,7 +118,10 @@ DEVICE const Q *query_row(const struct attention_args &a, const struct task &t, 
 DEVICE uint32_t token_in(int thread, int tile) { return (uint32_t)(thread - tile * TILE) % THREADS; }
 
 /* Behind the last token, that one. */
-DEVICE int token_of(const struct task &t, int thread, int tile) { return min(tile * TILE + (int)token_in(thread, tile), t.end - 1); }
+DEVICE int token_of(const struct task &t, int thread, int tile)
+{
+    return min(tile * TILE + (int)token_in(thread, tile), t.end - 1);
+}
 
 DEVICE struct slot find_token(const struct attention_args &a, const struct task &t, int thread, int tile)
 {
@@ -136,7 +142,8 @@ DEVICE void put_token(struct smem *sm, struct slot s, const struct attention_arg
 /* Whether queries change their signs, so that what products are multiplied by is positive. */
 DEVICE bool is_negated(struct logit_rule rule) { return !CHANGES_LOGITS && !SOFT_CAP && rule.factor < 0.0f; }
 
-/* Queries to shared memory, zeros for rows that do not exist; where they are copied as they are, with the group of the first keys. */
+/* Queries to shared memory, zeros for rows that do not exist; where they are copied as they are, with the group of the first
+ * keys. */
 DEVICE void copy_queries(const struct prefill &p, const struct task &t, uint32_t queries, const float2 *turns, bool negated)
 {
 #pragma unroll 1
@@ -215,7 +222,8 @@ DEVICE void multiply_shared(float (&s)[BANDS][TILE / 8][4], const uint32_t (&kep
 }
 
 /* Hides what rows do not see of a tile, as it lies before or behind what they see. */
-DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_args &a, const struct task &t, int first, bool behind)
+DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_args &a, const struct task &t, int first,
+                      bool behind)
 {
 #pragma unroll
     for (int b = 0; b < BANDS; b++) {
@@ -226,8 +234,8 @@ DEVICE void mask_tile(float (&s)[BANDS][TILE / 8][4], const struct attention_arg
 }
 
 /* Products become logits, or only what is s * unit, and unit is returned. (With a negative one queries have the other sign.) */
-DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p, const struct task &t, const struct row (&rows)[BANDS][2],
-                         struct logit_rule rule, int first)
+DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p, const struct task &t,
+                         const struct row (&rows)[BANDS][2], struct logit_rule rule, int first)
 {
     float unit = CHANGES_LOGITS || SOFT_CAP ? 1.0f : fabsf(rule.factor);
     if (unit < 1e-30f)

@@ -54,8 +54,8 @@ DEVICE struct terms terms_of(const struct places &p, struct part *parts, bool gr
 {
     int size = 1 << p.shift, first = groups ? 0 : group_of(p), step = groups ? size : 1;
     int count = groups ? (p.count + size - 1) >> p.shift : min(size, p.count - first);
-    return {false, 0, parts + part_at(p, first), parts + part_at(p, first + step), p.step * step * (int)sizeof(struct part), count,
-            NULL};
+    return {false, 0, parts + part_at(p, first), parts + part_at(p, first + step), p.step * step * (int)sizeof(struct part),
+            count, NULL};
 }
 
 /* Arrivals of those who have terms to add are counted from NONE at the mark of the first term. */
@@ -98,8 +98,9 @@ DEVICE void meet(const struct division &d)
 /* Ends a task: adds up the streams of the team, and of a divided pair whose other parts are there already, these too; else
  * leaves a part, and if it is the last one adds all. `stage` is free in each warp, `arrived` is what it saw of other parts. All
  * threads of the team call it. */
-DEVICE void finish_task(const struct attention_args &a, const struct division &d, const struct task &t, const struct places &places,
-                        struct rows &r, uint32_t stage, unsigned long long arrived, struct exchange &e)
+DEVICE void finish_task(const struct attention_args &a, const struct division &d, const struct task &t,
+                        const struct places &places, struct rows &r, uint32_t stage, unsigned long long arrived,
+                        struct exchange &e)
 {
     struct part *parts = (struct part *)a.workspace, *sums = parts + a.stream.num_parts, *to = NULL;
     float4 *own = (float4 *)__cvta_shared_to_generic(stage);

@@ -52,7 +52,7 @@ struct gated_delta_args {
     struct token_pool added, given;
     /* Rows of a sequence in `initial`, in `final`, and of each of its tokens in `kept`. NULL: row i, and the i-th of all */
     const int32_t *initial_rows, *final_rows, *kept_rows; /* with kept_starts, kept_rows is counted as that counts */
-    const int32_t *accepted;                      /* of the initial_step rows of a sequence in initial_rows, which; NULL: the first */
+    const int32_t *accepted;                      /* of a sequence's initial_step rows in initial_rows, which; NULL: the first */
     int64_t initial_step;                         /* 1 without initial_rows */
     struct index_list cu_seqlens;                 /* NULL: num_tokens each */
     struct index_list kept_starts;                /* kept: of each sequence, every kept_every tokens */

@@ -45,8 +45,8 @@ DEVICE float sigmoid(float x)
 }
 #endif
 
-/* The head of q, k or v that a head of the state goes with; `heads` of them share one. Heads are at most 65,535, so that the error
- * of a reciprocal does not matter, and a division is many instructions. */
+/* The head of q, k or v that a head of the state goes with; `heads` of them share one. Heads are at most 65,535, so that the
+ * error of a reciprocal does not matter, and a division is many instructions. */
 DEVICE int head_of(int head, int heads)
 {
     return (int)(((float)head + 0.5f) * reciprocal_approx((float)heads));

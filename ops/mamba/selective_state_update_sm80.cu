@@ -266,7 +266,8 @@ DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selec
 DEVICE void prefetch_token(const struct token_rows &rows, int64_t sequence, int head)
 {
     if (rows.data)
-        prefetch_l2((const T *)rows.data + sequence * (rows.sequence + rows.token) + head * rows.head + blockIdx.x * ROWS * rows.dim);
+        prefetch_l2((const T *)rows.data + sequence * (rows.sequence + rows.token) + head * rows.head +
+                    blockIdx.x * ROWS * rows.dim);
 }
 
 /* What a later block has of a state and of a token for itself. */
@@ -284,8 +285,8 @@ DEVICE void fetch_block_ahead(const struct selective_state_update_args &a)
                       min(ROWS, (int)a.head_dim - (int)blockIdx.x * ROWS) * STATE_DIM * sizeof(STATE));
 }
 
-/* Few rows mean few blocks, whose time is that of what waits for what: x, dt and the others take longest. Of many blocks it is the
- * states that should be on their way. */
+/* Few rows mean few blocks, whose time is that of what waits for what: x, dt and the others take longest. Of many blocks it is
+ * the states that should be on their way. */
 enum { TOKEN_FIRST = ROWS == 16 };
 
 DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selective_state_update_args &a, int group)
@@ -329,8 +330,8 @@ DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selec
 }
 #endif
 
-/* Of a multiprocessor: as many as there are registers for, of which ptxas takes more from sm_100 on; but 64 KB of states at work are
- * enough. */
+/* Of a multiprocessor: as many as there are registers for, of which ptxas takes more from sm_100 on; but 64 KB of states at work
+ * are enough. */
 enum { LARGE = ROWS * STATE_DIM * sizeof(STATE) >= 16384 && !RANDOM };
 enum { FEW = LARGE || STATE_DIM > 128 || MANY || sizeof(T) == 4 || __CUDA_ARCH__ >= 1000 };
 enum { BLOCKS = FEW ? 4 : RANDOM || !UNIFORM || ROWS == 64 ? 5 : 6 };

@@ -16,7 +16,8 @@ struct norm_args {
     uint8_t *linear_scales;  /* [rows, groups, hidden / BLOCK_SIZE]; NULL: not wanted */
     uint8_t *swizzled_scales; /* in tiles of 128 rows by 4 blocks; NULL: not wanted */
     int64_t rows, groups, hidden; /* groups: heads of a row, say, where one stride cannot walk rows and groups; else 1 */
-    int64_t out_stride[2], input_stride[2], residual_stride[2], y_stride[2], scale_stride[2]; /* between rows and groups, in elements */
+    /* Between rows and groups, in elements. */
+    int64_t out_stride[2], input_stride[2], residual_stride[2], y_stride[2], scale_stride[2];
     uint64_t groups_inverse; /* (2^64 - 1) / groups */
     struct fetch_ahead ahead; /* whole rows of input and residual; none with groups */
     float inverse_hidden, eps, weight_bias, scale_value;
