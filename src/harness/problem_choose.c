@@ -151,8 +151,8 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
         return parse_all_dtypes(problem, equals + 1, other);
     return known_elsewhere(problem, word, other)
                ? FLASHINFER_OK
-               : fail(FLASHINFER_INVALID, "%s has no dimension or number %s; `flashinfer explain %s` names all", problem->op->name,
-                      word, problem->op->name);
+               : fail(FLASHINFER_INVALID, "%s has no dimension or number %s; `flashinfer explain %s` names all",
+                      problem->op->name, word, problem->op->name);
 }
 
 flashinfer_status problem_parse(struct problem *problem, const char *values, const struct op *runner)
