@@ -70,14 +70,20 @@ static bool device_is_told(const struct problem *problem)
     return false;
 }
 
-/* The plan op runs on the host and touches no device, which need not exist. */
+/* elsewhere: the device need not exist. */
+static flashinfer_status check(const struct placement *p, bool elsewhere, struct call *call)
+{
+    return call_check(call, p->problem->op, p->args, &p->exec, p->problem->without_values, elsewhere ? p->device : NULL);
+}
+
+/* The plan op runs on the host and touches no device. */
 static flashinfer_status make_plan(struct placement *p)
 {
     struct call call;
     struct way way;
     const struct op_kernel *row;
     TRY(placement_create(p->problem->plan, p->device, &p->planned));
-    TRY(placement_check(p->planned, &call));
+    TRY(check(p->planned, p->problem->without_values, &call));
     TRY(call_pick(&call, &row, &way));
     return call_run(&call, row, &way);
 }
@@ -120,8 +126,7 @@ flashinfer_status placement_create(const struct problem *problem, const struct d
 
 flashinfer_status placement_check(const struct placement *p, struct call *call)
 {
-    bool loosely = p->problem->without_values;
-    return call_check(call, p->problem->op, p->args, &p->exec, loosely, loosely ? p->device : NULL);
+    return check(p, p->problem->without_values, call);
 }
 
 flashinfer_status placement_reset(const struct placement *p)

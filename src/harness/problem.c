@@ -125,6 +125,7 @@ static flashinfer_status build(struct problem *problem, const struct problem_req
         plan.op = problem->op->plan;
         plan.broken_rule = 0;
         plan.runner = problem->op;
+        plan.without_values = false; /* it lies on the host, where plan ops read it */
         TRY(problem_create(&plan, &problem->plan));
         append(problem->text, sizeof problem->text, "%s", problem->plan->text);
     }
