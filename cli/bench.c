@@ -84,6 +84,7 @@ static void report_compiled(void *context, const struct bench_compiled *r)
     table_text(out->table, "kernel", r->kernel);
     table_text(out->table, "for", arch);
     table_number(out->table, "compile s", r->compile, 3);
+    table_number(out->table, "processor s", r->processor, 3);
     table_number(out->table, "load ms", r->load < 0 ? -1 : r->load * 1e3, 2);
     table_text(out->table, "constants", r->constants);
     table_json_only(out->table);
@@ -95,11 +96,13 @@ static void report_compiled(void *context, const struct bench_compiled *r)
 
 static flashinfer_status compile(const struct options *options, struct output *out, int *failures)
 {
+    struct bench_compile_options compile = {options->op, options->kernel, false, options->archs[0], options->rounds};
     flashinfer_status status = FLASHINFER_OK;
     if (options->cpu || !options->device_given)
-        status = bench_compile(options->op, options->kernel, false, 0, report_compiled, out, failures);
+        status = bench_compile(&compile, report_compiled, out, failures);
+    compile.on_cuda = true;
     if (!status && (options->cuda || !options->device_given))
-        status = bench_compile(options->op, options->kernel, true, options->archs[0], report_compiled, out, failures);
+        status = bench_compile(&compile, report_compiled, out, failures);
     return status;
 }
 
@@ -137,6 +140,8 @@ static int run(const struct options *options)
         return usage_error(&command_bench, "--arch goes with --compile only");
     if (options->archs[0] && options->archs[1])
         return usage_error(&command_bench, "--arch: one architecture");
+    if (options->rounds && !options->compile)
+        return usage_error(&command_bench, "--rounds goes with --compile only");
     if (options->pdl && options->device_given && !options->cuda)
         return usage_error(&command_bench, "--pdl is for a GPU, and does not go with --device cpu");
     if (options->warm && (options->overhead || options->compile))
@@ -189,7 +194,10 @@ const struct command command_bench = {
             {OPTION_OVERHEAD,
              "instead: a whole call (its checks, the choice of a kernel) beside the bare launch in its end, for the smallest "
              "named shape, host time per call; on a CPU with one thread"},
-            {OPTION_COMPILE, "instead: seconds to compile each kernel with an empty cache, and to load it from the disk"},
+            {OPTION_COMPILE,
+             "instead: seconds to compile each kernel with an empty cache, those that processors spent on it, and to load it from "
+             "the disk"},
+            {OPTION_ROUNDS, "with --compile: compile all so many times, and give the least; default 1"},
             {OPTION_ARCH, "with --compile: the architecture where there is no GPU; default 90"},
             {OPTION_END, NULL}},
     .json = "more figures: percentiles, bytes, operations, the machine",

@@ -44,6 +44,7 @@ static const struct row {
     [OPTION_PDL] = {{"pdl", 0, NULL, NULL}, set_flag, OF(pdl), 0},
     [OPTION_OVERHEAD] = {{"overhead", 0, NULL, NULL}, set_flag, OF(overhead), 0},
     [OPTION_COMPILE] = {{"compile", 0, NULL, NULL}, set_flag, OF(compile), 0},
+    [OPTION_ROUNDS] = {{"rounds", 0, "N", NULL}, set_integer, OF(rounds), 1000},
     [OPTION_FROM] = {{"from", 0, "FILE", NULL}, set_text, OF(from), 0},
     [OPTION_UNUSED_FOR] = {{"unused-for", 0, "AGE", NULL}, set_age, 0, 0},
     [OPTION_MAX_SIZE] = {{"max-size", 0, "BYTES", NULL}, set_bytes, 0, 0},

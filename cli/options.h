@@ -18,7 +18,7 @@ struct options {
     bool require_cuda;
     const char *kernel, *shape, *from, *filter;
     uint64_t seed;
-    int problems, jobs;
+    int problems, jobs, rounds;
     int32_t archs[MAX_ARCHS + 1]; /* ended by 0 */
     int64_t unused_for;           /* seconds */
     int64_t max_size;             /* bytes; -1: not given */

@@ -61,6 +61,7 @@ expect 2 'rope_quantize_fp8: -q_nope needs values for which this does not hold: 
     bench --device cpu -- rope_quantize_fp8 nnz=4 -q_nope
 expect 2 '--overhead does not go with --compile' bench rmsnorm --overhead --compile
 expect 2 '--arch goes with --compile only' bench rmsnorm --arch 90
+expect 2 '--rounds goes with --compile only' bench rmsnorm --rounds 3
 expect 2 '--pdl is for a GPU' bench rmsnorm --pdl --device cpu
 expect 2 '--arch names GPUs' explain rmsnorm --arch 90 --device cpu
 expect 2 '--shape does not go with --seed' check rmsnorm --shape odd --seed 3
