@@ -5,7 +5,7 @@
  * Keys and values of a tile are packed for `multiply`, which has 64 results of each of ROWS_AT_ONCE rows in registers: keys
  * transposed, so that a lane is a token; values in pairs of tokens where dot.h multiplies pairs, so that a lane is a dimension.
  * All rows of the tile use them; where a kernel's FEW_ROWS or less do, they are multiplied as they lie. The order of a row's
- * sums depends on nothing but its own request.
+ * sums depends on nothing but its own request, and on how many parts batch_decode_cpu divides its keys among.
  *
  *   T and the other constants as in attention_state_cpu.h */
 #ifndef ATTENTION_CPU_H
@@ -220,8 +220,10 @@ static inline void write_rows(const struct attention_args *a, const struct task 
 
 static __attribute__((noinline, unused)) void store_sums(float *to, const vec x[LANES]) { vec_store_f32(to, vec_sums(x)); }
 
-/* The same of at most FEW_ROWS rows with keys and values as they lie in memory: packing them would take longer than it saves. */
-INLINE void few_keys_of(const int rows, struct state *s, int begin, int64_t offset, int count)
+/* The same of at most FEW_ROWS rows with keys and values as they lie in memory: packing them would take longer than it saves.
+ * Each asks for what the other one reads next: values of the same tokens, keys of the next KV head or tile. */
+INLINE void few_keys_of(const int rows, struct state *s, int begin, int64_t offset, int count, const KV *const *next,
+                        int64_t next_offset)
 {
     for (int first = 0; first < TILE; first += LANES) {
         vec sum[4][LANES];
@@ -230,7 +232,7 @@ INLINE void few_keys_of(const int rows, struct state *s, int begin, int64_t offs
             const T *key = key_of(s, first + i < count ? first + i : 0, offset);
             for (int unit = 0; unit < KEY_UNITS; unit += LANES) {
                 vec y = load_units(key, unit * UNIT);
-                __builtin_prefetch(s->key[TILE + first + i] + offset + unit * UNIT, 0, 2);
+                __builtin_prefetch(next[first + i] + next_offset + unit * UNIT, 0, 2);
                 for (int r = 0; r < rows; r++)
                     own[r] = dot_add(T, own[r], vec_load_f32((const float *)s->q[begin + r] + unit), y);
             }
@@ -242,7 +244,8 @@ INLINE void few_keys_of(const int rows, struct state *s, int begin, int64_t offs
     }
 }
 
-INLINE void few_values_of(const int rows, struct state *s, int begin, int64_t offset, int count)
+INLINE void few_values_of(const int rows, struct state *s, int begin, int64_t offset, int count, const KV *const *next,
+                          int64_t next_offset)
 {
     static const T zeros[HEAD_DIM_VO];
     for (int at = 0; at < HEAD_DIM_VO; at += TILE) {
@@ -257,7 +260,7 @@ INLINE void few_values_of(const int rows, struct state *s, int begin, int64_t of
                 value[1] = value_of(s, token + 1, offset);
             for (int i = 0; i < UNIT; i++)
                 for (int j = 0; j < vecs * LANES; j += LINE)
-                    __builtin_prefetch(s->value[TILE + token + i] + offset + at + j, 0, 2);
+                    __builtin_prefetch(next[token + i] + next_offset + at + j, 0, 2);
             vec y[TILE / LANES];
             for (int j = 0; j < vecs; j++)
                 y[j] = dot_pack(T, value[0] + at + j * LANES, value[1] + at + j * LANES);
@@ -274,13 +277,14 @@ INLINE void few_values_of(const int rows, struct state *s, int begin, int64_t of
 }
 
 #define FEW(name)                                                                                               \
-    static inline void name(int rows, struct state *s, int begin, int64_t offset, int count)                    \
+    static inline void name(int rows, struct state *s, int begin, int64_t offset, int count,                    \
+                            const KV *const *next, int64_t next_offset)                                         \
     {                                                                                                           \
         switch (FEW_ROWS ? rows : 0) {                                                                          \
-        case 1: name##_of(1, s, begin, offset, count); break;                                                   \
-        case 2: name##_of(2, s, begin, offset, count); break;                                                   \
-        case 3: name##_of(3, s, begin, offset, count); break;                                                   \
-        case 4: name##_of(4, s, begin, offset, count); break;                                                   \
+        case 1: name##_of(1, s, begin, offset, count, next, next_offset); break;                                \
+        case 2: name##_of(2, s, begin, offset, count, next, next_offset); break;                                \
+        case 3: name##_of(3, s, begin, offset, count, next, next_offset); break;                                \
+        case 4: name##_of(4, s, begin, offset, count, next, next_offset); break;                                \
         default: break;                                                                                         \
         }                                                                                                       \
     }
@@ -297,7 +301,7 @@ static inline void attend_tile(const struct attention_args *a, const struct task
 #endif
     bool few = FEW_ROWS && end - begin <= FEW_ROWS;
     if (few) {
-        few_keys(end - begin, s, begin, h * a->k_head, count);
+        few_keys(end - begin, s, begin, h * a->k_head, count, s->value, h * a->v_head);
     } else {
         pack_keys(s, h * a->k_head, count);
         multiply(end - begin, false, s->logits[begin], TILE, s->q[begin], KEY_UNITS, s->keys[0], TILE, KEY_UNITS);
@@ -308,7 +312,8 @@ static inline void attend_tile(const struct attention_args *a, const struct task
     convert_values(s, count, h * a->v_head);
 #endif
     if (few) {
-        few_values(end - begin, s, begin, h * a->v_head, count);
+        bool is_last = h + 1 == t->kv_heads;
+        few_values(end - begin, s, begin, h * a->v_head, count, s->key + (is_last ? TILE : 0), is_last ? 0 : (h + 1) * a->k_head);
         return;
     }
     pack_values(s, h * a->v_head, count);
@@ -317,25 +322,37 @@ static inline void attend_tile(const struct attention_args *a, const struct task
                  (count + UNIT - 1) / UNIT);
 }
 
-static void attend(const struct attention_args *a, const struct task *t)
+/* The tiles [begin, end) of the task's tokens, for rows that see no tokens behind those that others see. */
+static void attend_tiles(const struct attention_args *a, const struct task *t, struct state *s, int64_t begin, int64_t end)
+{
+    int64_t last = s->end[t->rows - 1] < t->kv_len ? s->end[t->rows - 1] : t->kv_len;
+    int rows_done = 0; /* of each KV head */
+    for (int64_t first = begin * TILE; first < end * TILE; first += TILE) {
+        int count = (int)(last - first < TILE ? last - first : TILE);
+        while (s->end[rows_done] <= first)
+            rows_done++;
+        find_tokens(a, t, first, (int)(last - first < 2 * TILE ? last - first : 2 * TILE), s);
+        for (int h = 0; h < t->kv_heads; h++)
+            attend_tile(a, t, s, h, (int)(h * t->rows) + rows_done, first, count);
+    }
+}
+
+static void begin_task(const struct attention_args *a, const struct task *t, struct state *s)
+{
+    if (COLUMNS > HEAD_DIM_VO)
+        memset(s->values, 0, sizeof s->values);
+#if POS == 1
+    fill_turns(s, &a->modes);
+#endif
+    begin_rows(a, t, s);
+}
+
+static __attribute__((noinline)) void attend(const struct attention_args *a, const struct task *t)
 {
     _Alignas(64) struct state s;
-    if (COLUMNS > HEAD_DIM_VO)
-        memset(s.values, 0, sizeof s.values);
-#if POS == 1
-    fill_turns(&s, &a->modes);
-#endif
-    begin_rows(a, t, &s);
+    begin_task(a, t, &s);
     int64_t end = s.end[t->rows - 1] < t->kv_len ? s.end[t->rows - 1] : t->kv_len;
-    int rows_done = 0; /* of each KV head */
-    for (int64_t first = s.begin[0] / TILE * TILE; first < end; first += TILE) {
-        int count = (int)(end - first < TILE ? end - first : TILE);
-        while (s.end[rows_done] <= first)
-            rows_done++;
-        find_tokens(a, t, first, (int)(end - first < 2 * TILE ? end - first : 2 * TILE), &s);
-        for (int h = 0; h < t->kv_heads; h++)
-            attend_tile(a, t, &s, h, (int)(h * t->rows) + rows_done, first, count);
-    }
+    attend_tiles(a, t, &s, s.begin[0] / TILE, (end + TILE - 1) / TILE);
     write_rows(a, t, &s);
 }
 

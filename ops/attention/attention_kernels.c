@@ -8,9 +8,11 @@
 
 #include "flashinfer/attention.h"
 #include "op/variant.h"
+#include "ops/attention/attention_decode_cpu_args.h"
 
 enum { MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
 enum { WAY_GRID, WAY_GRID_Y, WAY_PARTS, WAY_THREADS, WAY_SMEM };
+enum { WAY_KEY_PARTS = WAY_GRID_Y, WAY_SCRATCH }; /* of a CPU's decode */
 
 /* Of the generic kernels, after T. */
 #define GENERIC "HEAD_DIM", "HEAD_DIM_VO", "Q:dtype", "KV:dtype", "O:dtype", "CONVERTS", "MASK", "POS"
@@ -228,6 +230,18 @@ static const char *fit_prefill_cpu(const struct call *call, struct way *way)
     return fit_cpu(call, way, &prefill_cpu, count_tiles(call, t, ATTENTION_CPU_ROWS) * plan->num_kv_heads);
 }
 
+/* Where KV heads are few, parts divide the keys of a request, as far as there is room for the partial results of its rows. */
+static int64_t count_key_parts(const struct attention_plan *plan, struct way *way, int64_t tasks, int64_t batch)
+{
+    const int64_t bytes = batch * plan->num_qo_heads * ATTENTION_DECODE_CPU_PARTIAL(plan->head_dim_vo);
+    const int64_t room = (JIT_MAX_SCRATCH - ATTENTION_DECODE_CPU_COUNTERS) / bytes;
+    const int64_t parts = least(ceil_div(MIN_PARTS, tasks), room);
+    if (parts <= 1)
+        return 1;
+    way->value[WAY_SCRATCH] = ATTENTION_DECODE_CPU_COUNTERS + parts * bytes;
+    return parts;
+}
+
 /* Few parts per request keep together what lies together in a page; a part has at most ATTENTION_CPU_ROWS rows. */
 static const char *fit_decode_cpu(const struct call *call, struct way *way)
 {
@@ -239,9 +253,27 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
     int64_t parts_of_request = group > ATTENTION_CPU_ROWS
                                    ? plan->num_kv_heads * ceil_div(group, ATTENTION_CPU_ROWS)
                                    : ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
-    if (parts_of_request * batch < MIN_PARTS && parts_of_request < plan->num_kv_heads)
+    way->value[WAY_KEY_PARTS] = 1;
+    way->value[WAY_SCRATCH] = 0;
+    if (batch * plan->num_kv_heads < MIN_PARTS && group <= ATTENTION_CPU_ROWS && !is_invariant(call) && !call->op->variant)
+        way->value[WAY_KEY_PARTS] = count_key_parts(plan, way, batch * parts_of_request, batch);
+    if (way->value[WAY_KEY_PARTS] == 1 && parts_of_request * batch < MIN_PARTS && parts_of_request < plan->num_kv_heads)
         parts_of_request = ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
-    return fit_cpu(call, way, &decode_cpu, batch * parts_of_request);
+    return fit_cpu(call, way, &decode_cpu, batch * parts_of_request * way->value[WAY_KEY_PARTS]);
+}
+
+_Static_assert(sizeof(struct attention_decode_cpu_args) <= JIT_MAX_SCRATCH_ARGS, "args of a launch with scratch");
+
+static flashinfer_status run_decode_cpu(const struct call *call, const struct way *way)
+{
+    struct attention_decode_cpu_args a = {.a = attention_args(call), .key_parts = (int32_t)way->value[WAY_KEY_PARTS]};
+    return call_launch(call, way, 0, &(struct jit_launch){
+        .grid = {(uint32_t)way->value[WAY_GRID]},
+        .args = &a,
+        .args_size = call->op->variant ? sizeof a.a : sizeof a, /* behind which a variant's values come */
+        .scratch = (uint32_t)way->value[WAY_SCRATCH],
+        .scratch_at = offsetof(struct attention_decode_cpu_args, scratch),
+    });
 }
 
 static int32_t out_of(enum dtype dtype)
@@ -356,7 +388,7 @@ const struct op_kernel batch_decode_kernels[] = {
     {"batch_decode_stream_sm90", OP_CUDA, 90, 0, attention_fit_stream_sm90, attention_run_stream_sm90},
     {"batch_decode_stream_sm80", OP_CUDA, 80, 0, attention_fit_stream, attention_run_stream},
     {"batch_prefill_sm80", OP_CUDA, 80, 0, fit_prefill_sm80, run},
-    {"batch_decode_cpu", OP_CPU, 0, 0, fit_decode_cpu, run},
+    {"batch_decode_cpu", OP_CPU, 0, 0, fit_decode_cpu, run_decode_cpu},
     {"batch_prefill_cpu", OP_CPU, 0, 0, fit_prefill_cpu, run},
     {0},
 };

@@ -2,6 +2,7 @@
 /* From a spec to a running kernel. In the steady state: one look-up, one question for the current context,
  * one launch. */
 #include <stdio.h>
+#include <string.h>
 
 #include "backend/cuda.h"
 #include "core/threads.h"
@@ -19,12 +20,29 @@ static void run_part(void *context, int part)
     launch->entry(launch->args, part, launch->parts);
 }
 
+/* On the caller's stack, since calls of several threads, and calls made again, have the same args. */
+static __attribute__((noinline)) void launch_with_scratch(const struct jit_code *code, const struct jit_queue *queue,
+                                                          const struct jit_launch *launch)
+{
+    _Alignas(64) char scratch[JIT_MAX_SCRATCH], args[JIT_MAX_SCRATCH_ARGS];
+    void *address = scratch;
+    memset(scratch, 0, 64);
+    memcpy(args, launch->args, launch->args_size);
+    memcpy(args + launch->scratch_at, &address, sizeof address);
+    struct cpu_launch context = {code->entry, args, (int)launch->grid[0]};
+    threads_run(run_part, &context, context.parts, queue->threads);
+}
+
 static flashinfer_status launch_cpu(const struct jit_code *code, const struct jit_queue *queue,
                                     const struct jit_launch *launch)
 {
     int parts = launch->grid[0] ? (int)launch->grid[0] : 1;
     if (parts == 1) {
         code->entry(launch->args, 0, 1);
+        return FLASHINFER_OK;
+    }
+    if (launch->scratch) {
+        launch_with_scratch(code, queue, launch);
         return FLASHINFER_OK;
     }
     struct cpu_launch context = {code->entry, launch->args, parts};
