@@ -68,7 +68,9 @@ int32_t attention_parts(const struct call *call)
     const struct attention_plan *plan = attention_plan_of(call);
     const struct attention_view *t = call_view(call);
     struct typical typical = {attention_total_q(t), 1, attention_see_cache(plan, t->k_cache).slots};
-    return plan->parts || t->kv_indptr ? plan->parts : choose_parts(call->device, plan, typical);
+    if (plan->parts || t->kv_indptr)
+        return (int32_t)most(1, plan->parts); /* of decode there is no plan of parts */
+    return choose_parts(call->device, plan, typical);
 }
 
 static bool is_known(const DLTensor *indptr) { return indptr && tensor_data(indptr) && tensor_shape(indptr, 0) > 1; }
