@@ -28,8 +28,8 @@
 #include "decode_stream_parts.cuh"
 #include "pdl.cuh"
 
-/* Whether a block guesses what there is to do: what it copies for it must do no harm, and registers must suffice. */
-#define GUESSES (BOX_TOKENS && !ATTENTION_STREAM_QUERIES_SHARED(ROW_TILES, HEAD_DIM))
+/* Whether a block guesses what there is to do: what it looks up for it must do no harm, and registers must suffice. */
+#define GUESSES (BOX_TOKENS && !QUERIES_SHARED)
 
 enum { MANY = 32 }; /* of more requests blocks mostly begin when those of the kernel before end, and nothing overlaps */
 enum { STAGE_ALIGNMENT = ATTENTION_STREAM_ALIGNMENT };
@@ -106,40 +106,35 @@ DEVICE uint32_t init_source(struct source &source)
     return (shared_address(shared) + STAGE_ALIGNMENT - 1) / STAGE_ALIGNMENT * STAGE_ALIGNMENT;
 }
 
-/* Divides the batch. While the kernel before it runs, a block looks tables up and divides the batch as if they were final, and
- * copies its first tile as soon as that kernel ends. If they are other then, the tile is dropped, and all is done again. True if
- * the first tile is under way, and `next` is the second one. */
-DEVICE bool begin_batch(const struct attention_args &a, const struct source &source, uint32_t stages, struct division &d,
-                        struct loader &l, struct walk &walk, struct request_of_tile &next, int &phase)
+/* Divides the batch. While the kernel before it runs, a block looks tables up, divides the batch and finds its first tile as if
+ * they were final. When that kernel has ended it looks again; if they are other then, all is done again. True if `next` is the
+ * first tile. */
+DEVICE bool begin_batch(const struct attention_args &a, struct division &d, struct loader &l, struct walk &walk,
+                        struct request_of_tile &next)
 {
+    bool guess = GUESSES && a.stream.ahead && a.batch <= MANY;
 #pragma unroll 1
-    for (bool guess = GUESSES && a.stream.ahead && a.batch <= MANY;; guess = false) {
+    for (bool guessed = false;; guess = false) {
         if (!guess) {
             pdl_wait();
             pdl_launch();
         }
-        if (!keep_requests(a) && guess)
+#if GUESSES
+        if (guessed)
+            next = look_up(a, d, l, false);
+#endif
+        bool usual = keep_requests(a, guess);
+        if (guessed && usual)
+            return true;
+        if (guess && !usual)
             continue;
         l = {};
         d = divide_batch(a, l.walk);
         walk = l.walk;
         if (!guess)
             return false;
-#if GUESSES
         find_tile(a, d, l);
-        pdl_wait();
-        pdl_launch();
-        struct attention_scheduled now = {};
-        if (has_request(a))
-            now = see_request(a, threadIdx.x, true);
-        next = look_up(a, d, l, false);
-        bool copied = __any_sync(0xffffffffu, next.at >= 0);
-        copy_tile(a, source, stages, 0, next);
-        if (__syncthreads_and(!has_request(a) || is_same(now, requests[threadIdx.x])))
-            return true;
-        drop_tile(source, copied);
-        phase = 1;
-#endif
+        guessed = true;
     }
 }
 
@@ -155,8 +150,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
     struct loader l;
     struct walk walk;
     struct request_of_tile next;
-    int phase = 0;
-    bool guessed = begin_batch(a, source, stages, d, l, walk, next, phase);
+    bool guessed = begin_batch(a, d, l, walk, next);
     struct logit_rule rule = make_logit_rule(a);
     struct task t;
     struct row_range range;
@@ -165,14 +159,13 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
                  warp % ROW_WARPS * (ROW_TILES * DIM_STEPS * 32);
     struct places &places = parts[warp];
     unsigned long long arrived;
-    int unmasked, unmasked_end, tile = 0, taken = 0;
+    int unmasked, unmasked_end, tile = 0, taken = 0, stage = 0, free = 0, phase = 0;
     t.count = t.tile_end = 0;
 
     /* Steps before 0 only fill the stages; the first one looks up, unless a guess was right. From then on one stage is free
      * when a step begins, STAGES - 1 are on their way. */
-    int begin = guessed ? 1 - STAGES : -STAGES, stage = 0, free = guessed;
 #pragma unroll 1
-    for (int step = begin;; step++) {
+    for (int step = guessed - STAGES;; step++) {
 #pragma unroll 1
         while (step >= 0 && tile >= t.tile_end) {
             if (t.count)
@@ -191,7 +184,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
             find_unmasked(a, range, unmasked, unmasked_end);
             begin_rows(a, range, t.kv_head, t.first_q, rule.factor, r);
         }
-        if (step > begin)
+        if (step > -STAGES)
             copy_tile(a, source, stages, free++, next);
         find_tile(a, d, l);
         next = look_up(a, d, l, true);

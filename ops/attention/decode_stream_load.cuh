@@ -92,18 +92,6 @@ DEVICE void copy_tile(const struct attention_args &a, const struct source &s, ui
 
 DEVICE void wait_for_tile(const struct source &s, int stage, int phase) { mbarrier_wait(s.full + 8 * stage, phase); }
 
-/* Of the first tile, which was copied in vain if `copied`: lets all stages complete a phase. */
-DEVICE void drop_tile(const struct source &s, bool copied)
-{
-    if (copied)
-        mbarrier_wait(s.full, 0);
-    __syncwarp();
-    if (threadIdx.x % 32 == 0)
-        for (int i = copied; i < STAGES; i++)
-            mbarrier_arrive(s.full + 8 * i);
-    __syncwarp();
-}
-
 /* Boxes bring what pages hold beyond a request's tokens, NaN for instance: zeros take the place of such values. */
 DEVICE void clear_values(uint32_t values, int begin, int end)
 {

@@ -65,17 +65,25 @@ DEVICE bool is_same(const struct attention_scheduled &x, const struct attention_
 /* Each thread looks a request up, if there are not more of them. */
 DEVICE bool has_request(const struct attention_args &a) { return a.batch <= THREADS && threadIdx.x < a.batch; }
 
-/* By all threads of a block. True if nothing that was found is out of all range, so that a guess is safe. */
-DEVICE bool keep_requests(const struct attention_args &a)
+/* By all threads of a block. True if what is found is what was found before; of a guess, if nothing is out of all range, so that
+ * it is safe. */
+DEVICE bool keep_requests(const struct attention_args &a, bool guess)
 {
-    bool safe = a.batch <= THREADS;
+    struct attention_scheduled r, &own = requests[threadIdx.x];
+    bool usual = a.batch <= THREADS;
     if (has_request(a)) {
-        struct attention_scheduled r = see_request(a, threadIdx.x, true);
-        safe = r.kv_len >= 0 && r.kv_len <= 1 << 24 && r.qo_len >= 0 && r.qo_len <= 1 << 10 &&
-               (float)(r.kv_len / TILE + 1) * (r.qo_len * a.group / ROWS + 1) * a.num_kv_heads < 0x1p23f;
-        *(int4 *)&requests[threadIdx.x] = make_int4(r.first_q, r.qo_len, r.kv_len, r.first_page);
+        r = see_request(a, threadIdx.x, true);
+        usual = guess ? r.kv_len >= 0 && r.kv_len <= 1 << 24 && r.qo_len >= 0 && r.qo_len <= 1 << 10 &&
+                            (float)(r.kv_len / TILE + 1) * (r.qo_len * a.group / ROWS + 1) * a.num_kv_heads < 0x1p23f
+                      : is_same(r, own);
     }
-    return __syncthreads_and(safe);
+    usual = __syncthreads_and(usual);
+    if (guess || !usual) { /* not before all have read what was there */
+        if (has_request(a))
+            *(int4 *)&own = make_int4(r.first_q, r.qo_len, r.kv_len, r.first_page);
+        __syncthreads();
+    }
+    return usual;
 }
 
 DEVICE struct extent extent_of(const struct attention_args &a, struct attention_divisor by_unit, int i)

@@ -79,6 +79,14 @@ DEVICE uint32_t chunk_address(uint32_t tile, int row, int chunk)
 #endif
 }
 
+/* The address of a chunk `chunks` (an even number) further along a row than the one at `address`, which is its first or
+ * second. */
+DEVICE uint32_t further(uint32_t address, int chunks)
+{
+    enum { TURNS = BOX_TOKENS || CHUNKS % 8 == 0 ? 8 : CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1 };
+    return (address ^ chunks % TURNS << 4) + chunks / TURNS * (TURNS * 16 * (BOX_TOKENS ? BOX_TOKENS : 1));
+}
+
 /* Where a token's key and value lie. */
 struct __align__(16) place {
     const KV *key, *value;
@@ -125,24 +133,26 @@ DEVICE void fit_queries(uint32_t (&q)[DIM_STEPS][2], float (&factor)[2])
 /* Which of the heads that lie side by side a query head reads, that one of a group. */
 DEVICE int side_of(const struct attention_args &a, int head) { return HEADS == 2 && 2 * head >= a.group; }
 
-/* Empty rows, with their queries; zeros for rows that the request does not have. */
+/* Empty rows, with their queries; in place of rows that the request does not have stands its last one. */
 DEVICE void begin_rows(const struct attention_args &a, const struct row_range &range, int kv_head, int first_q, float factor,
                        struct rows &r)
 {
     int lane = threadIdx.x % 32, column = lane % 4 * (NARROW ? 4 : 2);
 #pragma unroll
     for (int n = 0; n < ROW_TILES; n++) {
-        int row = range.first + 8 * n + lane / 4, token = divide(row, a.by_group);
+        int row = min(range.first + 8 * n + lane / 4, range.end - 1), token = divide(row, a.by_group);
         int head = kv_head * a.group + row - token * a.group, side = side_of(a, row - token * a.group);
-        const T *from = (const T *)a.q + (first_q + token) * a.q_token + head * a.q_head + column - side * (HEAD_DIM / 2);
+        const T *from = (const T *)a.q + (first_q + token) * a.q_token + head * a.q_head + column;
         uint32_t(&q)[DIM_STEPS][2] = r.q[QUERIES_SHARED ? 0 : n];
 #pragma unroll
-        for (int k = 0; k < DIM_STEPS; k++)
+        for (int k = 0; k < DIM_STEPS / HEADS; k++)
 #pragma unroll
-            for (int h = 0; h < 2; h++)
-                q[k][h] = row < range.end && (HEADS == 1 || k / (DIM_STEPS / 2) == side)
-                              ? load_pair(from + 16 * k + (NARROW ? 2 : 8) * h)
-                              : 0;
+            for (int h = 0; h < 2; h++) {
+                uint32_t two = load_pair(from + 16 * k + (NARROW ? 2 : 8) * h);
+                q[k][h] = side ? 0 : two;
+                if (HEADS == 2)
+                    q[k + DIM_STEPS / 2][h] = side ? two : 0;
+            }
         r.factor[n][0] = r.factor[n][1] = factor;
         if (NARROW)
             fit_queries(q, r.factor[n]);
@@ -201,6 +211,7 @@ DEVICE void multiply_keys(float (&s)[ROW_TILES][4], const uint32_t (&x)[4], cons
 DEVICE void multiply_queries(float (&s)[ROW_TILES][4], const struct rows &r, uint32_t keys, int first)
 {
     int lane = threadIdx.x % 32;
+    uint32_t at = chunk_address(keys, first + lane % 16, lane / 16);
     float odd[ROW_TILES][4];
 #pragma unroll
     for (int n = 0; n < ROW_TILES; n++)
@@ -210,10 +221,10 @@ DEVICE void multiply_queries(float (&s)[ROW_TILES][4], const struct rows &r, uin
 #pragma unroll
     for (int k = 0; k < DIM_STEPS; k += 1 + NARROW) {
         uint32_t x[4];
-        int chunk = (NARROW ? k : 2 * k) + lane / 16;
-        if (chunk >= CHUNKS)
-            chunk = CHUNKS - 1; /* of an odd number of chunks, the last one stands alone */
-        ldmatrix_x4(x, chunk_address(keys, first + lane % 16, chunk));
+        int chunk = NARROW ? k : 2 * k;
+        if (chunk == CHUNKS - 1) /* of an odd number of chunks, the last one stands alone */
+            at = chunk_address(keys, first + lane % 16, 0);
+        ldmatrix_x4(x, further(at, chunk));
         multiply_keys(ROW_TILES < 4 && k / (1 + NARROW) % 2 ? odd : s, x, r, k);
     }
 #pragma unroll
@@ -279,14 +290,15 @@ DEVICE void raise_tops(struct rows &r, const float (&s)[STEPS][ROW_TILES][4])
 /* o += weights times values of 16 tokens. */
 DEVICE void accumulate(struct rows &r, const uint32_t (&weights)[ROW_TILES][2], uint32_t values, int first)
 {
-    int lane = threadIdx.x % 32;
+    int lane = threadIdx.x % 32, row = first + lane % 8 + lane / 16 * 8;
+    uint32_t at = chunk_address(values, row, lane / 8 % 2);
 #pragma unroll
     for (int k = 0; k < DIM_STEPS; k += 1 + NARROW) {
         uint32_t x[4];
-        int chunk = (NARROW ? k : 2 * k) + lane / 8 % 2;
-        if (chunk >= CHUNKS)
-            chunk = CHUNKS - 1;
-        ldmatrix_x4_trans(x, chunk_address(values, first + lane % 8 + lane / 16 * 8, chunk));
+        int chunk = NARROW ? k : 2 * k;
+        if (chunk == CHUNKS - 1)
+            at = chunk_address(values, row, 0);
+        ldmatrix_x4_trans(x, further(at, chunk));
         if (!NARROW) {
 #pragma unroll
             for (int n = 0; n < ROW_TILES; n++)
