@@ -70,7 +70,16 @@ DEVICE void tensor_load_4d(uint32_t shared, const struct tensor_map *map, uint32
                  : "memory");
 }
 
-/* Of a tensor of five axes, with a policy for the L2 cache. */
+/* Of a tensor of five axes. */
+DEVICE void tensor_load_5d(uint32_t shared, const struct tensor_map *map, uint32_t barrier, int x, int y, int z, int w, int v)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2,%3,%4,%5,%6}], [%7];" ::"r"(shared),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "r"(barrier)
+                 : "memory");
+}
+
+/* The same with a policy for the L2 cache. */
 DEVICE void tensor_load_5d(uint32_t shared, const struct tensor_map *map, uint32_t barrier, int x, int y, int z, int w, int v,
                            uint64_t policy)
 {

@@ -98,16 +98,16 @@ WGMMA_TYPES(128, 64, 64, 65, 66, 67, 68, 69)
 WGMMA_TYPES(256, 128, 128, 129, 130, 131, 132, 133)
 
 /* Four steps of k in one statement, for which the compiler needs less time than for four: where k runs along rows they lie 32
- * bytes apart, where it runs along columns 16 rows of 128 bytes. */
+ * bytes apart, where it runs along columns `by` of what moves a description on. */
 #define WGMMA_STEPS(to, from, by) \
-    "add.s64 " #to "1, %" #from ", " #by ";\nadd.s64 " #to "2, %" #from ", 2*" #by ";\nadd.s64 " #to "3, %" #from ", 3*" #by ";\n"
+    "add.s64 " #to "1, %" #from ", " by ";\nadd.s64 " #to "2, %" #from ", 2*" by ";\nadd.s64 " #to "3, %" #from ", 3*" by ";\n"
 #define WGMMA_TEXT(N, HALF, type) "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type " {" WGMMA_TEXT_##HALF "}, "
 #define WGMMA_A_4(i) "r"(a[i]), "r"(a[i + 1]), "r"(a[i + 2]), "r"(a[i + 3])
 #define WGMMA_FOUR(N, HALF, i0, i1, i2, i3, i4, i5, i6, i7, i8, i9, i10, i11, i12, i13, i14, i15, i16, i17, type)              \
     DEVICE void wgmma_4(float(&d)[HALF], uint64_t a, uint64_t b, bool add, type)                                               \
     {                                                                                                                          \
-        asm volatile("{\n.reg .pred more;\n.reg .b64 a<4>, b<4>;\nsetp.ne.b32 more, %" #i2 ", 0;\n" WGMMA_STEPS(a, i0, 2)      \
-                     WGMMA_STEPS(b, i1, 2) WGMMA_TEXT(N, HALF, type) "%" #i0 ", %" #i1 ", more, 1, 1, 0, 0;\n"                 \
+        asm volatile("{\n.reg .pred more;\n.reg .b64 a<4>, b<4>;\nsetp.ne.b32 more, %" #i2 ", 0;\n" WGMMA_STEPS(a, i0, "2")     \
+                     WGMMA_STEPS(b, i1, "2") WGMMA_TEXT(N, HALF, type) "%" #i0 ", %" #i1 ", more, 1, 1, 0, 0;\n"                 \
                      WGMMA_TEXT(N, HALF, type) "a1, b1, 1, 1, 1, 0, 0;\n"                                                      \
                      WGMMA_TEXT(N, HALF, type) "a2, b2, 1, 1, 1, 0, 0;\n"                                                      \
                      WGMMA_TEXT(N, HALF, type) "a3, b3, 1, 1, 1, 0, 0;\n}"                                                     \
@@ -116,7 +116,7 @@ WGMMA_TYPES(256, 128, 128, 129, 130, 131, 132, 133)
     }                                                                                                                          \
     DEVICE void wgmma_rows_4(float(&d)[HALF], const uint32_t *a, uint64_t b, bool add, type)                                   \
     {                                                                                                                          \
-        asm volatile("{\n.reg .pred more;\n.reg .b64 b<4>;\nsetp.ne.b32 more, %" #i17 ", 0;\n" WGMMA_STEPS(b, i16, 2)          \
+        asm volatile("{\n.reg .pred more;\n.reg .b64 b<4>;\nsetp.ne.b32 more, %" #i17 ", 0;\n" WGMMA_STEPS(b, i16, "2")         \
                      WGMMA_TEXT(N, HALF, type) "{%" #i0 ",%" #i1 ",%" #i2 ",%" #i3 "}, %" #i16 ", more, 1, 1, 0;\n"            \
                      WGMMA_TEXT(N, HALF, type) "{%" #i4 ",%" #i5 ",%" #i6 ",%" #i7 "}, b1, 1, 1, 1, 0;\n"                      \
                      WGMMA_TEXT(N, HALF, type) "{%" #i8 ",%" #i9 ",%" #i10 ",%" #i11 "}, b2, 1, 1, 1, 0;\n"                    \
@@ -124,15 +124,15 @@ WGMMA_TYPES(256, 128, 128, 129, 130, 131, 132, 133)
                      : WGMMA_D_##HALF                                                                                          \
                      : WGMMA_A_4(0), WGMMA_A_4(4), WGMMA_A_4(8), WGMMA_A_4(12), "l"(b), "r"((int)add));                        \
     }                                                                                                                          \
-    DEVICE void wgmma_columns_4(float(&d)[HALF], const uint32_t *a, uint64_t b, type)                                          \
+    template <int by> DEVICE void wgmma_columns_4(float(&d)[HALF], const uint32_t *a, uint64_t b, type)                        \
     {                                                                                                                          \
-        asm volatile("{\n.reg .b64 b<4>;\n" WGMMA_STEPS(b, i16, 128)                                                           \
+        asm volatile("{\n.reg .b64 b<4>;\n" WGMMA_STEPS(b, i16, "%" #i17)                                                      \
                      WGMMA_TEXT(N, HALF, type) "{%" #i0 ",%" #i1 ",%" #i2 ",%" #i3 "}, %" #i16 ", 1, 1, 1, 1;\n"               \
                      WGMMA_TEXT(N, HALF, type) "{%" #i4 ",%" #i5 ",%" #i6 ",%" #i7 "}, b1, 1, 1, 1, 1;\n"                      \
                      WGMMA_TEXT(N, HALF, type) "{%" #i8 ",%" #i9 ",%" #i10 ",%" #i11 "}, b2, 1, 1, 1, 1;\n"                    \
                      WGMMA_TEXT(N, HALF, type) "{%" #i12 ",%" #i13 ",%" #i14 ",%" #i15 "}, b3, 1, 1, 1, 1;\n}"                 \
                      : WGMMA_D_##HALF                                                                                          \
-                     : WGMMA_A_4(0), WGMMA_A_4(4), WGMMA_A_4(8), WGMMA_A_4(12), "l"(b));                                       \
+                     : WGMMA_A_4(0), WGMMA_A_4(4), WGMMA_A_4(8), WGMMA_A_4(12), "l"(b), "n"(by));                              \
     }
 #define WGMMA_FOUR_TYPES(N, HALF, ...)       \
     WGMMA_FOUR(N, HALF, __VA_ARGS__, f16)    \

@@ -131,11 +131,14 @@ struct attention_schedule_args {
 /* batch_prefill_sm90: the same seen through bulk copies. */
 struct attention_sm90_args {
     struct tensor_map q; /* head_dim, group, num_kv_heads, total_q; a box has 64 elements of group heads of q_tokens */
-    struct tensor_map k, v; /* head_dim, page_size, num_kv_heads, pages; a box has 64 elements of box_tokens */
+    /* head_dim, page_size, num_kv_heads, pages; a box has 64 elements of box_tokens. PAGED: 64 elements, 8 tokens, slabs of 64
+     * elements, groups of 8 tokens, pages; a box has all of head_dim. */
+    struct tensor_map k, v;
     struct attention_args a;
     struct attention_schedule schedule;
     int32_t q_tokens;   /* of a warpgroup: as many as 64 rows hold */
     int32_t box_tokens; /* a multiple of 8 that divides page_size and the keys of a tile; 0: k and v are not used */
+    int32_t k_head_slabs, v_head_slabs; /* PAGED: from a head to the next one */
 };
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The shared memory of a block of batch_prefill_sm90, its rings, and the warps that fill them.
  *
- *   T, HEAD_DIM, HEAD_DIM_VO, CAUSAL, WINDOW, SOFT_CAP, GATHER as in batch_prefill_sm90.cu */
+ *   T, HEAD_DIM, HEAD_DIM_VO, CAUSAL, WINDOW, SOFT_CAP, GATHER, PAGED as in batch_prefill_sm90.cu */
 #ifndef ATTENTION_LOAD_SM90_CUH
 #define ATTENTION_LOAD_SM90_CUH
 
@@ -111,13 +111,13 @@ struct places {
 
 DEVICE void find_places(const struct attention_args &, const struct task &, int, int, struct places &) {}
 
-/* Half of a tile of keys or values: a lane copies 128 bytes of each row of a box. Others may do so before the first one says how
- * many bytes to expect, as the phase cannot end without its arrival. */
+/* Half of a tile of keys or values: a lane copies 128 bytes of each row of a box, with PAGED all of them. Others may do so before
+ * the first one says how many bytes to expect, as the phase cannot end without its arrival. */
 DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
                       uint32_t full, uint32_t empty, int phase, const struct places &)
 {
-    int slabs = values ? VALUE_SLABS : KEY_SLABS, slab = lane_id() % slabs;
-    int first = (lane_id() / slabs * 2 + half) * p.box_tokens, token = tile * KEYS + first;
+    int slabs = values ? VALUE_SLABS : KEY_SLABS, lanes = PAGED ? 1 : slabs, slab = lane_id() % lanes;
+    int first = (lane_id() / lanes * 2 + half) * p.box_tokens, token = tile * KEYS + first;
     bool due = first < KEYS && token < t.kv_len;
     struct slot s = {0, 0};
     if (due)
@@ -125,9 +125,13 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
     mbarrier_wait(empty, phase ^ 1);
     int boxes = __popc(__ballot_sync(0xffffffffu, due));
     if (lane_id() == 0)
-        mbarrier_arrive_expect(full, boxes * p.box_tokens * 128);
-    if (due)
-        tensor_load_4d(to + slab * (KEYS * 128) + first * 128, values ? &p.v : &p.k, full, slab * 64, s.at, t.kv_head, s.page);
+        mbarrier_arrive_expect(full, boxes * p.box_tokens * 128 * (PAGED ? slabs : 1));
+    const struct tensor_map *map = values ? &p.v : &p.k;
+    int head_slabs = values ? p.v_head_slabs : p.k_head_slabs;
+    if (due && PAGED)
+        tensor_load_5d(to + first * slabs * 128, map, full, 0, 0, t.kv_head * head_slabs, s.at / 8, s.page);
+    else if (due)
+        tensor_load_4d(to + slab * (KEYS * 128) + first * 128, map, full, slab * 64, s.at, t.kv_head, s.page);
 }
 #endif
 

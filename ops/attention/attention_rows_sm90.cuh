@@ -2,7 +2,7 @@
 /* What a warpgroup of batch_prefill_sm90 does with its 64 packed rows: logits, weights, weighted values, and writing them. A
  * thread holds parts of rows g and g + 8 of its warp's 16, laid out as in wgmma.cuh.
  *
- *   T, HEAD_DIM, HEAD_DIM_VO, CAUSAL, WINDOW, SOFT_CAP as in batch_prefill_sm90.cu */
+ *   T, HEAD_DIM, HEAD_DIM_VO, CAUSAL, WINDOW, SOFT_CAP, GATHER, PAGED as in batch_prefill_sm90.cu */
 #ifndef ATTENTION_ROWS_SM90_CUH
 #define ATTENTION_ROWS_SM90_CUH
 
@@ -26,6 +26,10 @@ enum {
     QUERY_BYTES = 64 * HEAD_DIM * 2,
     KEYS_BYTES = KEYS * HEAD_DIM * 2, /* of a tile */
     VALUES_BYTES = KEYS * HEAD_DIM_VO * 2,
+    /* From a slab of a tile to the next, and from 8 tokens of a slab to the next 8. PAGED: all slabs of 8 tokens lie together. */
+    SLAB_STEP = PAGED ? 1024 : KEYS * 128,
+    KEYS_STEP = PAGED ? KEY_SLABS * 1024 : 1024,
+    VALUES_STEP = PAGED ? VALUE_SLABS * 1024 : 1024,
     TURN_BARRIER = 1, /* and on, one for each warpgroup */
     TAIL_BARRIER = TURN_BARRIER + WARPGROUPS
 };
@@ -80,12 +84,12 @@ DEVICE void keep_queries(struct rows &r, uint32_t queries)
 
 DEVICE void issue_logits(struct rows &r, uint32_t queries, uint32_t keys)
 {
-    uint64_t q = wgmma_describe(queries, 16, 1024), k = wgmma_describe(keys, 16, 1024);
+    uint64_t q = wgmma_describe(queries, 16, 1024), k = wgmma_describe(keys, 16, KEYS_STEP);
     wgmma_pin(r.s);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < HEAD_DIM / 16; i += 4) {
-        uint64_t from = q + i / 4 * 8192 / 16, step = k + i / 4 * (KEYS * 128) / 16;
+        uint64_t from = q + i / 4 * 8192 / 16, step = k + i / 4 * SLAB_STEP / 16;
         if (i + 4 <= KEPT)
             wgmma_rows_4(r.s, r.q + 4 * i, step, i > 0, T());
         else if (i >= KEPT)
@@ -103,15 +107,15 @@ DEVICE void issue_logits(struct rows &r, uint32_t queries, uint32_t keys)
 
 DEVICE void issue_values(struct rows &r, uint32_t values)
 {
-    uint64_t v = wgmma_describe(values, KEYS * 128, 1024);
+    uint64_t v = wgmma_describe(values, SLAB_STEP, VALUES_STEP);
     wgmma_pin(r.o);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < KEYS / 64; i++)
-        wgmma_columns_4(r.o, r.p + 16 * i, v + i * 8192 / 16, T());
+        wgmma_columns_4<2 * VALUES_STEP / 16>(r.o, r.p + 16 * i, v + i * (8 * VALUES_STEP) / 16, T());
 #pragma unroll
     for (int i = KEYS / 64 * 4; i < KEYS / 16; i++)
-        wgmma_columns(r.o, r.p + 4 * i, v + i * 2048 / 16, T());
+        wgmma_columns(r.o, r.p + 4 * i, v + i * (2 * VALUES_STEP) / 16, T());
     wgmma_commit();
 }
 

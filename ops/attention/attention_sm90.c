@@ -10,7 +10,7 @@ enum { WAY_BLOCKS, WAY_WARPGROUPS, WAY_BOX_TOKENS };
 enum { MAX_GROUP = 64, MIN_TILE_Q = 64, SLAB_ELEMENTS = 64, MIN_BOX_TOKENS = 8, SCHEDULE_THREADS = 1024, ALIGNMENT = 256 };
 
 static const struct jit_kernel prefill = {
-    "batch_prefill_sm90", JIT_CUDA, {"T:dtype", "HEAD_DIM", "HEAD_DIM_VO", "CAUSAL", "WINDOW", "SOFT_CAP", "GATHER"}};
+    "batch_prefill_sm90", JIT_CUDA, {"T:dtype", "HEAD_DIM", "HEAD_DIM_VO", "CAUSAL", "WINDOW", "SOFT_CAP", "GATHER", "PAGED"}};
 static const struct jit_kernel schedule = {"batch_prefill_schedule_sm90", JIT_CUDA, {NULL}};
 
 static size_t align(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -44,17 +44,34 @@ static const char *see_queries(const struct attention_plan *plan, const DLTensor
     return tensor_map_fit(view, tensor_data(q), (enum dtype)plan->dtype, sizeof axis / sizeof *axis, axis);
 }
 
+/* A box may have all of head_dim: that is several slabs, and heads lie whole slabs apart, so that it can begin at any of them.
+ * Copies count slabs in 31 bits. */
+static bool has_whole_boxes(const struct attention_plan *plan, const DLTensor *cache)
+{
+    const int64_t head = attention_see_cache(plan, cache).head, bound = ((int64_t)SLAB_ELEMENTS << 31) / plan->num_kv_heads;
+    return plan->head_dim > SLAB_ELEMENTS &&
+           (plan->num_kv_heads == 1 || (head >= 0 && head % SLAB_ELEMENTS == 0 && head < bound));
+}
+
 static const char *see_cache(const struct attention_view *t, const struct attention_plan *plan, const DLTensor *cache,
-                             int32_t head_dim, int64_t box_tokens, struct tensor_map_view *view)
+                             int32_t head_dim, int64_t box_tokens, bool paged, struct tensor_map_view *view)
 {
     const struct attention_cache c = attention_see_cache(plan, cache);
+    const int64_t slabs = head_dim / SLAB_ELEMENTS;
     const struct tensor_map_axis axis[] = {{head_dim, 1, SLAB_ELEMENTS},
                                            {c.slots, c.slot, (uint32_t)box_tokens},
                                            {plan->num_kv_heads, c.head, 1},
                                            {c.pages, c.page, 1}};
+    const struct tensor_map_axis paged_axis[] = {
+        {SLAB_ELEMENTS, 1, SLAB_ELEMENTS},
+        {8, c.slot, 8},
+        {(plan->num_kv_heads - 1) * (c.head / SLAB_ELEMENTS) + slabs, SLAB_ELEMENTS, (uint32_t)slabs},
+        {c.slots / 8, 8 * c.slot, (uint32_t)box_tokens / 8},
+        {c.pages, c.page, 1}};
     /* A cache without tokens may have no address. Nothing of it is read. */
-    const DLTensor *lies = tensor_elements(cache) ? cache : t->q;
-    return tensor_map_fit(view, tensor_data(lies), (enum dtype)plan->dtype, sizeof axis / sizeof *axis, axis);
+    const void *data = tensor_data(tensor_elements(cache) ? cache : t->q);
+    return paged ? tensor_map_fit(view, data, (enum dtype)plan->dtype, sizeof paged_axis / sizeof *paged_axis, paged_axis)
+                 : tensor_map_fit(view, data, (enum dtype)plan->dtype, sizeof axis / sizeof *axis, axis);
 }
 
 /* The longest run of slots, whole groups of 8 rows, of which pages and tiles of keys both consist. 0: none. */
@@ -90,8 +107,9 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     why = see_queries(plan, t->q, &copied->q);
     if (why)
         return why;
-    bool boxes = box && !see_cache(t, plan, t->k_cache, plan->head_dim, box, &copied->k) &&
-                 !see_cache(t, plan, t->v_cache, plan->head_dim_vo, box, &copied->v);
+    bool paged = box && box < keys && has_whole_boxes(plan, t->k_cache) && has_whole_boxes(plan, t->v_cache);
+    bool boxes = box && !see_cache(t, plan, t->k_cache, plan->head_dim, box, paged, &copied->k) &&
+                 !see_cache(t, plan, t->v_cache, plan->head_dim_vo, box, paged, &copied->v);
     int32_t *constant = way_spec(way, &prefill);
     way_spec(way, &schedule);
     constant[0] = plan->dtype;
@@ -101,6 +119,7 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     constant[4] = attention_window_of(call) >= 0;
     constant[5] = plan->logits_soft_cap > 0;
     constant[6] = !boxes;
+    constant[7] = boxes && paged;
     way->value[WAY_BLOCKS] = call->device->sms;
     way->value[WAY_WARPGROUPS] = ATTENTION_PREFILL_WARPGROUPS(plan->head_dim, constant[4] || constant[5] || call->op->variant);
     way->hooks = ATTENTION_HOOKS_SM90;
@@ -134,6 +153,8 @@ flashinfer_status attention_run_sm90(const struct call *call, const struct way *
     uint32_t blocks = (uint32_t)way->value[WAY_BLOCKS];
     p.q_tokens = 64 / p.a.group;
     p.box_tokens = (int32_t)way->value[WAY_BOX_TOKENS];
+    p.k_head_slabs = (int32_t)(p.a.k_head / SLAB_ELEMENTS);
+    p.v_head_slabs = (int32_t)(p.a.v_head / SLAB_ELEMENTS);
     TRY(encode_maps(way, &p));
     int32_t tile_tokens = warpgroups * p.q_tokens;
     bool scheduled = !needs_no_schedule(&p, attention_total_q(call_view(call)), tile_tokens, blocks);

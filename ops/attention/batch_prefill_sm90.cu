@@ -10,6 +10,7 @@
  *   HEAD_DIM, HEAD_DIM_VO  64, 64; 128, 128; 192, 128; 256, 256
  *   CAUSAL, WINDOW, SOFT_CAP 0, 1
  *   GATHER   0: keys and values come as boxes of box_tokens; 1: pages are too small for that, and each row is copied by itself
+ *   PAGED    1: boxes have all of head_dim, so that a page is one or few; 0: 64 elements of it
  * Dynamic shared memory: struct smem. */
 #include "attention_load_sm90.cuh"
 #include "pdl.cuh"
@@ -46,8 +47,10 @@ DEVICE void clear_tail(struct smem *sm, const struct ring &ring, int tail)
     int thread = threadIdx.x % 128, rest = (KEYS - tail) * 8;
     mbarrier_wait(AT(values_full[ring.stage]), ring.phase);
 #pragma unroll 1
-    for (int i = thread; i < rest * VALUE_SLABS; i += 128)
-        *(uint4 *)(sm->values[ring.stage] + i / rest * (KEYS * 128) + tail * 128 + i % rest * 16) = make_uint4(0, 0, 0, 0);
+    for (int i = thread; i < rest * VALUE_SLABS; i += 128) {
+        int gaps = (tail + i % rest / 8) / 8 * (VALUES_STEP - 1024);
+        *(uint4 *)(sm->values[ring.stage] + i / rest * SLAB_STEP + tail * 128 + i % rest * 16 + gaps) = make_uint4(0, 0, 0, 0);
+    }
     shared_async_fence();
     named_barrier_sync(TAIL_BARRIER + threadIdx.x / 128 - 1, 128);
 }
