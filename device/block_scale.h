@@ -28,21 +28,21 @@ ANYWHERE int64_t block_scale_bytes(int layout, int64_t rows, int64_t blocks)
 /* Where the scale of a row and block lies, in a matrix of `blocks` blocks a row. The swizzled layouts are tiles of 128 (8)
  * rows by 4 blocks, row after row of tiles; in a tile of 128 rows, rows 32 apart are neighbours. In all layouts four blocks
  * are neighbours: a row has a first byte, and each further four blocks are a step on. */
-ANYWHERE int64_t block_scale_row(int layout, uint64_t row, uint64_t blocks)
+ANYWHERE int64_t block_scale_row(int layout, uint32_t row, uint32_t blocks)
 {
     uint64_t tiles = (blocks + 3) / 4;
     if (layout == SCALES_LINEAR)
-        return (int64_t)(row * blocks);
+        return (int64_t)((uint64_t)row * blocks);
     if (layout == SCALES_8X4)
         return (int64_t)(row / 8 * tiles * 32 + row % 8 * 4);
-    return (int64_t)(row / 128 * tiles * 512 + row % 32 * 16 + row % 128 / 32 * 4);
+    return (int64_t)(row / 128 * tiles * 512) + (row % 32 * 16 + row % 128 / 32 * 4);
 }
 
 ANYWHERE uint32_t block_scale_step(int layout) { return layout == SCALES_LINEAR ? 4 : layout == SCALES_8X4 ? 32 : 512; }
 
-ANYWHERE int64_t block_scale_offset(int layout, uint64_t row, uint64_t block, uint64_t blocks)
+ANYWHERE int64_t block_scale_offset(int layout, uint32_t row, uint32_t block, uint32_t blocks)
 {
-    return block_scale_row(layout, row, blocks) + (int64_t)(block / 4 * block_scale_step(layout) + block % 4);
+    return block_scale_row(layout, row, blocks) + (int64_t)block / 4 * block_scale_step(layout) + block % 4;
 }
 
 /* The i-th row, where rows are taken so that sixteen of them, from a multiple of sixteen on, have all bytes of the lines that

@@ -14,7 +14,9 @@ enum {
 };
 
 static const struct jit_kernel sm80 = {
-    "block_quantize_sm80", JIT_CUDA, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "ALIGNED", "RUNS"}};
+    "block_quantize_sm80",
+    JIT_CUDA,
+    {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "ALIGNED", "RUNS", "LAYOUT", "GROUPED"}};
 static const struct jit_kernel cpu = {
     "block_quantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "CHUNK"}};
 
@@ -133,8 +135,10 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "there are more groups, rows or columns than a grid has blocks for";
     int32_t *constant = way_spec(way, &sm80);
     set_constants(t, constant);
-    constant[7] = runs_of_thread(t);
     constant[6] = a.columns % RUN == 0 && tensor_is_aligned(t->input, 16) && tensor_is_aligned(t->out, RUN / code_elements(t));
+    constant[7] = runs_of_thread(t);
+    constant[8] = t->layout;
+    constant[9] = a.groups != 1 || a.mask;
     return NULL;
 }
 

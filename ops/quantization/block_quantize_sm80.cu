@@ -13,6 +13,8 @@
  *   LARGEST value of CODE
  *   GATED   1: a column is silu(gate) * up, rounded to T
  *   RUNS    1, 2, 3
+ *   LAYOUT  of byte scales, see block_scale.h
+ *   GROUPED 0: there is one group, and no mask
  *   ALIGNED 1: 16-byte accesses, columns a multiple of 16; 0: element by element */
 #include "pdl.cuh"
 #include "vec.cuh"
@@ -24,7 +26,7 @@
 enum { RUN = 16, VEC = ALIGNED ? 16 / sizeof(T) : 1, CODE_ELEMENTS = elements_of(CODE()), MAX_THREADS = 256 };
 enum { TILE_ROWS = 4, BYTE_SCALES = SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0 };
 /* Scales of tiles are collected. A gated kernel waits for its arithmetic, so that it makes no difference there. */
-enum { COLLECTS = BYTE_SCALES && CODE_ELEMENTS == 2 && !GATED };
+enum { COLLECTS = BYTE_SCALES && LAYOUT == SCALES_128X4 && CODE_ELEMENTS == 2 && !GATED };
 
 /* Of out and scales, and how much of them is there. scales: in the launch argument's layout, or a byte for each block. */
 struct row {
@@ -156,17 +158,17 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
 extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
 {
     __shared__ __align__(4) uint8_t codes[TILE_ROWS][MAX_THREADS / TILE_ROWS * RUNS];
-    bool tiled = COLLECTS && a.layout == SCALES_128X4;
-    bool collects = tiled && !a.mask && (uint64_t)a.scales % 16 == 0;
-    uint32_t index = blockIdx.x * blockDim.y + threadIdx.y, group = blockIdx.z, step = blockDim.x * RUN;
-    if (tiled)
+    const int32_t *mask = GROUPED ? a.mask : nullptr;
+    bool collects = COLLECTS && !mask && (uint64_t)a.scales % 16 == 0;
+    uint32_t index = blockIdx.x * blockDim.y + threadIdx.y, group = GROUPED ? blockIdx.z : 0, step = blockDim.x * RUN;
+    if (COLLECTS)
         index = blockIdx.x / 32 * 128 + threadIdx.y * 32 + blockIdx.x % 32;
     uint32_t first = (blockIdx.y * RUNS * blockDim.x + threadIdx.x) * RUN;
     const T *input = (const T *)a.input + group * a.input_stride[0] + index * a.input_stride[1];
 
     pdl_launch();
     pdl_wait();
-    bool is_row = index < (uint32_t)a.rows, counts = !a.mask || (is_row && (int64_t)index < a.mask[group]);
+    bool is_row = index < (uint32_t)a.rows, counts = !mask || (is_row && (int64_t)index < mask[group]);
     int columns = is_row && counts ? (int)a.columns : 0;
     vec<T, RUN> run[RUNS];
 #pragma unroll
@@ -185,14 +187,14 @@ extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ st
 #if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
     uint32_t first_block = blockIdx.y * RUNS * step / BLOCK;
     uint8_t *scales = (uint8_t *)a.scales + group * a.scale_stride[0];
-    row.scales = collects ? codes[threadIdx.y] - first_block : scales + block_scale_row(a.layout, index, a.blocks);
-    row.scale_step = collects ? 4 : block_scale_step(a.layout);
+    row.scales = collects ? codes[threadIdx.y] - first_block : scales + block_scale_row(LAYOUT, index, (uint32_t)a.blocks);
+    row.scale_step = collects ? 4 : block_scale_step(LAYOUT);
 #else
     row.scales = (float *)a.scales + index * a.scale_stride[0];
 #endif
     row.global_scale = a.global_value;
     if (a.global_scale && is_row)
-        row.global_scale = a.global_scale[group * a.global_stride[0] + index * a.global_stride[1]];
+        row.global_scale = a.global_scale[group * a.global_stride[0] + index * (uint32_t)a.global_stride[1]];
     if (a.inverse)
         row.global_scale = 1.0f / row.global_scale;
 #pragma unroll
@@ -207,7 +209,7 @@ extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ st
         return;
     __syncthreads();
     uint32_t count = min(RUNS * step / BLOCK, (uint32_t)a.scale_blocks - first_block) / 4;
-    scales += block_scale_offset(SCALES_128X4, index - threadIdx.y * 32, first_block, a.blocks);
+    scales += block_scale_offset(SCALES_128X4, index - threadIdx.y * 32, first_block, (uint32_t)a.blocks);
     for (uint32_t i = threadIdx.y * blockDim.x + threadIdx.x; i < count; i += blockDim.x * blockDim.y) {
         vec_elements<uint32_t, TILE_ROWS> of_rows;
 #pragma unroll
