@@ -15,29 +15,38 @@ DEVICE float times_sigmoid(float x, float y)
 
 DEVICE float silu(float x) { return times_sigmoid(x, x); }
 
-/* N of them, of which x has the PARTth part: in fewer instructions if they are `moderate`, from -32 to 32. e^-x is 2^p (1 + r), where
- * r is what p, rounded, lacks. */
-#define SILU_MODERATE 32.0f
-template <int PART, int N> DEVICE void silu_of(float (&x)[N], bool moderate)
+/* LOG2E as head + tail / ln 2: the head times what is of Half is exact, and e^(x * tail) is 1 + x * tail up to `moderate`. */
+template <class Half> struct log2e_parts {
+    static constexpr float head = 1.442626953125f, tail = 4.719484e-5f, moderate = 8.0f;
+};
+template <> struct log2e_parts<bf16> {
+    static constexpr float head = 1.44268798828125f, tail = 4.888495e-6f, moderate = 32.0f;
+};
+
+/* Of N values of Half, the largest magnitude of which is amax: in fewer instructions if that is moderate. */
+template <class Half, int N> DEVICE void silu_of(float (&x)[N], float amax)
 {
-    const float part = 1.0f / PART;
-    if (moderate) {
+    typedef log2e_parts<Half> log2e;
+    if (amax <= log2e::moderate) {
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            float p = -LOG2E * PART * x[i], power = exp2_approx(p);
-            x[i] *= reciprocal_approx(__fmaf_rn(power, __fmaf_rn(-0.69314718f * part, p, -x[i]), __fmaf_rn(power, part, part)));
+            float power = exp2_approx(-log2e::head * x[i]);
+            x[i] *= reciprocal_approx(__fmaf_rn(power, __fmaf_rn(-log2e::tail, x[i], 1.0f), 1.0f));
         }
         return;
     }
 #pragma unroll 1
     for (int i = 0; i < N; i++) {
-        float last = silu(PART * x[0]);
+        float last = silu(x[0]);
 #pragma unroll
         for (int j = 1; j < N; j++)
             x[j - 1] = x[j];
         x[N - 1] = last;
     }
 }
+
+/* silu of x, which is known as p = -LOG2E x, and not exactly: what rounding p does to e^-x is no more. Of x below -87 it is 0. */
+DEVICE float silu_of_power(float p) { return p * reciprocal_approx(__fmaf_rn(exp2_approx(p), -LOG2E, -LOG2E)); }
 
 /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) */
 DEVICE float gelu_tanh(float x) { return times_sigmoid(x, 1.5957691216f * (x + 0.044715f * x * x * x)); }

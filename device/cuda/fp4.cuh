@@ -124,6 +124,41 @@ template <class Half, int N> DEVICE void e2m1_pack(uint32_t (&codes)[N / 8], vec
     }
 }
 
+/* The codes of N x times part, as above, of x that are rounded results, off by more than what is lost here: what lies in the
+ * middle is rounded away from 0. Of f16 numbers, cut off, the upper bytes are the sign, the code and the digit to round by; in
+ * the first word those of elements 0, 2, 4, 6, in the second the others. */
+template <int N> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], const float *x, float part)
+{
+    const uint32_t ones = 0x01010101u;
+    uint32_t bytes[N / 8][2], over = 0;
+#pragma unroll
+    for (int i = 0; i < N / 8; i++) {
+        uint32_t pairs[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float *first = x + 8 * i + j % 2 + j / 2 * 4;
+            pairs[j] = cut2(f16(), __fmul_rn(first[0], part), __fmul_rn(first[2], part));
+        }
+        bytes[i][0] = byte_permute(pairs[0], pairs[2], 0x7531);
+        bytes[i][1] = byte_permute(pairs[1], pairs[3], 0x7531);
+        over |= bytes[i][0] | bytes[i][1] | (bytes[i][0] + ones) | (bytes[i][1] + ones);
+    }
+    if (over & 0x70707070u) { /* 7 or more, or NaN */
+#pragma unroll
+        for (int i = 0; i < N / 8; i++)
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+                bytes[i][j] = (bytes[i][j] & 0x80808080u) | __vminu4(bytes[i][j] & 0x7f7f7f7fu, 0x0e0e0e0eu);
+    }
+#pragma unroll
+    for (int i = 0; i < N / 8; i++) {
+        uint32_t even = bytes[i][0] + ones, odd = bytes[i][1] + ones;
+        uint32_t digits = (even >> 1 & 0x0f0f0f0fu) | (odd << 3 & 0xf0f0f0f0u);
+        uint32_t signs = (even >> 4 & 0x0f0f0f0fu) | (odd & 0xf0f0f0f0u);
+        codes[i] = (digits & 0x77777777u) | (signs & 0x88888888u);
+    }
+}
+
 /* The value of the low four bits. */
 DEVICE float e2m1_value(uint32_t code)
 {

@@ -29,6 +29,14 @@ DEVICE float reciprocal_approx(float x)
     return y;
 }
 
+/* 1 / sqrt(x) within 2^-22.4 of itself; subnormal arguments are 0. */
+DEVICE float rsqrt_approx(float x)
+{
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Of the angle of so many full turns, at most half a one: within 2^-20.4 of the truth, absolutely. */
 DEVICE void sincos_approx(float turns, float *sine, float *cosine)
 {

@@ -21,9 +21,18 @@ DEVICE float warp_max(float x)
     return x;
 }
 
-/* Over the `lanes` threads, a power of two, that stand together in a warp. */
+/* Over the `lanes` threads that stand together in a warp, of which as many as fit are taken. */
 DEVICE float lanes_sum(float x, int lanes)
 {
+    if (lanes & (lanes - 1)) {
+        int lane = threadIdx.x % 32, first = lane / lanes * lanes;
+#pragma unroll
+        for (int step = 16; step > 0; step /= 2) {
+            float other = step < lanes ? __shfl_down_sync(0xffffffffu, x, step) : 0.0f;
+            x += lane - first + step < lanes ? other : 0.0f;
+        }
+        return __shfl_sync(0xffffffffu, x, first);
+    }
 #pragma unroll
     for (int step = lanes / 2; step > 0; step /= 2)
         x += __shfl_xor_sync(0xffffffffu, x, step);

@@ -91,6 +91,14 @@ DEVICE uint32_t pack2(bf16, float low, float high)
     return y;
 }
 
+/* Likewise, rounded toward 0. */
+DEVICE uint32_t cut2(f16, float low, float high)
+{
+    uint32_t y;
+    asm("cvt.rz.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
 DEVICE uint32_t pack2(e4m3, float low, float high) { return e4m3x2_bits(low, high); }
 DEVICE uint32_t pack2(e5m2, float low, float high) { return e5m2x2_bits(low, high); }
 

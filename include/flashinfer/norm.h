@@ -125,7 +125,8 @@ FLASHINFER_DECLARE_OP(fused_rmsnorm_silu_nvfp4);
 
 /* y = rmsnorm(input) in e2m1 with a scale for each block of a row; formats, formulas and layouts are those of
  * flashinfer/quantization.h. The product with the weight comes first and is rounded to the dtype of input: y = T(input *
- * weight) / sqrt(mean(input^2) + eps), so that in f16 it may overflow. Both block sizes go with both scale formats.
+ * weight) / sqrt(mean(input^2) + eps), so that in f16 it may overflow. y is off by some units in the last place of float32: where
+ * it seems to lie between two values of e2m1, either may be taken. Both block sizes go with both scale formats.
  * (FlashInfer writes e4m3 codes where blocks of 16 under ue8m0 scales were asked for, leaves padding bytes of swizzled scales
  * as they are, and documents a size of theirs without padding.) */
 struct flashinfer_rmsnorm_fp4quant {

@@ -35,9 +35,6 @@
 /* Elements are multiplied with their weights first, and rounded. */
 #define WEIGHED (BLOCK_SIZE && !SILU && !ADD_RESIDUAL)
 
-/* Where silu follows, of which part of x it is taken: so a bit tells whether x is moderate. */
-enum { SILU_PART = 16 };
-
 /* Threads of a block; e2m1 takes more than 64 registers. */
 #define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
 
@@ -69,6 +66,9 @@ struct weights {
 
 /* Of all groups. */
 DEVICE int64_t rows_of(const struct norm_args &a) { return GROUPED ? a.rows * a.groups : a.rows; }
+
+/* Where rows are taken such that four, whose swizzled scales are neighbours, follow each other: they meet in a store. */
+DEVICE uint32_t nth_row(uint32_t i) { return SCALES & 2 ? (i & ~127u) + i % 4 * 32 + i % 128 / 4 : i; }
 
 /* The number of rows is at most 2^31 - 1. The quotient of index and groups is the upper half of a product. */
 DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
@@ -181,6 +181,20 @@ DEVICE float center_piece(float (&x)[VEC], float mean)
 }
 
 #if BLOCK_SIZE
+DEVICE uint32_t scale_in_row(uint32_t block) { return block / 4 * block_scale_step(SCALES_128X4) + block % 4; }
+
+/* The row from a thread's first element on: its pieces, which lie four blocks or a multiple apart, have constant places then. */
+DEVICE struct norm_row row_from(struct norm_row r, uint32_t first)
+{
+    r.input += first;
+    r.residual += first;
+    r.out += first / 2;
+    r.y += first;
+    r.linear_scales += first / BLOCK_SIZE;
+    r.swizzled_scales += scale_in_row(first / BLOCK_SIZE);
+    return r;
+}
+
 /* Writes the zeros that pad the swizzled scales of a row: behind its blocks, or all if it lies behind the last row. After
  * pdl_wait. */
 DEVICE void pad_scales(const struct norm_args &a, const struct norm_row &row, bool exists, int thread, int threads)
@@ -188,7 +202,7 @@ DEVICE void pad_scales(const struct norm_args &a, const struct norm_row &row, bo
     uint32_t blocks = (uint32_t)a.hidden / BLOCK_SIZE;
 #pragma unroll 1
     for (uint32_t i = (exists ? blocks : 0) + thread; i < (blocks + 3) / 4 * 4; i += threads)
-        row.swizzled_scales[i / 4 * block_scale_step(SCALES_128X4) + i % 4] = 0;
+        row.swizzled_scales[scale_in_row(i)] = 0;
 }
 
 /* By a block that has the row blockIdx.x alone, after pdl_wait. False if that lies behind the last row, so that all is done. */
@@ -214,12 +228,12 @@ DEVICE void scale_parts(float (&part)[PARTS], float global_scale, const struct n
     if (PARTS == 1)
         amax = lanes_max(amax, BLOCK_SIZE / VEC);
     struct block_scale s = E8M0 ? block_scale_e8m0(amax, 6.0f) : block_scale_e4m3(amax, global_scale);
-    if (BLOCK_SIZE == VEC || at % BLOCK_SIZE < VEC) {
+    if (threadIdx.x / PARTS % (BLOCK_SIZE / VEC) == 0) {
         uint32_t block = (uint32_t)(at + second * PARTS_APART) / BLOCK_SIZE;
         if (SCALES & 1)
             row.linear_scales[block] = (uint8_t)s.code;
         if (SCALES & 2)
-            row.swizzled_scales[block / 4 * block_scale_step(SCALES_128X4) + block % 4] = (uint8_t)s.code;
+            row.swizzled_scales[scale_in_row(block)] = (uint8_t)s.code;
     }
     part[0] = s.multiplier;
     if (PARTS > 1) {
@@ -249,13 +263,13 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
     vec_elements<uint32_t, VEC / 2> pairs, factors;
     vec<T, VEC> y;
     float x[VEC];
-    uint32_t most = 0, codes[VEC / 8];
+    uint32_t most, codes[VEC / 8];
     pairs.all.bits = p.input.bits;
     factors.all.bits = w.weight.bits;
 #pragma unroll
     for (int i = 0; i < VEC / 2; i++) {
         pairs.at[i] = mul2(T(), pairs.at[i], factors.at[i]);
-        most = magnitude2(T(), most, pairs.at[i]);
+        most = i ? magnitude2(T(), most, pairs.at[i]) : pairs.at[0];
     }
     if (WANTS_Y) {
         y.bits = pairs.all.bits;
@@ -271,25 +285,15 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
     if (E8M0 && amax == 0.0f)
         multiplier[0] = 1.0f; /* times deviation, that of 2^127 may be infinite */
     float part = deviation * E2M1_PART * multiplier[0];
-    if (__float_as_uint(part) - 0x800000u >= 0x7f000000u) { /* lacks digits, or gives NaN, which has no sign that y had */
-        bool tiny = part > 0.0f && part < 1.0f;
-        float factor = tiny ? E2M1_PART : part;
-        part = tiny ? deviation * multiplier[0] : part;
-#pragma unroll
-        for (int i = 0; i < VEC / 2; i++)
-            pairs.at[i] = mul2(T(), pairs.at[i], pack2(T(), factor, factor));
-    }
     y.bits = pairs.all.bits;
     widen(x, y);
+    if (part < 1.17549435e-38f) { /* lacks digits, or is 0 */
+        part = deviation * multiplier[0];
 #pragma unroll
-    for (int i = 0; i < VEC / 8; i++) {
-        float eight[8];
-#pragma unroll
-        for (int j = 0; j < 8; j++)
-            eight[j] = x[8 * i + j] * part;
-        codes[i] = e2m1_magnitudes(eight) |
-                   e2m1_signs(pairs.at[4 * i], pairs.at[4 * i + 1], pairs.at[4 * i + 2], pairs.at[4 * i + 3]);
+        for (int j = 0; j < VEC; j++)
+            x[j] *= E2M1_PART;
     }
+    e2m1_pack_up<VEC>(codes, x, part);
     store_codes(codes, row, at);
 }
 #endif
@@ -316,7 +320,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
 {
     float factor[VEC];
     widen(factor, w.weight);
-    deviation *= SILU ? 1.0f / SILU_PART : 1.0f;
+    deviation *= SILU ? -LOG2E : 1.0f;
 #if BLOCK_SIZE && ADD_RESIDUAL
     round_to<R>(x);
 #endif
@@ -330,11 +334,9 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         x[j] += factor[j];
 #endif
 #if SILU
-    uint32_t exponents = 0;
 #pragma unroll
     for (int j = 0; j < VEC; j++)
-        exponents |= __float_as_uint(x[j]);
-    silu_of<SILU_PART>(x, !(exponents & 0x40000000u)); /* a bit of numbers from 2 on */
+        x[j] = silu_of_power(x[j]);
 #endif
 #if BLOCK_SIZE
     if (WANTS_Y)
@@ -352,9 +354,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
     for (int i = 0; i < PARTS; i++) {
         uint32_t codes[PART / 8];
         part[i] = e2m1_part(*(float(*)[PART])(x + i * PART), part[i]);
-#pragma unroll
-        for (int j = 0; j < PART / 8; j++)
-            codes[j] = e2m1_pack(x + i * PART + 8 * j, part[i]);
+        e2m1_pack_up<PART>(codes, x + i * PART, part[i]);
         store_codes(codes, row, at + i * PARTS_APART);
     }
 #else

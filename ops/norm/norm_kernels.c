@@ -185,6 +185,23 @@ static int64_t pieces_per_thread(const struct call *call, int64_t pieces, int64_
     return resident && pieces <= resident * most ? ceil_div(pieces + !pieces, resident) : most;
 }
 
+/* Lanes of a row, each with so many pieces, that leave the fewest threads of a warp without one; a power of two if that
+ * has room for as many rows. Neighbours share a block of scales. */
+static void share_warp(const struct norm_view *t, const struct cut *c, int64_t *per_thread, int64_t *lanes)
+{
+    int64_t whole = t->block_size / c->vec > 1 ? t->block_size / c->vec : 1, best = 0;
+    for (int64_t each = ceil_div(c->pieces, WARP); each <= c->per_thread; each++) {
+        int64_t needed = ceil_div(ceil_div(c->pieces, each), whole) * whole, rows = WARP / needed, even = WARP;
+        while (even / 2 >= needed)
+            even /= 2;
+        if (rows * c->pieces * 12 / each > best) {
+            best = rows * c->pieces * 12 / each;
+            *per_thread = each;
+            *lanes = WARP / even == rows ? even : needed;
+        }
+    }
+}
+
 static const char *fit_short_sm80(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
@@ -197,8 +214,7 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
         return "hidden is more than a warp holds in registers";
     if (!call->exec.kernel && per_thread > 1 && pieces_per_thread(call, c.rows * per_thread * WARP, c.per_thread) == 1)
         return "rows are so few that blocks answer sooner";
-    while (lanes < WARP && lanes < c.pieces)
-        lanes *= 2;
+    share_warp(t, &c, &per_thread, &lanes);
     int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1, way, &short_sm80);
     constant[0] = (int32_t)per_thread;
     constant[1] = (int32_t)lanes;
@@ -206,7 +222,7 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
     constant[3] = lanes * per_thread == c.pieces;
     int64_t groups = ceil_div(c.rows, pieces_per_thread(call, c.rows * lanes, constant[2]));
     way->value[WAY_THREADS] = SHORT_THREADS;
-    way->value[WAY_GRID] = ceil_div(groups * lanes, SHORT_THREADS);
+    way->value[WAY_GRID] = ceil_div(groups, SHORT_THREADS / WARP * (WARP / lanes));
     return NULL;
 }
 

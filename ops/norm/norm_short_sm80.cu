@@ -3,7 +3,7 @@
  * are as far apart as the grid has such groups of threads. A grid of a group for each row leaves all but the first of the ROWS
  * out.
  *
- *   LANES      1, 2, ... 32
+ *   LANES      1 to 32; of 32 threads, those that are left over when each row has its own idle
  *   PER_THREAD 1, 2, 3, 4; LANES * VEC * PER_THREAD >= hidden
  *   ROWS       1, 2, 4
  *   EXACT      1: LANES * VEC * PER_THREAD == hidden
@@ -13,7 +13,7 @@
 
 /* Blocks of a multiprocessor, as registers allow. What is no row is summed, too: else the loads of a row would wait for the sums
  * of the row before. */
-enum { THREADS = 128, BLOCKS = BLOCK_SIZE && !SILU ? 4 : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
+enum { THREADS = 128, WARP_ROWS = 32 / LANES, BLOCKS = BLOCK_SIZE && !SILU ? 4 : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(const __grid_constant__ struct norm_args a)
 {
@@ -21,13 +21,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
     struct piece p[ROWS][PER_THREAD];
     struct weights w[PER_THREAD];
     float x[LAYERNORM ? ROWS : 1][LAYERNORM ? PER_THREAD : 1][VEC], sum[ROWS];
-    int64_t rows = rows_of(a), groups = (int64_t)gridDim.x * (THREADS / LANES);
-    int64_t first_row = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
-    int hidden = (int)a.hidden, first = threadIdx.x % LANES * VEC, step = LANES * VEC;
+    int group = threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / LANES;
+    bool idle = 32 % LANES && threadIdx.x % 32 / LANES == WARP_ROWS;
+    int64_t rows = rows_of(a), groups = (int64_t)gridDim.x * (THREADS / 32 * WARP_ROWS);
+    int64_t first_row = (int64_t)blockIdx.x * (THREADS / 32 * WARP_ROWS) + group;
+    int hidden = (int)a.hidden, lane = threadIdx.x % 32 % LANES, first = lane * VEC, step = LANES * VEC;
+    int at_first = BLOCK_SIZE ? 0 : first;
     bool exists[ROWS], inside[PER_THREAD];
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        exists[r] = first_row + r * groups < rows;
+        exists[r] = !idle && nth_row((uint32_t)(first_row + r * groups)) < rows;
 #pragma unroll
     for (int i = 0; i < PER_THREAD; i++)
         inside[i] = EXACT || first + i * step < hidden;
@@ -39,16 +42,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
     pdl_wait();
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        row[r] = norm_row(a, first_row + r * groups);
+        row[r] = norm_row(a, nth_row((uint32_t)(first_row + r * groups)));
 #if SCALES & 2
-        if (a.pads && first_row + r * groups < block_scale_rows(SCALES_128X4, rows))
-            pad_scales(a, row[r], exists[r], threadIdx.x % LANES, LANES);
+        if (a.pads && !idle && first_row + r * groups < block_scale_rows(SCALES_128X4, rows))
+            pad_scales(a, row[r], exists[r], lane, LANES);
+#endif
+#if BLOCK_SIZE
+        row[r] = row_from(row[r], first);
 #endif
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
             p[r][i] = piece();
             if (exists[r] && inside[i])
-                load_piece(p[r][i], row[r], first + i * step);
+                load_piece(p[r][i], row[r], at_first + i * step);
         }
     }
     float multiplier = output_multiplier(a);
@@ -61,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
             if (inside[i]) {
                 widen_piece(at, p[r][i]);
                 if (exists[r])
-                    store_residual(at, row[r], first + i * step);
+                    store_residual(at, row[r], at_first + i * step);
                 sum[r] += LAYERNORM ? piece_sum(at) : piece_squares(at);
                 if (!LAYERNORM)
                     keep_piece(p[r][i]);
@@ -82,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
 #endif
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float deviation = rsqrtf(sum[r] * a.inverse_hidden + a.eps);
+        float deviation = rsqrt_approx(sum[r] * a.inverse_hidden + a.eps);
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
             float(&at)[VEC] = x[LAYERNORM ? r : 0][LAYERNORM ? i : 0];
@@ -90,11 +96,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
                 if (!WEIGHTS_FIRST(PER_THREAD) && r == 0)
                     load_weights(w[i], a, first + i * step);
 #if WEIGHED
-                finish_weighed(p[r][i], row[r], first + i * step, w[i], deviation, multiplier);
+                finish_weighed(p[r][i], row[r], at_first + i * step, w[i], deviation, multiplier);
 #else
                 if (!LAYERNORM)
                     widen_piece(at, p[r][i]);
-                finish_piece(at, a, row[r], first + i * step, w[i], deviation, multiplier);
+                finish_piece(at, a, row[r], at_first + i * step, w[i], deviation, multiplier);
 #endif
             }
         }

@@ -16,8 +16,10 @@
 /* Other kernels than these are slower if each thread adds up the sums of warps for itself. */
 enum { KNOWN_PIECES = BLOCK_SIZE && !ADD_RESIDUAL ? PIECES : 0 };
 
-/* Blocks of MAX_THREADS that registers suffice for: silu to e2m1 waits for its arithmetic, and for warps that load meanwhile. */
-enum { BLOCKS = BLOCK_SIZE && SILU ? 2 : 1 };
+/* Of a multiprocessor: silu to e2m1 waits for its arithmetic, and for warps that load meanwhile. 56 registers suffice for so
+ * many threads, in at most 32 blocks. */
+enum { RESIDENT = 1152, THREADS = BLOCK_SIZE && SILU && PIECES ? PIECES / PER_THREAD : MAX_THREADS };
+enum { BLOCKS = !BLOCK_SIZE || !SILU ? 1 : THREADS > RESIDENT / 32 ? RESIDENT / THREADS : 32 };
 
 /* Others have few bytes to read for what they execute, or few rows. */
 #define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL : sizeof(OUT) == sizeof(T) && N > 1)
@@ -33,7 +35,7 @@ DEVICE void fetch_row_ahead(const struct norm_args &a, const struct norm_row &ro
 
 /* With N pieces a thread. */
 template <int N>
-DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
+DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
 {
     struct piece p[N];
     struct weights w[N];
@@ -53,16 +55,21 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
     }
     pdl_wait();
 #if BLOCK_SIZE
-    if (!pad_row_of_block(a, row))
+    if (!pad_row_of_block(a, all))
         return;
+    struct norm_row row = row_from(all, first);
+    enum { at_first = 0 };
+#else
+    const struct norm_row &row = all;
+    int at_first = first;
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i])
-            load_piece(p[i], row, first + i * step);
+            load_piece(p[i], row, at_first + i * step);
     }
     if (FETCHES)
-        fetch_row_ahead(a, row);
+        fetch_row_ahead(a, all);
 #if BLOCK_SIZE
     float multiplier = output_multiplier(a);
 #endif
@@ -72,7 +79,7 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
         sum[i] = 0.0f;
         if (inside[i]) {
             widen_piece(at, p[i]);
-            store_residual(at, row, first + i * step);
+            store_residual(at, row, at_first + i * step);
             sum[i] = LAYERNORM ? piece_sum(at) : piece_squares(at);
 #if !LAYERNORM
             keep_piece(p[i]);
@@ -85,7 +92,7 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
     for (int i = 0; i < N; i++)
         sum[i] = inside[i] ? center_piece(x[i], mean) : 0.0f;
 #endif
-    float deviation = rsqrtf(pieces_sum_first<KNOWN_PIECES>(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
+    float deviation = rsqrt_approx(pieces_sum_first<KNOWN_PIECES>(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
 #if !BLOCK_SIZE
     float multiplier = output_multiplier(a);
 #endif
@@ -95,17 +102,17 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &row, fl
             if (!WEIGHTS_FIRST(N))
                 load_weights(w[i], a, first + i * step);
 #if WEIGHED
-            finish_weighed(p[i], row, first + i * step, w[i], deviation, multiplier);
+            finish_weighed(p[i], row, at_first + i * step, w[i], deviation, multiplier);
 #else
             if (!LAYERNORM)
                 widen_piece(x[0], p[i]);
-            finish_piece(x[LAYERNORM ? i : 0], a, row, first + i * step, w[i], deviation, multiplier);
+            finish_piece(x[LAYERNORM ? i : 0], a, row, at_first + i * step, w[i], deviation, multiplier);
 #endif
         }
     }
 }
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS) norm_sm80(const __grid_constant__ struct norm_args a)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_sm80(const __grid_constant__ struct norm_args a)
 {
     __shared__ __align__(16) float scratch[1 + LAYERNORM][32 * PER_THREAD];
     struct norm_row row = norm_row(a, blockIdx.x);

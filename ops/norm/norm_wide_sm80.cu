@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
         load_x(x, row, at);
         sum += LAYERNORM ? center_piece(x, mean) : piece_squares(x);
     }
-    float deviation = rsqrtf(block_sum(sum, scratch) * a.inverse_hidden + a.eps);
+    float deviation = rsqrt_approx(block_sum(sum, scratch) * a.inverse_hidden + a.eps);
     float multiplier = output_multiplier(a);
 #pragma unroll(BLOCK_SIZE ? 1 : 2)
     for (int64_t at = first; at < a.hidden; at += step) {

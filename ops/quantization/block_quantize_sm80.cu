@@ -63,7 +63,7 @@ DEVICE vec<T, RUN> gate_run(vec<T, RUN> gate, vec<T, RUN> up)
     for (int i = 0; i < RUN / GATE; i++) {
         float x[GATE], factor[GATE];
         widen(x, gates.at[i]);
-        silu_of<1>(x, largest(gates.at[i]) <= SILU_MODERATE);
+        silu_of<T>(x, largest(gates.at[i]));
         widen(factor, ups.at[i]);
 #pragma unroll
         for (int j = 0; j < GATE; j++)
