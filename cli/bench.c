@@ -195,8 +195,8 @@ const struct command command_bench = {
              "instead: a whole call (its checks, the choice of a kernel) beside the bare launch in its end, for the smallest "
              "named shape, host time per call; on a CPU with one thread"},
             {OPTION_COMPILE,
-             "instead: seconds to compile each kernel with an empty cache, those that processors spent on it, and to load it from "
-             "the disk"},
+             "instead: seconds to compile each kernel with an empty cache, those that processors spent on it, and to load it "
+             "from the disk"},
             {OPTION_ROUNDS, "with --compile: compile all so many times, and give the least; default 1"},
             {OPTION_ARCH, "with --compile: the architecture where there is no GPU; default 90"},
             {OPTION_END, NULL}},

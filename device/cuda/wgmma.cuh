@@ -61,7 +61,7 @@ DEVICE uint64_t wgmma_describe_narrow(uint32_t address, uint32_t stride)
 
 /* d = a * b, + d if `add`; the tag says what a and b hold. HALF, half of N, is the registers of d; the six numbers
  * after it are the operands that follow. */
-#define WGMMA(N, HALF, i0, i1, i2, i3, i4, i5, type)                                                                               \
+#define WGMMA(N, HALF, i0, i1, i2, i3, i4, i5, type)                                                                           \
     DEVICE void wgmma(float(&d)[HALF], uint64_t a, uint64_t b, bool add, type)                                                 \
     {                                                                                                                          \
         asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %" #i2 ", 0;\n"                                                     \

@@ -292,8 +292,8 @@ FEW(few_keys)
 FEW(few_values)
 
 /* The h-th KV head of a tile: rows [begin, end) of the state. */
-static inline void attend_tile(const struct attention_args *a, const struct task *t, struct state *s, int h, int begin, int64_t first,
-                               int count)
+static inline void attend_tile(const struct attention_args *a, const struct task *t, struct state *s, int h, int begin,
+                               int64_t first, int count)
 {
     int end = (int)((h + 1) * t->rows);
 #if CONVERTS

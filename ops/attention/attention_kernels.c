@@ -163,8 +163,8 @@ static int32_t choose_keys(const struct call *call, int32_t tile_q)
     return blocks * (prefill_smem(call, tile_q, 64) + 1024) <= call->device->smem_sm ? 64 : 32;
 }
 
-/* Blocks that divide the keys of a tile of 128 rows, where the plan would have such: of the usual, which has room in registers, and
- * in the shared memory of each what they join. */
+/* Blocks that divide the keys of a tile of 128 rows, where the plan would have such: of the usual, which has room in registers,
+ * and in the shared memory of each what they join. */
 static int32_t choose_parts(const struct call *call)
 {
     const struct attention_plan *plan = attention_plan_of(call);

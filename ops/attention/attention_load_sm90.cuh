@@ -52,8 +52,8 @@ DEVICE int buffer_of(int n) { return BUFFERS == 2 ? n & 1 : 0; }
 DEVICE int buffer_phase(int n) { return BUFFERS == 2 ? n >> 1 & 1 : n & 1; }
 
 /* ---- the four warps that load: two keys, two values, each half of a tile, since with small pages the copies that a warp can
- * issue are what limits; where a tile is one box, only the first of either two stay, because what loaders execute costs those that
- * compute time and power. The first one also takes tasks, tells the others, and loads queries. */
+ * issue are what limits; where a tile is one box, only the first of either two stay, because what loaders execute costs those
+ * that compute time and power. The first one also takes tasks, tells the others, and loads queries. */
 
 DEVICE int lane_id() { return threadIdx.x % 32; }
 
@@ -156,7 +156,8 @@ DEVICE void load_queries(const struct attention_sm90_args &p, const struct task 
     mbarrier_arrive_expect(full, p.q_tokens * p.a.group * (128 * KEY_SLABS));
 #pragma unroll
     for (int i = 0; i < KEY_SLABS; i++)
-        tensor_load_4d(AT(queries[buffer][lane]) + i * 8192, &p.q, full, i * 64, 0, t.kv_head, t.first_q + t.token + lane * p.q_tokens);
+        tensor_load_4d(AT(queries[buffer][lane]) + i * 8192, &p.q, full, i * 64, 0, t.kv_head,
+                       t.first_q + t.token + lane * p.q_tokens);
 }
 
 /* By the first warp: passes the task of that number on, the n-th of this block. */
@@ -209,8 +210,8 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
             places = ahead;
             if (tile > first) /* so that page numbers are on their way while rows are copied */
                 find_places(p.a, t, tile - 1, half, ahead);
-            load_tile(p, t, tile, half, values, tiles + stage * (values ? VALUES_BYTES : KEYS_BYTES), full + 8 * stage, empty + 8 * stage,
-                      ring.phase, places);
+            load_tile(p, t, tile, half, values, tiles + stage * (values ? VALUES_BYTES : KEYS_BYTES), full + 8 * stage,
+                      empty + 8 * stage, ring.phase, places);
             if (leads && tile == last)
                 load_queries(p, t, sm, n);
             advance(ring);

@@ -301,8 +301,8 @@ DEVICE void transpose_quad(uint32_t (&u)[4])
 }
 
 /* Rows of a task whose state is top and sum; first_token is the warpgroup's. */
-DEVICE void write_rows(const struct attention_sm90_args &p, struct rows &r, const float (&top)[2], const float (&sum)[2], float unit,
-                       const struct task &t, int first_token)
+DEVICE void write_rows(const struct attention_sm90_args &p, struct rows &r, const float (&top)[2], const float (&sum)[2],
+                       float unit, const struct task &t, int first_token)
 {
     const struct attention_args &a = p.a;
     int thread = threadIdx.x % 128, q = thread % 4;

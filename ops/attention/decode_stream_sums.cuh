@@ -101,7 +101,8 @@ DEVICE void write_row(const struct end &end, int step, const struct blend &b)
 }
 
 /* What is added. If `streams`: what they have, of which each warp leaves some groups of rows in its free stage. Then parts, in
- * order: `first`, then count - 1 more from `rest` on, `step` bytes apart; the sum of the streams is left in one of them, `own`. */
+ * order: `first`, then count - 1 more from `rest` on, `step` bytes apart; the sum of the streams is left in one of them,
+ * `own`. */
 struct terms {
     bool streams;
     int group; /* streams: the first group of rows of each warp */
