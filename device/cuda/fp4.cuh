@@ -120,7 +120,8 @@ template <class Half, int N> DEVICE void e2m1_pack(uint32_t (&codes)[N / 8], vec
             x[2 * j] = __fmul_rn(two.x, part);
             x[2 * j + 1] = __fmul_rn(two.y, part);
         }
-        codes[i] = e2m1_magnitudes(x) | e2m1_signs(pairs.at[4 * i], pairs.at[4 * i + 1], pairs.at[4 * i + 2], pairs.at[4 * i + 3]);
+        codes[i] = e2m1_magnitudes(x) |
+                   e2m1_signs(pairs.at[4 * i], pairs.at[4 * i + 1], pairs.at[4 * i + 2], pairs.at[4 * i + 3]);
     }
 }
 
