@@ -34,6 +34,9 @@ struct rope_args {
     int32_t num_segments, num_rotating; /* num_rotating: segments that rotate; they stand first */
     int32_t num_pairs;
     int32_t pieces, rotating_pieces; /* of a token */
+    int32_t chunk_bits;              /* 2^chunk_bits blocks side by side have pieces of the same tokens */
+    int32_t sharers;                 /* threads that fill a token's table: one for each pair, or with CACHE 2 for each two */
+    uint32_t sharers_inverse;        /* 2^20 / sharers, rounded up */
     const void *pos_ids;          /* [nnz] POS; without INDPTR */
     const void *indptr, *offsets; /* [batch + 1], [batch] POS; with INDPTR: requests, and the position of their first token */
     int64_t batch;

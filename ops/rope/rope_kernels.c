@@ -18,17 +18,16 @@ enum {
     FEW_SEGMENTS = 2,        /* whose kernel takes so few registers that one token each keeps enough bytes on their way */
     AHEAD_BYTES = 40960,     /* of a multiprocessor, that are fetched to the L2 cache before */
     MAX_PAIRS = 1 << ROPE_POWERS,
-    MAX_GRID_Y = 65535,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
 };
 
-enum { WAY_CHUNKS, WAY_THREADS, WAY_TOKENS };
+enum { WAY_CHUNK_BITS, WAY_THREADS, WAY_TOKENS };
 
 #define FORM_CONSTANTS "T:dtype", "OUT:dtype", "POS:dtype", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"
 enum { NUM_FORM_CONSTANTS = 7 };
 
-static const struct jit_kernel sm80 = {
-    "rope_sm80", JIT_CUDA, {FORM_CONSTANTS, "VEC", "SEGMENTS", "ROTATING", "POWERS_OF_TWO", "TOKENS", "WIDE"}};
+static const struct jit_kernel sm80 = {"rope_sm80", JIT_CUDA, {FORM_CONSTANTS, "VEC", "SEGMENTS", "ROTATING", "EXACT",
+                                                               "POWERS_OF_TWO", "TOKENS", "CHUNKED", "WIDE"}};
 static const struct jit_kernel cpu = {"rope_cpu", JIT_CPU, {FORM_CONSTANTS}};
 
 /* Heads of a tensor that are rotated or copied to another one, from some element of a head on. */
@@ -202,35 +201,48 @@ static const char *misfit(const struct rope_view *v)
     return NULL;
 }
 
-static int32_t *set_forms(const struct rope_view *v, int32_t *constant)
+#define TOO_MANY "there are more tokens, heads or elements than a grid has blocks for"
+
+static int32_t *set_forms(const struct rope_view *v, int32_t cache, int32_t *constant)
 {
     constant[0] = tensor_dtype(v->q);
     constant[1] = tensor_dtype(v->q_out);
     constant[2] = tensor_dtype(v->pos_ids ? v->pos_ids : v->indptr);
     constant[3] = v->interleave;
     constant[4] = v->indptr != NULL;
-    constant[5] = v->cos_sin_cache != NULL;
+    constant[5] = cache;
     constant[6] = v->kv_indptr != NULL;
     return constant + NUM_FORM_CONSTANTS;
 }
 
-/* Divisions are of 32 bits, which take half as long. */
-static void cut_tokens(const struct device *device, uint32_t sines, int segments, const struct rope_args *a, int64_t *value)
+/* Who fills the tables: of four cosines or sines at once where a cache has them so. */
+static void share_tables(const struct rope_view *v, bool quads, struct rope_args *a)
 {
-    uint32_t nnz = (uint32_t)a->nnz, pieces = (uint32_t)a->pieces;
-    uint32_t chunks = (pieces + MAX_THREADS - 1) / MAX_THREADS;
-    uint32_t threads = chunks > 1 ? (pieces + chunks - 1) / chunks : pieces;
-    if (threads < sines)
-        threads = sines;
+    uint32_t pairs = (uint32_t)a->num_pairs, sharers = quads ? pairs / 2 : v->indptr ? (pairs + 31) / 32 * 32 : pairs;
+    a->sharers = (int32_t)sharers;
+    a->sharers_inverse = sharers ? ((1u << 20) + sharers - 1) / sharers : 0;
+}
+
+/* Divisions are of 32 bits, which take half as long. */
+static void cut_tokens(const struct device *device, int segments, const struct rope_args *a, int64_t *value)
+{
+    uint32_t nnz = (uint32_t)a->nnz, pieces = (uint32_t)a->pieces, bits = 0;
+    uint32_t sharers = a->rotating_pieces ? (uint32_t)a->sharers : 0;
+    while ((uint64_t)MAX_THREADS << bits < pieces)
+        bits++;
+    uint32_t threads = (pieces + (1u << bits) - 1) >> bits;
+    if (threads < least(sharers, SINE_THREADS))
+        threads = (uint32_t)least(sharers, SINE_THREADS);
     threads = (threads + 31) / 32 * 32;
-    uint64_t resident = (uint64_t)device->sms * RESIDENT_THREADS;
-    value[WAY_TOKENS] = segments > FEW_SEGMENTS && (uint64_t)nnz * chunks * threads > resident ? MANY_TOKENS : 1;
-    value[WAY_CHUNKS] = chunks;
+    bool many = ((uint64_t)nnz << bits) * threads > (uint64_t)device->sms * RESIDENT_THREADS;
+    value[WAY_TOKENS] = segments > FEW_SEGMENTS && many && MANY_TOKENS * sharers <= threads ? MANY_TOKENS : 1;
+    value[WAY_CHUNK_BITS] = bits;
     value[WAY_THREADS] = threads;
 }
 
-/* Whole tokens, one a block, if their heads lie side by side, in units of 16 bytes. */
-static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const struct rope_view *v, const struct rope_args *a)
+/* Whole tokens, if their heads lie side by side, in units of 16 bytes. */
+static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const struct rope_view *v, const struct rope_args *a,
+                                             int64_t tokens_of_block)
 {
     int64_t element = dtype_bytes(tensor_dtype(v->q)), bytes = 0;
     for (int i = 0; i < a->num_segments; i++) {
@@ -241,7 +253,7 @@ static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const stru
             return (struct fetch_ahead){0};
         bytes += token;
     }
-    return fetch_ahead((int64_t)call->device->sms * AHEAD_BYTES, a->nnz, bytes);
+    return fetch_ahead((int64_t)call->device->sms * AHEAD_BYTES, a->nnz / tokens_of_block, bytes * tokens_of_block);
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
@@ -252,6 +264,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     list_parts(v, &parts);
     int vec = vector_length(v, &parts);
     int64_t pieces = 0, odd = 0, nnz = tensor_shape(v->q, 0), pairs = rotary_dim(v) / 2;
+    bool exact = true;
     if (misfit(v))
         return misfit(v);
     for (int i = 0; i < parts.count; i++) {
@@ -260,21 +273,29 @@ static const char *fit_sm80(const struct call *call, struct way *way)
             return "there are more heads or elements than 32 bits count";
         pieces += p->heads * pieces_of(p, vec);
         odd |= pieces_of(p, vec) & (pieces_of(p, vec) - 1);
+        exact = exact && p->width % (2 * vec) == 0;
     }
-    if (pieces > (int64_t)MAX_GRID_Y * MAX_THREADS || nnz > INT32_MAX)
-        return "there are more tokens, heads or elements than a grid has blocks for";
+    if (pieces > INT32_MAX / 2 || nnz > INT32_MAX)
+        return TOO_MANY;
     if (pairs > MAX_PAIRS)
         return "it rotates at most 8192 elements of a head";
     fill_args(v, &parts, vec, a);
-    cut_tokens(call->device, a->rotating_pieces ? (uint32_t)least(pairs, SINE_THREADS) : 0, parts.count, a, way->value);
-    a->ahead = way->value[WAY_TOKENS] == 1 ? fetch_tokens_ahead(call, v, a) : (struct fetch_ahead){0};
-    int32_t *constant = set_forms(v, way_spec(way, &sm80));
+    bool quads = v->cos_sin_cache && vec >= 4 && pairs % 4 == 0 && tensor_is_aligned(v->cos_sin_cache, 16);
+    share_tables(v, quads, a);
+    cut_tokens(call->device, parts.count, a, way->value);
+    a->chunk_bits = (int32_t)way->value[WAY_CHUNK_BITS];
+    if (ceil_div(nnz, way->value[WAY_TOKENS]) > INT32_MAX >> a->chunk_bits)
+        return TOO_MANY;
+    a->ahead = fetch_tokens_ahead(call, v, a, way->value[WAY_TOKENS]);
+    int32_t *constant = set_forms(v, quads ? 2 : v->cos_sin_cache != NULL, way_spec(way, &sm80));
     constant[0] = vec;
     constant[1] = parts.count ? parts.count : 1;
     constant[2] = parts.rotating;
-    constant[3] = !odd;
-    constant[4] = (int32_t)way->value[WAY_TOKENS];
-    constant[5] = a->rotating_pieces && pairs > way->value[WAY_THREADS];
+    constant[3] = exact;
+    constant[4] = !odd;
+    constant[5] = (int32_t)way->value[WAY_TOKENS];
+    constant[6] = a->chunk_bits > 0;
+    constant[7] = a->rotating_pieces && a->sharers > way->value[WAY_THREADS];
     return NULL;
 }
 
@@ -295,7 +316,7 @@ static const char *fit_cpu(const struct call *call, struct way *way)
     if (pieces > INT32_MAX)
         return "there are more heads and elements than 32 bits count";
     fill_args(v, &parts, 8, WAY_ARGS(way, struct rope_args));
-    set_forms(v, way_spec(way, &cpu));
+    set_forms(v, v->cos_sin_cache != NULL, way_spec(way, &cpu));
     return NULL;
 }
 
@@ -306,8 +327,8 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (a->nnz == 0 || a->pieces == 0)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)(way->value[WAY_TOKENS] == 1 ? a->nnz : ceil_div(a->nnz, way->value[WAY_TOKENS]));
-        launch.grid[1] = (uint32_t)way->value[WAY_CHUNKS];
+        int64_t blocks = way->value[WAY_TOKENS] == 1 ? a->nnz : ceil_div(a->nnz, way->value[WAY_TOKENS]);
+        launch.grid[0] = (uint32_t)blocks << a->chunk_bits;
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
         launch.smem = (uint32_t)(way->value[WAY_TOKENS] * 2 * ((a->num_pairs + 7) / 4 * 4) * (int64_t)sizeof(float));
     } else {

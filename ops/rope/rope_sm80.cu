@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rope: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to OUT.
  *
- * Block (x, y) has TOKENS tokens and for each of them the same blockDim.x pieces of heads, one a thread: two runs of VEC
- * elements. All are on their way while the threads share the work of sines and cosines.
+ * 2^chunk_bits blocks side by side have the same TOKENS tokens, and each of them for every token the same blockDim.x pieces of
+ * heads, one a thread: two runs of VEC elements. All are on their way while the threads share the work of sines and cosines.
  *
  *   T             f16, bf16
  *   OUT           T, e4m3, e5m2
  *   POS           i32, i64
  *   INTERLEAVE    0: pair i is (i, num_pairs + i); 1: (2 i, 2 i + 1)
  *   INDPTR        1: positions follow from indptr and offsets
- *   CACHE         1: sines and cosines are read
+ *   CACHE         1: sines and cosines are read; 2: four at once, as rows lie at multiples of 16 bytes
  *   PAGED         1: segments may lie in a paged cache
  *   VEC           1, 2, 4, 8; divides half and width of all segments and all strides
  *   SEGMENTS      1 to 5
  *   ROTATING      0 to 2: segments that rotate
+ *   EXACT         1: the heads of all segments are pieces of two runs
  *   POWERS_OF_TWO 1: the heads of all segments have so many pieces
  *   TOKENS        1, 2
- *   WIDE          1: there are more pairs than threads
+ *   CHUNKED       0: chunk_bits is 0
+ *   WIDE          1: a thread fills in more than one share of a table
  * Dynamic shared memory: for each token a table of num_pairs cosines and sines, see table_floats. */
 #include "pdl.cuh"
 #include "prefetch.cuh"
@@ -25,20 +27,20 @@
 
 enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T) };
 
-/* What a thread does for each token: a piece of a head. */
+/* What a thread does for each token: a piece of a head. Its places are in elements, those of the block's first token. */
 struct piece {
-    const T *from;
-    OUT *to;
-    int segment;
+    int64_t from, to, from_step, to_step; /* steps: from token to token */
+    int segment, half;
     int number; /* in its head */
-    bool exists, rotates, is_double;
+    float scale;
+    bool rotates, is_double;
 };
 
 struct runs {
     vec<T, VEC> run[2];
 };
 
-DEVICE struct piece piece_of(const struct rope_args &a, int number)
+DEVICE struct piece piece_of(const struct rope_args &a, int number, int64_t token)
 {
     struct piece p = {};
 #pragma unroll
@@ -48,23 +50,29 @@ DEVICE struct piece piece_of(const struct rope_args &a, int number)
     unsigned in_segment = number - g.first_piece, pieces = g.pieces;
     unsigned head = POWERS_OF_TWO ? in_segment >> (31 - __clz(pieces)) : in_segment / pieces;
     p.number = POWERS_OF_TWO ? in_segment & (pieces - 1) : in_segment % pieces;
-    p.exists = number < a.pieces;
     p.rotates = SEGMENTS == ROTATING || p.segment < ROTATING;
     int first = INTERLEAVE && VEC == 1 && p.rotates ? 2 * p.number : p.number * VEC;
-    p.is_double = p.exists && first + g.half < g.width;
-    p.from = (const T *)g.from + head * g.from_stride[1] + first;
-    p.to = (OUT *)g.to + head * g.to_stride[2] + first;
+    p.half = g.half;
+    p.is_double = EXACT || first + p.half < g.width;
+    p.scale = g.scale;
+    p.from_step = g.from_stride[0];
+    p.to_step = g.to_stride[0];
+    p.from = head * g.from_stride[1] + token * p.from_step + first;
+    p.to = head * g.to_stride[2] + (PAGED && g.paged ? 0 : token * p.to_step) + first;
+    forget(p.from); /* else they would be worked out anew for each use */
+    forget(p.to);
+    forget(p.half);
+    forget(p.number);
     return p;
 }
 
-DEVICE struct runs load_runs(const struct piece &p, const struct rope_args &a, int64_t token)
+DEVICE struct runs load_runs(const struct rope_args &a, const struct piece &p, int64_t at)
 {
-    const struct rope_segment &g = a.segment[p.segment];
+    const T *from = (const T *)a.segment[p.segment].from + p.from + at;
     struct runs r = {};
-    if (p.exists)
-        r.run[0] = load_vec<VEC>(p.from + token * g.from_stride[0]);
+    r.run[0] = load_vec<VEC>(from);
     if (p.is_double)
-        r.run[1] = load_vec<VEC>(p.from + token * g.from_stride[0] + g.half);
+        r.run[1] = load_vec<VEC>(from + p.half);
     return r;
 }
 
@@ -109,45 +117,46 @@ DEVICE int place_in_table(int pair, int num_pairs)
 
 DEVICE int table_floats(const struct rope_args &a) { return (a.num_pairs + 7) / 4 * 4; }
 
-/* turns: of that pair. */
-DEVICE void fill_pair(float *cosine, float *sine, const struct rope_args &a, POS position, int pair, double turns)
+/* share: the pair, or with CACHE 2 the four cosines or sines. turns: of that pair. */
+DEVICE void fill(float *cosine, float *sine, const struct rope_args &a, POS position, int share, double turns)
 {
-    int place = place_in_table(pair, a.num_pairs);
+#if CACHE == 2
+    int quads = a.num_pairs / 4, quad = share < quads ? share : share - quads;
+    const float4 *row = (const float4 *)(a.cos_sin + position * a.cos_sin_stride);
+    *(float4 *)((share < quads ? cosine : sine) + place_in_table(4 * quad, a.num_pairs)) = row[share];
+#else
+    int place = place_in_table(share, a.num_pairs);
 #if CACHE
     const float *row = a.cos_sin + position * a.cos_sin_stride;
-    cosine[place] = row[pair];
-    sine[place] = row[a.num_pairs + pair];
+    cosine[place] = row[share];
+    sine[place] = row[a.num_pairs + share];
 #else
     double angle = (double)position * turns; /* in turns; only the fraction counts */
     sincospif(2.0f * (float)(angle - rint(angle)), &sine[place], &cosine[place]);
 #endif
+#endif
 }
 
-/* The pair that a thread fills in, of which tokens of a block: `first`, then `step` on. */
+/* What a thread fills in, of which token of the block. */
 struct share {
-    int first, step, pair;
+    int token, number;
 };
 
 /* Whole warps work for the same token if they look for its request together. */
 DEVICE struct share share_of(const struct rope_args &a)
 {
-    int threads = INDPTR ? (a.num_pairs + 31) / 32 * 32 : a.num_pairs;
-    if (WIDE)
-        return share{0, 1, (int)threadIdx.x};
-    if (TOKENS == 1)
-        return share{(int)threadIdx.x >= threads, 1, (int)threadIdx.x};
-    int step = blockDim.x / threads, first = threadIdx.x / threads;
-    return share{first < step ? first : TOKENS, step, (int)threadIdx.x - first * threads};
+    int token = WIDE ? 0 : TOKENS == 1 ? (int)threadIdx.x >= a.sharers : threadIdx.x * a.sharers_inverse >> 20;
+    return share{token, (int)threadIdx.x - (TOKENS == 1 ? 0 : token * a.sharers)};
 }
 
 /* turns: of that pair. */
-DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, int pair, double turns)
+DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, int share, double turns)
 {
-    if (!INDPTR || pair < a.num_pairs)
-        fill_pair(cosine, sine, a, position, pair, turns);
+    if (!INDPTR || share < a.num_pairs)
+        fill(cosine, sine, a, position, share, turns);
 #if WIDE
-    for (int i = pair + blockDim.x; i < a.num_pairs; i += blockDim.x)
-        fill_pair(cosine, sine, a, position, i, CACHE ? 0.0 : turns_of(a, i));
+    for (int i = share + blockDim.x; i < (CACHE == 2 ? a.sharers : a.num_pairs); i += blockDim.x)
+        fill(cosine, sine, a, position, i, CACHE ? 0.0 : turns_of(a, i));
 #endif
 }
 
@@ -158,8 +167,7 @@ DEVICE void rotate_pair(float &x, float &y, float cosine, float sine)
     x = turned;
 }
 
-DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const struct rope_segment &g, const float *cosine,
-                   const float *sine)
+DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const float *cosine, const float *sine)
 {
 #if INTERLEAVE && VEC == 1
     rotate_pair(x[0][0], x[1][0], cosine[p.number], sine[p.number]);
@@ -167,8 +175,8 @@ DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const struct rope_
 #pragma unroll
     for (int run = 0; run < 2; run++) {
         float c[VEC / 2], s[VEC / 2];
-        load(c, cosine + (run * g.half + p.number * VEC) / 2);
-        load(s, sine + (run * g.half + p.number * VEC) / 2);
+        load(c, cosine + (run * p.half + p.number * VEC) / 2);
+        load(s, sine + (run * p.half + p.number * VEC) / 2);
 #pragma unroll
         for (int i = 0; i < VEC / 2; i++)
             rotate_pair(x[run][2 * i], x[run][2 * i + 1], c[i], s[i]);
@@ -177,8 +185,8 @@ DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const struct rope_
 #pragma unroll
     for (int quad = 0; quad < VEC / QUAD; quad++) {
         float c[QUAD], s[QUAD];
-        load(c, cosine + (quad * g.pieces + p.number) * QUAD);
-        load(s, sine + (quad * g.pieces + p.number) * QUAD);
+        load(c, cosine + (quad * (p.half / VEC) + p.number) * QUAD);
+        load(s, sine + (quad * (p.half / VEC) + p.number) * QUAD);
 #pragma unroll
         for (int i = 0; i < QUAD; i++)
             rotate_pair(x[0][quad * QUAD + i], x[1][quad * QUAD + i], c[i], s[i]);
@@ -186,35 +194,48 @@ DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const struct rope_
 #endif
 }
 
-DEVICE void store_runs(OUT *to, const struct piece &p, const struct rope_segment &g, const struct runs &r, const float *cosine,
-                       const float *sine)
+DEVICE void store_runs(OUT *to, const struct piece &p, const struct runs &r, const float *cosine, const float *sine)
 {
     if (!QUANTIZES && !p.rotates) {
         store_vec((T *)to, r.run[0]);
         if (p.is_double)
-            store_vec((T *)to + g.half, r.run[1]);
+            store_vec((T *)to + p.half, r.run[1]);
         return;
     }
     float x[2][VEC];
     widen(x[0], r.run[0]);
     widen(x[1], r.run[1]);
     if (SEGMENTS == ROTATING || p.rotates)
-        rotate(x, p, g, cosine, sine);
+        rotate(x, p, cosine, sine);
 #pragma unroll
     for (int i = 0; i < 2 * VEC; i++)
-        x[i / VEC][i % VEC] *= QUANTIZES ? g.scale : 1.0f;
+        x[i / VEC][i % VEC] *= QUANTIZES ? p.scale : 1.0f;
     store(to, x[0]);
     if (p.is_double)
-        store(to + g.half, x[1]);
+        store(to + p.half, x[1]);
 }
 
-/* By a warp for each segment. */
-DEVICE void fetch_token_ahead(const struct rope_args &a)
+/* Newer ones would spill. */
+#define FETCHES (__CUDA_ARCH__ < 1000)
+
+/* By a warp for each segment, and one for the cache. */
+DEVICE bool fetches_ahead(const struct rope_args &a, uint32_t block, int first)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    return FETCHES && block < a.ahead.blocks && first == 0 && warp < SEGMENTS + (CACHE == 2) && lane < TOKENS;
+}
+
+DEVICE void fetch_tokens_ahead(const struct rope_args &a, uint32_t block)
 {
     int segment = threadIdx.x / 32;
-    if (blockIdx.x < a.ahead.blocks && blockIdx.y == 0 && threadIdx.x % 32 == 0 && segment < SEGMENTS) {
+    int64_t token = (int64_t)(block + a.ahead.distance) * TOKENS + threadIdx.x % 32;
+    if (segment < SEGMENTS) {
+        if (QUANTIZES && SEGMENTS <= 2) /* for whose few registers the cache's rows suffice */
+            return;
         const struct rope_segment &g = a.segment[segment];
-        bulk_prefetch((const T *)g.from + (blockIdx.x + a.ahead.distance) * g.from_stride[0], g.heads * g.width * sizeof(T));
+        bulk_prefetch((const T *)g.from + token * g.from_stride[0], g.heads * g.width * sizeof(T));
+    } else if (CACHE == 2) {
+        bulk_prefetch(a.cos_sin + position_of(a, token) * a.cos_sin_stride, a.num_pairs * 2 * sizeof(float));
     }
 }
 
@@ -222,50 +243,45 @@ extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || IND
     rope_sm80(const __grid_constant__ struct rope_args a)
 {
     extern __shared__ float4 tables[];
-    int floats = table_floats(a), first = blockIdx.y * blockDim.x;
-    bool rotates = first < a.rotating_pieces;
-    int token = blockIdx.x * TOKENS, count = TOKENS == 1 ? 1 : min(TOKENS, a.nnz - token);
-    struct piece p = piece_of(a, first + threadIdx.x);
-    struct share mine = rotates ? share_of(a) : share{TOKENS, 1, 0};
-    double turns = rotates && !CACHE ? turns_of(a, mine.pair) : 0.0;
+    uint32_t block = CHUNKED ? blockIdx.x >> a.chunk_bits : blockIdx.x;
+    int first = CHUNKED ? (blockIdx.x - (block << a.chunk_bits)) * blockDim.x : 0;
+    int number = first + threadIdx.x, floats = table_floats(a);
+    int token = block * TOKENS, count = TOKENS == 1 ? 1 : min(TOKENS, a.nnz - token);
+    bool exists = number < a.pieces, rotates = first < a.rotating_pieces;
+    struct piece p = piece_of(a, exists ? number : 0, token);
+    struct share mine = share_of(a);
+    bool fills = rotates && mine.token < count;
+    double turns = rotates && !CACHE ? turns_of(a, mine.number) : 0.0;
+    int fetches = fetches_ahead(a, block, first); /* known before the wait */
+    forget(fetches);
 
     pdl_launch();
     pdl_wait();
-    POS position[TOKENS] = {};
+    POS position = fills ? position_of(a, token + mine.token) : 0;
     struct runs r[TOKENS];
 #pragma unroll
-    for (int i = 0; i < TOKENS; i++) {
-        if (mine.first + i * mine.step < count)
-            position[i] = position_of(a, token + mine.first + i * mine.step);
-    }
-#pragma unroll
-    for (int i = 0; i < TOKENS; i++) {
-        if (i < count)
-            r[i] = load_runs(p, a, token + i);
-    }
-    if (TOKENS == 1 && !QUANTIZES && __CUDA_ARCH__ < 1000) /* newer ones would spill */
-        fetch_token_ahead(a);
-#pragma unroll
-    for (int i = 0; i < TOKENS; i++) {
-        float *cosine = (float *)tables + (mine.first + i * mine.step) * 2 * floats;
-        if (mine.first + i * mine.step < count)
-            fill_table(cosine, cosine + floats, a, position[i], mine.pair, turns);
-    }
+    for (int i = 0; i < TOKENS; i++)
+        r[i] = load_runs(a, p, i < count ? i * p.from_step : 0);
+    if (FETCHES && fetches)
+        fetch_tokens_ahead(a, block);
+    float *table = (float *)tables + mine.token * 2 * floats;
+    if (fills)
+        fill_table(table, table + floats, a, position, mine.number, turns);
     if (rotates)
         __syncthreads();
-    const struct rope_segment &g = a.segment[p.segment];
 #pragma unroll
     for (int i = 0; i < TOKENS; i++) {
         const float *cosine = (const float *)tables + i * 2 * floats;
-        bool stores = p.exists && i < count;
+        bool stores = exists && i < count;
+        const struct rope_segment &g = a.segment[p.segment];
+        OUT *to = (OUT *)g.to + p.to + i * p.to_step;
 #if PAGED
         struct page_slot at = page_slot_of(&a.tokens, i < count ? token + i : token);
-        OUT *to = p.to + (g.paged ? at.page * g.to_stride[0] + at.slot * g.to_stride[1] : (token + i) * g.to_stride[0]);
+        if (g.paged)
+            to = (OUT *)g.to + p.to + at.page * g.to_stride[0] + at.slot * g.to_stride[1];
         stores = stores && at.page >= 0;
-#else
-        OUT *to = p.to + (token + i) * g.to_stride[0];
 #endif
         if (stores)
-            store_runs(to, p, g, r[i], cosine, cosine + floats);
+            store_runs(to, p, r[i], cosine, cosine + floats);
     }
 }
