@@ -1,76 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gated delta rule for one token of each sequence, with states of the dtype of q. Both products of a state, with k and
- * with q, are the tensor cores', which take states as they are in memory: so instructions cost less than bytes. With S the
- * state before,
+/* The gated delta rule for one token of each sequence, with states of the dtype of q, values by keys: see
+ * gated_delta_decode.cuh. A warp has 16 values.
  *
- *     gain = beta (v - alpha S k);   output = alpha S q + gain (k . q);   S' = alpha S + gain k
- *
- * where the product of k and q, and their norms, come from one more tile. In operands b even columns are k and odd ones q. With a
+ * Operand a is a piece of a state as it was loaded: rows g are pairs 0 and 2 of its keys, rows g + 8 pairs 1 and 3 of the same
+ * value. In operands b even columns are k and odd ones q, and columns 2 and 3 of 4 are those of the keys of rows g + 8. With a
  * gate for each key, columns are alpha k and alpha q, rounded, and what rounding left.
  *
- * With values by keys, operand a is a piece as it was loaded: rows g are pairs 0 and 2 of its keys, rows g + 8 pairs 1 and 3 of
- * the same value, and columns 2 and 3 of 4 are those of the keys of rows g + 8. Keys by values are put together in pairs of keys.
- *
- *   T           f16, bf16; bf16 with gates for each key
- *   HEAD_DIM    64, 128
- *   VALUES_LAST 0: states are values by keys; a warp has 16 values. 1: keys by values; a warp has 32 keys
- *   GATES       as gated_delta_recurrent_sm80
- * Grid: HEAD_DIM / 64, num_heads, num_sequences; 128 threads, or HEAD_DIM with VALUES_LAST. */
-#include "mma.cuh"
-#include "pdl.cuh"
-#include "vec.cuh"
-#define GATES_APPROX 1
-#include "gated_delta_token.cuh"
+ *   T        f16, bf16; bf16 with gates for each key
+ *   HEAD_DIM 64, 128
+ *   GATES    as gated_delta_recurrent_sm80
+ * Grid: HEAD_DIM / 64, num_heads, num_sequences; 128 threads. */
+#include "gated_delta_decode.cuh"
 
-/* A thread has PIECES pieces of 8 keys of two values, or eight keys of a piece of 8 values; with the other threads of the same
- * values it works out the output of OWN_VALUES each. */
-enum {
-    D = HEAD_DIM,
-    VALUES = 64,
-    PIECES = VALUES_LAST ? 1 : D / 32,
-    OWN_VALUES = 2,
-    LINES = VALUES_LAST ? 8 : 2,
-    TILES = VALUES_LAST ? 4 : 2, /* products */
-    THREADS = VALUES_LAST ? D : 128,
-    WARPS = THREADS / 32,
-    AHEAD = 165 /* states: half of those that an H200 has at work */
-};
-
-/* Of 8 elements of T. */
-union piece {
-    vec<T, 8> all;
-    uint32_t pair[4];
-};
+/* A thread has PIECES pieces of 8 keys of two values; with the other threads of the same values it works out their output. */
+enum { THREADS = 128, PIECES = D / 32, OWN_VALUES = 2 };
+enum { AHEAD = PER_KEY ? 198 : 165 /* states: half of those that an H200 has at work, or some more */ };
 
 struct token {
     union piece k[PIECES], factor[PIECES]; /* factor: k in lanes whose group is even, q in the others */
     float v[OWN_VALUES], alpha, beta;
 };
 
-DEVICE int warp()
-{
-    return threadIdx.x / 32;
-}
-DEVICE int group()
-{
-    return threadIdx.x % 32 / 4;
-}
-DEVICE int lane4()
-{
-    return threadIdx.x % 4;
-}
 DEVICE int value_of(int i)
 {
-    return blockIdx.x * VALUES + (VALUES_LAST ? 8 * group() + 2 * lane4() + i : 16 * warp() + 8 * i + group());
+    return blockIdx.x * VALUES + 16 * warp() + 8 * i + group();
 }
 DEVICE int key_of(int piece)
 {
-    return 32 * (VALUES_LAST ? warp() : piece) + 8 * lane4();
-}
-
-DEVICE const T *row_of(const struct head_rows &rows, int head)
-{
-    return (const T *)rows.data + blockIdx.z * (rows.sequence + rows.token) + head * rows.head;
+    return 32 * piece + 8 * lane4();
 }
 
 DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int head)
@@ -87,23 +44,22 @@ DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int he
     load_gates(x.alpha, x.beta, a, blockIdx.z, head);
 }
 
-/* The thread's part of a state; a line is one of memory. */
+/* The thread's part of a state. */
 DEVICE int64_t place(const struct state_pool &pool, int64_t row, int head)
 {
-    int line = VALUES_LAST ? key_of(0) : value_of(0), column = VALUES_LAST ? blockIdx.x * VALUES + 8 * group() : key_of(0);
-    return row * pool.row + head * pool.head + line * pool.line + column;
+    return row * pool.row + head * pool.head + value_of(0) * pool.line + key_of(0);
 }
 
-DEVICE int64_t step(const struct state_pool &pool, int line, int piece)
+DEVICE int64_t step(const struct state_pool &pool, int value, int piece)
 {
-    return (VALUES_LAST ? line : 8 * line) * pool.line + 32 * piece;
+    return 8 * value * pool.line + 32 * piece;
 }
 
-DEVICE void load_state(union piece (&s)[LINES][PIECES], const struct state_pool &pool, int64_t row, int head)
+DEVICE void load_state(union piece (&s)[OWN_VALUES][PIECES], const struct state_pool &pool, int64_t row, int head)
 {
     const T *from = (const T *)pool.data + place(pool, row, head);
 #pragma unroll
-    for (int i = 0; i < LINES; i++)
+    for (int i = 0; i < OWN_VALUES; i++)
 #pragma unroll
         for (int j = 0; j < PIECES; j++)
             s[i][j].all = load_vec<8>(from + step(pool, i, j));
@@ -157,8 +113,8 @@ DEVICE float joined(float first, float second)
 }
 
 /* Of what this warp has. */
-DEVICE void multiply(float (&sums)[TILES][4], float (&own)[4], const union piece (&s)[LINES][PIECES], const struct token &x,
-                     const struct decayed *all)
+DEVICE void multiply(float (&sums)[OWN_VALUES][4], float (&own)[4], const union piece (&s)[OWN_VALUES][PIECES],
+                     const struct token &x, const struct decayed *all)
 {
 #pragma unroll
     for (int j = 0; j < PIECES; j++) {
@@ -170,34 +126,16 @@ DEVICE void multiply(float (&sums)[TILES][4], float (&own)[4], const union piece
         part.all = load_vec<8>((const T *)all->part[group() / 4 * 2 + group() % 2] + key_of(j));
         columns_of(b, part);
 #endif
-#if VALUES_LAST
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            uint32_t columns[2] = {x.factor[j].pair[2 * h], x.factor[j].pair[2 * h + 1]};
-#pragma unroll
-            for (int tile = 0; tile < TILES; tile++) {
-                uint32_t values[4];
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    uint32_t first = s[4 * h + 2 * i][j].pair[tile], second = s[4 * h + 2 * i + 1][j].pair[tile];
-                    values[2 * i] = byte_permute(first, second, 0x5410);
-                    values[2 * i + 1] = byte_permute(first, second, 0x7632);
-                }
-                mma_m16n8k16(sums[tile], values, columns, T());
-            }
-        }
-#else
-#pragma unroll
-        for (int tile = 0; tile < TILES; tile++)
+        for (int tile = 0; tile < OWN_VALUES; tile++)
             mma_m16n8k16(sums[tile], s[tile][j].pair, b, T());
-#endif
     }
 }
 
-DEVICE void find_products(struct products &y, const union piece (&s)[LINES][PIECES], const struct token &x,
+DEVICE void find_products(struct products &y, const union piece (&s)[OWN_VALUES][PIECES], const struct token &x,
                           const struct decayed *all)
 {
-    float sums[TILES][4] = {}, own[4] = {};
+    float sums[OWN_VALUES][4] = {}, own[4] = {};
     multiply(sums, own, s, x, all);
     float left = joined(own[0], own[2]), right = joined(own[1], own[3]);
     float first = __shfl_xor_sync(0xffffffffu, left, 4), second = __shfl_xor_sync(0xffffffffu, right, 4);
@@ -205,30 +143,8 @@ DEVICE void find_products(struct products &y, const union piece (&s)[LINES][PIEC
     y.kk = odd ? first : left;
     y.kq = odd ? left : right;
     y.qq = odd ? right : second;
-#if VALUES_LAST
-    __shared__ float4 parts[WARPS][TILES + 1][8];
-    float4 mine;
 #pragma unroll
-    for (int i = 0; i < TILES; i++)
-        if (lane4() == i)
-            mine = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-    parts[warp()][lane4()][group()] = mine;
-    if (threadIdx.x % 32 == 0)
-        parts[warp()][TILES][0] = make_float4(y.kk, y.kq, y.qq, 0.0f);
-    __syncthreads();
-    float4 sum = parts[0][lane4()][group()], norm = parts[0][TILES][0];
-#pragma unroll
-    for (int w = 1; w < WARPS; w++) {
-        float4 part = parts[w][lane4()][group()], of = parts[w][TILES][0];
-        sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
-        norm = make_float4(norm.x + of.x, norm.y + of.y, norm.z + of.z, 0.0f);
-    }
-    y.k[0] = sum.x, y.q[0] = sum.y;
-    y.k[1] = sum.z, y.q[1] = sum.w;
-    y.kk = norm.x, y.kq = norm.y, y.qq = norm.z;
-#else
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
+    for (int i = 0; i < OWN_VALUES; i++) {
         y.k[i] = joined(sums[i][0], sums[i][2]);
         y.q[i] = joined(sums[i][1], sums[i][3]);
 #if PER_KEY
@@ -236,28 +152,21 @@ DEVICE void find_products(struct products &y, const union piece (&s)[LINES][PIEC
         y.q[i] += __shfl_xor_sync(0xffffffffu, y.q[i], 2);
 #endif
     }
-#endif
 }
 
 DEVICE void write_output(const struct gated_delta_args &a, int head, const float (&x)[OWN_VALUES])
 {
     T *to = (T *)a.output.data + blockIdx.z * (a.output.sequence + a.output.token) + head * a.output.head;
-    if ((VALUES_LAST ? warp() : lane4()) == 0)
+    if (lane4() == 0)
         for (int i = 0; i < OWN_VALUES; i++)
             from_float(&to[value_of(i)], x[i]);
 }
 
 /* The state after the token. */
-DEVICE void store_state(const union piece (&s)[LINES][PIECES], const struct state_pool &pool, int64_t row, int head,
-                        const struct token &x, const float (&own)[OWN_VALUES], const struct decayed *all)
+DEVICE void store_state(const union piece (&s)[OWN_VALUES][PIECES], const struct state_pool &pool, int64_t row, int head,
+                        const struct token &x, const float (&gain)[OWN_VALUES], const struct decayed *all)
 {
     T *to = (T *)pool.data + place(pool, row, head);
-    float gain[8] = {own[0], own[1]};
-#if VALUES_LAST
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-        gain[n] = __shfl_sync(0xffffffffu, own[n % 2], threadIdx.x % 32 / 4 * 4 + n / 2);
-#endif
 #pragma unroll
     for (int j = 0; j < PIECES; j++) {
         float k[8], alpha[8];
@@ -270,12 +179,12 @@ DEVICE void store_state(const union piece (&s)[LINES][PIECES], const struct stat
             alpha[n] = x.alpha;
 #endif
 #pragma unroll
-        for (int i = 0; i < LINES; i++) {
+        for (int i = 0; i < OWN_VALUES; i++) {
             float y[8];
             widen(y, s[i][j].all);
 #pragma unroll
             for (int n = 0; n < 8; n++)
-                y[n] = alpha[n] * y[n] + (VALUES_LAST ? gain[n] * k[i] : gain[i] * k[n]);
+                y[n] = alpha[n] * y[n] + gain[i] * k[n];
             vec<T, 8> narrowed;
             narrow(narrowed, y);
             store_global_by<8>(to + step(pool, i, j), narrowed);
@@ -283,16 +192,7 @@ DEVICE void store_state(const union piece (&s)[LINES][PIECES], const struct stat
     }
 }
 
-enum { BLOCKS = 640 / THREADS };
-
-/* Both halves of a state at the same time. */
-#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 128
-#define TOGETHER __cluster_dims__(2, 1, 1)
-#else
-#define TOGETHER
-#endif
-
-extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, 5)
     gated_delta_decode_sm80(const __grid_constant__ struct gated_delta_args a)
 {
     int head = blockIdx.y;
@@ -304,7 +204,7 @@ extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
         write_output(a, head, out);
         return;
     }
-    union piece s[LINES][PIECES];
+    union piece s[OWN_VALUES][PIECES];
     load_state(s, a.initial, row, head);
     prefetch_state<T>(a, AHEAD, VALUES);
     struct token x;

@@ -129,8 +129,9 @@ static const struct jit_kernel recurrent_sm80 = {
     "gated_delta_recurrent_sm80",
     JIT_CUDA,
     {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS", "MANY"}};
-static const struct jit_kernel decode_sm80 = {
-    "gated_delta_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
+static const struct jit_kernel decode_sm80 = {"gated_delta_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES"}};
+static const struct jit_kernel decode_values_sm80 = {
+    "gated_delta_decode_values_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES"}};
 
 static bool walks(const struct gated_delta_view *t)
 {
@@ -147,6 +148,11 @@ static enum dtype state_dtype(const DLTensor *t, const DLTensor *other)
     return t ? tensor_dtype(t) : other ? tensor_dtype(other) : DTYPE_F32;
 }
 
+static int32_t gates_of(const struct gated_delta_view *t)
+{
+    return (t->A_log ? GATES_FROM_LOGITS : GATES_GIVEN) + (t->per_key ? GATES_PER_KEY : 0);
+}
+
 static int32_t *fill_spec(const struct call *call, struct way *way, const struct jit_kernel *kernel)
 {
     const struct gated_delta_view *t = call_view(call);
@@ -154,7 +160,7 @@ static int32_t *fill_spec(const struct call *call, struct way *way, const struct
     constant[0] = tensor_dtype(t->q);
     constant[1] = (int32_t)tensor_shape(t->q, -1);
     constant[2] = t->values_last;
-    constant[3] = (t->A_log ? GATES_FROM_LOGITS : GATES_GIVEN) + (t->per_key ? GATES_PER_KEY : 0);
+    constant[3] = gates_of(t);
     return constant;
 }
 
@@ -209,7 +215,10 @@ static const char *fit_decode(const struct call *call, struct way *way)
         return TOO_MANY_BLOCKS;
     if (is_many(t))
         return "there is more than one token, or more than the states before and after it";
-    fill_spec(call, way, &decode_sm80);
+    int32_t *constant = way_spec(way, t->values_last ? &decode_values_sm80 : &decode_sm80);
+    constant[0] = tensor_dtype(t->q);
+    constant[1] = (int32_t)tensor_shape(t->q, -1);
+    constant[2] = gates_of(t);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         if (pieces[i] && tensor_dtype(pieces[i]) != tensor_dtype(t->q))
             return "states are not of the dtype of q";
@@ -233,11 +242,11 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
     if (!a.num_sequences || !a.num_heads)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        bool decodes = way->spec[0].kernel == &decode_sm80;
-        launch.grid[0] = (uint32_t)(tensor_shape(t->q, -1) / (decodes ? DECODE_VALUES : BLOCK_VALUES));
+        bool recurrent = way->spec[0].kernel == &recurrent_sm80, values = way->spec[0].kernel == &decode_values_sm80;
+        launch.grid[0] = (uint32_t)(tensor_shape(t->q, -1) / (recurrent ? BLOCK_VALUES : DECODE_VALUES));
         launch.grid[1] = (uint32_t)a.num_heads;
         launch.grid[2] = (uint32_t)a.num_sequences;
-        launch.block[0] = decodes && t->values_last ? (uint32_t)tensor_shape(t->q, -1) : 128;
+        launch.block[0] = values ? (uint32_t)tensor_shape(t->q, -1) : 128;
     } else {
         launch.grid[0] = (uint32_t)(a.num_sequences * a.num_heads);
     }

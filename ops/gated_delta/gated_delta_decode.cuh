@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kernels of the gated delta rule for one token share, with states of the dtype of q. Both products of a state, with k
+ * and with q, are the tensor cores', which take states as they are in memory: so instructions cost less than bytes. With S the
+ * state before,
+ *
+ *     gain = beta (v - alpha S k);   output = alpha S q + gain (k . q);   S' = alpha S + gain k
+ *
+ * where the product of k and q, and their norms, come from one more tile. Gates are in the hardware's precision, since states are
+ * rounded to 16 bits. T, HEAD_DIM and GATES: see the kernels. */
+#ifndef GATED_DELTA_DECODE_CUH
+#define GATED_DELTA_DECODE_CUH
+
+#include "mma.cuh"
+#include "pdl.cuh"
+#include "vec.cuh"
+#define GATES_APPROX 1
+#include "gated_delta_token.cuh"
+
+enum { D = HEAD_DIM, VALUES = 64 /* of a block */ };
+
+/* Of 8 elements of T. */
+union piece {
+    vec<T, 8> all;
+    uint32_t pair[4];
+};
+
+DEVICE int warp()
+{
+    return threadIdx.x / 32;
+}
+DEVICE int group()
+{
+    return threadIdx.x % 32 / 4;
+}
+DEVICE int lane4()
+{
+    return threadIdx.x % 4;
+}
+
+DEVICE const T *row_of(const struct head_rows &rows, int head)
+{
+    return (const T *)rows.data + blockIdx.z * (rows.sequence + rows.token) + head * rows.head;
+}
+
+/* Both halves of a state at the same time. */
+#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 128
+#define TOGETHER __cluster_dims__(2, 1, 1)
+#else
+#define TOGETHER
+#endif
+
+#endif
