@@ -37,6 +37,14 @@ DEVICE float rsqrt_approx(float x)
     return y;
 }
 
+/* 1 / x within 2^-23 of itself, whatever x. */
+DEVICE float reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Of the angle of so many full turns, at most half a one: within 2^-20.4 of the truth, absolutely. */
 DEVICE void sincos_approx(float turns, float *sine, float *cosine)
 {

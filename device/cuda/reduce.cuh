@@ -78,26 +78,29 @@ template <int N> DEVICE float tree_sum(float (&x)[N])
 
 /* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then
  * these: the order of the additions follows from the number of pieces alone, not from how many threads share them. KNOWN is
- * `pieces` if the compiler knows them, else 0. scratch: 32 N floats that nobody uses before, at a multiple of 16 bytes. */
-template <int KNOWN, int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, int threads, float *scratch)
+ * `pieces` if the compiler knows them, else 0. EACH: of 4, 8 or 16 known warps a thread adds as many by itself, 4 or all, before
+ * lanes exchange what they have, which is sooner known. scratch: 32 N floats that nobody uses before, at a multiple of 16
+ * bytes. */
+template <int KNOWN, int EACH, int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, int threads, float *scratch)
 {
     enum { SUMS = KNOWN / 32, FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 };
-    int lane = threadIdx.x % 32;
+    enum { MINE = EACH < SUMS ? EACH : SUMS, LANES = FEW ? SUMS / MINE : 1 };
+    int lane = threadIdx.x % 32, warp = (lane / (32 / N) * threads + threadIdx.x) / 32;
     float sum = warp_sums(x);
     if (lane % (32 / N) == 0)
-        scratch[(lane / (32 / N) * threads + threadIdx.x) / 32] = sum;
+        scratch[FEW ? warp % LANES * MINE + warp / LANES : warp] = sum;
     __syncthreads();
-    if (FEW) { /* sooner known by each thread for itself */
-        float all[FEW ? SUMS : 4];
+    if (FEW) {
+        float mine[FEW ? MINE : 4];
 #pragma unroll
-        for (int i = 0; i < SUMS; i += 4) {
-            float4 four = *(const float4 *)(scratch + i);
-            all[i] = four.x;
-            all[i + 1] = four.y;
-            all[i + 2] = four.z;
-            all[i + 3] = four.w;
+        for (int i = 0; i < MINE; i += 4) {
+            float4 four = *(const float4 *)(scratch + lane % LANES * MINE + i);
+            mine[i] = four.x;
+            mine[i + 1] = four.y;
+            mine[i + 2] = four.z;
+            mine[i + 3] = four.w;
         }
-        return tree_sum(all);
+        return lanes_sum(tree_sum(mine), LANES);
     }
     if (N == 1)
         return warp_sum(lane < threads / 32 ? scratch[lane] : 0.0f);

@@ -13,8 +13,8 @@
 #include "norm.cuh"
 #include "prefetch.cuh"
 
-/* Other kernels than these are slower if each thread adds up the sums of warps for itself. */
-enum { KNOWN_PIECES = BLOCK_SIZE && !ADD_RESIDUAL ? PIECES : 0 };
+/* How many sums of warps a thread adds by itself. Other kernels than these are slower if it adds any. */
+enum { EACH = BLOCK_SIZE ? 16 : 4, KNOWN_PIECES = (BLOCK_SIZE ? !ADD_RESIDUAL : ADD_RESIDUAL || LAYERNORM) ? PIECES : 0 };
 
 /* Of a multiprocessor: silu to e2m1 waits for its arithmetic, and for warps that load meanwhile. 56 registers suffice for so
  * many threads, in at most 32 blocks. */
@@ -22,7 +22,7 @@ enum { RESIDENT = 1152, THREADS = BLOCK_SIZE && SILU && PIECES ? PIECES / PER_TH
 enum { BLOCKS = !BLOCK_SIZE || !SILU ? 1 : THREADS > RESIDENT / 32 ? RESIDENT / THREADS : 32 };
 
 /* Others have few bytes to read for what they execute, or few rows. */
-#define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL : sizeof(OUT) == sizeof(T) && N > 1)
+#define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL : (LAYERNORM || sizeof(OUT) == sizeof(T)) && N > 1)
 
 DEVICE void fetch_row_ahead(const struct norm_args &a, const struct norm_row &row)
 {
@@ -30,6 +30,16 @@ DEVICE void fetch_row_ahead(const struct norm_args &a, const struct norm_row &ro
         bulk_prefetch(row.input + a.ahead.distance * a.input_stride[0], (uint32_t)a.hidden * sizeof(T));
         if (ADD_RESIDUAL)
             bulk_prefetch(row.residual + a.ahead.distance * a.residual_stride[0], (uint32_t)a.hidden * sizeof(R));
+    }
+}
+
+/* What blocks ask for late lies in the L2 cache by then. */
+DEVICE void fetch_weights(const struct norm_args &a)
+{
+    if (ACCESS * sizeof(W) >= 16 && blockIdx.x == 0 && threadIdx.x == 0) {
+        bulk_prefetch(a.weight, (uint32_t)a.hidden * sizeof(W));
+        if (LAYERNORM)
+            bulk_prefetch(a.beta, (uint32_t)a.hidden * sizeof(W));
     }
 }
 
@@ -48,6 +58,8 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
         inside[i] = PIECES || (int)threadIdx.x + i * threads < pieces;
 
     pdl_launch();
+    if (!WEIGHTS_FIRST(N))
+        fetch_weights(a);
 #pragma unroll
     for (int i = 0; WEIGHTS_FIRST(N) && i < N; i++) {
         if (inside[i])
@@ -70,9 +82,7 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
     }
     if (FETCHES)
         fetch_row_ahead(a, all);
-#if BLOCK_SIZE
     float multiplier = output_multiplier(a);
-#endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
         float(&at)[VEC] = x[LAYERNORM ? i : 0];
@@ -87,15 +97,12 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
         }
     }
 #if LAYERNORM
-    float mean = pieces_sum_first<KNOWN_PIECES>(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
+    float mean = pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
 #pragma unroll
     for (int i = 0; i < N; i++)
         sum[i] = inside[i] ? center_piece(x[i], mean) : 0.0f;
 #endif
-    float deviation = rsqrt_approx(pieces_sum_first<KNOWN_PIECES>(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
-#if !BLOCK_SIZE
-    float multiplier = output_multiplier(a);
-#endif
+    float deviation = rsqrt_approx(pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i]) {
