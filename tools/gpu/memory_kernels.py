@@ -20,8 +20,6 @@ COLUMNS = ["op", "problem", "kernel", "MB", "us", "copy us", "share"]
 NORMS = "rmsnorm fused_add_rmsnorm rmsnorm_quant layernorm"
 E2M1 = "is_sf_swizzled_layout=SWIZZLED"
 BOTH = "--shape llama_8b_prefill output_both_sf_layouts=1"  # the first named shape leaves an output out
-PARTS = ("nnz=4096 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 q_nope_dim=64 k_nope_dim=64 max_positions=8192 interleave=0 "
-         "q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i64")
 LARGE = [  # ops, their problem, the kernel that is chosen for it
     (NORMS + " layernorm_quant fused_rmsnorm_silu fused_rmsnorm_silu_nvfp4", "rows=8192 hidden=4096 dtype=bf16", "norm_sm80"),
     ("rmsnorm_fp4quant", "rows=8192 hidden=4096 dtype=bf16 " + E2M1, "norm_sm80"),
