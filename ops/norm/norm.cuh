@@ -38,8 +38,8 @@
 /* Threads of a block; e2m1 takes more than 64 registers. */
 #define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
 
-/* Halves of a piece lie 32 halves apart, those of a warp's pieces side by side. Where a thread's 32 bytes are neighbours, each access
- * of 16 touches twice as many lines as it needs. */
+/* Halves of a piece lie 32 halves apart, those of a warp's pieces side by side. Where a thread's 32 bytes are neighbours, each
+ * access of 16 touches twice as many lines as it needs. */
 #ifndef SPLIT
 #define SPLIT 0
 #endif

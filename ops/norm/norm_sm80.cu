@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A norm of rows that a block holds in registers, so that each is read once: block x has row x. A thread holds up to PER_THREAD
- * pieces of VEC elements; piece i starts at element (i * threads + threadIdx.x) * VEC. Many threads with one piece each answer soonest
- * and have code of their own beside that of PER_THREAD pieces (to e2m1, whose code is long, in a kernel of their own); few with PER_THREAD
- * pieces keep most bytes in flight. The bits are the same.
+ * pieces of VEC elements; piece i starts at element (i * threads + threadIdx.x) * VEC. Many threads with one piece each answer
+ * soonest and have code of their own beside that of PER_THREAD pieces (to e2m1, whose code is long, in a kernel of their own);
+ * few with PER_THREAD pieces keep most bytes in flight. The bits are the same.
  *
  *   PER_THREAD 1, 2, 4; blockDim.x * VEC * PER_THREAD >= hidden
- *   PIECES     0; or those of a row, which blockDim.x threads have one of each, or PER_THREAD of each: addresses are constants then
+ *   PIECES     0; or those of a row, which blockDim.x threads have one of each, or PER_THREAD of each: addresses are constants
+ *              then
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
 #define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
@@ -102,7 +103,8 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
     for (int i = 0; i < N; i++)
         sum[i] = inside[i] ? center_piece(x[i], mean) : 0.0f;
 #endif
-    float deviation = rsqrt_approx(pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
+    float square = pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch[0]) * a.inverse_hidden;
+    float deviation = rsqrt_approx(square + a.eps);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i]) {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every source starts with its license line; files stay within their line budgets; no inline assembly outside the kernels'
+# Every source starts with its license line; files and lines stay within their budgets; no inline assembly outside the kernels'
 # vocabulary.
 set -u
 status=0
@@ -17,6 +17,11 @@ for file in $files; do
     *) budget=600 ;;
     esac
     [ "$lines" -le "$budget" ] || { echo "$file: $lines lines, the budget is $budget"; status=1; }
+    case "$file" in
+    *.sh | *.rs) ;;
+    *) awk -v file="$file" 'length > 130 {print file ":" NR ": " length " columns, 130 are allowed"; wide = 1} END {exit wide}' \
+        "$file" || status=1 ;;
+    esac
 done
 if grep -n -w -E 'asm|__asm__' ops/*/*.cu ops/*/*.cuh 2>/dev/null; then
     echo 'inline assembly belongs into device/'
