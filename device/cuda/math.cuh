@@ -5,45 +5,29 @@
 
 #include "types.cuh"
 
+#define INSTRUCTION(name, instruction)                      \
+    DEVICE float name(float x)                              \
+    {                                                       \
+        float y;                                            \
+        asm(instruction ".f32 %0, %1;" : "=f"(y) : "f"(x)); \
+        return y;                                           \
+    }
+
 /* 2^x within 2^-22 of itself; subnormal arguments and results are 0. */
-DEVICE float exp2_approx(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
+INSTRUCTION(exp2_approx, "ex2.approx.ftz")
 
 /* The logarithm of x to the base 2, within 2^-22 of itself, or absolutely for x from 0.5 to 2; subnormal arguments are 0. */
-DEVICE float log2_approx(float x)
-{
-    float y;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
+INSTRUCTION(log2_approx, "lg2.approx.ftz")
 
 /* 1 / x within 2^-23 of itself; subnormal arguments are 0, subnormal results too. */
-DEVICE float reciprocal_approx(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
+INSTRUCTION(reciprocal_approx, "rcp.approx.ftz")
 
 /* 1 / sqrt(x) within 2^-22.4 of itself; subnormal arguments are 0. */
-DEVICE float rsqrt_approx(float x)
-{
-    float y;
-    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
+INSTRUCTION(rsqrt_approx, "rsqrt.approx.ftz")
 
-/* 1 / x within 2^-23 of itself, whatever x. */
-DEVICE float reciprocal(float x)
-{
-    float y;
-    asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
+/* 1 / x within 2^-23 of itself; subnormal arguments and results are kept. */
+INSTRUCTION(reciprocal_of_any, "rcp.approx")
+#undef INSTRUCTION
 
 /* Of the angle of so many full turns, at most half a one: within 2^-20.4 of the truth, absolutely. */
 DEVICE void sincos_approx(float turns, float *sine, float *cosine)

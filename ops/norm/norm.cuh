@@ -303,7 +303,7 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
 DEVICE float output_multiplier(const struct norm_args &a)
 {
     float scale = a.scale ? *a.scale : a.scale_value;
-    return BLOCK_SIZE ? scale : sizeof(OUT) == 1 ? reciprocal(scale) : 1.0f;
+    return BLOCK_SIZE ? scale : sizeof(OUT) == 1 ? reciprocal_of_any(scale) : 1.0f;
 }
 
 /* Where x stays in registers, as soon as it is known: it is written while the threads wait for each other. */

@@ -192,10 +192,11 @@ static void share_warp(const struct norm_view *t, const struct cut *c, int64_t *
     int64_t whole = t->block_size / c->vec > 1 ? t->block_size / c->vec : 1, best = 0;
     for (int64_t each = ceil_div(c->pieces, WARP); each <= c->per_thread; each++) {
         int64_t needed = ceil_div(ceil_div(c->pieces, each), whole) * whole, rows = WARP / needed, even = WARP;
+        int64_t busy = rows * c->pieces * 12 / each; /* threads, in twelfths, as `each` is at most 4 */
         while (even / 2 >= needed)
             even /= 2;
-        if (rows * c->pieces * 12 / each > best) {
-            best = rows * c->pieces * 12 / each;
+        if (busy > best) {
+            best = busy;
             *per_thread = each;
             *lanes = WARP / even == rows ? even : needed;
         }

@@ -85,18 +85,18 @@ flashinfer_status bench_overhead_op(const struct op *op, const struct device *de
 struct bench_compiled {
     char op[64], row[64], kernel[64], constants[200], wrong[1024];
     int arch;       /* 0: CPU */
-    double compile; /* seconds, cache empty */
-    double processor; /* of these, those that processors spent; more of them than of the others if several work */
-    double load;    /* seconds, from the disk cache, in a process of its own; negative without a GPU */
-    size_t bytes;   /* compiled without a GPU: of the binary; else 0 */
+    double compile;   /* seconds, cache empty */
+    double processor; /* seconds that processors spent on that; more than `compile` if several work */
+    double load;      /* seconds, from the disk cache, in a process of its own; negative without a GPU */
+    size_t bytes;     /* compiled without a GPU: of the binary; else 0 */
 };
 
 struct bench_compile_options {
     const struct op *const *ops;
     const char *kernel; /* this row only; NULL: all */
     bool on_cuda;
-    int arch;           /* of the imagined device where there is no GPU; 0: some */
-    int rounds;         /* of which the least counts; 0: one */
+    int arch;   /* of the imagined device where there is no GPU; 0: some */
+    int rounds; /* of which the least counts; 0: one */
 };
 
 /* Compiles what the named shapes of the ops lead to, in processes of its own with a cache folder of their
