@@ -23,7 +23,7 @@
  *     int q, kv;                        tokens of the request, from 0; what does not apply is 0
  *     int row;                          q's place in the tensors q and out
  *     int qo_len, kv_len;               tokens of the request
- *     int dim;                          query, key, output: element of the head, from 0
+ *     int element;                      query, key, output: element of the head, from 0
  *
  * and `v` has each argument under its name: a number as float, an integer as int64_t, a tensor as pointer to its first element,
  * NULL if it is optional and absent, with v.NAME_shape[] and v.NAME_stride[] (in elements), int64_t, one for each axis.

@@ -2,7 +2,9 @@
 """Hooks given as source text."""
 
 import copy
+import pathlib
 import pickle
+import re
 
 import pytest
 import torch
@@ -39,6 +41,21 @@ def test_hook_with_arguments(device):
     for copied in copy.copy, copy.deepcopy, pickle.dumps:
         with pytest.raises(TypeError, match="cannot be copied"):
             copied(alibi)
+
+
+@pytest.mark.parametrize("hook", ["query", "key", "logits", "output"])
+def test_hooks_see_what_the_header_tells(device, hook):
+    header = (pathlib.Path(fi.__file__).parent / "include/flashinfer/variant.h").read_text()
+    fields = [name for line in re.findall(r"^ \*     int ([a-z_, ]+);", header, re.MULTILINE) for name in line.split(", ")]
+    assert len(fields) == 9
+    told = fi.Variant(f"test_told_{hook}", "single_prefill_with_kv_cache", f"""
+        HOOK float {hook}(struct variant v, float x, struct at a)
+        {{
+            return {" + ".join("a." + name for name in fields)} < 0 ? 0.0f : x;
+        }}
+    """)
+    q, k = torch.randn(5, 4, 64, device=device).half(), torch.randn(9, 2, 64, device=device).half()
+    torch.testing.assert_close(told(out=torch.float16, q=q, k=k, v=k).float(), attention(q, k, k, 0.0), rtol=1e-2, atol=1e-2)
 
 
 def test_refused():
