@@ -36,8 +36,6 @@ PARTLY = {
     "pod.PODWithPagedKVCacheWrapper": "scales; masks of the decoded part; variants",
     "pod.BatchPODWithPagedKVCacheWrapper": "scales",
     "attention.BatchAttentionWithAttentionSinkWrapper": "as BatchPrefillWithPagedKVCacheWrapper",
-    "norm.rmsnorm_fp4quant": "ue8m0 scales of blocks of 16",
-    "norm.add_rmsnorm_fp4quant": "ue8m0 scales of blocks of 16",
     "gdn_decode.gated_delta_rule_decode_pretranspose": "intermediate_states_buffer, disable_state_update",
     "gdn_decode.gated_delta_rule_mtp": "cache_replayssm",
     **{"quantization.fp4_quantization." + name: FOUR_OVER_SIX for name in
@@ -59,7 +57,8 @@ def rows(module, names):
         ours = importlib.import_module("flashinfer_c" + module.removeprefix("flashinfer"))
     except ModuleNotFoundError:
         ours = importlib.import_module("flashinfer_c")
-        names = {name: upstream if at_root.get(name) == f"{module}.{name}" else None for name, upstream in names.items()}
+        names = {name: upstream if at_root.get(name) == f"{module}.{name}" else None for name, upstream in names.items()
+                 if not (hasattr(ours, name) and at_root.get(name) == upstream)}  # listed at the root, where we have it
     for name, upstream in names.items():
         if upstream is None:
             yield name, "absent", ""

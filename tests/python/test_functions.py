@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each public function against a few lines of torch, or against its inverse: arguments reach the op that they are meant for."""
 
+import itertools
 import math
 
 import pytest
@@ -90,12 +91,10 @@ def _(device, function, name):
 @case("norm.rmsnorm_fp4quant")
 def _(device, function, name):
     x, w = normal(device, 5, 256), normal(device, 256)
-    for swizzled in False, True:
-        codes, scales = function(x, w, is_sf_swizzled_layout=swizzled)
-        back = fi.e2m1_and_ufp8sf_scale_to_float(codes, scales, None, 16, 1, swizzled)
+    for swizzled, block_size, scale_format in itertools.product((False, True), (16, 32), ("e4m3", "ue8m0")):
+        codes, scales = function(x, w, block_size=block_size, scale_format=scale_format, is_sf_swizzled_layout=swizzled)
+        back = fi.e2m1_and_ufp8sf_scale_to_float(codes, scales, None, block_size, int(scale_format == "e4m3"), swizzled)
         assert F.cosine_similarity(back.flatten(), rms(x, w).flatten(), 0) > 0.98
-    with pytest.raises(NotImplementedError, match="block_size 16"):
-        function(x, w, scale_format="ue8m0")
 
 
 @case("norm.add_rmsnorm_fp4quant")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation: RMSNorm, LayerNorm and what is fused with them."""
 
-from ._api import api, unserved
+from ._api import api
 from ._core import call, dtype_name, empty_like, is_array, launcher
 
 _rmsnorm = launcher("rmsnorm")
@@ -114,8 +114,6 @@ def _block_scale(given, like, block_size, scale_format):
     if given is not None:
         return given
     ue8m0 = scale_format == "ue8m0" or (scale_format is None and block_size == 32)
-    if ue8m0 and block_size == 16:
-        unserved("scale_format ue8m0 with block_size 16")
     return "uint8" if ue8m0 else _e4m3(None, like)
 
 
