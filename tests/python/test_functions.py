@@ -339,6 +339,8 @@ def _(device, function, name):
 def _(device, function, name):
     x = torch.tensor([1, 0, 0, 0, 0, 0, 0, 0, 1, 1], device=device, dtype=torch.bool)
     assert function(x).tolist() == [128, 192] and function(x, "little").tolist() == [1, 3]
+    for dtype in torch.uint8, torch.int64, torch.float32:
+        assert function(-x.to(dtype)).tolist() == [128, 192]
 
 
 @case("quantization.packbits.segment_packbits")

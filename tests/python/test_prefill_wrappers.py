@@ -170,7 +170,8 @@ def test_single(device):
 def test_single_with_a_mask(device):
     q, k, v = (randn(n, h, DIM, device=device, seed=n + h) for n, h in ((9, HEADS), (33, KV_HEADS), (33, KV_HEADS)))
     mask = random_masks([9], [33])[0].to(device)
-    close(flashinfer.single_prefill_with_kv_cache(q, k, v, custom_mask=mask), attention(q, k, v, mask=mask)[0])
+    for dtype in torch.bool, torch.uint8, torch.float32:
+        close(flashinfer.single_prefill_with_kv_cache(q, k, v, custom_mask=mask.to(dtype)), attention(q, k, v, mask=mask)[0])
 
 
 def test_merges(device):

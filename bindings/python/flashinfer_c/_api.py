@@ -84,6 +84,11 @@ def as_float32(x):
     return as_dtype(x, "float32")
 
 
+def as_bool(x):
+    """x itself if it holds truth values, else a converted copy. None stays None."""
+    return x if x is None or _core.dtype_name(x.dtype) == "bool" else x != 0
+
+
 def viewed(x, dtype):
     """The same bytes as elements of a dtype of the same size. NumPy has none of 4 and 8 bits: there, bytes stay bytes."""
     return x.view(getattr(_core.torch, dtype)) if is_torch(x) else x

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits packed into bytes."""
 
-from .._api import api, as_int32
-from .._core import call, empty, launcher
+from .._api import api, as_bool, as_int32
+from .._core import call, dtype_name, empty, launcher
 
 _packbits = launcher("packbits")
 
 
 @api("packbits")
 def packbits(x, bitorder="big"):
-    """Returns a new tensor [ceil(size / 8)] uint8. bitorder: 'big' or 'little', as NumPy's."""
+    """Returns a new tensor [ceil(size / 8)] uint8: what is not 0 is a 1. bitorder: 'big' or 'little', as NumPy's."""
     y = empty((-(-x.shape[0] // 8),), "uint8", x)
     if bitorder not in ("big", "little"):
         raise ValueError(f"bitorder is {bitorder!r}, must be 'big' or 'little'")
-    _packbits(y, x, int(bitorder == "little"), True)
+    _packbits(y, x if dtype_name(x.dtype) == "uint8" else as_bool(x), int(bitorder == "little"), True)
     return y
 
 
