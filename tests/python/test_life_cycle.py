@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every wrapper has to do besides attention, which the other tests compare with its definition: plan again, run in a CUDA
-graph and on a stream beside another wrapper's with the bits of a plain run, and refuse copies.
+graph and on a stream beside another wrapper's with the bits of a plain run, and refuse copies and runs before a plan.
 """
 
 import copy
@@ -176,6 +176,12 @@ def test_plans_again(device, name):
         plan(step)
         for _ in range(2):
             assert same(run(step), expected[step])
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_runs_before_a_plan_are_refused(device, name):
+    with pytest.raises(RuntimeError, match=r"call (plan|begin_forward)\(\) before (run|forward)\(\)"):
+        LIVES[name](device, 1)[2](0)
 
 
 @pytest.mark.parametrize("name", LIVES)

@@ -19,6 +19,10 @@ class Tensor(typing.Protocol):
     def __dlpack__(self): ...
 
 
+class Unplanned(RuntimeError):
+    """A wrapper runs before its plan."""
+
+
 # Modules that are written in torch.
 NEED_TORCH = {"attention", "cascade", "decode", "pod", "prefill", "sparse", "utils"}
 
@@ -125,6 +129,9 @@ def _hands_on(function):
     return all(callable(value) and value in _core.complaining for value in called)
 
 
+_MISTAKES = AttributeError, IndexError, KeyError, TypeError, Unplanned, ValueError
+
+
 @functools.cache
 def guarded(function):
     """The function, whose errors about a value without an array's attributes become a TypeError that names the argument.
@@ -144,11 +151,11 @@ def guarded(function):
     values = ", ".join(f"{p.name!r}: {p.name}" for p in parameters)
     scope = {}
     text = f"""
-def make(function, complaint):
+def make(function, complaint, mistakes):
     def {function.__name__}({", ".join(listed)}):
         try:
             return function({", ".join(passed)})
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except mistakes as error:
             told = complaint(function, {{{values}}}, error)
             if told is None:
                 raise
@@ -156,6 +163,6 @@ def make(function, complaint):
     return {function.__name__}
 """
     exec(compile(text, f"<arguments of {function.__qualname__}>", "exec"), function.__globals__, scope)
-    made = functools.update_wrapper(scope["make"](function, _complaint), function)
+    made = functools.update_wrapper(scope["make"](function, _complaint, _MISTAKES), function)
     made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     return made

@@ -12,7 +12,7 @@ import sys
 import torch
 
 from . import _api, _core
-from ._arguments import annotate, guarded
+from ._arguments import Unplanned, annotate, guarded
 from .utils import canonicalize_torch_dtype as dtype_of
 from .variant import Variant
 
@@ -334,11 +334,15 @@ class Wrapper(Single):
                 "logits_soft_cap": self._logits_soft_cap or None, "sm_scale": softmax_scale(self._sm_scale),
                 "rope_scale": self._rope_scale, "rope_theta": self._rope_theta}
 
+    def _refuse_unplanned(self):
+        if self._plan_info is None:
+            raise Unplanned(f"{type(self).__name__}: call plan() before run()")
+
     def _planned(self):
         """The plan of the options as they are now: forward() and engines change them after plan()."""
         info = self._plan_info
         if info is None:
-            raise RuntimeError(f"{type(self).__name__}: call plan() before run()")
+            self._refuse_unplanned()
         options = self._options()
         if info.options != options:
             info = self._plan_info = PlanInfo(self._make_plan(), options)

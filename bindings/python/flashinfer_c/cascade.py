@@ -2,6 +2,7 @@
 """States, out and lse of attention over some of the keys, and their merging; attention over prefixes that requests share."""
 from . import _core
 from ._api import api
+from ._arguments import Unplanned
 from ._attention import Single, public
 from .decode import BatchDecodeWithPagedKVCacheWrapper
 from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv_cache
@@ -133,6 +134,7 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper(Single):
         """float_workspace_buffer as of BatchPrefillWithPagedKVCacheWrapper."""
         self._batch_prefill_wrapper = BatchPrefillWithPagedKVCacheWrapper(float_workspace_buffer, kv_layout)
         self._kv_layout = kv_layout
+        self._plan = self._planned = None
 
     def reset_workspace_buffer(self, float_workspace_buffer, int_workspace_buffer):
         """Takes other workspace."""
@@ -154,6 +156,8 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper(Single):
         """out [tokens, num_qo_heads, head_dim]; causal is among what requests do not share. Options may change from call to
         call; the first after begin_forward() plans, so that a CUDA graph is captured after one.
         """
+        if self._plan is None:
+            raise Unplanned(f"{type(self).__name__}: call begin_forward() before forward()")
         options = dict(use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale, rope_scale=rope_scale,
                        rope_theta=rope_theta)
         if self._planned != q.dtype:

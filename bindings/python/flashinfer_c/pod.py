@@ -122,6 +122,7 @@ class BatchPODWithPagedKVCacheWrapper(Single):
         """
         _refuse_scales(q_scale, k_scale, v_scale)
         prefill = self._prefill
+        prefill._refuse_unplanned()
         if custom_mask_p is not None or packed_custom_mask_p is not None or prefill._custom_mask:
             prefill.plan(*self._tables, custom_mask=custom_mask_p, packed_custom_mask=packed_custom_mask_p, causal=causal_p,
                          use_fp16_qk_reduction=use_fp16_qk_reduction, **self._options)

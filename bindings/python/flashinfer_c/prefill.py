@@ -144,6 +144,7 @@ class PrefillWrapper(Wrapper):
 
     def _positional(self, args, sinks, q_scale, k_scale, v_scale, device):
         """sinks and the three scales, of which args hold upstream's further tensors: (sink, sm_scale), or scales of each head."""
+        self._refuse_unplanned()
         if self._sink_variant and len(args) == 2:
             sinks, self._sm_scale = args
         elif args and self._variant is None:
@@ -171,6 +172,7 @@ class PrefillWrapper(Wrapper):
         return *super()._options(), self._shape["use_fp16_qk_reduction"]
 
     def _forward(self, causal, use_fp16_qk_reduction, *options):
+        self._refuse_unplanned()
         self._causal = causal
         self._shape["use_fp16_qk_reduction"] = int(use_fp16_qk_reduction)
         self._set_options(*options)

@@ -116,6 +116,7 @@ class BlockSparseAttentionWrapper(BlockSparse):
         scale_q, scale_k, scale_v: floats or float32 tensors of one element
         Returns out [M, num_qo_heads, head_dim], with return_lse (out, lse [M, num_qo_heads] float32, to base 2).
         """
+        self._wrapper._refuse_unplanned()
         if len(k) != self.N:
             raise ValueError(f"k has {len(k)} rows; plan() was told {self.N}")
         pages = (self.N // self.C, self.C)
@@ -175,6 +176,7 @@ class VariableBlockSparseAttentionWrapper(BlockSparse):
         q: [num_qo_heads, qo_len, head_dim]; k, v: [num_kv_heads, kv_len, head_dim]
         Returns out [num_qo_heads, qo_len, head_dim], with return_lse (out, lse [num_qo_heads, qo_len] float32, to base 2).
         """
+        self._wrapper._refuse_unplanned()
         heads, group, head_dim = self._num_kv_heads, self._group, q.shape[-1]
         # [heads, group, tokens, ...] to [heads * tokens, group, ...] and back.
         stacked = q.reshape(heads, group, self._qo_len, head_dim).transpose(1, 2).reshape(heads * self._qo_len, group, head_dim)
