@@ -36,7 +36,6 @@ PARTLY = {
     "pod.PODWithPagedKVCacheWrapper": "scales; masks of the decoded part; variants",
     "pod.BatchPODWithPagedKVCacheWrapper": "scales",
     "attention.BatchAttentionWithAttentionSinkWrapper": "as BatchPrefillWithPagedKVCacheWrapper",
-    "gdn_decode.gated_delta_rule_decode_pretranspose": "intermediate_states_buffer, disable_state_update",
     "gdn_decode.gated_delta_rule_mtp": "cache_replayssm",
     **{"quantization.fp4_quantization." + name: FOUR_OVER_SIX for name in
        ("fp4_quantize", "nvfp4_quantize", "nvfp4_batched_quantize", "scaled_fp4_grouped_quantize", "silu_and_mul_nvfp4_quantize",

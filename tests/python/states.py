@@ -64,8 +64,13 @@ def _(device, function, name):
         close(pool[indices.long()], final)
         state = states[indices.long()].contiguous()
         assert function(q, k, v, state, log, a, bias, b)[0].equal(output)
-        with pytest.raises(NotImplementedError):
-            function(q, k, v, state, log, a, bias, b, disable_state_update=True)
+        for given in (states[indices.long()].contiguous(), {}), (None, dict(initial_state=states, initial_state_indices=indices)):
+            state, pool = given[0], given[1].get("initial_state", given[0])
+            before, each = pool.clone(), torch.empty(batch, 1, heads, dim, dim, device=device)
+            assert function(q, k, v, state, log, a, bias, b, intermediate_states_buffer=each, disable_state_update=True,
+                            **given[1])[0].equal(output)
+            assert pool.equal(before)
+            close(each[:, 0], final)
     else:
         pool = states.clone()
         output, _ = function(q, k, v, pool, indices, log, a, bias, b)

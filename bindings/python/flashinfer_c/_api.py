@@ -80,6 +80,13 @@ def as_int32(x):
     return as_dtype(x, "int32")
 
 
+def every_row(sequences, tokens, like):
+    """0, 1, ... as [sequences, tokens]."""
+    rows = _core.empty((sequences * tokens,), "int32", like)
+    rows[...] = 1
+    return as_int32(rows.cumsum(0) - 1).reshape(sequences, tokens)
+
+
 def as_float32(x):
     return as_dtype(x, "float32")
 

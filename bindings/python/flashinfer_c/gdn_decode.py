@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gated delta rule, token by token."""
 
-from ._api import api, as_int32, unserved
+from ._api import api, as_int32, every_row, unserved
 from ._core import call, empty
 
 _NORM = {"use_qk_l2norm": "True: q and k are divided by their lengths"}
@@ -21,11 +21,10 @@ def gated_delta_rule_decode(q, k, v, state, A_log, a, dt_bias, b, scale=None, ou
     return output, state
 
 
-@api("gated_delta_rule_decode_pretranspose", notes=_NORM | {
+@api("gated_delta_rule_decode_pretranspose", "gated_delta_rule_mtp", notes=_NORM | {
     "state": "[batch, heads, values, keys], or None where initial_state is given",
     "initial_state": "a pool [pool, heads, values, keys] in place of state, with initial_state_indices",
-    "intermediate_states_buffer": "must be None: see gated_delta_rule_mtp",
-    "disable_state_update": "must be False: see gated_delta_rule_mtp",
+    "disable_state_update": "True: the states stay as they are",
 })
 def gated_delta_rule_decode_pretranspose(q, k, v, state: "Tensor | None", A_log, a, dt_bias, b, scale=None, output=None,
                                          use_qk_l2norm=True, initial_state=None, initial_state_indices=None,
@@ -36,13 +35,17 @@ def gated_delta_rule_decode_pretranspose(q, k, v, state: "Tensor | None", A_log,
         raise ValueError("initial_state and initial_state_indices must be given together")
     if output_state_indices is not None and initial_state is None:
         raise ValueError("output_state_indices can only be used with initial_state")
-    if intermediate_states_buffer is not None or disable_state_update:
-        unserved("intermediate_states_buffer or disable_state_update of gated_delta_rule_decode_pretranspose")
     state = initial_state if initial_state is not None else state
     output = _output(output, q, v)
-    call("gated_delta_rule_decode_pretranspose", flags=1, output=output, state=state, q=q, k=k, v=v, A_log=A_log, a=a,
-         dt_bias=dt_bias, b=b, scale=scale, skip_qk_l2norm=not use_qk_l2norm,
-         initial_state_indices=as_int32(initial_state_indices), output_state_indices=as_int32(output_state_indices))
+    shared = dict(flags=1, output=output, q=q, k=k, v=v, A_log=A_log, a=a, dt_bias=dt_bias, b=b, scale=scale,
+                  skip_qk_l2norm=not use_qk_l2norm, output_state_indices=as_int32(output_state_indices))
+    rows = as_int32(initial_state_indices)
+    if intermediate_states_buffer is None and not disable_state_update:
+        call("gated_delta_rule_decode_pretranspose", state=state, initial_state_indices=rows, **shared)
+    else:
+        rows = every_row(q.shape[0], 1, q).reshape(-1) if rows is None else rows
+        call("gated_delta_rule_mtp", initial_state=state, initial_state_indices=rows, update_state=not disable_state_update,
+             intermediate_states_buffer=intermediate_states_buffer, **shared)
     return output, state
 
 

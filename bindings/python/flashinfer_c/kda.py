@@ -2,15 +2,8 @@
 """Kimi Delta Attention: the delta rule with a decay of each key."""
 
 from . import _core
-from ._api import api, as_int32, is_torch
+from ._api import api, as_int32, every_row, is_torch
 from ._core import call, empty, empty_like
-
-
-def _every_row(sequences, tokens, like):
-    """0, 1, ... as [sequences, tokens]."""
-    rows = empty((sequences * tokens,), "int32", like)
-    rows[...] = 1
-    return as_int32(rows.cumsum(0) - 1).reshape(sequences, tokens)
 
 
 def _checkpoint_starts(cu_seqlens, q, every, completed):
@@ -60,7 +53,7 @@ def recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initia
             raise ValueError("num_spec_tokens with cu_seqlens needs ssm_state_indices")
         if q.shape[1] != num_spec_tokens + 1:
             raise ValueError(f"q has {q.shape[1]} tokens, must have num_spec_tokens + 1, which is {num_spec_tokens + 1}")
-        rows = _every_row(sequences, q.shape[1], q)
+        rows = every_row(sequences, q.shape[1], q)
     if initial_state is None and output_final_state:
         states = sequences if num_spec_tokens is None else sequences * (num_spec_tokens + 1)
         initial_state = empty((states, v.shape[2], v.shape[3], q.shape[3]), "float32", q)
