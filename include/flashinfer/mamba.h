@@ -35,7 +35,7 @@ struct flashinfer_selective_state_update {
     const DLTensor *state_batch_indices;  /* optional: [num_sequences, columns] i32, dense: the row of state that is read, of the
                                              first column or see num_accepted_tokens; below 0, or pad_slot_id: padding, out is 0
                                              and no state is touched. NULL: row i */
-    int32_t pad_slot_id;                  /* 0: -1 */
+    flashinfer_number pad_slot_id;        /* by value, >= -1; absent: -1 */
     int32_t disable_state_update;         /* 1: state stays as it is */
     const DLTensor *intermediate_state_indices; /* optional: [num_sequences] i32: the row of intermediate_states_buffer; below 0:
                                                    none. NULL: row i */

@@ -35,7 +35,7 @@ static const struct op_arg args[] = {
     IN(dt_bias, LIKE_OR(x, F32), "num_heads head_dim", .flags = OPTIONAL | STRIDED, .repeats = 1, .fill = NORMAL),
     FLAG(dt_softplus),
     IN(state_batch_indices, I32, "num_sequences columns", .flags = OPTIONAL | DENSE, .fill = BELOW("num_states")),
-    INT(pad_slot_id, .value = -1, .min = -1),
+    INT(pad_slot_id, .value = -1, .min = -1, .max = INT32_MAX, .flags = HOST),
     FLAG(disable_state_update),
     IN(intermediate_state_indices, I32, "num_sequences", .flags = OPTIONAL, .fill = PERMUTED("num_buffers")),
     INT(rand_seed, .min = -INFINITY, .flags = OPTIONAL, .dtype.set = I64 | U64, .fill = UNIFORM(0, 1e9)),
@@ -125,7 +125,7 @@ static bool fill_args(const struct call *call, struct selective_state_update_arg
         .columns = from ? tensor_shape(from, 1) : 1,
         .final_columns = to ? tensor_shape(to, 1) : 1,
         .kept_steps = kept ? tensor_shape(kept, 1) : 0,
-        .pad = c->pad_slot_id ? c->pad_slot_id : -1,
+        .pad = (int32_t)c->pad_slot_id.value.i,
         .softplus = c->dt_softplus,
         .update = !c->disable_state_update,
     };
@@ -331,7 +331,7 @@ static void reference_row(const struct reference *r, const struct row *p, const 
 {
     const struct flashinfer_selective_state_update *a = p->a;
     const struct dims *d = p->d;
-    int64_t pad = a->pad_slot_id ? a->pad_slot_id : -1, columns = d->columns - 1;
+    int64_t pad = a->pad_slot_id.value.i, columns = d->columns - 1;
     int64_t accepted = a->num_accepted_tokens ? (int64_t)value_at(a->num_accepted_tokens, p->sequence) - 1 : 0;
     int64_t from = listed_at(a->state_batch_indices, p->sequence, accepted < 0 ? 0 : least(accepted, columns), p->sequence);
     int64_t kept = listed_at(a->intermediate_state_indices, p->sequence, 0, p->sequence);
@@ -421,7 +421,7 @@ static const struct op_range ranges[] = {
     {"batch", 0, 4, 0},         {"tokens", 1, 3, 0},        {"num_heads", 1, 4, 0},   {"num_groups", 1, 2, 0},
     {"head_dim", 1, 70, 0},     {"state_dim", 16, 256, 16}, {"num_states", 0, 14, 0}, {"num_buffers", 0, 5, 0},
     {"cache_steps", 1, 4, 0},   {"columns", 1, 3, 0},       {"dst_columns", 1, 3, 0}, {"num_sequences", 0, 4, 0},
-    {"rand_seed", 0, 1 << 30, 0}, {0}};
+    {"rand_seed", 0, 1 << 30, 0}, {"pad_slot_id", -1, 3, 0}, {0}};
 
 #define NEMOTRON_H                                                                                                          \
     " tokens=1 num_heads=128 num_groups=8 head_dim=64 state_dim=128 columns=1 dst_columns=1 dt_softplus=1 cache_steps=4"         \

@@ -99,6 +99,9 @@ def _(device, function, name):
     assert selective_state_update(state, x, dt, A, B, C, D, z, bias, True, indices, out=out) is out
     close(out, expected, 5e-2)
     close(state[indices], final)
+    before = state.clone()  # vLLM's padding is row 0
+    out = selective_state_update(state, x, dt, A, B, C, D, z, bias, True, indices, pad_slot_id=0)
+    assert state[0].equal(before[0]) and not out[1].any() and out[0].any() and not state[2].equal(before[2])
     with pytest.raises(NotImplementedError, match="state_scale"):
         selective_state_update(state, x, dt, A, B, C, D, state_scale=bias)
 

@@ -87,7 +87,7 @@ STRUCTS = {
         "initial_state_indices beta_is_logit:i "
         "checkpoint_cu_starts checkpoint_every_n_tokens:l checkpoint_state_indices disable_state_update:i"),
     "selective_state_update": struct(
-        "out state intermediate_states_buffer x dt A B C D z dt_bias dt_softplus:i state_batch_indices pad_slot_id:i "
+        "out state intermediate_states_buffer x dt A B C D z dt_bias dt_softplus:i state_batch_indices pad_slot_id:n "
         "disable_state_update:i intermediate_state_indices rand_seed:n philox_rounds:i dst_state_batch_indices cu_seqlens "
         "num_accepted_tokens"),
 }
