@@ -203,6 +203,9 @@ def test_cascade(device):
         for b in range(batch):
             k, v = (torch.cat(both) for both in zip(pages.request(0), pages.request(b + 1)))
             close(out[b:b + 1], attention(q[b:b + 1], k, v)[0])
+    with pytest.raises(ValueError, match="page_size is 0, must be at least 1"):
+        wrapper.plan([starts([batch]), starts([1] * batch)], counts, indices, [pages.last_page_len[:1], pages.last_page_len[1:]],
+                     HEADS, KV_HEADS, DIM, 0)
     with pytest.raises(NotImplementedError, match="window_left"):
         wrapper.plan([starts([batch]), starts([1] * batch)], counts, indices, [pages.last_page_len[:1], pages.last_page_len[1:]],
                      HEADS, KV_HEADS, DIM, PAGE, window_left=3)

@@ -109,11 +109,11 @@ def _complaint(function, values, error):
     words = {"Tensor": array, _PAIR: f"a pair of {array.partition(' ')[2]}s", _LIST: f"a list of {array.partition(' ')[2]}s",
              "float": "a number", "int": "an int"}
     owner = type(values["self"]).__name__ + "." if "." in function.__qualname__ else ""
-    for name, hint in function.__annotations__.items():
-        kinds = hint.split(" | ")
-        if "Tensor" not in hint or any(_is(values[name], kind, is_array) for kind in kinds):
+    for name, value in values.items():
+        kinds = (hint := function.__annotations__.get(name, "")).split(" | ")
+        if "Tensor" not in hint or any(_is(value, kind, is_array) for kind in kinds):
             continue
-        return TypeError(f"{owner}{function.__name__}: {name} is of type {type(values[name]).__name__}, must be "
+        return TypeError(f"{owner}{function.__name__}: {name} is of type {type(value).__name__}, must be "
                          f"{' or '.join(words[kind] for kind in kinds if kind != 'None')}")
     if isinstance(error, IndexError) or "to unpack" in str(error):
         for name, argument in _tensors.get(function, {}).items():

@@ -61,8 +61,8 @@ class MultiLevelCascadeAttentionWrapper(Single):
         for wrapper in self._batch_prefill_wrappers:
             wrapper.prewarm_paged_kv_stride_variant(variant)
 
-    def plan(self, qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len, num_qo_heads, num_kv_heads,
-             head_dim, page_size, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False, sm_scale=None,
+    def plan(self, qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len: "list[Tensor]", num_qo_heads,
+             num_kv_heads, head_dim, page_size, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False, sm_scale=None,
              window_left=-1, logits_soft_cap=None, rope_scale=None, rope_theta=None, q_data_type="float16", kv_data_type=None):
         """Plans every level; only the last is causal. Lists may mix tensors of host and device."""
         if window_left >= 0 and self._num_levels > 1:
