@@ -62,8 +62,9 @@ class MultiLevelCascadeAttentionWrapper(Single):
             wrapper.prewarm_paged_kv_stride_variant(variant)
 
     def plan(self, qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len: "list[Tensor]", num_qo_heads,
-             num_kv_heads, head_dim, page_size, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False, sm_scale=None,
-             window_left=-1, logits_soft_cap=None, rope_scale=None, rope_theta=None, q_data_type="float16", kv_data_type=None):
+             num_kv_heads, head_dim, page_size, causal=False, pos_encoding_mode="NONE", use_fp16_qk_reduction=False,
+             sm_scale=None, window_left=-1, logits_soft_cap=None, rope_scale=None, rope_theta=None, q_data_type="float16",
+             kv_data_type=None):
         """Plans every level; only the last is causal. Lists may mix tensors of host and device."""
         if window_left >= 0 and self._num_levels > 1:
             raise NotImplementedError("window_left: a window counts from the end of a request, not of a level")
