@@ -52,25 +52,18 @@ DEVICE vec<T, RUN> load_run(const T *from, int columns)
     return run.all;
 }
 
-/* T(silu(x) * up), a few at a time, for there are few registers. */
+/* T(silu(gate) * up) */
 DEVICE vec<T, RUN> gate_run(vec<T, RUN> gate, vec<T, RUN> up)
 {
-    enum { GATE = 8 };
-    vec_accesses<T, RUN, GATE> gates, ups;
-    gates.all = gate;
-    ups.all = up;
+    float x[RUN], factor[RUN];
+    widen(x, gate);
+    silu_of<T>(x, largest(gate));
+    widen(factor, up);
 #pragma unroll
-    for (int i = 0; i < RUN / GATE; i++) {
-        float x[GATE], factor[GATE];
-        widen(x, gates.at[i]);
-        silu_of<T>(x, largest(gates.at[i]));
-        widen(factor, ups.at[i]);
-#pragma unroll
-        for (int j = 0; j < GATE; j++)
-            x[j] *= factor[j];
-        narrow(gates.at[i], x);
-    }
-    return gates.all;
+    for (int i = 0; i < RUN; i++)
+        x[i] *= factor[i];
+    narrow(gate, x);
+    return gate;
 }
 
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
