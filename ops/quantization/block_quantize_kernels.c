@@ -5,6 +5,7 @@
 enum {
     RUN = 16,
     THREADS = 256,
+    FEW_RUNS = 65536, /* whose threads a large GPU has at once */
     TILE_ROWS = 4, /* of a block, if scales are in tiles of 128 rows: those whose scales are neighbours */
     MAX_GRID_YZ = 65535,
     CPU_CHUNK = 2048 /* columns, or sixteen blocks */,
@@ -95,9 +96,11 @@ static int64_t runs_of(const struct block_quantize_view *t, const struct block_q
     return a->scale_blocks * t->block / RUN;
 }
 
-/* How many of them a thread does: as many as registers allow. */
-static int runs_of_thread(const struct block_quantize_view *t)
+/* How many of them a thread does: one where so few are waited for one after the other, else as many as registers allow. */
+static int runs_of_thread(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
+    if (a->groups * a->rows * runs_of(t, a) <= FEW_RUNS)
+        return 1;
     return tensor_dtype(t->input) == DTYPE_F32 ? 1 : t->gated || code_elements(t) == 1 ? 2 : 3;
 }
 
@@ -113,7 +116,7 @@ static bool tiled(const struct block_quantize_view *t)
 static int64_t threads_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
     int64_t most = tiled(t) ? THREADS / TILE_ROWS : THREADS;
-    int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t)), chunks = ceil_div(each, most),
+    int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t, a)), chunks = ceil_div(each, most),
             threads = ceil_div(each, chunks ? chunks : 1);
     int64_t whole = t->block / RUN;
     if (tiled(t) && whole == 1)
@@ -136,7 +139,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     int32_t *constant = way_spec(way, &sm80);
     set_constants(t, constant);
     constant[6] = a.columns % RUN == 0 && tensor_is_aligned(t->input, 16) && tensor_is_aligned(t->out, RUN / code_elements(t));
-    constant[7] = runs_of_thread(t);
+    constant[7] = runs_of_thread(t, &a);
     constant[8] = t->layout;
     constant[9] = a.groups != 1 || a.mask;
     return NULL;
@@ -183,7 +186,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.block[0] = (uint32_t)threads;
         launch.block[1] = tiled(t) ? TILE_ROWS : (uint32_t)(THREADS / threads);
         launch.grid[0] = (uint32_t)ceil_div(a.scale_rows, launch.block[1]);
-        launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads * runs_of_thread(t));
+        launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads * runs_of_thread(t, &a));
         launch.grid[2] = (uint32_t)a.groups;
     } else {
         join_rows(t, &a);
