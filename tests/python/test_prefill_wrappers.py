@@ -340,6 +340,8 @@ def test_block_sparse_with_a_mask(device):
         dense[i * R:(i + 1) * R, j * C:(j + 1) * C] = inner[n]
     wrapper.plan(indptr, indices, *sizes, mask=inner.to(device))
     close(wrapper.run(q, k, v), attention(q, k, v, mask=dense.to(device))[0])
+    with pytest.raises(ValueError, match=r"mask has shape \[5, 8, 4\], must be \[blocks, R, C\], which is \[6, 4, 8\]"):
+        wrapper.plan(indptr, indices, *sizes, mask=inner[:5].transpose(1, 2))
 
 
 def test_variable_block_sparse(device):
@@ -349,6 +351,11 @@ def test_variable_block_sparse(device):
     row_sizes, column_sizes = torch.tensor([[3, 5, 2], [4, 4, 2]]), torch.tensor([[6, 1, 8, 5], [5, 5, 5, 5]])
     q, k, v = (randn(h, n, DIM, device=device, seed=n + h) for h, n in ((HEADS, 10), (KV_HEADS, 20), (KV_HEADS, 20)))
     wrapper = flashinfer.VariableBlockSparseAttentionWrapper(workspace(device))
+    for wrong, sentence in (((seen[:, :2], row_sizes, column_sizes, HEADS), r"map has shape \[2, 2, 4\], must be \[2, 3, 4"),
+                            ((seen, row_sizes[:1], column_sizes, HEADS), r"block_row_sz has shape \[1, 3\], must be \[2, 3\]"),
+                            ((seen, row_sizes, column_sizes, 7), "num_qo_heads is 7, must be a multiple of num_kv_heads, 2")):
+        with pytest.raises(ValueError, match=sentence):
+            wrapper.plan(*wrong, KV_HEADS, DIM)
     wrapper.plan(seen, row_sizes, column_sizes, HEADS, KV_HEADS, DIM)
     out, lse = wrapper.run(q, k, v, return_lse=True)
     group = HEADS // KV_HEADS

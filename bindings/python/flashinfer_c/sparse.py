@@ -79,6 +79,8 @@ class BlockSparseAttentionWrapper(BlockSparse):
                 raise NotImplementedError(f"{name} is not served")
         if M % R or N % C:
             raise ValueError(f"M is {M} and N {N}; they must be multiples of R, {R}, and C, {C}")
+        if mask is not None and tuple(mask.shape) != (len(indices), R, C):
+            raise ValueError(f"mask has shape {list(mask.shape)}, must be [blocks, R, C], which is {[len(indices), R, C]}")
         if len(indptr) != M // R + 1:
             raise ValueError(f"indptr has {len(indptr)} entries; {M // R} rows of blocks need {M // R + 1}")
         indices_host = indices.cpu()
@@ -143,6 +145,13 @@ class VariableBlockSparseAttentionWrapper(BlockSparse):
         """
         refuse_compacted(causal, pos_encoding_mode)
         seen, rows, columns = block_mask_map.cpu().bool(), block_row_sz.cpu().long(), block_col_sz.cpu().long()
+        if num_qo_heads % num_kv_heads:
+            raise ValueError(f"num_qo_heads is {num_qo_heads}, must be a multiple of num_kv_heads, {num_kv_heads}")
+        blocks = num_kv_heads, rows.shape[-1], columns.shape[-1]
+        for name, sizes, shape in (("block_row_sz", rows, blocks[:2]), ("block_col_sz", columns, blocks[::2]),
+                                   ("block_mask_map", seen, blocks)):
+            if tuple(sizes.shape) != shape:
+                raise ValueError(f"{name} has shape {list(sizes.shape)}, must be {list(shape)}")
         for name, sizes in (("block_row_sz", rows), ("block_col_sz", columns)):
             if (sizes.sum(1) != sizes[0].sum()).any():
                 raise ValueError(f"{name} sums to {sizes.sum(1).tolist()}; each head has the same number of tokens")
