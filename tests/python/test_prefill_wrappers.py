@@ -97,6 +97,9 @@ def test_paged_prefill_with_a_mask(device, packed):
     qo_lens, kv_lens = [3, 5, 2], [7, 13, 9]
     pages = Pages(kv_lens, PAGE, KV_HEADS, DIM, torch.float16, device)
     prefill(device, pages, qo_lens, masks=random_masks(qo_lens, kv_lens), packed=packed)
+    if device == "cpu":
+        with pytest.raises(ValueError, match="mask has .* elements, and the requests have"):
+            prefill(device, pages, qo_lens, masks=random_masks(qo_lens[:2], kv_lens[:2]), packed=packed)
 
 
 def test_paged_prefill_with_fixed_buffers(device):

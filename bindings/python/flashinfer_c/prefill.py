@@ -92,6 +92,11 @@ class PrefillWrapper(Wrapper):
             self._custom_mask = self._use_cuda_graph and self._custom_mask_buf is not None
             return
         lengths = lengths()
+        if not lengths.is_cuda:  # there, only FLASHINFER_VALIDATE_INPUTS looks
+            name, given, needed = (("custom_mask", custom_mask, lengths) if packed_custom_mask is None else
+                                   ("packed_custom_mask", packed_custom_mask, (lengths + 7) // 8))
+            if given.numel() < needed.sum():
+                raise ValueError(f"{name} has {given.numel()} elements, and the requests have {int(needed.sum())}")
         if packed_custom_mask is not None:
             bits, indptr = packed_custom_mask.to(self.device), packed_mask_indptr(lengths)
         else:
