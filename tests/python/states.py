@@ -36,6 +36,15 @@ def _(device, function, name):
     assert function(q, k, v, g, beta, None, initial, cu_seqlens=cu).equal(output)
     with pytest.raises(ValueError, match="cu_seqlens"):
         function(q, k, v)
+    q, k, v = (x.repeat(16, 1, 1) for x in (q, k, v))
+    starts, cu = (torch.tensor(x, device=device) for x in ([0, 1], [0, 80]))
+    kept = torch.zeros(1, heads, dim, dim, device=device)
+    output = function(q, k, v, cu_seqlens=cu, state_checkpoints=kept, checkpoint_cu_starts=starts, checkpoint_every_n_tokens=64)
+    assert torch.is_tensor(output) and output.equal(function(q, k, v, cu_seqlens=cu))
+    first = function(q[:64], k[:64], v[:64], output_final_state=True, cu_seqlens=torch.tensor([0, 64], device=device))[1]
+    close(kept, first)
+    with pytest.raises(ValueError, match="need checkpoint_every_n_tokens"):
+        function(q, k, v, cu_seqlens=cu, state_checkpoints=kept, checkpoint_cu_starts=starts)
 
 
 @case("gdn_decode.gated_delta_rule_decode", "gdn_decode.gated_delta_rule_decode_pretranspose", "gdn_decode.gated_delta_rule_mtp")
