@@ -111,17 +111,21 @@ INLINE vec blocks_amax_f32(const f32 *from, int block, enum pair_order order, in
 
 #define blocks_amax(from, block, order, tame) PAIR_FLOATS(blocks_amax, from)(from, block, order, tame)
 
-/* Whether no product of an element and its block's multiplier is NaN or exceeds `limit`. */
-INLINE int blocks_are_tame(vec amax, vec multiplier, float limit)
+/* The bits of the larger ones, of `worst` and of the products of blocks' largest magnitudes and multipliers. */
+INLINE vecu blocks_worst(vecu worst, vec amax, vec multiplier) { return vec_max_bits(worst, (vecu)(amax * multiplier)); }
+
+/* Whether no such product is NaN, negative, or exceeds `limit`. */
+INLINE int blocks_are_tame(vecu worst, float limit)
 {
-    vec product = amax * multiplier;
+    const vecu most = (vecu)vec_set(limit);
+    vecu beyond = vec_max_bits(worst, most) ^ most;
 #ifdef __AVX512F__
-    return !_mm512_cmp_ps_mask((__m512)product, (__m512)vec_set(limit), _CMP_NLE_UQ);
+    return !_mm512_test_epi32_mask((__m512i)beyond, (__m512i)beyond);
 #else
-    int tame = 1;
+    uint32_t any = 0;
     for (int i = 0; i < LANES; i++)
-        tame &= product[i] <= limit;
-    return tame;
+        any |= beyond[i];
+    return !any;
 #endif
 }
 

@@ -4,13 +4,59 @@
 #ifndef FP4_H
 #define FP4_H
 
-#include "pair.h"
+#include "stream.h"
 
 typedef uint64_t pairs __attribute__((vector_size(4 * LANES))); /* of lanes */
 
-/* The low four bits of each lane are the code of x, rounded to nearest, ties to even; 6 beyond it and for NaN. The rest is not.
- * Codes are a concave function of values, min(2 x, x + 2, x / 2 + 4), rounded. tame: no lane is NaN, or 7 or more. */
-INLINE vecu vec_e2m1_low(vec x, int tame)
+#if defined __AVX512DQ__ && defined __AVX512BW__
+/* Codes by integers. A quarter of a binade has one code, or, if the middle of two codes that goes to the lower one (a tie) is its
+ * first magnitude, that one's and the upper code for all others. What is added to the bits of a magnitude, by its quarter, takes
+ * the quarter away, and makes the bits from `top` on the code, with a carry from what is left.
+ *   shift   to the quarter in the bits
+ *   first   quarter from 0.25 on, from which others are counted */
+#define E2M1_ONE(top, shift, first, quarter, code) \
+    (((uint32_t)(code) + 1) << (top)) - (((uint32_t)(first) + (quarter) + 1) << (shift))
+#define E2M1_TIE(top, shift, first, quarter, code) ((uint32_t)(code) << (top)) - (((uint32_t)(first) + (quarter)) << (shift)) - 1
+#define E2M1_0_TO_11(...)                                                                                               \
+    E2M1_TIE(__VA_ARGS__, 0, 1), E2M1_ONE(__VA_ARGS__, 1, 1), E2M1_ONE(__VA_ARGS__, 2, 1), E2M1_ONE(__VA_ARGS__, 3, 1), \
+        E2M1_ONE(__VA_ARGS__, 4, 1), E2M1_ONE(__VA_ARGS__, 5, 1), E2M1_ONE(__VA_ARGS__, 6, 2),                          \
+        E2M1_ONE(__VA_ARGS__, 7, 2), E2M1_ONE(__VA_ARGS__, 8, 2), E2M1_TIE(__VA_ARGS__, 9, 3),                          \
+        E2M1_ONE(__VA_ARGS__, 10, 3), E2M1_ONE(__VA_ARGS__, 11, 4)
+#define E2M1_12_TO_19(...)                                                                                                   \
+    E2M1_ONE(__VA_ARGS__, 12, 4), E2M1_TIE(__VA_ARGS__, 13, 5), E2M1_ONE(__VA_ARGS__, 14, 5), E2M1_ONE(__VA_ARGS__, 15, 6), \
+        E2M1_ONE(__VA_ARGS__, 16, 6), E2M1_TIE(__VA_ARGS__, 17, 7), E2M1_ONE(__VA_ARGS__, 18, 7), E2M1_ONE(__VA_ARGS__, 19, 7)
+#define E2M1_ZEROS(...)                                                                                             \
+    E2M1_ONE(__VA_ARGS__, 0, 0), E2M1_ONE(__VA_ARGS__, 1, 0), E2M1_ONE(__VA_ARGS__, 2, 0), E2M1_ONE(__VA_ARGS__, 3, 0)
+
+/* The highest four bits of each lane are the code of x, rounded to nearest, ties to even; 6 beyond it and for NaN. The rest is
+ * not. tame: no lane is NaN, or 8 or more. */
+INLINE vecu vec_e2m1_high(vec x, int tame)
+{
+    enum { FIRST = 125 << 2 }; /* of which five bits choose: those of 0.25 are 20 */
+    const vecu added[2] = {{E2M1_12_TO_19(28, 21, FIRST), E2M1_ZEROS(28, 21, FIRST - 12), E2M1_ZEROS(28, 21, FIRST - 8)},
+                           {E2M1_ZEROS(28, 21, FIRST - 4), E2M1_0_TO_11(28, 21, FIRST)}};
+    vec y = tame ? x : (vec)_mm512_range_ps((__m512)x, (__m512)vec_set(6.0f), RANGE_LESSER);
+    vecu bits = (vecu)_mm512_range_ps((__m512)y, (__m512)vec_set(0x1p-5f), RANGE_LARGER);
+    vecu code = bits + (vecu)_mm512_permutex2var_ps((__m512)added[0], (__m512i)(bits >> 21), (__m512)added[1]);
+    return tame ? code : vec_where_nan(x, (vecu){0} + (7u << 28), code);
+}
+
+typedef uint16_t words __attribute__((vector_size(4 * LANES)));
+
+/* The bytes of thirty-two elements, one in each lane: f16 or bf16, by the bits of their mantissa, divided by powers of two, of
+ * which `quarter` is a fourth in their dtype. Of numbers, less than 8 times that. */
+INLINE vecu words_e2m1_bytes(words x, words quarter, const int mantissa)
+{
+    const words added = {E2M1_0_TO_11(12, mantissa - 2, 0), E2M1_12_TO_19(12, mantissa - 2, 0)};
+    words above = (words)_mm512_subs_epu16((__m512i)(x & 0x7fff), (__m512i)quarter);
+    words code = above + (words)_mm512_permutexvar_epi16((__m512i)(above >> (mantissa - 2)), (__m512i)added);
+    vecu codes = (vecu)((x & 0x8000) | (code & 0x7fff));
+    return (codes >> 12 & 15) | (codes >> 24 & ~15u);
+}
+#else
+/* The highest four bits of each lane are the code of x, rounded to nearest, ties to even; 6 beyond it and for NaN. The rest is
+ * not. Codes are a concave function of values, min(2 x, x + 2, x / 2 + 4), rounded. tame: no lane is NaN, or 7 or more. */
+INLINE vecu vec_e2m1_high(vec x, int tame)
 {
     const float unit = 8388608.0f; /* 2^23: the float whose unit is one */
     vec magnitude = (vec)((vecu)x & 0x7fffffffu);
@@ -18,19 +64,27 @@ INLINE vecu vec_e2m1_low(vec x, int tame)
     code = vec_min_bits(code, (vecu)(magnitude * 0.5f + (unit + 4.0f)));
     if (!tame)
         code = vec_min_bits(code, (vecu)vec_set(unit + 7.0f));
-    vecu bits = code | ((vecu)x >> 28 & 8);
-    return tame ? bits : vec_where_nan(x, (vecu){0} + 7, bits);
+    vecu bits = code << 28 | ((vecu)x & 0x80000000u);
+    return tame ? bits : vec_where_nan(x, (vecu){0} + (7u << 28), bits);
+}
+#endif
+
+/* The bytes of sixteen pairs, one in each lane. tame: see vec_e2m1_high. */
+INLINE vecu pair_e2m1_bytes(struct pair x, enum pair_order order, int tame)
+{
+    vecu a = vec_e2m1_high(x.v[0], tame), b = vec_e2m1_high(x.v[1], tame);
+    if (order == EVEN_ODD)
+        return a >> 28 | (b >> 24 & 0xf0);
+    a = vec_upper_words(a, b); /* pairs are words of a lane then */
+    return (a >> 12 & 15) | (a >> 24 & ~15u);
 }
 
-/* tame: see vec_e2m1_low. */
-INLINE void pair_narrow_e2m1x2(e2m1x2 *to, struct pair x, enum pair_order order, int tame)
+INLINE void line_narrow_e2m1x2(void *to, const struct pair *x, enum pair_order order, int tame, int past_caches)
 {
-    vecu a = vec_e2m1_low(x.v[0], tame), b = vec_e2m1_low(x.v[1], tame);
-    if (order == HALVES) { /* pairs are words of a lane then */
-        a = vec_lower_words(a, b);
-        b = a >> 16;
-    }
-    vec_store_bytes(to, (a & 15) | b << 4);
+    vecu bytes[4];
+    for (int i = 0; i < 4; i++)
+        bytes[i] = pair_e2m1_bytes(x[i], order, tame);
+    write_line(to, bytes, past_caches);
 }
 
 /* The values of the low four bits of each lane. */

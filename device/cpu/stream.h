@@ -63,6 +63,27 @@ INLINE void stream_bytes(void *to, const void *from, int bytes)
 #endif
 }
 
+/* Bytes, one in each lane of four vectors. */
+INLINE void write_line(void *to, const vecu *x, int past_caches)
+{
+    uint8_t line[4 * LANES];
+#ifdef __AVX512BW__ /* packs take lanes by fours */
+    vec words[2], bytes;
+    for (int i = 0; i < 2; i++)
+        words[i] = (vec)_mm512_packus_epi32((__m512i)x[2 * i], (__m512i)x[2 * i + 1]);
+    bytes = (vec)_mm512_packus_epi16((__m512i)words[0], (__m512i)words[1]);
+    bytes = vec_permute(bytes, (veci){0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15});
+    memcpy(line, &bytes, sizeof line);
+#else
+    for (int i = 0; i < 4; i++)
+        vec_store_bytes(line + i * LANES, x[i]);
+#endif
+    if (past_caches)
+        stream_bytes(to, line, sizeof line);
+    else
+        memcpy(to, line, sizeof line);
+}
+
 /* Thirty-two elements, to a multiple of their bytes, at most of 64. stored: how many bytes pair_narrow stores at a time. */
 #define PAIR_STREAM(T, stored)                                                                                  \
     INLINE void pair_stream_##T(T *to, struct pair x, enum pair_order order, enum tame tame)                    \
@@ -79,6 +100,19 @@ PAIR_STREAM(e4m3, 32)
 PAIR_STREAM(e5m2, 32)
 PAIR_STREAM(i8, 32)
 #define pair_stream(to, x, order, tame) VEC_OF(pair_stream, to)(to, x, order, tame)
+
+/* A line of 64 bytes: two pairs. */
+#define LINE_NARROW(T)                                                                                                       \
+    INLINE void line_narrow_##T(void *to, const struct pair *x, enum pair_order order, enum tame tame, int past_caches)      \
+    {                                                                                                                        \
+        for (int i = 0; i < 2; i++)                                                                                          \
+            if (past_caches)                                                                                                 \
+                pair_stream_##T((T *)to + i * PAIR, x[i], order, tame);                                                      \
+            else                                                                                                             \
+                pair_narrow_##T((T *)to + i * PAIR, x[i], order, tame);                                                      \
+    }
+LINE_NARROW(e4m3)
+LINE_NARROW(i8)
 
 /* The one or the other. */
 INLINE void write_out(void *to, const void *from, int64_t bytes, bool past_caches)

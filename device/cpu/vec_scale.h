@@ -11,16 +11,24 @@ struct vec_scale {
     vec multiplier;
 };
 
-/* As block_scale_e4m3. What rounds the scale to its code, see vec_narrow_low, leaves its value too. */
-INLINE struct vec_scale vec_scale_e4m3(vec amax, float global_scale)
+/* As block_scale_e4m3. What rounds the scale to its code, see vec_narrow_low, leaves its value too. The low byte of each lane is
+ * the code; the rest is not. tame: global_scale * amax is not NaN. */
+INLINE struct vec_scale vec_scale_e4m3(vec amax, float global_scale, int tame)
 {
     vec x = global_scale * (amax / 6.0f);
     vecu magnitude = vec_min_bits((vecu)x & 0x7fffffffu, (vecu)vec_set(448.0f));
     vecu binade = vec_max_bits(magnitude & 0x7f800000u, (vecu){0} + (121u << 23));
     vec unit = (vec)binade * 1048576.0f, rounded = (vec)magnitude + unit;
-    vecu code = ((vecu)rounded + (binade >> 20) + (-(121u << 3) & 0xff)) & 0xff;
-    struct vec_scale s = {.code = vec_where_nan(x, (vecu){0} + 0x7f, code)};
-    s.multiplier = (vec)((vecu)(global_scale / (rounded - unit)) & (vecu)(code != 0));
+    vec value = rounded - unit;
+    struct vec_scale s = {.code = (vecu)rounded + (binade >> 20) + (-(121u << 3) & 0xff)};
+    if (!tame)
+        s.code = vec_where_nan(x, (vecu){0} + 0x7f, s.code);
+#ifdef __AVX512F__
+    s.multiplier = (vec)_mm512_mask_mov_epi32((__m512i){0}, _mm512_test_epi32_mask((__m512i)value, (__m512i)value),
+                                              (__m512i)(global_scale / value));
+#else
+    s.multiplier = (vec)((vecu)(global_scale / value) & (vecu)(value != 0));
+#endif
     return s;
 }
 

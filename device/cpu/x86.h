@@ -221,6 +221,31 @@ X86_INLINE __m512i _mm512_shuffle_epi8(__m512i a, __m512i which)
     return (__m512i)__builtin_ia32_pshufb512_mask((__v64qi)a, (__v64qi)which, (__v64qi){0}, (__mmask64)-1);
 }
 
+X86_INLINE __m512i _mm512_subs_epu16(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_psubusw512_mask((__v32hi)a, (__v32hi)b, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __m512i _mm512_permutexvar_epi16(__m512i which, __m512i x)
+{
+    return (__m512i)__builtin_ia32_permvarhi512_mask((__v32hi)x, (__v32hi)which, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __m512i _mm512_permutex2var_epi16(__m512i a, __m512i which, __m512i b)
+{
+    return (__m512i)__builtin_ia32_vpermt2varhi512_mask((__v32hi)which, (__v32hi)a, (__v32hi)b, (__mmask32)-1);
+}
+
+X86_INLINE __m512i _mm512_packus_epi32(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_packusdw512_mask((__v16si)a, (__v16si)b, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __m512i _mm512_packus_epi16(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_packuswb512_mask((__v32hi)a, (__v32hi)b, (__v64qi){0}, (__mmask64)-1);
+}
+
 X86_INLINE __m512i _mm512_max_epu16(__m512i a, __m512i b)
 {
     return (__m512i)__builtin_ia32_pmaxuw512_mask((__v32hi)a, (__v32hi)b, (__v32hi){0}, (__mmask32)-1);

@@ -124,29 +124,30 @@ INLINE struct pair finish(const struct norm_args *a, const struct row *row, int6
 }
 
 #if BLOCK_SIZE
-enum { RUN = LANES * BLOCK_SIZE, PIECE = 4 * RUN };
+enum { RUN = LANES * BLOCK_SIZE, PIECE = 4 * RUN, LINE = 4 * PAIR };
 
 /* Codes and scales of `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to
  * quotient, hides behind the next ones. 0: they are not tame, and both are to be made again. */
 INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count, float global_scale, int tame, int past_caches)
 {
-    float multiplier[PIECE / BLOCK_SIZE];
-    int are_tame = 1;
+    _Alignas(64) float multiplier[PIECE / BLOCK_SIZE];
+    vecu worst = {0};
     for (int i = 0; i < count; i += LANES) {
         vec amax = blocks_amax((const f32 *)(y + i * BLOCK_SIZE / PAIR), BLOCK_SIZE, ORDER, tame);
-        struct vec_scale s = E8M0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale);
+        struct vec_scale s = E8M0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale, tame);
         vec_store(multiplier + i, s.multiplier);
         vec_store_bytes(scales + i, s.code);
-        are_tame &= blocks_are_tame(amax, s.multiplier, 6.9f);
+        worst = blocks_worst(worst, amax, s.multiplier);
     }
-    for (int i = 0; i < count * BLOCK_SIZE && (are_tame || !tame); i += PAIR) {
-        e2m1x2 codes[PAIR / 2];
-        struct pair product = blocks_multiplied(y[i / PAIR], i, multiplier, BLOCK_SIZE, ORDER);
-        pair_narrow_e2m1x2(past_caches ? codes : to + i / 2, product, ORDER, tame);
-        if (past_caches)
-            stream_bytes(to + i / 2, codes, sizeof codes);
+    if (tame && !blocks_are_tame(worst, 6.9f))
+        return 0;
+    for (int at = 0; at < count * BLOCK_SIZE; at += LINE) {
+        struct pair product[LINE / PAIR];
+        for (int i = 0; i < LINE / PAIR; i++)
+            product[i] = blocks_multiplied(y[at / PAIR + i], at + i * PAIR, multiplier, BLOCK_SIZE, ORDER);
+        line_narrow_e2m1x2(to + at / 2, product, ORDER, tame, past_caches);
     }
-    return are_tame;
+    return 1;
 }
 
 static __attribute__((noinline)) void quantise_wild(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count,
@@ -167,7 +168,8 @@ static void normalise(const struct norm_args *all, const struct row *this, const
     for (int64_t at = 0, block = 0; at < a.hidden; at += PIECE, block = at / BLOCK_SIZE) {
         struct pair y[PIECE / PAIR];
         uint8_t scales[PIECE / BLOCK_SIZE];
-        e2m1x2 part[PIECE / 2], *out = (e2m1x2 *)row.out + at / 2;
+        _Alignas(64) e2m1x2 part[PIECE / 2];
+        e2m1x2 *out = (e2m1x2 *)row.out + at / 2;
         int n = (int)(a.hidden - at < PIECE ? a.hidden - at : PIECE), count = n / BLOCK_SIZE;
         if (n < PIECE) {
             memset(y, 0, sizeof y);
@@ -279,7 +281,7 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
 #endif
     bool past_caches = a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT) / (BLOCK_SIZE ? 2 : 1));
     int64_t row = begin / a->groups, group = begin % a->groups, step = a->hidden <= SHORT ? TOGETHER : 1;
-    float factors[FACTORS];
+    _Alignas(64) float factors[FACTORS];
     bool has_factors = FACTORS > PAIR && past_caches && a->hidden <= FACTORS && end - begin >= ROWS_FOR_FACTORS;
     if (has_factors)
         fill_factors(factors, a);

@@ -21,31 +21,34 @@ static struct page_slot slot_of(const struct nvfp4_append_args *a, int64_t token
 #endif
 }
 
-enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK, PIECE = 4 * RUN };
+enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK, PIECE = 4 * RUN, LINE = 4 * PAIR };
 
 /* `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to quotient, hides behind the
  * next ones. ahead: from these elements to those that are taken soon. 0: they are not tame, and both are to be made again. */
 INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count, float global_scale, int tame,
                            int past_caches, int64_t ahead)
 {
-    float multiplier[PIECE / NVFP4_BLOCK];
-    int are_tame = 1;
+    _Alignas(64) float multiplier[PIECE / NVFP4_BLOCK];
+    vecu worst = {0};
     for (int i = 0; i < count; i += LANES) {
         vec amax = blocks_amax(from + i * NVFP4_BLOCK, NVFP4_BLOCK, ORDER, tame);
-        struct vec_scale s = vec_scale_e4m3(amax, global_scale);
+        struct vec_scale s = vec_scale_e4m3(amax, global_scale, tame);
         vec_store(multiplier + i, s.multiplier);
         vec_store_bytes(scales + i, s.code);
-        are_tame &= blocks_are_tame(amax, s.multiplier, 6.9f);
+        worst = blocks_worst(worst, amax, s.multiplier);
     }
-    for (int at = 0; at < count * NVFP4_BLOCK && (are_tame || !tame); at += PAIR) {
-        e2m1x2 code[PAIR / 2];
-        __builtin_prefetch(from + at + ahead, 0, 2);
-        pair_narrow_e2m1x2(past_caches ? code : codes + at / 2,
-                           blocks_multiplied(pair_load(from + at, ORDER), at, multiplier, NVFP4_BLOCK, ORDER), ORDER, tame);
-        if (past_caches)
-            stream_bytes(codes + at / 2, code, sizeof code);
+    if (tame && !blocks_are_tame(worst, 6.9f))
+        return 0;
+    for (int at = 0; at < count * NVFP4_BLOCK; at += LINE) {
+        struct pair y[LINE / PAIR];
+        for (int i = 0; i < LINE / PAIR; i++) {
+            int first = at + i * PAIR;
+            __builtin_prefetch(from + first + ahead, 0, 2);
+            y[i] = blocks_multiplied(pair_load(from + first, ORDER), first, multiplier, NVFP4_BLOCK, ORDER);
+        }
+        line_narrow_e2m1x2(codes + at / 2, y, ORDER, tame, past_caches);
     }
-    return are_tame;
+    return 1;
 }
 
 static __attribute__((noinline)) void quantize_wild_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count,

@@ -28,11 +28,53 @@ enum { BY_LARGEST = 0 };
 
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
 typedef __typeof__(_Generic((T *)0, e4m3 * : (f16){0}, default : (T){0})) element;
-enum { STAGES = GATED || sizeof(T) == 1, ORDER = PAIR_ORDER(element), RUN = LANES * BLOCK };
+enum {
+    STAGES = GATED || sizeof(T) == 1,
+    ORDER = PAIR_ORDER(element),
+    RUN = LANES * BLOCK,
+    LINE = 64 * ELEMENTS(CODE),
+    FETCH = 4096 / sizeof(T),               /* columns ahead */
+    FETCHES_EARLY = !STAGES && BLOCK <= 32, /* half of them during maxima, a few for each run */
+};
 
 /* What stays below rounds to no more than LARGEST. */
 #define TAME_LIMIT _Generic((CODE *)0, e2m1x2 * : 6.9f, e4m3 * : 460.0f, default : 127.4f)
-#define NARROW_(code) pair_narrow_##code
+#if SCALE == SCALE_E8M0 && BLOCK == 32 && defined __AVX512DQ__ && defined __AVX512BW__
+/* Codes of f16 and bf16 under powers of two are made of bits. LEAST_CODE: of the least scale of which a quarter is normal. */
+enum {
+    BY_EXPONENT = ELEMENTS(CODE) == 2 && sizeof(element) == 2,
+    MANTISSA = _Generic((element *)0, bf16 * : 7, default : 10),
+    LEAST_CODE = _Generic((element *)0, bf16 * : 3, default : 115),
+};
+
+/* In both halves of a lane, the bits of a quarter of its block's scale. */
+INLINE vec quarters(vec multiplier)
+{
+    vecu bits = (254 - (LEAST_CODE - 1) - ((vecu)multiplier >> 23)) << MANTISSA;
+    return (vec)(bits | bits << 16);
+}
+
+/* 0 for blocks that have one, of numbers; and of zeros. */
+INLINE vecu lack_quarters(vec amax)
+{
+    const uint32_t least = (LEAST_CODE + 2) << 23, infinity = 255u << 23;
+    return (vecu)((vecu)amax - least >= infinity - least) & (vecu)amax;
+}
+
+INLINE vecu bytes_by_exponent(const element *from, float quarter)
+{
+    words x;
+    memcpy(&x, from, sizeof x);
+    return words_e2m1_bytes(x, (words)vec_set(quarter), MANTISSA);
+}
+#else
+enum { BY_EXPONENT = 0 };
+INLINE vec quarters(vec multiplier) { return multiplier; }
+INLINE vecu lack_quarters(vec amax) { return (vecu)amax; }
+INLINE vecu bytes_by_exponent(const element *from, float quarter) { return (void)from, (void)quarter, (vecu){0}; }
+#endif
+
+#define NARROW_(code) line_narrow_##code
 #define NARROW(code) NARROW_(code)
 
 #define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
@@ -70,19 +112,20 @@ struct line {
 };
 
 /* Scales of the sixteen blocks from `block` on, of which `count` are stored; returns the multipliers. */
-INLINE vec store_scales(const struct block_quantize_args *a, const struct line *l, int64_t block, int count, vec amax)
+INLINE vec store_scales(const struct block_quantize_args *a, const struct line *l, int64_t block, int count, vec amax, int tame)
 {
 #if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
-    struct vec_scale s = SCALE == SCALE_E4M3 ? vec_scale_e4m3(amax, l->global_scale) : vec_scale_e8m0(amax, LARGEST);
+    struct vec_scale s = SCALE == SCALE_E4M3 ? vec_scale_e4m3(amax, l->global_scale, tame) : vec_scale_e8m0(amax, LARGEST);
     uint8_t codes[LANES];
     vec_store_bytes(codes, s.code);
+    uint8_t *to = l->scales + (uint64_t)block / 4 * l->step;
     (void)a;
     if (count == LANES)
         for (int i = 0; i < LANES; i += 4) /* four neighbours are neighbours in all layouts */
-            memcpy(l->scales + (block + i) / 4 * l->step, codes + i, 4);
+            memcpy(to + (size_t)i / 4 * l->step, codes + i, 4);
     else
         for (int i = 0; i < count; i += 4)
-            memcpy(l->scales + (block + i) / 4 * l->step, codes + i, count - i < 4 ? (size_t)(count - i) : 4);
+            memcpy(to + (size_t)i / 4 * l->step, codes + i, count - i < 4 ? (size_t)(count - i) : 4);
     return s.multiplier;
 #else
     amax = vec_max2(amax, vec_set(a->least_amax));
@@ -98,24 +141,34 @@ INLINE vec store_scales(const struct block_quantize_args *a, const struct line *
 INLINE int quantize_blocks(const struct block_quantize_args *a, const struct line *l, CODE *out, const element *x, int64_t block,
                            int count, const int tame, const int past_caches)
 {
-    float multiplier[CHUNK / BLOCK];
-    int are_tame = 1;
+    _Alignas(64) float multiplier[CHUNK / BLOCK];
+    vecu worst = {0};
     for (int i = 0; i < count; i += LANES) {
-        vec amax = blocks_amax(x + i * BLOCK, BLOCK, ORDER, tame);
-        vec m = store_scales(a, l, block + i, count - i < LANES ? count - i : LANES, amax);
-        vec_store(multiplier + i, m);
-        are_tame &= blocks_are_tame(amax, m, TAME_LIMIT);
-    }
-    if (tame && !are_tame)
-        return 0;
-    for (int at = 0; at < count * BLOCK; at += PAIR) {
-        struct pair y = blocks_multiplied(pair_load(x + at, ORDER), at, multiplier, BLOCK, ORDER);
-        if (!STAGES)
+        for (int at = i * BLOCK; at < (i + LANES) * BLOCK && FETCHES_EARLY; at += 2 * PAIR)
             __builtin_prefetch(x + at + l->ahead, 0, 2);
-        CODE codes[PAIR / ELEMENTS(CODE)], *to = out + at / ELEMENTS(CODE);
-        NARROW(CODE)(past_caches ? codes : to, y, ORDER, tame);
-        if (past_caches)
-            stream_bytes(to, codes, sizeof codes);
+        vec amax = blocks_amax(x + i * BLOCK, BLOCK, ORDER, tame);
+        vec m = store_scales(a, l, block + i, count - i < LANES ? count - i : LANES, amax, tame);
+        vec_store(multiplier + i, BY_EXPONENT && tame ? quarters(m) : m);
+        worst = BY_EXPONENT ? worst | lack_quarters(amax) : blocks_worst(worst, amax, m);
+    }
+    if (tame && !blocks_are_tame(worst, BY_EXPONENT ? 0 : TAME_LIMIT))
+        return 0;
+    for (int at = 0; at < count * BLOCK; at += LINE) {
+        struct pair y[LINE / PAIR];
+        vecu bytes[LINE / PAIR];
+        for (int i = 0; i < LINE / PAIR; i++) {
+            int first = at + i * PAIR;
+            if (!STAGES && (i % 2 || !FETCHES_EARLY))
+                __builtin_prefetch(x + first + l->ahead, 0, 2);
+            if (BY_EXPONENT && tame)
+                bytes[i] = bytes_by_exponent(x + first, multiplier[first / BLOCK]);
+            else
+                y[i] = blocks_multiplied(pair_load(x + first, ORDER), first, multiplier, BLOCK, ORDER);
+        }
+        if (BY_EXPONENT && tame)
+            write_line(out + at / ELEMENTS(CODE), bytes, past_caches);
+        else
+            NARROW(CODE)(out + at / ELEMENTS(CODE), y, ORDER, tame, past_caches);
     }
     return 1;
 }
@@ -144,12 +197,11 @@ INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, i
         if (_mm512_test_epi32_mask((__m512i)(y + 1), (__m512i)((vecu){0} + MAGNITUDES)))
             return 0;
         vec_store_bytes(largest, y);
-        for (int k = 0; k < LANES; k++)
-            scales[k] = table->scale[largest[k]];
+        vec_store_bytes(scales, by_largest_scales(y, table));
 #pragma GCC unroll 4
         for (int k = 0; k < LANES; k += 4) {
             char *to = (char *)out + (i + k) * BLOCK / 2, codes[32];
-            memcpy(l->scales + (block + i + k) / 4 * l->step, scales + k, 4);
+            memcpy(l->scales + (uint64_t)(block + i + k) / 4 * l->step, scales + k, 4);
             by_largest_codes(past_caches ? codes : to, x[k / 4], largest, k, table);
             if (past_caches)
                 stream_bytes(to, codes, sizeof codes);
@@ -192,8 +244,8 @@ static const struct by_largest *table_of(struct by_largest *t, float global_scal
 /* Columns [begin, end) of a row, all of which input and out have or not. */
 INLINE void quantize_columns(const struct block_quantize_args *a, const struct line *l, int64_t begin, int64_t end, int are_there)
 {
-    element staged[CHUNK];
-    CODE codes[CHUNK / ELEMENTS(CODE)];
+    _Alignas(64) element staged[CHUNK];
+    _Alignas(64) CODE codes[CHUNK / ELEMENTS(CODE)];
     int count = (int)((end - begin) / BLOCK);
     if (BY_LARGEST && are_there && l->by_largest) {
         CODE *to = l->out + begin / ELEMENTS(CODE);
@@ -215,16 +267,17 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
         memcpy(staged, l->input + begin, (size_t)there * sizeof *staged);
         memset(staged + there, 0, (size_t)(staging - there) * sizeof *staged);
     }
-    CODE *out = are_there ? l->out + begin / ELEMENTS(CODE) : codes;
+    CODE *to = l->out + begin / ELEMENTS(CODE), *out = to;
+    bool past_caches = are_there && l->past_caches && (intptr_t)to % 64 == 0, whole_lines = !l->past_caches || past_caches;
+    if (!are_there || !whole_lines)
+        out = codes;
     const element *x = STAGES || !are_there ? staged : (const element *)(l->input + begin);
-    int tame = are_there && l->past_caches && (intptr_t)out % 64 == 0
-                   ? quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 1)
-                   : quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 0);
-    if (!tame)
+    if (!(past_caches ? quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 1)
+                      : quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 0)))
         quantize_wild_blocks(a, l, out, x, begin / BLOCK, count);
     int64_t last = end < a->out_columns ? end : a->out_columns;
-    if (!are_there && begin < last)
-        memcpy(l->out + begin / ELEMENTS(CODE), codes, (size_t)((last - begin) / ELEMENTS(CODE)));
+    if (out != to && begin < last)
+        write_out(to, codes, (last - begin) / ELEMENTS(CODE), l->past_caches);
 }
 
 /* Columns [begin, end) of a row; those from out_columns on have a scale only. */
@@ -270,15 +323,25 @@ void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts
     bool past_caches = streams(a->groups * a->rows * a->out_columns / ELEMENTS(CODE));
     struct by_largest table = {0};
     bool by_largest = a->global_stride[1] == 0 && part_begin(a->groups * rows * chunks, 1, parts) * CHUNK >= 1 << 13;
-    for (int64_t i = part_begin(a->groups * rows * chunks, part, parts); i < last; i++) {
-        int64_t group = i / chunks / rows, row = block_scale_nth_row(a->layout, i / chunks % rows), begin = i % chunks * CHUNK;
-        int64_t next = block_scale_nth_row(a->layout, (i + 1) / chunks % rows);
-        int64_t ahead = next == row ? CHUNK : (next < a->rows ? next - row : 0) * a->input_stride[1] - begin;
-        if (row < a->rows && (!a->mask || row < a->mask[group]))
-            quantize(a, group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, ahead, past_caches,
+    int64_t i = part_begin(a->groups * rows * chunks, part, parts), chunk = i % chunks;
+    int64_t nth = i / chunks % rows, group = i / chunks / rows, fetch = a->columns < FETCH ? a->columns : FETCH;
+    for (; i < last; i++) {
+        int64_t row = block_scale_nth_row(a->layout, nth), begin = chunk * CHUNK, this_group = group;
+        int64_t next = block_scale_nth_row(a->layout, nth + 1 < rows ? nth + 1 : 0), ahead = fetch;
+        if (begin + fetch >= a->columns)
+            ahead += (next < a->rows ? next - row : 0) * a->input_stride[1] - a->columns;
+        if (++chunk == chunks) {
+            chunk = 0;
+            if (++nth == rows) {
+                nth = 0;
+                group++;
+            }
+        }
+        if (row < a->rows && (!a->mask || row < a->mask[this_group]))
+            quantize(a, this_group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, ahead, past_caches,
                      by_largest ? &table : NULL);
         else if (row >= a->rows && !a->mask && begin == 0)
-            clear_scales(a, group, row);
+            clear_scales(a, this_group, row);
     }
     if (past_caches)
         stream_end();

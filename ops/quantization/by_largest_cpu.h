@@ -13,7 +13,7 @@ enum { MAGNITUDES = 128, BELOW = 48 };
 
 struct by_largest {
     _Alignas(64) uint8_t code[MAGNITUDES][64]; /* BELOW of them */
-    uint8_t scale[MAGNITUDES];
+    _Alignas(64) uint8_t scale[MAGNITUDES];
     float global_scale;
 };
 
@@ -22,7 +22,7 @@ static void by_largest_fill(struct by_largest *t, const float *value, float glob
 {
     float multiplier[MAGNITUDES], downwards[MAGNITUDES + BELOW] = {0};
     for (int i = 0; i < MAGNITUDES; i += LANES) {
-        struct vec_scale s = vec_scale_e4m3(vec_load(value + i), global_scale);
+        struct vec_scale s = vec_scale_e4m3(vec_load(value + i), global_scale, 0);
         vec_store_bytes(t->scale + i, s.code);
         vec_store(multiplier + i, s.multiplier);
     }
@@ -31,7 +31,7 @@ static void by_largest_fill(struct by_largest *t, const float *value, float glob
     for (int i = 0; i < MAGNITUDES; i++)
         for (int k = 0; k < BELOW; k += LANES) {
             vec x = vec_load(downwards + MAGNITUDES - 1 - i + k) * multiplier[i];
-            vec_store_bytes(t->code[i] + k, vec_e2m1_low(x, 0) & 15);
+            vec_store_bytes(t->code[i] + k, vec_e2m1_high(x, 0) >> 28);
         }
     t->global_scale = global_scale;
 }
@@ -50,6 +50,14 @@ INLINE vecu by_largest_of_blocks(const vecu *x)
     z = (vecu)_mm512_max_epu8((__m512i)z, (__m512i)(z >> 16));
     z = (vecu)_mm512_max_epu8((__m512i)z, (__m512i)(z >> 8));
     return BLOCKS_PICK(z, z, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15) & 0xff;
+}
+
+/* The low byte of lane i: the scale that goes with largest[i], of sixteen. The rest is not. */
+INLINE vecu by_largest_scales(vecu largest, const struct by_largest *t)
+{
+    vecu pairs[2];
+    memcpy(pairs, t->scale, sizeof pairs);
+    return (vecu)_mm512_permutex2var_epi16((__m512i)pairs[0], (__m512i)(largest >> 1), (__m512i)pairs[1]) >> (largest << 3 & 8);
 }
 
 /* Thirty-two bytes: the codes of four blocks from the i-th of sixteen on. x: their elements. */

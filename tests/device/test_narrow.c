@@ -79,17 +79,14 @@ struct texts {
 
 /* Codes come one to a byte in `scalar`, packed in the first half of `vector`. */
 static const struct texts narrow_e2m1 = {
-    "#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"
-    "{\n"
+    "#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n{\n"
     "    vec x = vec_load((const float *)a->in.data + i);\n"
-    "    struct pair twice = {{x, x}};\n"
-    "    e2m1x2 codes[16];\n"
-    "    vec_store_bytes((uint8_t *)a->scalar.data + i, vec_e2m1_low(x, 0) & 15);\n"
-    "    pair_narrow_e2m1x2(codes, twice, HALVES, 0);\n"
+    "    struct pair twice = {{x, x}};\n    uint8_t codes[16];\n"
+    "    vec_store_bytes((uint8_t *)a->scalar.data + i, vec_e2m1_high(x, 0) >> 28);\n"
+    "    vec_store_bytes(codes, pair_e2m1_bytes(twice, HALVES, 0));\n"
     "    memcpy((uint8_t *)a->vector.data + i / 2, codes + i / 16 % 2 * 8, 8);\n"
     "}\n" LOOPS,
-    "#include \"fp4.cuh\"\n" ARGUMENTS "DEVICE void group(const struct args *a, int64_t i)\n"
-    "{\n"
+    "#include \"fp4.cuh\"\n" ARGUMENTS "DEVICE void group(const struct args *a, int64_t i)\n{\n"
     "    float x[8];\n"
     "    for (int half = 0; half < 2; half++) {\n"
     "        for (int k = 0; k < 8; k++) {\n"
@@ -101,8 +98,7 @@ static const struct texts narrow_e2m1 = {
     "    }\n"
     "}\n" THREAD};
 /* Each byte of `in` holds a code in its low half for `scalar`, and half as many hold two for `vector`. */
-static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"
-                                        "{\n"
+static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n{\n"
                                         "    const uint8_t *in = a->in.data;\n"
                                         "    vec_store((float *)a->scalar.data + i, vec_e2m1_values(vec_load_bytes(in + i)));\n"
                                         "    vec_store((float *)a->vector.data + i, vec_load_e2m1(in + i / 2));\n"
@@ -119,8 +115,9 @@ static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static
 /* Both orders of pairs; groups of two steps that stay below the limit are narrowed as tame. */
 #define PAIRS(T, limit)                                                                          \
     {                                                                                            \
-        "#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"  \
-        "{\n"                                                                                    \
+        "#include \"fp4.h\"\n" ARGUMENTS "#define pair_narrow_e2m1x2(to, x, order, tame) "        \
+        "vec_store_bytes(to, pair_e2m1_bytes(x, order, tame))\n"                                 \
+        "static void group(const struct args *a, int64_t i)\n{\n"                                \
         "    const float *in = (const float *)a->in.data + i;\n"                                 \
         "    " T " *to[2] = {(" T " *)a->scalar.data, (" T " *)a->vector.data};\n"               \
         "    int tame = 1;\n"                                                                    \
@@ -135,10 +132,31 @@ static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static
             NULL                                                                                 \
     }
 
+/* Elements divided by powers of two whose quarters are normal, below 7: 1 where words and floats have different bytes. */
+#define QUOTIENTS(T, mantissa, exponents)                                                                        \
+    {                                                                                                            \
+        "#include \"fp4.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n{\n"               \
+        "    for (int e = 1; e < " exponents " && i % PAIR == 0; e++) {\n"                                       \
+        "        " T " x[PAIR], quarter = {(uint16_t)(e << " mantissa ")};\n"                                    \
+        "        struct pair y;\n"                                                                               \
+        "        memcpy(x, (const " T " *)a->in.data + i, sizeof x);\n"                                          \
+        "        for (int k = 0; k < PAIR; k++) {\n"                                                             \
+        "            float quotient = to_float(x[k]) * 0.25f / to_float(quarter);\n"                             \
+        "            if (!(fabsf(quotient) < 7))\n"                                                              \
+        "                x[k].bits = (uint16_t)(quotient = 0);\n"                                                \
+        "            y.v[k / LANES][k % LANES] = quotient;\n        }\n"                                        \
+        "        vecu bytes = pair_e2m1_bytes(y, HALVES, 0), by_words = bytes;\n"                                \
+        "#ifdef __AVX512BW__\n"                                                                                  \
+        "        memcpy(&by_words, x, sizeof x);\n"                                                              \
+        "        by_words = words_e2m1_bytes((words)by_words, (words){0} + quarter.bits, " mantissa ");\n"       \
+        "#endif\n        for (int k = 0; k < LANES; k++)\n"                                                     \
+        "            ((uint8_t *)a->scalar.data)[i + k] |= bytes[k] != by_words[k];\n    }\n}\n" LOOPS,          \
+            NULL                                                                                                 \
+    }
+
 /* bf16 of floats, sixteen at a time and in pairs. */
 static const struct texts pairs_bf16 = {
-    "#include \"pair.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n"
-    "{\n"
+    "#include \"pair.h\"\n" ARGUMENTS "static void group(const struct args *a, int64_t i)\n{\n"
     "    const float *in = (const float *)a->in.data + i;\n"
     "    bf16 *scalar = (bf16 *)a->scalar.data + i, *vector = (bf16 *)a->vector.data + i;\n"
     "    vec_store(scalar, vec_load(in));\n"
@@ -174,6 +192,7 @@ static const struct texts narrow_e4m3 = NARROW("e4m3"), narrow_e5m2 = NARROW("e5
 static const struct texts widen_e4m3 = WIDEN("e4m3"), widen_e5m2 = WIDEN("e5m2"), widen_i8 = WIDEN("i8");
 static const struct texts pairs_e4m3 = PAIRS("e4m3", "460.0f"), pairs_i8 = PAIRS("i8", "127.4f");
 static const struct texts pairs_e2m1 = PAIRS("e2m1x2", "6.9f");
+static const struct texts quotients_f16 = QUOTIENTS("f16", "10", "26"), quotients_bf16 = QUOTIENTS("bf16", "7", "250");
 static const struct texts scale_e4m3 = SCALE("block_scale_e4m3(" AT("in") ", " AT("global") ")");
 static const struct texts scale_e8m0 = SCALE("block_scale_e8m0(" AT("in") ", " AT("global") ")");
 
@@ -382,6 +401,21 @@ static void test_pairs(void **state)
     }
 }
 
+static void test_quotients(void **state)
+{
+    const struct device *device = device_of(state);
+    static uint16_t x[65536];
+    static uint8_t differ[65536], none[65536];
+    for (int i = 0; i < 65536; i++)
+        x[i] = (uint16_t)i;
+    for (int t = 0; t < 2; t++) {
+        const struct array in = {x, t ? DTYPE_BF16 : DTYPE_F16, 65536, false};
+        launch(t ? &quotients_bf16 : &quotients_f16, device,
+               (struct array[]){{differ, DTYPE_U8, 65536, true}, {none, DTYPE_U8, 65536, true}, in}, 3);
+        assert_memory_equal(differ, none, sizeof none);
+    }
+}
+
 static void test_bf16(void **state)
 {
     const struct device *device = device_of(state);
@@ -553,6 +587,7 @@ int main(void)
         CASES(test_i8, cpu),
         CASES(test_i8, cuda),
         CASES(test_pairs, cpu),
+        CASES(test_quotients, cpu),
         CASES(test_bf16, cpu),
         CASES(test_e8m0_scales, cpu),
         CASES(test_e8m0_scales, cuda),
