@@ -86,14 +86,11 @@ ANYWHERE uint32_t e5m2x2_bits(float low, float high) { return e5m2_bits(low) | (
  * random ones. Of f16, what exceeds the largest is infinite. */
 ANYWHERE uint16_t f16_random_bits(float x, uint32_t random)
 {
-    uint32_t bits = float_bits(x), sign = bits >> 16 & 0x8000, up = random & 0x1fff;
-    bits &= 0x7fffffffu;
-    if (bits > 0x7f800000u)
-        return (uint16_t)(sign | 0x7e00);
-    if (bits < 113u << 23) /* subnormal: in units of 2^-37 */
-        return (uint16_t)(sign | ((uint32_t)(bits_float(bits) * 137438953472.0f) + up) >> 13);
-    bits += bits < 0x7f800000u ? up : 0;
-    return (uint16_t)(sign | (bits >= 143u << 23 ? 0x7c00 : (bits - (112u << 23)) >> 13));
+    uint32_t bits = float_bits(x) & 0x7fffffffu, normal = 113u << 23;
+    uint32_t small = (uint32_t)(bits_float(bits < normal ? bits : normal) * 137438953472.0f); /* in units of 2^-37 */
+    uint32_t code = ((bits < normal ? small : bits - (112u << 23)) + (random & 0x1fff)) >> 13;
+    code = code < 0x7c00 ? code : 0x7c00;
+    return (uint16_t)((float_bits(x) >> 16 & 0x8000) | code | (bits > 0x7f800000u ? 0x200 : 0));
 }
 
 ANYWHERE uint16_t bf16_random_bits(float x, uint32_t random)

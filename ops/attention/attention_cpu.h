@@ -55,6 +55,10 @@ static inline void find_tokens(const struct attention_args *a, const struct task
         s->key[i] = keys + *page * a->k_page + slot * a->k_slot;
         s->value[i] = values + *page * a->v_page + (slot + ahead) * a->v_slot;
     }
+    /* Values that no row sees: a weight of 0 times NaN is NaN. */
+    int hidden = s->begin[0] > first ? (int)(s->begin[0] - first) : 0;
+    for (int i = 0; i < hidden && hidden < count; i++)
+        s->value[i] = s->value[hidden];
     for (int i = count; i < 2 * TILE; i++) {
         s->key[i] = s->key[0];
         s->value[i] = s->value[0];

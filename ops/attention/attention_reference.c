@@ -356,6 +356,17 @@ static void place_backwards(struct problem *problem, const char *name, const cha
     }
 }
 
+/* The first token that a request's query tokens see, of kv_len; of batch_decode, for which the others do not matter. */
+static int64_t first_seen(const struct problem *problem, int64_t kv_len)
+{
+    if (strcmp(problem->op->name, "batch_decode"))
+        return 0;
+    bool own = problem->given >> program_argument(problem->program, "window_left") & 1;
+    int64_t window = problem_dim(own ? problem : problem->plan, "window_left");
+    int64_t first = kv_len - problem_dim(problem, "q_len_per_req") - window;
+    return window >= 0 && first > 0 ? first : 0;
+}
+
 /* Marks the slots that requests have; slots is the size of a page. */
 static void mark_used(struct problem *problem, bool *used, int64_t slots)
 {
@@ -372,10 +383,11 @@ static void mark_used(struct problem *problem, bool *used, int64_t slots)
             used[slot] = true;
         return;
     }
-    for (int64_t b = 0; b < last_page_len->elements; b++)
-        for (int64_t page = (int64_t)problem_get(kv_indptr, b), end = (int64_t)problem_get(kv_indptr, b + 1); page < end; page++)
-            for (int64_t slot = 0; slot < (page + 1 < end ? slots : (int64_t)problem_get(last_page_len, b)); slot++)
-                used[(int64_t)problem_get(kv_indices, page) * slots + slot] = true;
+    for (int64_t b = 0; b < last_page_len->elements; b++) {
+        int64_t kv_len = kv_length(problem, b, slots), first_page = (int64_t)problem_get(kv_indptr, b);
+        for (int64_t token = first_seen(problem, kv_len); token < kv_len; token++)
+            used[(int64_t)problem_get(kv_indices, first_page + token / slots) * slots + token % slots] = true;
+    }
 }
 
 void attention_make(struct problem *problem)

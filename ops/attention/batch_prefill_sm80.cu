@@ -117,10 +117,11 @@ DEVICE const Q *query_row(const struct attention_args &a, const struct task &t, 
 /* The number, in a tile, of the token that this thread finds, if it is one. Threads take turns. */
 DEVICE uint32_t token_in(int thread, int tile) { return (uint32_t)(thread - tile * TILE) % THREADS; }
 
-/* Behind the last token, that one. */
+/* Behind the last token, that one; before the first that a row sees, that one too, since a weight of 0 times NaN is NaN. What
+ * converts leaves such values out instead: hooks are told of each key. */
 DEVICE int token_of(const struct task &t, int thread, int tile)
 {
-    return min(tile * TILE + (int)token_in(thread, tile), t.end - 1);
+    return min(max(tile * TILE + (int)token_in(thread, tile), CONVERTS ? 0 : t.begin), t.end - 1);
 }
 
 DEVICE struct slot find_token(const struct attention_args &a, const struct task &t, int thread, int tile)
@@ -190,7 +191,7 @@ DEVICE void copy_tiles(const struct prefill &p, const struct task &t, int thread
         for (int i = threadIdx.x; i < TILE * (COLUMNS / 8); i += THREADS) {
             int row = i / (COLUMNS / 8), chunk = i % (COLUMNS / 8);
             float x[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-            if (first + row < t.end)
+            if (first + row >= t.begin && first + row < t.end)
                 load_chunk(x, rows[TILE + row] + 8 * chunk);
             put_chunk<COLUMNS>(values, row, chunk, x);
         }

@@ -133,7 +133,9 @@ DEVICE void fit_queries(uint32_t (&q)[DIM_STEPS][2], float (&factor)[2])
 /* Which of the heads that lie side by side a query head reads, that one of a group. */
 DEVICE int side_of(const struct attention_args &a, int head) { return HEADS == 2 && 2 * head >= a.group; }
 
-/* Empty rows, with their queries; in place of rows that the request does not have stands its last one. */
+/* Empty rows, with their queries; in place of rows that the request does not have stands its last one. Shared queries are written
+ * by each stream for itself, the same bits to the same places: what one reads is right whoever wrote last, though racecheck
+ * reports it. */
 DEVICE void begin_rows(const struct attention_args &a, const struct row_range &range, int kv_head, int first_q, float factor,
                        struct rows &r)
 {

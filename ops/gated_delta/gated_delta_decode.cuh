@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the kernels of the gated delta rule for one token share, with states of the dtype of q. Both products of a state, with k
- * and with q, are the tensor cores', which take states as they are in memory: so instructions cost less than bytes. With S the
- * state before,
+/* What the kernels of the gated delta rule for one token share, with states of 16 bits. Both products of a state, with k and with
+ * q, are the tensor cores', which take states as they are in memory: so instructions cost less than bytes. With S the state
+ * before,
  *
  *     gain = beta (v - alpha S k);   output = alpha S q + gain (k . q);   S' = alpha S + gain k
  *
  * where the product of k and q, and their norms, come from one more tile. Gates are in the hardware's precision, since states are
- * rounded to 16 bits. T, HEAD_DIM and GATES: see the kernels. */
+ * rounded to 16 bits. T, STATE, HEAD_DIM and GATES: see the kernels. */
 #ifndef GATED_DELTA_DECODE_CUH
 #define GATED_DELTA_DECODE_CUH
 
@@ -18,11 +18,27 @@
 
 enum { D = HEAD_DIM, VALUES = 64 /* of a block */ };
 
-/* Of 8 elements of T. */
-union piece {
-    vec<T, 8> all;
+template <class A, class B> struct differ { enum { value = 1 }; };
+template <class A> struct differ<A, A> { enum { value = 0 }; };
+enum { MIXED = differ<T, STATE>::value }; /* k and q have to be rounded to what the tensor cores take with a state */
+
+/* Of 8 elements. */
+template <class Element> union piece {
+    vec<Element, 8> all;
     uint32_t pair[4];
 };
+
+/* A power of two that brings the number of these bits, the largest of some, to 2^13: so f16 has all of them, and small ones keep
+ * their bits. */
+DEVICE float power_for(uint32_t largest)
+{
+    return __uint_as_float((267 - max(largest >> 23, 14u)) << 23);
+}
+
+DEVICE float inverse_of_power(float x)
+{
+    return __uint_as_float((254 << 23) - __float_as_uint(x));
+}
 
 DEVICE int warp()
 {

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gated delta rule for one token of each sequence, with states of the dtype of q, values by keys: see
- * gated_delta_decode.cuh. A warp has 16 values.
+/* The gated delta rule for one token of each sequence, with states of 16 bits, values by keys: see gated_delta_decode.cuh. A warp
+ * has 16 values.
  *
  * Operand a is a piece of a state as it was loaded: rows g are pairs 0 and 2 of its keys, rows g + 8 pairs 1 and 3 of the same
  * value. In operands b even columns are k and odd ones q, and columns 2 and 3 of 4 are those of the keys of rows g + 8. With a
- * gate for each key, columns are alpha k and alpha q, rounded, and what rounding left.
+ * gate for each key, or where q is of another dtype, columns are alpha k and alpha q (or k and q), rounded to the dtype of
+ * states, and what rounding left; f16 ones times powers of two, since gates may be next to 0.
  *
- *   T        f16, bf16; bf16 with gates for each key
+ *   T        f16, bf16
+ *   STATE    dtype of states: f16, bf16
  *   HEAD_DIM 64, 128
  *   GATES    as gated_delta_recurrent_sm80
  * Grid: HEAD_DIM / 64, num_heads, num_sequences; 128 threads. */
@@ -14,10 +16,12 @@
 
 /* A thread has PIECES pieces of 8 keys of two values; with the other threads of the same values it works out their output. */
 enum { THREADS = 128, PIECES = D / 32, OWN_VALUES = 2 };
+enum { PARTS = PER_KEY || MIXED, NARROW_RANGE = !differ<STATE, f16>::value, LOW = NARROW_RANGE ? 2048 : 1 };
+enum { EARLY = NARROW_RANGE || MIXED };
 enum { AHEAD = PER_KEY ? 198 : 165 /* states: half of those that an H200 has at work, or some more */ };
 
 struct token {
-    union piece k[PIECES], factor[PIECES]; /* factor: k in lanes whose group is even, q in the others */
+    piece<T> k[PIECES], factor[PIECES]; /* factor: k in lanes whose group is even, q in the others */
     float v[OWN_VALUES], alpha, beta;
 };
 
@@ -55,9 +59,9 @@ DEVICE int64_t step(const struct state_pool &pool, int value, int piece)
     return 8 * value * pool.line + 32 * piece;
 }
 
-DEVICE void load_state(union piece (&s)[OWN_VALUES][PIECES], const struct state_pool &pool, int64_t row, int head)
+DEVICE void load_state(piece<STATE> (&s)[OWN_VALUES][PIECES], const struct state_pool &pool, int64_t row, int head)
 {
-    const T *from = (const T *)pool.data + place(pool, row, head);
+    const STATE *from = (const STATE *)pool.data + place(pool, row, head);
 #pragma unroll
     for (int i = 0; i < OWN_VALUES; i++)
 #pragma unroll
@@ -71,34 +75,67 @@ struct products {
     float kk, kq, qq;
 };
 
-/* With PER_KEY: alpha k and alpha q, each as a sum of two that are rounded, and alpha. */
+/* k and q, with PER_KEY times alpha, each as a sum of two that are rounded, the second one times LOW; and alpha. */
 struct decayed {
     uint16_t part[4][D + 32]; /* k, q, and what is left of both; padded for the banks */
     float alpha[D];
+    uint32_t largest[2][THREADS / 32]; /* bits of what each warp has of k and of q */
 };
 
-#if PER_KEY
-DEVICE void decay(struct decayed &all, const struct gated_delta_args &a, float alpha, int head)
+DEVICE void find_powers(float (&power)[2], struct decayed &all, const float (&x)[2])
 {
-    if (threadIdx.x < D) {
+    for (int i = 0; i < 2; i++)
+        all.largest[i][warp()] = __reduce_max_sync(0xffffffffu, __float_as_uint(fabsf(x[i])));
+    __syncthreads();
+    for (int i = 0; i < 2; i++) {
+        uint4 of = *(const uint4 *)all.largest[i];
+        power[i] = power_for(max(max(of.x, of.y), max(of.z, of.w)));
+    }
+}
+
+DEVICE void split(struct decayed &all, int i, float x)
+{
+    STATE high, low;
+    from_float(&high, x);
+    from_float(&low, LOW * (x - to_float(high)));
+    all.part[i][threadIdx.x] = high.bits;
+    all.part[2 + i][threadIdx.x] = low.bits;
+}
+
+/* decay: what products with k and with q are to be multiplied by. Powers of two cost a barrier, and are for what f16 has no room
+ * for: seldom anything if q is f16, too. */
+DEVICE void split_token(struct decayed &all, float (&decay)[2], const struct gated_delta_args &a, float alpha, int head)
+{
+    float x[2] = {}, power[2] = {1.0f, 1.0f};
+    bool own = EARLY && D == THREADS ? true : threadIdx.x < D;
+    if (own) {
         const T *row[2] = {row_of(a.k, head_of(head, a.k_group)), row_of(a.q, head_of(head, a.q_group))};
         all.alpha[threadIdx.x] = alpha;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            T high, low;
-            float x = alpha * to_float(row[i][threadIdx.x]);
-            from_float(&high, x);
-            from_float(&low, x - to_float(high));
-            all.part[i][threadIdx.x] = high.bits;
-            all.part[2 + i][threadIdx.x] = low.bits;
+            x[i] = (PER_KEY ? alpha : 1.0f) * to_float(row[i][threadIdx.x]);
+            if (!EARLY)
+                split(all, i, x[i]);
         }
     }
-    __syncthreads();
+    if (NARROW_RANGE && MIXED)
+        find_powers(power, all, x);
+    for (int i = 0; EARLY && own && i < 2; i++)
+        split(all, i, power[i] * x[i]);
+    if (!NARROW_RANGE || MIXED) {
+        __syncthreads();
+    } else if (__syncthreads_or(fmaxf(fabsf(x[0]), fabsf(x[1])) > 32768.0f)) {
+        find_powers(power, all, x);
+        for (int i = 0; own && i < 2; i++)
+            split(all, i, power[i] * x[i]);
+        __syncthreads();
+    }
+    for (int i = 0; i < 2; i++)
+        decay[i] = (PER_KEY ? 1.0f : alpha) * inverse_of_power(power[i]);
 }
-#endif
 
 /* Operand b: of a piece of k or q, the keys of rows g, or of rows g + 8. */
-DEVICE void columns_of(uint32_t (&b)[2], const union piece &x)
+template <class Element> DEVICE void columns_of(uint32_t (&b)[2], const piece<Element> &x)
 {
     bool second = group() / 2 % 2;
     b[0] = second ? x.pair[1] : x.pair[0];
@@ -113,7 +150,7 @@ DEVICE float joined(float first, float second)
 }
 
 /* Of what this warp has. */
-DEVICE void multiply(float (&sums)[OWN_VALUES][4], float (&own)[4], const union piece (&s)[OWN_VALUES][PIECES],
+DEVICE void multiply(float (&sums)[OWN_VALUES][4], float (&own)[4], const piece<STATE> (&s)[OWN_VALUES][PIECES],
                      const struct token &x, const struct decayed *all)
 {
 #pragma unroll
@@ -121,18 +158,18 @@ DEVICE void multiply(float (&sums)[OWN_VALUES][4], float (&own)[4], const union 
         uint32_t b[2];
         columns_of(b, x.factor[j]);
         mma_m16n8k16(own, x.factor[j].pair, b, T());
-#if PER_KEY
-        union piece part;
-        part.all = load_vec<8>((const T *)all->part[group() / 4 * 2 + group() % 2] + key_of(j));
-        columns_of(b, part);
-#endif
+        if (PARTS) {
+            piece<STATE> part;
+            part.all = load_vec<8>((const STATE *)all->part[group() / 4 * 2 + group() % 2] + key_of(j));
+            columns_of(b, part);
+        }
 #pragma unroll
         for (int tile = 0; tile < OWN_VALUES; tile++)
-            mma_m16n8k16(sums[tile], s[tile][j].pair, b, T());
+            mma_m16n8k16(sums[tile], s[tile][j].pair, b, STATE());
     }
 }
 
-DEVICE void find_products(struct products &y, const union piece (&s)[OWN_VALUES][PIECES], const struct token &x,
+DEVICE void find_products(struct products &y, const piece<STATE> (&s)[OWN_VALUES][PIECES], const struct token &x,
                           const struct decayed *all)
 {
     float sums[OWN_VALUES][4] = {}, own[4] = {};
@@ -147,10 +184,13 @@ DEVICE void find_products(struct products &y, const union piece (&s)[OWN_VALUES]
     for (int i = 0; i < OWN_VALUES; i++) {
         y.k[i] = joined(sums[i][0], sums[i][2]);
         y.q[i] = joined(sums[i][1], sums[i][3]);
-#if PER_KEY
-        y.k[i] += __shfl_xor_sync(0xffffffffu, y.k[i], 2);
-        y.q[i] += __shfl_xor_sync(0xffffffffu, y.q[i], 2);
-#endif
+        if (PARTS) {
+            float part = lane4() < 2 ? 1.0f : 1.0f / LOW;
+            y.k[i] *= part;
+            y.q[i] *= part;
+            y.k[i] += __shfl_xor_sync(0xffffffffu, y.k[i], 2);
+            y.q[i] += __shfl_xor_sync(0xffffffffu, y.q[i], 2);
+        }
     }
 }
 
@@ -163,10 +203,10 @@ DEVICE void write_output(const struct gated_delta_args &a, int head, const float
 }
 
 /* The state after the token. */
-DEVICE void store_state(const union piece (&s)[OWN_VALUES][PIECES], const struct state_pool &pool, int64_t row, int head,
+DEVICE void store_state(const piece<STATE> (&s)[OWN_VALUES][PIECES], const struct state_pool &pool, int64_t row, int head,
                         const struct token &x, const float (&gain)[OWN_VALUES], const struct decayed *all)
 {
-    T *to = (T *)pool.data + place(pool, row, head);
+    STATE *to = (STATE *)pool.data + place(pool, row, head);
 #pragma unroll
     for (int j = 0; j < PIECES; j++) {
         float k[8], alpha[8];
@@ -185,7 +225,7 @@ DEVICE void store_state(const union piece (&s)[OWN_VALUES][PIECES], const struct
 #pragma unroll
             for (int n = 0; n < 8; n++)
                 y[n] = alpha[n] * y[n] + gain[i] * k[n];
-            vec<T, 8> narrowed;
+            vec<STATE, 8> narrowed;
             narrow(narrowed, y);
             store_global_by<8>(to + step(pool, i, j), narrowed);
         }
@@ -204,26 +244,26 @@ extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, 5)
         write_output(a, head, out);
         return;
     }
-    union piece s[OWN_VALUES][PIECES];
+    piece<STATE> s[OWN_VALUES][PIECES];
     load_state(s, a.initial, row, head);
-    prefetch_state<T>(a, AHEAD, VALUES);
+    prefetch_state<STATE>(a, AHEAD, VALUES);
     struct token x;
     load_token(x, a, head);
     row = state_row(a.final_rows, blockIdx.z);
     const struct decayed *all = NULL;
-#if PER_KEY
-    __shared__ __align__(16) struct decayed shared;
-    decay(shared, a, x.alpha, head);
-    all = &shared;
-#endif
+    float decay[2] = {x.alpha, x.alpha};
+    if (PARTS) {
+        __shared__ __align__(16) struct decayed shared;
+        split_token(shared, decay, a, x.alpha, head);
+        all = &shared;
+    }
     struct products y;
     find_products(y, s, x, all);
     float k_norm = a.l2norm ? rsqrtf(y.kk + 1e-6f) : 1.0f, scale = a.l2norm ? a.scale * rsqrtf(y.qq + 1e-6f) : a.scale;
-    float alpha = PER_KEY ? 1.0f : x.alpha;
 #pragma unroll
     for (int i = 0; i < OWN_VALUES; i++) {
-        gain[i] = x.beta * (x.v[i] - alpha * k_norm * y.k[i]) * k_norm;
-        out[i] = scale * (alpha * y.q[i] + gain[i] * y.kq);
+        gain[i] = x.beta * (x.v[i] - decay[0] * k_norm * y.k[i]) * k_norm;
+        out[i] = scale * (decay[1] * y.q[i] + gain[i] * y.kq);
     }
     write_output(a, head, out);
     if (a.final.data && row >= 0)

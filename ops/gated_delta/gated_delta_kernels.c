@@ -129,9 +129,10 @@ static const struct jit_kernel recurrent_sm80 = {
     "gated_delta_recurrent_sm80",
     JIT_CUDA,
     {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS", "MANY"}};
-static const struct jit_kernel decode_sm80 = {"gated_delta_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES"}};
+static const struct jit_kernel decode_sm80 = {
+    "gated_delta_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES", "STATE:dtype"}};
 static const struct jit_kernel decode_values_sm80 = {
-    "gated_delta_decode_values_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES"}};
+    "gated_delta_decode_values_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES", "STATE:dtype"}};
 
 static bool walks(const struct gated_delta_view *t)
 {
@@ -215,16 +216,20 @@ static const char *fit_decode(const struct call *call, struct way *way)
         return TOO_MANY_BLOCKS;
     if (is_many(t))
         return "there is more than one token, or more than the states before and after it";
+    enum dtype states = tensor_dtype(t->initial);
     int32_t *constant = way_spec(way, t->values_last ? &decode_values_sm80 : &decode_sm80);
     constant[0] = tensor_dtype(t->q);
     constant[1] = (int32_t)tensor_shape(t->q, -1);
     constant[2] = gates_of(t);
+    constant[3] = states;
+    if (dtype_bytes(states) != 2)
+        return "states are not of 16 bits";
+    if (!t->values_last && constant[1] != 128 && states != tensor_dtype(t->q))
+        return "states with keys last are not of the dtype of q, and head_dim is not 128";
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
-        if (pieces[i] && tensor_dtype(pieces[i]) != tensor_dtype(t->q))
-            return "states are not of the dtype of q";
-        else if (pieces[i] && !tensor_is_aligned(pieces[i], 16))
+        if (pieces[i] && !tensor_is_aligned(pieces[i], 16))
             return "a tensor is not aligned to 16 bytes";
-    return t->per_key && tensor_dtype(t->q) != DTYPE_BF16 ? "alpha k may be too large for f16" : NULL;
+    return NULL;
 }
 
 const struct op_kernel gated_delta_decode_kernels[] = {

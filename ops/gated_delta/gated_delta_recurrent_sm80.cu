@@ -243,6 +243,11 @@ DEVICE void keep_token(const struct gated_delta_args &a, const float (&added)[OW
 DEVICE void keep_token(const struct gated_delta_args &, const float (&)[OWN_VALUES], int64_t, int64_t, int64_t, int) {}
 #endif
 
+/* States that bulk copies can take: half of those that an H200 has at work. One token: 50 is 1 % slower, 198 11 %, and narrow
+ * states gain only where alpha is one for each key. */
+enum { FETCHED = ACCESS * sizeof(INITIAL) >= 16 };
+enum { AHEAD = FETCHED && MANY ? 66 : FETCHED && (PER_KEY || sizeof(INITIAL) == 4) ? 99 : 0 };
+
 #if MANY
 DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_delta_args &a, int64_t row, int head,
                         float (*scratch)[VALUES])
@@ -254,6 +259,8 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
         load_token(x, a, begin, head);
     if (a.initial.data && row >= 0)
         load_state(s, a.initial, row, head);
+    if (AHEAD && a.initial.data)
+        prefetch_state<INITIAL>(a, AHEAD, VALUES);
 #if PER_KEY
     int64_t first = a.kept_first ? kept_row(&a, sequence, 0) : -1;
     if (first >= 0)
@@ -271,10 +278,6 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
     }
 }
 #else
-/* States: half of those that an H200 has at work; 50 is 1 % slower, 198 11 %. Narrow states gain only where alpha is one for each
- * key. */
-enum { AHEAD = ACCESS > 1 && (PER_KEY || sizeof(INITIAL) == 4) ? 99 : 0 };
-
 DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_delta_args &a, int64_t row, int head,
                         float (*scratch)[VALUES])
 {
@@ -289,7 +292,9 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
 #endif
 
 /* Of a multiprocessor: as many as there are registers for; ptxas takes more of them from sm_100 on. */
-enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? 3 : __CUDA_ARCH__ >= 1000 || (PER_KEY && sizeof(INITIAL) == 4) ? 5 : 6 };
+enum { MANY_BLOCKS = FETCHED && HEAD_DIM == 128 && __CUDA_ARCH__ == 900 ? 4 : 3 };
+enum { ONE_BLOCKS = __CUDA_ARCH__ >= 1000 || (PER_KEY && sizeof(INITIAL) == 4) ? 5 : 6 };
+enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? MANY_BLOCKS : ONE_BLOCKS };
 
 extern "C" __global__ void __launch_bounds__(128, BLOCKS)
     gated_delta_recurrent_sm80(const __grid_constant__ struct gated_delta_args a)

@@ -52,6 +52,7 @@ static const struct op_range ranges[] = {{"batch", 0, 5, 0},       {"num_q_heads
 static const struct op_shape shapes[] = {
     {"qwen3_next_1", "batch=1 num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128 dtype=bf16 state:dtype=f32"},
     {"qwen3_next_8", "batch=8 num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128 dtype=f16 state:dtype=bf16"},
+    {"qwen3_next_f16", "batch=4 num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128 dtype=bf16 state:dtype=f16"},
     {"qwen3_next_16", "batch=16 num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128 dtype=bf16 state:dtype=bf16"},
     {"qwen3_next_64", "batch=64 num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128 dtype=bf16 state:dtype=f32"},
     {"qwen3_next_256", "batch=256 num_q_heads=16 num_k_heads=16 num_v_heads=32 head_dim=128 dtype=bf16 state:dtype=f32"},

@@ -58,6 +58,7 @@ static const struct op_range ranges[] = {
 static const struct op_shape shapes[] = {
     {"qwen3_next_1", "batch=1 tokens=1 num_states=4 dtype=bf16 state:dtype=f32" QWEN3_NEXT},
     {"qwen3_next_8", "batch=8 tokens=1 num_states=8 dtype=f16 state:dtype=bf16" QWEN3_NEXT},
+    {"qwen3_next_f16", "batch=4 tokens=1 num_states=6 dtype=bf16 state:dtype=f16" QWEN3_NEXT},
     {"qwen3_next_16", "batch=16 tokens=1 num_states=20 dtype=bf16 state:dtype=bf16" QWEN3_NEXT},
     {"qwen3_next_64", "batch=64 tokens=1 num_states=80 dtype=bf16 state:dtype=f32" QWEN3_NEXT},
     {"qwen3_next_256", "batch=256 tokens=1 num_states=256 dtype=bf16 state:dtype=f32" QWEN3_NEXT},

@@ -112,7 +112,7 @@ static const struct op_range ranges[] = {{"batch", 0, 5, 0},       {"tokens", 1,
     "-initial_state_indices -correction_cache -kg_cache -cu_seqlens -state_checkpoints -checkpoint_cu_starts " \
     "-checkpoint_state_indices checkpoint_every_n_tokens=0"
 #define HEAD_64                                                                                              \
-    " dtype=bf16 initial_state:dtype=bf16 num_sources=8 num_q_heads=3 num_v_heads=6 head_dim=64 num_slots=8 cache_tokens=1 " \
+    " num_sources=8 num_q_heads=3 num_v_heads=6 head_dim=64 num_slots=8 cache_tokens=1 " \
     "-initial_state_source -initial_state_indices -correction_cache -kg_cache -cu_seqlens -state_checkpoints "               \
     "-checkpoint_cu_starts -checkpoint_state_indices checkpoint_every_n_tokens=0"
 static const struct op_shape shapes[] = {
@@ -125,10 +125,19 @@ static const struct op_shape shapes[] = {
     {"head_64", "batch=3 num_sequences=3 tokens=2 columns=2 num_states=8 num_sources=4 num_slots=4 cache_tokens=3 num_q_heads=2 "
                 "num_v_heads=6 head_dim=64 dtype=f16 use_gate_in_kernel=1 lower_bound=-5 initial_state:dtype=f16 -cu_seqlens "
                 "checkpoint_every_n_tokens=0"},
+    {"kimi_linear_f16",
+     "batch=16 num_sequences=16 tokens=1 columns=1 num_states=20 dtype=f16 initial_state:dtype=f16" KIMI_LINEAR},
+    {"kimi_linear_f16_gates", "batch=16 num_sequences=16 tokens=1 columns=1 num_states=20 use_gate_in_kernel=1 dtype=f16 "
+                              "initial_state:dtype=f16" KIMI_LINEAR},
+    {"kimi_linear_mixed",
+     "batch=16 num_sequences=16 tokens=1 columns=1 num_states=20 dtype=bf16 initial_state:dtype=f16" KIMI_LINEAR},
     {"kimi_linear_gates", "batch=16 num_sequences=16 tokens=1 columns=1 num_states=20 use_gate_in_kernel=1 dtype=bf16 "
                           "initial_state:dtype=bf16" KIMI_LINEAR},
-    {"head_64_one", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8" HEAD_64},
-    {"head_64_gates", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8 use_gate_in_kernel=1 lower_bound=-5" HEAD_64},
+    {"head_64_one", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8 dtype=bf16 initial_state:dtype=bf16" HEAD_64},
+    {"head_64_f16", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8 dtype=f16 initial_state:dtype=f16" HEAD_64},
+    {"head_64_mixed", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8 dtype=f16 initial_state:dtype=bf16" HEAD_64},
+    {"head_64_gates", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8 use_gate_in_kernel=1 lower_bound=-5 dtype=bf16 "
+                      "initial_state:dtype=bf16" HEAD_64},
     {"checkpoints", "batch=1 num_sequences=3 tokens=400 columns=1 num_states=4 num_sources=4 num_slots=4 cache_tokens=1 "
                     "num_q_heads=2 num_v_heads=2 head_dim=128 num_checkpoints=9 num_boundaries=9 "
                     "checkpoint_every_n_tokens=64 dtype=bf16 initial_state:dtype=f32 -correction_cache -kg_cache "

@@ -129,48 +129,79 @@ DEVICE void widen_row(float (&s)[OWN], const vec<STATE, PIECE> (&raw)[PIECES])
 DEVICE uint16_t random_bits(f16, float x, uint32_t random) { return f16_random_bits(x, random); }
 DEVICE uint16_t random_bits(bf16, float x, uint32_t random) { return bf16_random_bits(x, random); }
 
-/* Not inlined: a thread has up to sixteen of them, and compiling them would take seconds. */
-static __device__ __noinline__ vec<STATE, 4> round_four(float4 x, uint64_t seed, int64_t at)
+/* The same bits as random_bits has, unless an element is large, infinite or no number: then false. A sum is cut twice, to float32
+ * and to f16, which is as good as once; so no element needs a branch, and half of the work is not the integer units'. */
+DEVICE bool round_usual(vec<f16, 4> &to, const float (&x)[4], const struct philox &random)
+{
+    float sum[4], large = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t bits = __float_as_uint(x[i]), base = max(bits & 0x7f800000u, 113u << 23);
+        float more = __uint_as_float(base | (random.word[i] & 0x1fff)) - __uint_as_float(base);
+        sum[i] = __uint_as_float(__float_as_uint(__fadd_rz(fabsf(x[i]), more)) | (bits & 0x80000000u));
+        large = fmaf(fabsf(x[i]), 0x1p113f, large);
+    }
+    to.bits = make_uint2(cut2(f16(), sum[0], sum[1]), cut2(f16(), sum[2], sum[3]));
+    return large < INFINITY;
+}
+
+DEVICE bool round_usual(vec<bf16, 4> &, const float (&)[4], const struct philox &) { return false; }
+
+DEVICE vec<STATE, 4> round_four(float4 x, uint64_t seed, int64_t at)
 {
     struct philox random = rounding_bits(seed, at, RANDOM);
     float four[4] = {x.x, x.y, x.z, x.w};
     vec_elements<STATE, 4> rounded;
+    if (round_usual(rounded.all, four, random))
+        return rounded.all;
 #pragma unroll
     for (int i = 0; i < 4; i++)
         rounded.at[i].bits = random_bits(STATE(), four[i], random.word[i]);
     return rounded.all;
 }
 
-/* read: the first element that the piece was read from, in the pool as if it were dense. */
-DEVICE void store_piece(STATE *to, const float (&x)[PIECE], const struct selective_state_update_args &a, int64_t read)
+/* Not inlined: a thread has up to sixteen fours, and compiling them would take seconds. Two at once wait for less. */
+#if PIECE == 8
+static __device__ __noinline__ vec<STATE, PIECE> round_piece(float4 x, float4 y, uint64_t seed, int64_t at)
 {
-    uint64_t seed = rounding_seed(&a);
-    vec_elements<STATE, PIECE> rounded;
-#pragma unroll
-    for (int i = 0; i < PIECE; i += 4) {
-        vec_elements<STATE, 4> four;
-#if PIECE == 2
-        four.all = round_four(make_float4(x[0], x[1], x[0], x[1]), seed, read / 4 * 4);
-        rounded.at[0] = four.at[read % 4];
-        rounded.at[1] = four.at[read % 4 + 1];
-#else
-        four.all = round_four(make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]), seed, read + i);
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            rounded.at[i + j] = four.at[j];
-#endif
-    }
-    store_vec_by<ACCESS>(to, rounded.all);
+    vec_accesses<STATE, PIECE, 4> rounded;
+    rounded.at[0] = round_four(x, seed, at);
+    rounded.at[1] = round_four(y, seed, at + 4);
+    return rounded.all;
 }
 #else
-DEVICE void store_piece(STATE *to, const float (&x)[PIECE], const struct selective_state_update_args &, int64_t)
+static __device__ __noinline__ vec<STATE, 4> round_piece(float4 x, uint64_t seed, int64_t at)
+{
+    return round_four(x, seed, at);
+}
+#endif
+
+/* read: the first element that the piece was read from, in the pool as if it were dense. */
+DEVICE void store_piece(STATE *to, const float (&x)[PIECE], uint64_t seed, int64_t read)
+{
+    vec_elements<STATE, PIECE> rounded;
+#if PIECE == 8
+    rounded.all = round_piece(make_float4(x[0], x[1], x[2], x[3]), make_float4(x[4], x[5], x[6], x[7]), seed, read);
+#elif PIECE == 4
+    rounded.all = round_piece(make_float4(x[0], x[1], x[2], x[3]), seed, read);
+#else
+    vec_elements<STATE, 4> four;
+    four.all = round_piece(make_float4(x[0], x[1], x[0], x[1]), seed, read / 4 * 4);
+    rounded.at[0] = four.at[read % 4];
+    rounded.at[1] = four.at[read % 4 + 1];
+#endif
+    store_global_by<ACCESS>(to, rounded.all);
+}
+#else
+DEVICE void store_piece(STATE *to, const float (&x)[PIECE], uint64_t, int64_t)
 {
     store_by<ACCESS>(to, x);
 }
 #endif
 
 /* read: where the row was read from, as store_piece has it. */
-DEVICE void store_row(STATE *to, const float (&s)[OWN], const struct selective_state_update_args &a, int64_t read, int own)
+DEVICE void store_row(STATE *to, const float (&s)[OWN], const struct selective_state_update_args &a, uint64_t seed, int64_t read,
+                      int own)
 {
     if (row_of(own) < a.head_dim)
 #pragma unroll
@@ -179,7 +210,7 @@ DEVICE void store_row(STATE *to, const float (&s)[OWN], const struct selective_s
 #pragma unroll
             for (int j = 0; j < PIECE; j++)
                 piece[j] = s[i * PIECE + j];
-            store_piece(to + number_of(i), piece, a, read + number_of(i));
+            store_piece(to + number_of(i), piece, seed, read + number_of(i));
         }
 }
 
@@ -223,6 +254,7 @@ DEVICE void do_row(float (&s)[OWN], const vec<T, PIECE> (&b)[PIECES], const vec<
 #if MANY
 DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selective_state_update_args &a, int group)
 {
+    uint64_t seed = RANDOM ? rounding_seed(&a) : 0;
     float s[OWN_ROWS][OWN] = {};
     vec<STATE, PIECE> raw[OWN_ROWS][PIECES];
     int64_t sequence = blockIdx.z, kept = a.kept_rows ? a.kept_rows[sequence] : sequence, row = first_state(&a, sequence);
@@ -255,9 +287,9 @@ DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selec
             int64_t read = read_from(a, row) + r * STEP * STATE_DIM;
             do_row(s[r], b, c, values[n % TOKENS * ROWS + STEP * r + threadIdx.x / ROW_LANES], a, token, r);
             if (to >= 0)
-                store_row(final, s[r], a, read, r);
+                store_row(final, s[r], a, seed, read, r);
             if (a.kept.data && kept >= 0 && n < a.kept_steps)
-                store_row(step, s[r], a, read, r);
+                store_row(step, s[r], a, seed, read, r);
         }
     }
 }
@@ -291,6 +323,7 @@ enum { TOKEN_FIRST = ROWS == 16 };
 
 DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selective_state_update_args &a, int group)
 {
+    uint64_t seed = RANDOM ? rounding_seed(&a) : 0;
     vec<STATE, PIECE> raw[OWN_ROWS][PIECES];
     vec<T, PIECE> b[PIECES], c[PIECES];
     int64_t sequence = blockIdx.z;
@@ -325,7 +358,7 @@ DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selec
         widen_row(s, raw[r]);
         do_row(s, b, c, values[STEP * r + threadIdx.x / ROW_LANES], a, sequence, r);
         if (to >= 0)
-            store_row(final, s, a, read_from(a, row) + r * STEP * STATE_DIM, r);
+            store_row(final, s, a, seed, read_from(a, row) + r * STEP * STATE_DIM, r);
     }
 }
 #endif
@@ -334,7 +367,7 @@ DEVICE void walk_tokens(struct row_values (&values)[THREADS], const struct selec
  * are enough. */
 enum { LARGE = ROWS * STATE_DIM * sizeof(STATE) >= 16384 && !RANDOM };
 enum { FEW = LARGE || STATE_DIM > 128 || MANY || sizeof(T) == 4 || __CUDA_ARCH__ >= 1000 };
-enum { BLOCKS = FEW ? 4 : RANDOM || !UNIFORM || ROWS == 64 ? 5 : 6 };
+enum { BLOCKS = RANDOM ? (__CUDA_ARCH__ >= 1000 ? 3 : 4) : FEW ? 4 : !UNIFORM || ROWS == 64 ? 5 : 6 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     selective_state_update_sm80(const __grid_constant__ struct selective_state_update_args a)

@@ -36,8 +36,9 @@ DECODE = [("pretranspose", "float32", 1), ("pretranspose", "float32", 64), ("pre
           ("pretranspose", "float16", 64), ("pretranspose", "float16", 256), ("keys_first", "float16", 64),
           ("keys_first", "float16", 256)]  # q has the dtype of states of 16 bits
 
-KDA = [("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256)]
-MAMBA = [("float32", 1), ("float32", 64), ("float32", 256), ("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256)]
+KDA = [("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256), ("float16", 64), ("float16", 256)]
+MAMBA = [("float32", 1), ("float32", 64), ("float32", 256), ("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256),
+         ("float16", 64), ("float16", 256)]
 
 
 class DataType(ctypes.Structure):
@@ -205,8 +206,9 @@ def decode(torch, ours, layout, state_type, batch, peers):
 def kda(torch, ours, state_type, batch, peers):
     """Upstream's kernels for decoding need sm_100."""
     heads = 32
+    narrow = torch.float16 if state_type == "float16" else torch.bfloat16
 
-    def normal(*shape, dtype=torch.bfloat16):
+    def normal(*shape, dtype=narrow):
         return torch.randn(*shape, device="cuda", dtype=dtype)
     q, k, v = (normal(batch, 1, heads, DIM) for _ in range(3))
     g = torch.nn.functional.logsigmoid(normal(batch, 1, heads, DIM))
@@ -230,7 +232,7 @@ def mamba(torch, ours, state_type, batch, peers):
     state, x, z = normal(batch, heads, dim, state_dim, dtype=getattr(torch, state_type)), *normal(2, batch, heads, dim)
     B, C = normal(2, batch, groups, state_dim)
     dt, D, bias = normal(batch, heads)[:, :, None].expand(-1, -1, dim), *normal(2, heads)[:, :, None].expand(-1, -1, dim)
-    A = -torch.rand(heads, device="cuda")[:, None, None].expand(-1, dim, state_dim)
+    A = (-torch.rand(heads, device="cuda"))[:, None, None].expand(-1, dim, state_dim)
     output, own = torch.empty_like(x), state.clone()
     tokens = {"x": x, "dt": dt, "B": B, "C": C, "z": z, "out": output}
     mine = ours.bind("selective_state_update", state=own, A=A, D=D, dt_bias=bias, dt_softplus=1,
