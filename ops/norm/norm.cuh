@@ -52,6 +52,7 @@ struct norm_row {
 #if BLOCK_SIZE
     T *y;
     uint8_t *linear_scales, *swizzled_scales;
+    uint32_t first_block; /* that swizzled_scales do not begin with, unless STEADY */
 #endif
 };
 
@@ -183,7 +184,14 @@ DEVICE float center_piece(float (&x)[VEC], float mean)
 #if BLOCK_SIZE
 DEVICE uint32_t scale_in_row(uint32_t block) { return block / 4 * block_scale_step(SCALES_128X4) + block % 4; }
 
-/* The row from a thread's first element on: its pieces, which lie four blocks or a multiple apart, have constant places then. */
+/* Elements from one piece of a thread to the next. If these are no multiple of four blocks, scales in tiles are not equally far
+ * apart. */
+#ifndef STEP
+#define STEP 0
+#endif
+enum { STEADY = STEP % (4 * BLOCK_SIZE) == 0 };
+
+/* The row from a thread's first element on: its pieces have constant places then. */
 DEVICE struct norm_row row_from(struct norm_row r, uint32_t first)
 {
     r.input += first;
@@ -191,7 +199,9 @@ DEVICE struct norm_row row_from(struct norm_row r, uint32_t first)
     r.out += first / 2;
     r.y += first;
     r.linear_scales += first / BLOCK_SIZE;
-    r.swizzled_scales += scale_in_row(first / BLOCK_SIZE);
+    r.first_block = first / BLOCK_SIZE;
+    if (STEADY)
+        r.swizzled_scales += scale_in_row(r.first_block);
     return r;
 }
 
@@ -233,7 +243,7 @@ DEVICE void scale_parts(float (&part)[PARTS], float global_scale, const struct n
         if (SCALES & 1)
             row.linear_scales[block] = (uint8_t)s.code;
         if (SCALES & 2)
-            row.swizzled_scales[scale_in_row(block)] = (uint8_t)s.code;
+            row.swizzled_scales[scale_in_row(STEADY ? block : row.first_block + block)] = (uint8_t)s.code;
     }
     part[0] = s.multiplier;
     if (PARTS > 1) {

@@ -9,6 +9,7 @@
  *   EXACT      1: LANES * VEC * PER_THREAD == hidden
  *   others     see norm.cuh
  * blockDim.x is 128. */
+#define STEP (PER_THREAD > 1 ? LANES * VEC : 0)
 #include "norm.cuh"
 
 /* Blocks of a multiprocessor, as registers allow. What is no row is summed, too: else the loads of a row would wait for the sums

@@ -42,6 +42,7 @@ static const struct op_shape shapes[] = {
     {"deepseek_v3", "rows=16 hidden=7168 dtype=f16 is_sf_swizzled_layout=SWIZZLED block_size=32 block_scale:dtype=u8"},
     {"narrow", "rows=130 hidden=64 dtype=bf16 block_size=32 scale_format=E4M3"},
     {"padded", "rows=5 hidden=720 dtype=bf16 scale_format=UE8M0 is_sf_swizzled_layout=SWIZZLED block_scale:dtype=e8m0"},
+    {"thirds_of_warps", "rows=130 hidden=320 dtype=bf16 is_sf_swizzled_layout=SWIZZLED"},
     {"very_wide", "rows=3 hidden=65536 dtype=bf16"},
     {0},
 };
