@@ -76,32 +76,43 @@ template <int N> DEVICE float tree_sum(float (&x)[N])
     return x[0];
 }
 
+/* Of SUMS sums, at most 16: a thread that `has` one has number `which`. Each adds EACH by itself, 4 or more, before lanes
+ * exchange what they have: more are sooner known, but take registers. scratch: 16 floats that nobody uses before, at a multiple
+ * of 16 bytes, for threads whose `lane` goes from 0 to 15 or more in the first warp. */
+template <int SUMS, int EACH> DEVICE float sum_of_sums(float sum, bool has, int which, int lane, float *scratch)
+{
+    enum { ALL = SUMS <= 4 ? 4 : SUMS <= 8 ? 8 : 16, MINE = EACH < ALL ? EACH : ALL, LANES = ALL / MINE };
+    if (has)
+        scratch[which % LANES * MINE + which / LANES] = sum;
+    if (SUMS < ALL && threadIdx.x < 32 && lane >= SUMS && lane < ALL)
+        scratch[lane % LANES * MINE + lane / LANES] = 0.0f;
+    __syncthreads();
+    float mine[MINE];
+#pragma unroll
+    for (int i = 0; i < MINE; i += 4) {
+        float4 four = *(const float4 *)(scratch + lane % LANES * MINE + i);
+        mine[i] = four.x;
+        mine[i + 1] = four.y;
+        mine[i + 2] = four.z;
+        mine[i + 3] = four.w;
+    }
+    return lanes_sum(tree_sum(mine), LANES);
+}
+
 /* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then
  * these: the order of the additions follows from the number of pieces alone, not from how many threads share them. KNOWN is
- * `pieces` if the compiler knows them, else 0. EACH: of 4, 8 or 16 known warps a thread adds as many by itself, 4 or all, before
- * lanes exchange what they have, which is sooner known. scratch: 32 N floats that nobody uses before, at a multiple of 16
- * bytes. */
+ * `pieces` if the compiler knows them, else 0; of at most 16 known warps a thread adds EACH by itself. scratch: 32 N floats
+ * that nobody uses before, at a multiple of 16 bytes. */
 template <int KNOWN, int EACH, int N> DEVICE float pieces_sum_first(float (&x)[N], int pieces, int threads, float *scratch)
 {
-    enum { SUMS = KNOWN / 32, FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 };
-    enum { MINE = EACH < SUMS ? EACH : SUMS, LANES = FEW ? SUMS / MINE : 1 };
     int lane = threadIdx.x % 32, warp = (lane / (32 / N) * threads + threadIdx.x) / 32;
     float sum = warp_sums(x);
-    if (lane % (32 / N) == 0)
-        scratch[FEW ? warp % LANES * MINE + warp / LANES : warp] = sum;
+    bool has = lane % (32 / N) == 0;
+    if (KNOWN && KNOWN <= 16 * 32)
+        return sum_of_sums<KNOWN / 32, EACH>(sum, has, warp, lane, scratch);
+    if (has)
+        scratch[warp] = sum;
     __syncthreads();
-    if (FEW) {
-        float mine[FEW ? MINE : 4];
-#pragma unroll
-        for (int i = 0; i < MINE; i += 4) {
-            float4 four = *(const float4 *)(scratch + lane % LANES * MINE + i);
-            mine[i] = four.x;
-            mine[i + 1] = four.y;
-            mine[i + 2] = four.z;
-            mine[i + 3] = four.w;
-        }
-        return lanes_sum(tree_sum(mine), LANES);
-    }
     if (N == 1)
         return warp_sum(lane < threads / 32 ? scratch[lane] : 0.0f);
     sum = 0.0f;

@@ -168,6 +168,7 @@ template <class Element, int N> DEVICE void forget(vec<Element, N> &v)
 }
 
 /* The same value, of which the compiler knows nothing: so it does not work out ahead what follows from it. */
+DEVICE void forget(uint32_t &x) { asm volatile("" : "+r"(x)); }
 DEVICE void forget(int &x) { asm volatile("" : "+r"(x)); }
 DEVICE void forget(int64_t &x) { asm volatile("" : "+l"(x)); }
 

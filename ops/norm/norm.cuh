@@ -12,7 +12,7 @@
  *   BLOCK_SIZE   0; 16, 32: the output is e2m1 with a scale for so many elements
  *   E8M0         the scales are 0: e4m3, 1: e8m0
  *   BIASED       0: weight_bias is 0
- *   WANTS_Y      with BLOCK_SIZE, 1: y is stored, too
+ *   WANTS_Y      with BLOCK_SIZE and ADD_RESIDUAL, 1: y is stored, too
  *   SCALES       with BLOCK_SIZE, 1: linear ones are stored, 2: those in tiles, 3: both
  *   GROUPED      0: there is one group, a row is found without a product of 64 bits
  *   VEC          1, 2, 4, 8; 16 with BLOCK_SIZE; divides hidden
@@ -265,15 +265,12 @@ DEVICE void store_codes(const uint32_t (&words)[PART / 8], const struct norm_row
 }
 
 #if WEIGHED
-/* Of y = x * weight, rounded to T, times deviation; in pairs as far as that goes. W is T. What is the largest before deviation is
- * the largest after it. Codes follow from one product, y times a part of deviation * multiplier. */
-DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, int at, const struct weights &w, float deviation,
-                           float global_scale)
+/* y = x * weight, rounded to T, takes the place of x; if it `waits` for the row's statistics, weights need not. Of either half of
+ * the pairs the largest magnitude. W is T. */
+DEVICE uint32_t weigh_piece(struct piece &p, const struct weights &w, bool waits = true)
 {
     vec_elements<uint32_t, VEC / 2> pairs, factors;
-    vec<T, VEC> y;
-    float x[VEC];
-    uint32_t most, codes[VEC / 8];
+    uint32_t most;
     pairs.all.bits = p.input.bits;
     factors.all.bits = w.weight.bits;
 #pragma unroll
@@ -281,22 +278,28 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
         pairs.at[i] = mul2(T(), pairs.at[i], factors.at[i]);
         most = i ? magnitude2(T(), most, pairs.at[i]) : pairs.at[0];
     }
-    if (WANTS_Y) {
-        y.bits = pairs.all.bits;
-        widen(x, y);
-#pragma unroll
-        for (int j = 0; j < VEC; j++)
-            x[j] *= deviation;
-        store_elements(row.y + at, x);
+    p.input.bits = pairs.all.bits;
+    if (waits) {
+        forget(p.input);
+        forget(most);
     }
+    return most;
+}
+
+/* Of y, times deviation; in pairs as far as that goes. What is the largest before deviation is the largest after it. Codes
+ * follow from one product, y times a part of deviation * multiplier. */
+DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, int at, uint32_t most, float deviation,
+                           float global_scale)
+{
+    float x[VEC];
+    uint32_t codes[VEC / 8];
     float2 two = unpack2(T(), most);
     float amax = fmaxf(fmaxf(fabsf(two.x), fabsf(two.y)) * deviation, 0.0f), multiplier[] = {amax};
     scale_parts(multiplier, global_scale, row, at);
     if (E8M0 && amax == 0.0f)
         multiplier[0] = 1.0f; /* times deviation, that of 2^127 may be infinite */
     float part = deviation * E2M1_PART * multiplier[0];
-    y.bits = pairs.all.bits;
-    widen(x, y);
+    widen(x, p.input);
     if (part < 1.17549435e-38f) { /* lacks digits, or is 0 */
         part = deviation * multiplier[0];
 #pragma unroll

@@ -11,6 +11,7 @@ enum {
     MAX_FP4_THREADS = 512, /* which need more registers */
     SHORT_THREADS = 128,
     MAX_SHORT_ROWS = 2, /* of a thread: more wait for each other's sums */
+    TILE_ROWS = 2,                 /* of a block, whose scales in a tile are neighbours */
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
     AHEAD_BYTES = 32768,           /* of a multiprocessor, that are fetched to the L2 cache before */
@@ -27,7 +28,7 @@ enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 15 };
 
 static const struct jit_kernel short_sm80 = {
     "norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT"}};
-static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES"}};
+static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES", "ROWS"}};
 static const struct jit_kernel wide_sm80 = {"norm_wide_sm80", JIT_CUDA, {PIECE_CONSTANTS}};
 static const struct jit_kernel cpu = {"norm_cpu", JIT_CPU, {ROW_CONSTANTS}};
 
@@ -247,6 +248,9 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1 || !t->block_size, way, &sm80);
     constant[0] = t->block_size && way->value[WAY_THREADS] >= c.pieces ? 1 : (int32_t)c.per_thread;
     constant[1] = shared ? (int32_t)c.pieces : 0;
+    constant[2] = shared && constant[0] == TILE_ROWS && t->swizzled_scales && !t->residual ? TILE_ROWS : 1;
+    way->value[WAY_THREADS] *= constant[2];
+    way->value[WAY_GRID] /= constant[2];
     return NULL;
 }
 

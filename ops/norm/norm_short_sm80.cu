@@ -14,13 +14,14 @@
 
 /* Blocks of a multiprocessor, as registers allow. What is no row is summed, too: else the loads of a row would wait for the sums
  * of the row before. */
-enum { THREADS = 128, WARP_ROWS = 32 / LANES, BLOCKS = BLOCK_SIZE && !SILU ? 4 : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
+enum { THREADS = 128, WARP_ROWS = 32 / LANES, BLOCKS = BLOCK_SIZE ? (SILU ? 9 : 4) : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(const __grid_constant__ struct norm_args a)
 {
     struct norm_row row[ROWS];
     struct piece p[ROWS][PER_THREAD];
     struct weights w[PER_THREAD];
+    uint32_t most[ROWS][PER_THREAD];
     float x[LAYERNORM ? ROWS : 1][LAYERNORM ? PER_THREAD : 1][VEC], sum[ROWS];
     int group = threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / LANES;
     bool idle = 32 % LANES && threadIdx.x % 32 / LANES == WARP_ROWS;
@@ -70,8 +71,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
                 if (exists[r])
                     store_residual(at, row[r], at_first + i * step);
                 sum[r] += LAYERNORM ? piece_sum(at) : piece_squares(at);
-                if (!LAYERNORM)
-                    keep_piece(p[r][i]);
+#if WEIGHED
+                most[r][i] = weigh_piece(p[r][i], w[i]);
+#elif !LAYERNORM
+                keep_piece(p[r][i]);
+#endif
             }
         }
         sum[r] = lanes_sum(sum[r], LANES);
@@ -97,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
                 if (!WEIGHTS_FIRST(PER_THREAD) && r == 0)
                     load_weights(w[i], a, first + i * step);
 #if WEIGHED
-                finish_weighed(p[r][i], row[r], at_first + i * step, w[i], deviation, multiplier);
+                finish_weighed(p[r][i], row[r], at_first + i * step, most[r][i], deviation, multiplier);
 #else
                 if (!LAYERNORM)
                     widen_piece(at, p[r][i]);

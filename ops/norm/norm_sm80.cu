@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A norm of rows that a block holds in registers, so that each is read once: block x has row x. A thread holds up to PER_THREAD
- * pieces of VEC elements; piece i starts at element (i * threads + threadIdx.x) * VEC. Many threads with one piece each answer
- * soonest and have code of their own beside that of PER_THREAD pieces (to e2m1, whose code is long, in a kernel of their own);
- * few with PER_THREAD pieces keep most bytes in flight. The bits are the same.
+/* A norm of rows that a block holds in registers, so that each is read once: block x has row x, or ROWS. A thread holds up to
+ * PER_THREAD pieces of VEC elements; piece i starts at element (i * threads + threadIdx.x) * VEC. Many threads with one piece
+ * each answer soonest and have code of their own beside that of PER_THREAD pieces (to e2m1, whose code is long, in a kernel of
+ * their own); few with PER_THREAD pieces keep most bytes in flight. The bits are the same.
  *
  *   PER_THREAD 1, 2, 4; blockDim.x * VEC * PER_THREAD >= hidden
  *   PIECES     0; or those of a row, which blockDim.x threads have one of each, or PER_THREAD of each: addresses are constants
  *              then
+ *   ROWS       1; or 2 with PIECES, two PER_THREAD, no residual and scales in tiles: of two rows whose scales are neighbours each
+ *              half of a warp has one, so that these are written at once. To the L2 cache four bytes are as much as 32.
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
 #define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
@@ -14,13 +16,20 @@
 #include "norm.cuh"
 #include "prefetch.cuh"
 
-/* How many sums of warps a thread adds by itself. Other kernels than these are slower if it adds any. */
-enum { EACH = BLOCK_SIZE ? 16 : 4, KNOWN_PIECES = (BLOCK_SIZE ? !ADD_RESIDUAL : ADD_RESIDUAL || LAYERNORM) ? PIECES : 0 };
+/* How many sums of warps a thread adds by itself. Other kernels than these are slower if it adds any, or more. */
+enum { SUMS = PIECES / 32, EACH = BLOCK_SIZE && PER_THREAD == 1 ? 16 : 4, FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 };
+enum { ADDS = (BLOCK_SIZE ? !ADD_RESIDUAL : ADD_RESIDUAL || LAYERNORM) && (FEW || (BLOCK_SIZE && PER_THREAD > 1)) };
+enum { KNOWN_PIECES = ADDS ? PIECES : 0 };
 
-/* Of a multiprocessor: silu to e2m1 waits for its arithmetic, and for warps that load meanwhile. 56 registers suffice for so
- * many threads, in at most 32 blocks. */
-enum { RESIDENT = 1152, THREADS = BLOCK_SIZE && SILU && PIECES ? PIECES / PER_THREAD : MAX_THREADS };
-enum { BLOCKS = !BLOCK_SIZE || !SILU ? 1 : THREADS > RESIDENT / 32 ? RESIDENT / THREADS : 32 };
+/* Threads of a multiprocessor, if rows are many: e2m1 waits for its arithmetic, and for warps that load meanwhile. 56, 40 or 48
+ * registers are enough for each, in at most 32 blocks; 40 are on sm_90 alone. */
+enum { BOUNDS = BLOCK_SIZE && PIECES && (SILU || PER_THREAD > 1) };
+enum { RESIDENT = SILU ? 1152 : ROWS > 1 && __CUDA_ARCH__ == 900 ? 1536 : 1280 };
+enum { THREADS = BOUNDS ? ROWS * PIECES / PER_THREAD : MAX_THREADS };
+enum { BLOCKS = !BOUNDS ? 1 : THREADS > RESIDENT / 32 ? RESIDENT / THREADS : 32 };
+
+/* Lanes of a warp that have the same row. */
+enum { LANES_OF_ROW = 32 / ROWS };
 
 /* Others have few bytes to read for what they execute, or few rows. */
 #define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL : (LAYERNORM || sizeof(OUT) == sizeof(T)) && N > 1)
@@ -46,13 +55,16 @@ DEVICE void fetch_weights(const struct norm_args &a)
 
 /* With N pieces a thread. */
 template <int N>
-DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
+DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct norm_row &all,
+                       float (&scratch)[1 + LAYERNORM][32 * PER_THREAD])
 {
     struct piece p[N];
     struct weights w[N];
+    uint32_t most[N];
     float x[LAYERNORM ? N : 1][VEC], sum[N]; /* layernorm converts a piece three times, so it keeps that */
     int threads = PIECES ? PIECES / N : blockDim.x, pieces = PIECES ? PIECES : (int)a.hidden / VEC;
-    int first = SPLIT ? threadIdx.x / 32 * (32 * VEC) + threadIdx.x % 32 * PART : threadIdx.x * VEC, step = threads * VEC;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % LANES_OF_ROW, step = (ROWS > 1 ? LANES_OF_ROW : threads) * VEC;
+    int first = SPLIT || ROWS > 1 ? warp * (32 * VEC) + lane * PART : threadIdx.x * VEC;
     bool inside[N];
 #pragma unroll
     for (int i = 0; i < N; i++)
@@ -67,8 +79,11 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
             load_weights(w[i], a, first + i * step);
     }
     pdl_wait();
+#if BLOCK_SIZE && PER_THREAD > 1
+    float multiplier = output_multiplier(a);
+#endif
 #if BLOCK_SIZE
-    if (!pad_row_of_block(a, all))
+    if (ROWS == 1 && !pad_row_of_block(a, all))
         return;
     struct norm_row row = row_from(all, first);
     enum { at_first = 0 };
@@ -83,7 +98,9 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
     }
     if (FETCHES)
         fetch_row_ahead(a, all);
+#if !BLOCK_SIZE || PER_THREAD == 1
     float multiplier = output_multiplier(a);
+#endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
         float(&at)[VEC] = x[LAYERNORM ? i : 0];
@@ -92,7 +109,9 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
             widen_piece(at, p[i]);
             store_residual(at, row, at_first + i * step);
             sum[i] = LAYERNORM ? piece_sum(at) : piece_squares(at);
-#if !LAYERNORM
+#if WEIGHED && PER_THREAD > 1
+            most[i] = weigh_piece(p[i], w[i]);
+#elif !LAYERNORM
             keep_piece(p[i]);
 #endif
         }
@@ -103,15 +122,29 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
     for (int i = 0; i < N; i++)
         sum[i] = inside[i] ? center_piece(x[i], mean) : 0.0f;
 #endif
+#if ROWS > 1
+    float square = lanes_sum(tree_sum(sum), LANES_OF_ROW), *of_row = scratch[0] + threadIdx.x % 32 / LANES_OF_ROW * 16;
+    square = sum_of_sums<SUMS, EACH>(square, lane == 0, warp, lane, of_row) * a.inverse_hidden;
+#else
     float square = pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch[0]) * a.inverse_hidden;
+#endif
     float deviation = rsqrt_approx(square + a.eps);
+#if ROWS > 1
+    if (index >= rows_of(a)) {
+        pad_scales(a, norm_row(a, index), false, warp * LANES_OF_ROW + lane, THREADS / ROWS);
+        return;
+    }
+#endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i]) {
             if (!WEIGHTS_FIRST(N))
                 load_weights(w[i], a, first + i * step);
+#if WEIGHED && PER_THREAD == 1
+            most[i] = weigh_piece(p[i], w[i], false);
+#endif
 #if WEIGHED
-            finish_weighed(p[i], row, at_first + i * step, w[i], deviation, multiplier);
+            finish_weighed(p[i], row, at_first + i * step, most[i], deviation, multiplier);
 #else
             if (!LAYERNORM)
                 widen_piece(x[0], p[i]);
@@ -124,9 +157,10 @@ DEVICE void norm_block(const struct norm_args &a, const struct norm_row &all, fl
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_sm80(const __grid_constant__ struct norm_args a)
 {
     __shared__ __align__(16) float scratch[1 + LAYERNORM][32 * PER_THREAD];
-    struct norm_row row = norm_row(a, blockIdx.x);
+    uint32_t index = ROWS > 1 ? nth_row(blockIdx.x * ROWS + threadIdx.x % 32 / LANES_OF_ROW) : blockIdx.x;
+    struct norm_row row = norm_row(a, ROWS > 1 && index >= rows_of(a) ? 0 : index);
     if (PER_THREAD == 1 || (!BLOCK_SIZE && a.hidden <= (int64_t)blockDim.x * VEC))
-        norm_block<1>(a, row, scratch);
+        norm_block<1>(a, index, row, scratch);
     else
-        norm_block<PER_THREAD>(a, row, scratch);
+        norm_block<PER_THREAD>(a, index, row, scratch);
 }

@@ -51,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
         widen_piece(x, p);
         store_residual(x, row, at);
 #if WEIGHED
-        finish_weighed(p, row, (int)at, w, deviation, multiplier);
+        finish_weighed(p, row, (int)at, weigh_piece(p, w), deviation, multiplier);
 #else
         if (LAYERNORM)
             center_piece(x, mean);

@@ -39,6 +39,7 @@ static const struct op_shape shapes[] = {
     {"smollm2_135m", "rows=1 hidden=576 dtype=f16"},
     {"llama_8b_decode", "rows=128 hidden=4096 dtype=bf16"},
     {"llama_8b_prefill", "rows=8192 hidden=4096 dtype=bf16 is_sf_swizzled_layout=SWIZZLED"},
+    {"llama_70b_prefill", "rows=8192 hidden=8192 dtype=bf16 is_sf_swizzled_layout=SWIZZLED"},
     {"deepseek_v3", "rows=16 hidden=7168 dtype=f16 is_sf_swizzled_layout=SWIZZLED block_size=32 block_scale:dtype=u8"},
     {"narrow", "rows=130 hidden=64 dtype=bf16 block_size=32 scale_format=E4M3"},
     {"padded", "rows=5 hidden=720 dtype=bf16 scale_format=UE8M0 is_sf_swizzled_layout=SWIZZLED block_scale:dtype=e8m0"},

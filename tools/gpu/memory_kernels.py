@@ -25,6 +25,7 @@ LARGE = [  # ops, their problem, the kernel that is chosen for it
     ("rmsnorm_fp4quant", "rows=8192 hidden=4096 dtype=bf16 " + E2M1, "norm_sm80"),
     ("rmsnorm_fp4quant", "rows=8192 hidden=4096 dtype=bf16", "norm_sm80"),
     ("rmsnorm_fp4quant", "rows=8192 hidden=8192 dtype=bf16 " + E2M1, "norm_sm80"),
+    ("rmsnorm_fp4quant", "rows=8192 hidden=8192 dtype=bf16", "norm_sm80"),
     ("add_rmsnorm_fp4quant", BOTH, "norm_sm80"),
     ("add_rmsnorm_fp4quant", BOTH + " -- -y_out", "norm_sm80"),
     (NORMS, "rows=8192 hidden=5120 dtype=bf16", "norm_sm80"),
