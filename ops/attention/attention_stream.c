@@ -12,6 +12,8 @@ enum { WAY_BLOCKS, WAY_WARPS, WAY_SMEM, WAY_PARTS };
 enum {
     MAX_ROWS = 64,      /* packed rows of a pair */
     MAX_RESULTS = 512,  /* ROW_TILES * HEAD_DIM, as registers go */
+    MAX_ROW_TILES = 4,
+    MAX_ROW_TILES_8 = 2, /* of keys and values of 8 bits, which are widened in registers */
     BLOCK_SMEM = 4096,  /* beside stages and queries, with what the driver takes */
     WARP_SMEM = 1536,   /* for each warp of the block in addition */
     MAX_WARPS = 8,      /* of a multiprocessor; with more bytes under way it is slower, see docs/performance.md */
@@ -50,8 +52,9 @@ static struct block choose_block(const struct attention_plan *plan, const struct
 {
     int32_t stage_bytes = ATTENTION_STREAM_STAGE_BYTES(kv_row_bytes(plan));
     int32_t blocks = kv_row_bytes(plan) == 256 ? 2 : 1;
+    int32_t most = dtype_bytes((enum dtype)plan->kv_dtype) == 1 ? MAX_ROW_TILES_8 : MAX_ROW_TILES;
     struct block b = {1, 1, MAX_WARPS / blocks, blocks, 0};
-    while (b.row_tiles < 4 && 8 * b.row_tiles < rows && 2 * b.row_tiles * plan->head_dim <= MAX_RESULTS)
+    while (b.row_tiles < most && 8 * b.row_tiles < rows && 2 * b.row_tiles * plan->head_dim <= MAX_RESULTS)
         b.row_tiles *= 2;
     while (rows_of(&b) < rows && b.row_warps < b.warps)
         b.row_warps *= 2;

@@ -78,6 +78,9 @@ static const struct op_shape shapes[] = {
      "q_data_type=bf16 kv_data_type=e4m3 k_scale=0.7 v_scale=1.3" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048) USUAL},
     {"head_256", "q_data_type=bf16" HEADS(16, 8, 256) LENGTHS_OF(4, 16, 800) USUAL},
     {"verify", "q_data_type=bf16 q_len_per_req=4" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048) USUAL},
+    {"verify_e4m3",
+     "q_data_type=bf16 kv_data_type=e4m3 q_len_per_req=8 k_scale=0.7 v_scale=1.3" HEADS(32, 8, 128) LENGTHS_OF(16, 16, 2048)
+         USUAL},
     {"rope", "q_data_type=bf16 pos_encoding_mode=ROPE_LLAMA" HEADS(32, 8, 128) LENGTHS_OF(4, 16, 200) USUAL},
     {"head_96", "q_data_type=f16" HEADS(32, 32, 96) LENGTHS_OF(4, 16, 200) USUAL},
     {0},

@@ -15,7 +15,7 @@
  *               the other one's dimensions are; then group, num_kv_heads and by_group are those of such heads
  *   HEAD_DIM    a multiple of 16; of HEADS
  *   ALIGNED     1: q, k, v and out, and their strides, are multiples of 16 bytes; 0: of one element
- *   ROW_TILES   1, 2, 4, as registers go: ROW_TILES * HEAD_DIM is at most 512
+ *   ROW_TILES   1, 2, 4, as registers go: ROW_TILES * HEAD_DIM is at most 512; of keys of 8 bits 1, 2
  *   ROW_WARPS   1, 2, 4; divides WARPS
  *   WARPS       of a block
  *   STAGES      at least 2
@@ -182,7 +182,7 @@ DEVICE void decode_stream(const struct attention_args &a, struct source &source)
             range = t.range;
             range.first += warp % ROW_WARPS * 8 * ROW_TILES;
             find_unmasked(a, range, unmasked, unmasked_end);
-            begin_rows(a, range, t.kv_head, t.first_q, rule.factor, r);
+            begin_rows(a, range, t.kv_head, t.first_q, rule.factor, d.stream, r);
         }
         if (step > -STAGES)
             copy_tile(a, source, stages, free++, next);

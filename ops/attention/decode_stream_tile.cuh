@@ -103,8 +103,8 @@ DEVICE uint32_t load_pair(const T *from)
 }
 
 /* bf16 as f16, by a power of two that leaves the row's largest element in f16's range, and with it all that counts beside it. The
- * factor takes the power away again; it comes from the lanes that have the row. */
-DEVICE void fit_queries(uint32_t (&q)[DIM_STEPS][2], float (&factor)[2])
+ * factor that is returned takes the power away again. */
+DEVICE float fit_queries(uint32_t (&q)[DIM_STEPS][2])
 {
     float largest = 0.0f;
 #pragma unroll
@@ -117,7 +117,7 @@ DEVICE void fit_queries(uint32_t (&q)[DIM_STEPS][2], float (&factor)[2])
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
     int exponent = min(254, max(21, __float_as_int(largest) >> 23)); /* so that both powers are normal */
-    float scale = __int_as_float((268 - exponent) << 23), back = __int_as_float((exponent - 14) << 23);
+    float scale = __int_as_float((268 - exponent) << 23);
 #pragma unroll
     for (int k = 0; k < DIM_STEPS; k++)
 #pragma unroll
@@ -125,44 +125,58 @@ DEVICE void fit_queries(uint32_t (&q)[DIM_STEPS][2], float (&factor)[2])
             float2 two = unpack2(T(), q[k][h]);
             q[k][h] = pack2(f16(), two.x * scale, two.y * scale);
         }
-    int t = threadIdx.x % 4;
-    factor[0] *= __shfl_sync(0xffffffffu, back, 8 * t);
-    factor[1] *= __shfl_sync(0xffffffffu, back, 8 * t + 4);
+    return __int_as_float((exponent - 14) << 23);
 }
 
 /* Which of the heads that lie side by side a query head reads, that one of a group. */
 DEVICE int side_of(const struct attention_args &a, int head) { return HEADS == 2 && 2 * head >= a.group; }
 
-/* Empty rows, with their queries; in place of rows that the request does not have stands its last one. Shared queries are written
- * by each stream for itself, the same bits to the same places: what one reads is right whoever wrote last, though racecheck
- * reports it. */
-DEVICE void begin_rows(const struct attention_args &a, const struct row_range &range, int kv_head, int first_q, float factor,
-                       struct rows &r)
+/* Of eight rows from `first` on; gives what the lane's row of products is multiplied by. In place of rows that the request does
+ * not have stands its last one. */
+DEVICE float load_queries(const struct attention_args &a, const struct row_range &range, int kv_head, int first_q, int first,
+                          uint32_t (&q)[DIM_STEPS][2])
 {
-    int lane = threadIdx.x % 32, column = lane % 4 * (NARROW ? 4 : 2);
+    int lane = threadIdx.x % 32, row = min(first + lane / 4, range.end - 1), token = divide(row, a.by_group);
+    int head = kv_head * a.group + row - token * a.group, side = side_of(a, row - token * a.group);
+    const T *from = (const T *)a.q + (first_q + token) * a.q_token + head * a.q_head + lane % 4 * (NARROW ? 4 : 2);
 #pragma unroll
-    for (int n = 0; n < ROW_TILES; n++) {
-        int row = min(range.first + 8 * n + lane / 4, range.end - 1), token = divide(row, a.by_group);
-        int head = kv_head * a.group + row - token * a.group, side = side_of(a, row - token * a.group);
-        const T *from = (const T *)a.q + (first_q + token) * a.q_token + head * a.q_head + column;
+    for (int k = 0; k < DIM_STEPS / HEADS; k++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint32_t two = load_pair(from + 16 * k + (NARROW ? 2 : 8) * h);
+            q[k][h] = side ? 0 : two;
+            if (HEADS == 2)
+                q[k + DIM_STEPS / 2][h] = side ? two : 0;
+        }
+    return NARROW ? fit_queries(q) : 1.0f;
+}
+
+/* Empty rows, with their queries. Of those in shared memory each stream of the block brings some, for all. */
+DEVICE void begin_rows(const struct attention_args &a, const struct row_range &range, int kv_head, int first_q, float factor,
+                       int stream, struct rows &r)
+{
+    __shared__ float factors[QUERIES_SHARED ? ROW_WARPS : WARPS][8 * ROW_TILES];
+    float *own = factors[threadIdx.x / 32 % (QUERIES_SHARED ? ROW_WARPS : WARPS)];
+    int lane = threadIdx.x % 32;
+#pragma unroll(QUERIES_SHARED ? 1 : ROW_TILES)
+    for (int n = QUERIES_SHARED ? stream : 0; n < ROW_TILES; n += QUERIES_SHARED ? WARPS / ROW_WARPS : 1) {
         uint32_t(&q)[DIM_STEPS][2] = r.q[QUERIES_SHARED ? 0 : n];
-#pragma unroll
-        for (int k = 0; k < DIM_STEPS / HEADS; k++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                uint32_t two = load_pair(from + 16 * k + (NARROW ? 2 : 8) * h);
-                q[k][h] = side ? 0 : two;
-                if (HEADS == 2)
-                    q[k + DIM_STEPS / 2][h] = side ? two : 0;
-            }
-        r.factor[n][0] = r.factor[n][1] = factor;
-        if (NARROW)
-            fit_queries(q, r.factor[n]);
+        float of_row = load_queries(a, range, kv_head, first_q, range.first + 8 * n, q);
+        if (NARROW && lane % 4 == 0)
+            own[8 * n + lane / 4] = of_row;
 #pragma unroll
         for (int k = 0; k < DIM_STEPS && QUERIES_SHARED; k++)
             r.shared_q[(n * DIM_STEPS + k) * 32 + lane] = make_uint2(q[k][0], q[k][1]);
+    }
+    if (QUERIES_SHARED)
+        __syncthreads();
+    else if (NARROW)
+        __syncwarp();
+#pragma unroll
+    for (int n = 0; n < ROW_TILES; n++) {
 #pragma unroll
         for (int j = 0; j < 2; j++) {
+            r.factor[n][j] = NARROW ? factor * own[8 * n + lane % 4 * 2 + j] : factor;
             r.top[n][j] = -INFINITY;
             r.sum[n][j] = 0.0f;
         }
