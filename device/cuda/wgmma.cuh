@@ -25,6 +25,14 @@ template <int N> DEVICE void wgmma_pin(float (&d)[N])
         asm volatile("" : "+f"(d[i])::"memory");
 }
 
+/* Divides work on one product while another goes on: what stands before is done before a wait for the other, what needs x or y
+ * after this. ptxas would have it all behind the wait, but moves nothing across a branch that may be taken for all it knows. */
+DEVICE void wgmma_divide(bool never, float &x, float &y)
+{
+    if (never)
+        asm volatile("nanosleep.u32 1;\nmov.f32 %0, 0f00000000;\nmov.f32 %1, 0f00000000;" : "+f"(x), "+f"(y));
+}
+
 /* Describes an operand at a 1024-byte aligned address. Its rows are k-contiguous: `stride` is between groups of 8 rows, `leading`
  * is not looked at. Or its columns are contiguous (_columns below): `stride` is between 8 steps of k, `leading` between 64
  * columns. Moving on along k adds bytes / 16 to it. */

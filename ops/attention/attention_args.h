@@ -43,7 +43,7 @@ enum {
 #define ATTENTION_PREFILL_BUFFERS(head_dim, hooks) ((head_dim) <= 128 && !(hooks) ? 2 : 1)
 #define ATTENTION_PREFILL_SM90_SMEM(head_dim, head_dim_vo, warpgroups, gather, hooks)                \
     (ATTENTION_PREFILL_BUFFERS(head_dim, hooks) * (warpgroups) * (128 * (head_dim) + 16) +           \
-     4 * ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) * ((head_dim) + (head_dim_vo)) + ((hooks) ? 248 : 224))
+     4 * ATTENTION_PREFILL_KEYS(head_dim, gather, hooks) * ((head_dim) + (head_dim_vo)) + ((hooks) ? 328 : 304))
 
 /* n / d = n * factor >> shift for 0 <= n < 2^31: shift = 31 + ceil(log2(d)), factor = ceil(2^shift / d). */
 struct attention_divisor {

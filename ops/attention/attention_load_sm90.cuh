@@ -8,6 +8,8 @@
 #include "attention_rows_sm90.cuh"
 #include "hopper.cuh"
 
+enum { REPEATED = 8 }; /* more than the tasks that a block has at hand */
+
 struct smem {
     unsigned char queries[BUFFERS][WARPGROUPS][QUERY_BYTES];
     unsigned char keys[STAGES][KEYS_BYTES], values[STAGES][VALUES_BYTES];
@@ -15,6 +17,7 @@ struct smem {
     uint64_t keys_full[STAGES], keys_empty[STAGES], values_full[STAGES], values_empty[STAGES];
     uint64_t task_passed, task_taken;
     struct task task[TASKS], loaders_task[2];
+    volatile int repeat[REPEATED]; /* the number of a task that is to be repeated, of the n-th at n % REPEATED; or -1 */
 };
 
 static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, HEAD_DIM_VO, WARPGROUPS, GATHER, HAS_HOOKS),
@@ -160,17 +163,10 @@ DEVICE void load_queries(const struct attention_sm90_args &p, const struct task 
                        t.first_q + t.token + lane * p.q_tokens);
 }
 
-/* By the first warp: passes the task of that number on, the n-th of this block. */
-DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int number, int n)
+/* By a whole warp: a place in `repeat` that has a task, or -1. */
+DEVICE int find_repeated(const struct smem *sm)
 {
-    struct task t;
-    find_task(p.a, p.schedule, number, WARPGROUPS * p.q_tokens, (HEAD_DIM + HEAD_DIM_VO) * 2, &t);
-    mbarrier_wait(AT(task_taken), (n & 1) ^ 1);
-    if (threadIdx.x == 0) {
-        sm->loaders_task[n & 1] = t;
-        mbarrier_arrive(AT(task_passed));
-    }
-    __syncwarp();
+    return __ffs(__ballot_sync(0xffffffffu, REPEATS && sm->repeat[lane_id() % REPEATED] >= 0)) - 1;
 }
 
 DEVICE int next_number(const struct attention_schedule &s)
@@ -179,6 +175,40 @@ DEVICE int next_number(const struct attention_schedule &s)
     if (s.next && lane_id() == 0)
         number = atomicAdd(s.next, 1);
     return __shfl_sync(0xffffffffu, number, 0);
+}
+
+/* By the first warp: passes on the n-th task of this block, at once one that is to be repeated. */
+DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int n)
+{
+    struct task t;
+    int place = find_repeated(sm), number = place >= 0 ? sm->repeat[place] : n ? next_number(p.schedule) : blockIdx.x;
+    find_task(p.a, p.schedule, number, WARPGROUPS * p.q_tokens, (HEAD_DIM + HEAD_DIM_VO) * 2, &t);
+    /* Until all rows that see anything have a reference. */
+    t.careful = (CAUSAL ? max(t.kv_len - t.qo_len + t.token, 0) : t.kv_len) / KEYS;
+    if (place >= 0) {
+        t.careful = 0;
+        __syncwarp();
+        sm->repeat[place] = -1;
+    }
+    mbarrier_wait(AT(task_taken), (n & 1) ^ 1);
+    if (threadIdx.x == 0) {
+        sm->loaders_task[n & 1] = t;
+        mbarrier_arrive(AT(task_passed));
+    }
+    __syncwarp();
+}
+
+/* By all warps, when there are no more tasks and all are done: whether some are to be repeated. */
+DEVICE bool must_repeat(const struct attention_sm90_args &p, const struct smem *sm)
+{
+    int threads = 128 * WARPGROUPS + 64 * loaders_of_each(p);
+    if (!REPEATS)
+        return false;
+    named_barrier_sync(END_BARRIER, threads);
+    bool must = find_repeated(sm) >= 0;
+    if (must) /* before the first one is taken */
+        named_barrier_sync(END_BARRIER, threads);
+    return must;
 }
 
 /* By all four: the n-th task. */
@@ -201,11 +231,11 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
     uint32_t tiles = values ? AT(values[0]) : AT(keys[0]), full = values ? AT(values_full[0]) : AT(keys_full[0]);
     uint32_t empty = values ? AT(values_empty[0]) : AT(keys_empty[0]);
     struct ring ring = {0, 0};
-    struct task t;
+    struct task t = {-1};
     struct places places, ahead;
     int n = -1, first = 0, last = 0; /* before the first task, as at its last tile */
     for (int tile = 0;; tile--) {
-        if (n >= 0) {
+        if (t.kv_head >= 0) {
             int stage = ring.stage;
             places = ahead;
             if (tile > first) /* so that page numbers are on their way while rows are copied */
@@ -218,19 +248,24 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
         }
         /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
         if (leads && tile == min(first + 1, last))
-            take_task(p, sm, n < 0 ? blockIdx.x : next_number(p.schedule), n + 1);
+            take_task(p, sm, n + 1);
         if (tile > first)
             continue;
         t = receive_task(sm, ++n);
-        if (t.kv_head < 0)
-            break;
+        if (t.kv_head < 0) {
+            if (leads)
+                load_queries(p, t, sm, n);
+            if (n == 0 || !must_repeat(p, sm))
+                return;
+            first = last = 0;
+            tile = 1;
+            continue;
+        }
         first = first_tile(p.a, t);
         last = last_tile(p.a, t, tile_tokens);
         tile = last + 1;
         find_places(p.a, t, last, half, ahead);
     }
-    if (leads)
-        load_queries(p, t, sm, n);
 }
 
 #endif

@@ -10,7 +10,13 @@
 #include "mma.cuh"
 #include "wgmma.cuh"
 
+DEVICE constexpr bool is_bf16(f16) { return false; }
+DEVICE constexpr bool is_bf16(bf16) { return true; }
+
 enum {
+    /* References stay as a task's first tiles leave them: bf16 and float32 hold a large weight as exactly as a small one. If one
+     * is too large even so, the task is repeated with references that move. f16 would hold none from 2^16 on. */
+    REPEATS = is_bf16(T()) && HEAD_DIM <= 128 && !HAS_HOOKS && !WINDOW && !SOFT_CAP,
     WARPGROUPS = ATTENTION_PREFILL_WARPGROUPS(HEAD_DIM, WINDOW || SOFT_CAP || HAS_HOOKS),
     KEYS = ATTENTION_PREFILL_KEYS(HEAD_DIM, GATHER, HAS_HOOKS), /* with hooks few, which leaves registers to them */
     STAGES = 2,
@@ -30,10 +36,13 @@ enum {
     SLAB_STEP = PAGED ? 1024 : KEYS * 128,
     KEYS_STEP = PAGED ? KEY_SLABS * 1024 : 1024,
     VALUES_STEP = PAGED ? VALUE_SLABS * 1024 : 1024,
+    AHEAD = KEYS / 16 / 4 * 4, /* of a lane's KEYS / 2 weights: those that are found while values are being multiplied */
     TURN_BARRIER = 1, /* and on, one for each warpgroup */
-    TAIL_BARRIER = TURN_BARRIER + WARPGROUPS
+    TAIL_BARRIER = TURN_BARRIER + WARPGROUPS,
+    END_BARRIER = TAIL_BARRIER + WARPGROUPS
 };
 #define HEADROOM 8.0f
+#define MOST_WEIGHT 0x1p100f /* that a lane's weights may sum up to; with more, the task is repeated */
 #define UNSEEN -1e30f /* reference of a row that has seen nothing */
 #define HIDDEN -1e33f
 
@@ -69,7 +78,6 @@ DEVICE struct variant variant_of(const struct attention_sm90_args &p)
 struct view {
     int begin[2], end[2];  /* tokens that a row sees */
     int tile, first;       /* the next tile of keys, and the last that is due */
-    int tail;              /* tokens of the tile at hand that exist; the values of the others are not to be multiplied */
 };
 
 DEVICE void keep_queries(struct rows &r, uint32_t queries)
@@ -213,20 +221,18 @@ DEVICE float find_top(const struct rows &r, int h, bool negative)
     return __int_as_float(negative ? (int)min(least[0], least[1]) : max(most[0], most[1]));
 }
 
-/* Turns logits into weights; first: those of a row that has seen nothing. */
-DEVICE void weigh(struct rows &r, float unit, bool first)
+/* Moves references that logits exceed by 2^HEADROOM; first: those of rows that have seen nothing. */
+DEVICE void move_references(struct rows &r, float unit, bool first)
 {
-    if (WITHOUT_SOFTMAX) {
-        r.moved = false;
-        return;
-    }
-    float base[2] = {r.top[0] * unit, r.top[1] * unit}, top[2], sum[2][2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
+    float top[2];
     bool moves = first;
+    if (WITHOUT_SOFTMAX)
+        return;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         top[h] = find_top(r, h, false);
         /* Below 0 it may be another one than the largest, which matters where the reference is far below 0, too. */
-        moves |= top[h] * unit - base[h] > HEADROOM || base[h] < -HEADROOM;
+        moves |= top[h] * unit - r.top[h] * unit > HEADROOM || r.top[h] * unit < -HEADROOM;
     }
     r.moved = first || __any_sync(0xffffffffu, moves);
     if (r.moved) {
@@ -239,16 +245,34 @@ DEVICE void weigh(struct rows &r, float unit, bool first)
             r.shrink[h] = first ? 0.0f : exp2_approx((r.top[h] - top[h]) * unit);
             r.sum[h] = first ? 0.0f : r.sum[h] * r.shrink[h];
             r.top[h] = top[h];
-            base[h] = top[h] * unit;
         }
     }
+}
+
+/* How a tile's logits become weights. */
+struct weighing {
+    float unit, base[2], sum[2][2]; /* sum: of weights of the two columns of a row, so far */
+};
+
+DEVICE struct weighing weigh_by(const struct rows &r, float unit)
+{
+    return {unit, {r.top[0] * unit, r.top[1] * unit}, {{0.0f, 0.0f}, {0.0f, 0.0f}}};
+}
+
+/* Some of them; the last ones end it. */
+DEVICE void weigh(struct rows &r, struct weighing &w, int from, int to)
+{
+    if (WITHOUT_SOFTMAX)
+        return;
 #pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-        r.s[i] = exp2_approx(r.s[i] * unit - base[i / 2 % 2]);
-        sum[i / 2 % 2][i % 2] += r.s[i];
+    for (int i = from; i < to; i++) {
+        r.s[i] = exp2_approx(r.s[i] * w.unit - w.base[i / 2 % 2]);
+        w.sum[i / 2 % 2][i % 2] += r.s[i];
     }
-    r.sum[0] += sum[0][0] + sum[0][1];
-    r.sum[1] += sum[1][0] + sum[1][1];
+    if (to < KEYS / 2)
+        return;
+    r.sum[0] += w.sum[0][0] + w.sum[0][1];
+    r.sum[1] += w.sum[1][0] + w.sum[1][1];
 }
 
 DEVICE void pack(struct rows &r)
@@ -263,6 +287,13 @@ DEVICE void clear(struct rows &r)
 #pragma unroll
     for (int i = 0; i < HEAD_DIM_VO / 2; i++)
         r.o[i] = 0.0f;
+}
+
+DEVICE void rescale(struct rows &r)
+{
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM_VO / 2; i++)
+        r.o[i] *= r.shrink[i / 2 % 2];
 }
 
 /* Whether row g or g + 8 of a task is one of its request's. */
@@ -298,6 +329,22 @@ DEVICE void transpose_quad(uint32_t (&u)[4])
                 else
                     u[b | step] = got;
             }
+}
+
+/* Whether no weight of a lane's rows was too large: o times 0 is not 0 where it is not finite. */
+DEVICE bool is_right(const struct attention_sm90_args &p, const struct rows &r, const float (&sum)[2], const struct task &t,
+                     int first_token)
+{
+    bool right = true;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float zero = sum[h] < MOST_WEIGHT ? 0.0f : INFINITY;
+#pragma unroll
+        for (int i = 2 * h; i < HEAD_DIM_VO / 2; i += 4)
+            zero = fmaf(r.o[i], 0.0f, fmaf(r.o[i + 1], 0.0f, zero));
+        right &= zero == 0.0f || !row_exists(p, t, first_token, h);
+    }
+    return right;
 }
 
 /* Rows of a task whose state is top and sum; first_token is the warpgroup's. */

@@ -22,6 +22,8 @@ struct task {
     int token;        /* the tile's first one, counted from there */
     int qo_len, kv_len;
     int first_page;   /* in kv_indices; ragged: the first slot */
+    int number;       /* in the order of tiles */
+    int careful;      /* from this tile of keys on references may move */
 #if HAS_HOOKS
     int request;
 #endif
@@ -92,6 +94,7 @@ DEVICE void find_task(const struct attention_args &a, const struct attention_sch
     t->qo_len = r.qo_len;
     t->kv_len = r.kv_len;
     t->first_page = r.first_page;
+    t->number = number;
 #if HAS_HOOKS
     t->request = a.qo_indptr ? find_last(a.qo_indptr, a.batch, r.first_q) : 0;
 #endif

@@ -4,7 +4,9 @@
  * Blocks stay and take tiles (attention_schedule.cuh) until there are none. Keys and values run through two rings of STAGES tiles
  * of KEYS tokens, walked from the last one to the first. Queries times keys of a tile are issued together with weights times
  * values of the tile before it, and with two buffers of queries this goes on from one task to the next. The row's reference
- * logit moves only when a logit exceeds it by 2^HEADROOM, so that most tiles need neither shuffles nor rescaled results.
+ * logit moves only when a logit exceeds it by 2^HEADROOM, so that most tiles need neither shuffles nor rescaled results; or
+ * (REPEATS) not at all after a task's first tiles, so that most need no maxima: a task in which weights became too large for
+ * that is repeated.
  *
  *   T        f16, bf16
  *   HEAD_DIM, HEAD_DIM_VO  64, 64; 128, 128; 192, 128; 256, 256
@@ -17,18 +19,21 @@
 
 /* ---- the warpgroups that compute */
 
-DEVICE bool next_task(const struct attention_sm90_args &p, struct smem *sm, int n, struct view &v)
+DEVICE bool next_task(struct smem *sm, int n)
+{
+    mbarrier_wait(AT(queries_full[buffer_of(n)][threadIdx.x / 128 - 1]), buffer_phase(n));
+    return sm->task[n % TASKS].kv_head >= 0;
+}
+
+DEVICE struct view see_task(const struct attention_sm90_args &p, const struct smem *sm, int n)
 {
     const struct attention_args &a = p.a;
-    int w = threadIdx.x / 128 - 1, thread = threadIdx.x % 128, buffer = buffer_of(n);
-    mbarrier_wait(AT(queries_full[buffer][w]), buffer_phase(n));
     struct task t = sm->task[n % TASKS];
-    if (t.kv_head < 0)
-        return false;
+    struct view v;
+    int w = threadIdx.x / 128 - 1, thread = threadIdx.x % 128;
     int shift = t.kv_len - t.qo_len, first_token = t.token + w * p.q_tokens;
     v.tile = last_tile(a, t, WARPGROUPS * p.q_tokens);
     v.first = first_tile(a, t);
-    v.tail = min(max(t.kv_len - v.tile * KEYS, 0), KEYS);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int row = thread / 32 * 16 + thread % 32 / 4 + 8 * h, token = divide(row, a.by_group);
@@ -37,14 +42,16 @@ DEVICE bool next_task(const struct attention_sm90_args &p, struct smem *sm, int 
         if (HAS_HOOKS && (token >= p.q_tokens || first_token + token >= t.qo_len))
             v.end[h] = 0; /* a row that does not exist: nothing for hooks to see */
     }
-    return true;
+    return v;
 }
 
 /* Zeros for the values of tokens that do not exist: whatever lies there, times a weight of 0, must not become NaN. Each
  * warpgroup does so for itself, and all write the same. */
-DEVICE void clear_tail(struct smem *sm, const struct ring &ring, int tail)
+DEVICE void clear_tail(struct smem *sm, const struct ring &ring, int n, int tile)
 {
-    int thread = threadIdx.x % 128, rest = (KEYS - tail) * 8;
+    int tail = max(sm->task[n % TASKS].kv_len - tile * KEYS, 0), thread = threadIdx.x % 128, rest = (KEYS - tail) * 8;
+    if (GATHER || rest <= 0)
+        return;
     mbarrier_wait(AT(values_full[ring.stage]), ring.phase);
 #pragma unroll 1
     for (int i = thread; i < rest * VALUE_SLABS; i += 128) {
@@ -74,22 +81,40 @@ struct worker {
 DEVICE bool is_first_thread() { return threadIdx.x % 128 == 0; }
 
 /* Of the n-th task. */
-DEVICE void hide_or_change(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n, const struct view &v)
+DEVICE void hide_or_change(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n)
 {
 #if HAS_HOOKS
     struct task t = sm->task[n % TASKS];
-    change_logits(w.r, v, p, t, t.token + w.warpgroup * p.q_tokens);
+    change_logits(w.r, w.v, p, t, t.token + w.warpgroup * p.q_tokens);
 #else
-    hide(w.r, v);
+    hide(w.r, w.v);
 #endif
 }
 
-/* The first tile of a task, with nothing to go on at the same time. */
-DEVICE void start(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n)
+/* Values of the tile before, with nothing else to go on. */
+DEVICE void add_values(struct worker &w, struct smem *sm)
+{
+    wait_tile(AT(values_full[w.ring.stage]), w.ring.phase);
+    issue_values(w.r, AT(values[w.ring.stage]));
+    wgmma_wait<0>();
+    wgmma_pin(w.r.o);
+    if (is_first_thread())
+        mbarrier_arrive(AT(values_empty[w.ring.stage]));
+    advance(w.ring);
+}
+
+/* A tile with nothing else to go on: the first one of a task, or one at which references may move. */
+DEVICE void take_tile(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n, bool first)
 {
     struct task t = sm->task[n % TASKS];
-    forget(w.r, p, t, t.token + w.warpgroup * p.q_tokens);
-    clear(w.r);
+    float unit = fabsf(w.scale.unit);
+    if (first) {
+        w.v = see_task(p, sm, n);
+        forget(w.r, p, t, t.token + w.warpgroup * p.q_tokens);
+        clear(w.r);
+    } else {
+        add_values(w, sm);
+    }
     wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
     keep_queries(w.r, AT(queries[buffer_of(n)][w.warpgroup]));
     issue_logits(w.r, AT(queries[buffer_of(n)][w.warpgroup]), AT(keys[w.ring.stage]));
@@ -98,34 +123,34 @@ DEVICE void start(struct worker &w, struct smem *sm, const struct attention_sm90
     if (is_first_thread())
         mbarrier_arrive(AT(keys_empty[w.ring.stage]));
     scale_logits(w.r, w.scale);
-    hide_or_change(w, sm, p, n, w.v);
-    weigh(w.r, fabsf(w.scale.unit), true);
+    hide_or_change(w, sm, p, n);
+    move_references(w.r, unit, first);
+    struct weighing weighing = weigh_by(w.r, unit);
+    weigh(w.r, weighing, 0, KEYS / 2);
     pack(w.r);
-    if (!GATHER && w.v.tail < KEYS)
-        clear_tail(sm, w.ring, w.v.tail);
+    clear_tail(sm, w.ring, n, w.v.tile);
+    if (!first && w.r.moved)
+        rescale(w.r);
     w.v.tile--;
 }
 
-/* Values of the tile before, without logits of a next one. */
-DEVICE void finish(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n)
+/* Writes the n-th task, whose state is top and sum, or has it repeated. */
+DEVICE void end_task(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n, const float (&top)[2],
+                     const float (&sum)[2])
 {
-    wait_tile(AT(values_full[w.ring.stage]), w.ring.phase);
-    issue_values(w.r, AT(values[w.ring.stage]));
-    wgmma_wait<0>();
-    wgmma_pin(w.r.o);
-    if (is_first_thread())
-        mbarrier_arrive(AT(values_empty[w.ring.stage]));
     struct task t = sm->task[n % TASKS];
-    write_rows(p, w.r, w.r.top, w.r.sum, fabsf(w.scale.unit), t, t.token + w.warpgroup * p.q_tokens);
+    int first_token = t.token + w.warpgroup * p.q_tokens;
+    if (REPEATS && t.careful > first_tile(p.a, t) && !__all_sync(0xffffffffu, is_right(p, w.r, sum, t, first_token)) &&
+        threadIdx.x % 32 == 0)
+        sm->repeat[n % REPEATED] = t.number;
+    write_rows(p, w.r, top, sum, fabsf(w.scale.unit), t, first_token);
 }
 
-/* Logits of a tile, and values of the one before. `next`: it is the first of another task, whose view this is; w.v is that of
- * the n-th task, which ends. */
-DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n, const struct view *next)
+/* Logits of a tile, and values of the one before. `next`: it is the first of another task; the n-th ends. */
+DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_args &p, int n, bool next)
 {
     struct rows &r = w.r;
     struct ring before = w.ring;
-    const struct view &v = next ? *next : w.v;
     advance(w.ring);
     wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
     if (next)
@@ -141,33 +166,37 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
     wgmma_pin(r.s);
     if (is_first_thread())
         mbarrier_arrive(AT(keys_empty[w.ring.stage]));
+    if (next)
+        w.v = see_task(p, sm, n + 1);
     scale_logits(r, w.scale);
-    if (next || CAUSAL || WINDOW || HAS_HOOKS)
-        hide_or_change(w, sm, p, next ? n + 1 : n, v);
+    if (next || (!REPEATS && (CAUSAL || WINDOW || HAS_HOOKS)))
+        hide_or_change(w, sm, p, next ? n + 1 : n);
     float top[2] = {r.top[0], r.top[1]}, sum[2] = {r.sum[0], r.sum[1]};
     if (next) {
         struct task t = sm->task[(n + 1) % TASKS];
         forget(r, p, t, t.token + w.warpgroup * p.q_tokens);
     }
-    weigh(r, fabsf(w.scale.unit), next != NULL);
+    r.moved = false;
+    if (next || !REPEATS)
+        move_references(r, fabsf(w.scale.unit), next);
+    struct weighing weighing = weigh_by(r, fabsf(w.scale.unit));
+    weigh(r, weighing, 0, REPEATS && !next ? AHEAD : 0);
+    if (REPEATS && !next)
+        wgmma_divide(p.a.batch < 0, weighing.base[0], weighing.base[1]);
     wgmma_wait<0>();
     wgmma_pin(r.o);
+    weigh(r, weighing, REPEATS && !next ? AHEAD : 0, KEYS / 2);
     if (is_first_thread())
         mbarrier_arrive(AT(values_empty[before.stage]));
     if (next) {
-        struct task t = sm->task[n % TASKS];
-        write_rows(p, r, top, sum, fabsf(w.scale.unit), t, t.token + w.warpgroup * p.q_tokens);
+        end_task(w, sm, p, n, top, sum);
         clear(r);
-        w.v = *next;
     }
     pack(r);
-    if (!GATHER && next && next->tail < KEYS)
-        clear_tail(sm, w.ring, next->tail);
-    if (!next && r.moved) {
-#pragma unroll
-        for (int i = 0; i < HEAD_DIM_VO / 2; i++)
-            r.o[i] *= r.shrink[i / 2 % 2];
-    }
+    if (next)
+        clear_tail(sm, w.ring, n + 1, w.v.tile);
+    if (!REPEATS && !next && r.moved)
+        rescale(r);
     w.v.tile--;
 }
 
@@ -179,29 +208,33 @@ DEVICE void compute_all(const struct attention_sm90_args &p, struct smem *sm)
     w.scale = make_scale(p.a);
     if (TURNS && w.warpgroup == 0)
         named_barrier_arrive(TURN_BARRIER, 256);
-    bool more = next_task(p, sm, 0, w.v);
-    if (BUFFERS == 2 && more)
-        start(w, sm, p, 0);
-    for (int n = 0; more; n++) {
-        if (BUFFERS == 1)
-            start(w, sm, p, n);
+    bool alone = true; /* no task before the n-th goes on */
+    if (!next_task(sm, 0))
+        return;
+    for (int n = 0;; n++) {
+#pragma unroll 1
+        for (; alone || (REPEATS && w.v.tile >= sm->task[n % TASKS].careful && w.v.tile >= 0); alone = false)
+            take_tile(w, sm, p, n, alone);
 #pragma unroll 1
         while (w.v.tile >= (WINDOW ? w.v.first : 0))
-            step(w, sm, p, n, NULL);
+            step(w, sm, p, n, false);
         if (is_first_thread())
             mbarrier_arrive(AT(queries_empty[buffer_of(n)][w.warpgroup]));
-        if (BUFFERS == 1) {
-            finish(w, sm, p, n);
-            advance(w.ring);
-            more = next_task(p, sm, n + 1, w.v);
-        } else {
-            struct view next;
-            more = next_task(p, sm, n + 1, next);
-            if (more)
-                step(w, sm, p, n, &next);
-            else
-                finish(w, sm, p, n);
+        if (BUFFERS == 2 && next_task(sm, n + 1)) {
+            step(w, sm, p, n, true);
+            continue;
         }
+        alone = true;
+        add_values(w, sm);
+        end_task(w, sm, p, n, w.r.top, w.r.sum);
+        if (BUFFERS == 1 && next_task(sm, n + 1))
+            continue;
+        if (!must_repeat(p, sm))
+            return;
+        n++;
+        if (is_first_thread())
+            mbarrier_arrive(AT(queries_empty[buffer_of(n)][w.warpgroup]));
+        next_task(sm, n + 1);
     }
 }
 
@@ -219,6 +252,8 @@ DEVICE void init_barriers(const struct attention_sm90_args &p, struct smem *sm)
         mbarrier_init(AT(keys_empty[i]), WARPGROUPS);
         mbarrier_init(AT(values_empty[i]), WARPGROUPS);
     }
+    for (int i = 0; i < REPEATED; i++)
+        sm->repeat[i] = -1;
     mbarrier_init(AT(task_passed), 1);
     mbarrier_init(AT(task_taken), 2 * loaders);
     mbarrier_init_fence();

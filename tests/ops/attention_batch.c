@@ -117,8 +117,9 @@ static void make_plan(struct attention_batch *b)
     if (s->max_total_qo)
         MUST(FLASHINFER(batch_prefill_plan, &exec, .plan = &b->plan, .max_total_qo = s->max_total_qo,
                         .max_batch_size = s->max_batch_size, .kv_layout = s->kv_layout, .num_qo_heads = s->num_qo_heads,
-                        .num_kv_heads = s->num_kv_heads, .head_dim_qk = s->head_dim, .page_size = s->page_size, .causal = 1,
-                        .kv_indptr = s->typical_pages ? &kv_indptr : NULL, .q_data_type = dtype_dlpack(s->dtype)));
+                        .num_kv_heads = s->num_kv_heads, .head_dim_qk = s->head_dim, .page_size = s->page_size,
+                        .causal = !s->full, .kv_indptr = s->typical_pages ? &kv_indptr : NULL,
+                        .q_data_type = dtype_dlpack(s->dtype)));
     else
         MUST(FLASHINFER(batch_decode_plan, &exec, .plan = &b->plan, .max_batch_size = s->max_batch_size,
                         .kv_layout = s->kv_layout, .num_qo_heads = s->num_qo_heads, .num_kv_heads = s->num_kv_heads,

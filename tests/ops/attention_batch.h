@@ -13,6 +13,7 @@ struct attention_shape {
     int32_t kv_layout, num_qo_heads, num_kv_heads, head_dim, page_size, num_pages;
     int32_t max_batch_size, max_total_qo; /* max_total_qo 0: batch_decode */
     int32_t typical_pages;                /* of a request, that batch_prefill_plan is told; 0: nothing */
+    bool full;                            /* batch_prefill that is not causal */
     bool fused;                           /* q, k and v are slices of one row, K and V of one cache [pages, 2, ...] */
     int32_t offset;                       /* elements by which q, k, v and the caches miss their alignment */
     const char *kernel;                   /* of the attention op; NULL: the one that a call takes */
