@@ -20,10 +20,10 @@ struct page_slot {
 ANYWHERE struct page_slot page_slot_of(const struct paged_tokens *p, int64_t token)
 {
     int32_t batch = p->batch_indices[token];
-    uint32_t position = (uint32_t)p->positions[token], page_size = (uint32_t)p->page_size;
-    struct page_slot s = {-1, position % page_size};
+    uint32_t position = (uint32_t)p->positions[token], page_size = (uint32_t)p->page_size, nth = position / page_size;
+    struct page_slot s = {-1, position - nth * page_size};
     if (batch >= 0)
-        s.page = p->kv_indices[p->kv_indptr[batch] + position / page_size];
+        s.page = p->kv_indices[p->kv_indptr[batch] + nth];
     return s;
 }
 

@@ -12,6 +12,7 @@
 
 enum {
     MAX_THREADS = 320,
+    MAX_QUANTIZING_THREADS = 160, /* which wait longer for a barrier than they load */
     SINE_THREADS = 128,      /* worth having, if there are so many pairs */
     RESIDENT_THREADS = 1280, /* on a multiprocessor, at 48 registers */
     MANY_TOKENS = 2,         /* of a block, where there are more than the GPU holds at once */
@@ -224,11 +225,11 @@ static void share_tables(const struct rope_view *v, bool quads, struct rope_args
 }
 
 /* Divisions are of 32 bits, which take half as long. */
-static void cut_tokens(const struct device *device, int segments, const struct rope_args *a, int64_t *value)
+static void cut_tokens(const struct device *device, int segments, uint64_t most, const struct rope_args *a, int64_t *value)
 {
     uint32_t nnz = (uint32_t)a->nnz, pieces = (uint32_t)a->pieces, bits = 0;
     uint32_t sharers = a->rotating_pieces ? (uint32_t)a->sharers : 0;
-    while ((uint64_t)MAX_THREADS << bits < pieces)
+    while (most << bits < pieces)
         bits++;
     uint32_t threads = (pieces + (1u << bits) - 1) >> bits;
     if (threads < least(sharers, SINE_THREADS))
@@ -282,7 +283,8 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     fill_args(v, &parts, vec, a);
     bool quads = v->cos_sin_cache && vec >= 4 && pairs % 4 == 0 && tensor_is_aligned(v->cos_sin_cache, 16);
     share_tables(v, quads, a);
-    cut_tokens(call->device, parts.count, a, way->value);
+    bool quantizes = dtype_bytes(tensor_dtype(v->q_out)) == 1;
+    cut_tokens(call->device, parts.count, quantizes ? MAX_QUANTIZING_THREADS : MAX_THREADS, a, way->value);
     a->chunk_bits = (int32_t)way->value[WAY_CHUNK_BITS];
     if (ceil_div(nnz, way->value[WAY_TOKENS]) > INT32_MAX >> a->chunk_bits)
         return TOO_MANY;

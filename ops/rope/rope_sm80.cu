@@ -58,7 +58,7 @@ DEVICE struct piece piece_of(const struct rope_args &a, int number, int64_t toke
     p.from_step = g.from_stride[0];
     p.to_step = g.to_stride[0];
     p.from = head * g.from_stride[1] + token * p.from_step + first;
-    p.to = head * g.to_stride[2] + (PAGED && g.paged ? 0 : token * p.to_step) + first;
+    p.to = head * g.to_stride[2] + (PAGED ? 0 : token * p.to_step) + first;
     forget(p.from); /* else they would be worked out anew for each use */
     forget(p.to);
     forget(p.half);
@@ -218,19 +218,18 @@ DEVICE void store_runs(OUT *to, const struct piece &p, const struct runs &r, con
 /* Newer ones would spill. */
 #define FETCHES (__CUDA_ARCH__ < 1000)
 
-/* By a warp for each segment, and one for the cache. */
-DEVICE bool fetches_ahead(const struct rope_args &a, uint32_t block, int first)
+/* By a warp for each segment, and one for the cache, of all that have a token. */
+DEVICE bool fetches_ahead(const struct rope_args &a, uint32_t block, int number)
 {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    return FETCHES && block < a.ahead.blocks && first == 0 && warp < SEGMENTS + (CACHE == 2) && lane < TOKENS;
+    return FETCHES && block < a.ahead.blocks && number / 32 < SEGMENTS + (CACHE == 2) && threadIdx.x % 32 < TOKENS;
 }
 
-DEVICE void fetch_tokens_ahead(const struct rope_args &a, uint32_t block)
+DEVICE void fetch_tokens_ahead(const struct rope_args &a, uint32_t block, int number)
 {
-    int segment = threadIdx.x / 32;
+    int segment = number / 32;
     int64_t token = (int64_t)(block + a.ahead.distance) * TOKENS + threadIdx.x % 32;
     if (segment < SEGMENTS) {
-        if (QUANTIZES && SEGMENTS <= 2) /* for whose few registers the cache's rows suffice */
+        if (QUANTIZES) /* the cache's rows suffice */
             return;
         const struct rope_segment &g = a.segment[segment];
         bulk_prefetch((const T *)g.from + token * g.from_stride[0], g.heads * g.width * sizeof(T));
@@ -238,6 +237,30 @@ DEVICE void fetch_tokens_ahead(const struct rope_args &a, uint32_t block)
         bulk_prefetch(a.cos_sin + position_of(a, token) * a.cos_sin_stride, a.num_pairs * 2 * sizeof(float));
     }
 }
+
+#if PAGED
+/* Where head 0 of each segment of the block's tokens goes; NULL: nowhere. By the last warp, while others fill tables. */
+DEVICE void find_places(OUT *(&places)[TOKENS][SEGMENTS], const struct rope_args &a, int first, int token, int count)
+{
+    int lane = (int)threadIdx.x - (int)(blockDim.x - 32), i = lane / SEGMENTS, s = lane % SEGMENTS;
+    if (lane < 0 || i >= count)
+        return;
+    const struct rope_segment &g = a.segment[s];
+    if (CHUNKED && (first + (int)blockDim.x <= g.first_piece || first >= g.first_piece + g.heads * g.pieces))
+        return; /* the block has none of its pieces */
+    OUT *to = (OUT *)g.to;
+    bool exists;
+    if (g.paged) {
+        struct page_slot at = page_slot_of(&a.tokens, token + i);
+        to += at.page * g.to_stride[0] + at.slot * g.to_stride[1];
+        exists = at.page >= 0;
+    } else {
+        to += (token + i) * g.to_stride[0];
+        exists = a.tokens.batch_indices[token + i] >= 0;
+    }
+    places[i][s] = exists ? to : 0;
+}
+#endif
 
 extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || INDPTR ? 4 : 5)
     rope_sm80(const __grid_constant__ struct rope_args a)
@@ -252,7 +275,7 @@ extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || IND
     struct share mine = share_of(a);
     bool fills = rotates && mine.token < count;
     double turns = rotates && !CACHE ? turns_of(a, mine.number) : 0.0;
-    int fetches = fetches_ahead(a, block, first); /* known before the wait */
+    int fetches = fetches_ahead(a, block, number); /* known before the wait */
     forget(fetches);
 
     pdl_launch();
@@ -263,25 +286,27 @@ extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || IND
     for (int i = 0; i < TOKENS; i++)
         r[i] = load_runs(a, p, i < count ? i * p.from_step : 0);
     if (FETCHES && fetches)
-        fetch_tokens_ahead(a, block);
+        fetch_tokens_ahead(a, block, number);
     float *table = (float *)tables + mine.token * 2 * floats;
     if (fills)
         fill_table(table, table + floats, a, position, mine.number, turns);
-    if (rotates)
+#if PAGED
+    __shared__ OUT *places[TOKENS][SEGMENTS];
+    find_places(places, a, first, token, count);
+#endif
+    if (PAGED || rotates)
         __syncthreads();
 #pragma unroll
     for (int i = 0; i < TOKENS; i++) {
         const float *cosine = (const float *)tables + i * 2 * floats;
         bool stores = exists && i < count;
-        const struct rope_segment &g = a.segment[p.segment];
-        OUT *to = (OUT *)g.to + p.to + i * p.to_step;
 #if PAGED
-        struct page_slot at = page_slot_of(&a.tokens, i < count ? token + i : token);
-        if (g.paged)
-            to = (OUT *)g.to + p.to + at.page * g.to_stride[0] + at.slot * g.to_stride[1];
-        stores = stores && at.page >= 0;
+        OUT *to = places[i][p.segment];
+        stores = stores && to;
+#else
+        OUT *to = (OUT *)a.segment[p.segment].to + i * p.to_step;
 #endif
         if (stores)
-            store_runs(to, p, r[i], cosine, cosine + floats);
+            store_runs(to + p.to, p, r[i], cosine, cosine + floats);
     }
 }

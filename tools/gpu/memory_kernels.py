@@ -41,6 +41,10 @@ LARGE = [  # ops, their problem, the kernel that is chosen for it
     ("apply_rope_with_cos_sin_cache", "--shape llama_8b_prefill", None),
     ("rope_quantize_fp8", "nnz=4096 num_qo_heads=32 num_kv_heads=8 rotary_dim=128 q_nope_dim=64 k_nope_dim=64 max_positions=8192 "
      "q_rope:dtype=bf16 q_rope_out:dtype=e4m3 pos_ids:dtype=i64", None),
+    ("rope_quantize_fp8", "--shape llama_8b_prefill", None),
+    ("mla_rope_quantize_fp8", "--shape deepseek_v3_prefill", None),
+    ("rope_quantize_fp8_append_paged_kv_cache", "--shape llama_8b_prefill", None),
+    ("rope_quantize_fp8_append_paged_mla_kv_cache", "--shape deepseek_v3_tp8_prefill", None),
     ("append_paged_kv_cache", "--shape llama_8b_prefill_16k", None),
     ("fused_qk_rmsnorm_rope", "--shape wan_14b", None),
     ("nvfp4_kv_dequantize_paged", "--shape llama_70b_long", None),
@@ -58,6 +62,10 @@ DECODE = [
     ("rmsnorm_fp4quant", "rows=128 hidden=4096 dtype=bf16 " + E2M1, "norm_sm80"),
     ("fused_rmsnorm_silu_nvfp4", "rows=128 hidden=4096 dtype=bf16", "norm_sm80"),
     ("add_rmsnorm_fp4quant", BOTH + " rows=128", "norm_sm80"),
+    ("rope_quantize_fp8_append_paged_kv_cache", "--shape smollm2_135m", None),
+    ("rope_quantize_fp8_append_paged_kv_cache", "--shape llama_8b_decode", None),
+    ("rope_quantize_fp8_append_paged_mla_kv_cache", "--shape deepseek_v3_token", None),
+    ("rope_quantize_fp8_append_paged_mla_kv_cache", "--shape deepseek_v3_decode", None),
 ]
 
 
