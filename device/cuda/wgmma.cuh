@@ -26,7 +26,8 @@ template <int N> DEVICE void wgmma_pin(float (&d)[N])
 }
 
 /* Divides work on one product while another goes on: what stands before is done before a wait for the other, what needs x or y
- * after this. ptxas would have it all behind the wait, but moves nothing across a branch that may be taken for all it knows. */
+ * after this. ptxas would have it all behind the wait, but moves nothing across a branch that may be taken for all it knows.
+ * never: false, as no compiler can tell. */
 DEVICE void wgmma_divide(bool never, float &x, float &y)
 {
     if (never)

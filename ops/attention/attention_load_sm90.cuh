@@ -8,7 +8,7 @@
 #include "attention_rows_sm90.cuh"
 #include "hopper.cuh"
 
-enum { REPEATED = 8 }; /* more than the tasks that a block has at hand */
+enum { REPEATED = 8 }; /* more than the tasks that a block has at hand: no new one is taken while one waits here */
 
 struct smem {
     unsigned char queries[BUFFERS][WARPGROUPS][QUERY_BYTES];
@@ -186,6 +186,7 @@ DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int 
     /* Until all rows that see anything have a reference. */
     t.careful = (CAUSAL ? max(t.kv_len - t.qo_len + t.token, 0) : t.kv_len) / KEYS;
     if (place >= 0) {
+        /* A warpgroup that ends the task later puts it here again, or its mark is erased: it repeats the task anyway. */
         t.careful = 0;
         __syncwarp();
         sm->repeat[place] = -1;
@@ -257,7 +258,7 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
                 load_queries(p, t, sm, n);
             if (n == 0 || !must_repeat(p, sm))
                 return;
-            first = last = 0;
+            first = last = 0; /* as before the first task: the next step takes one */
             tile = 1;
             continue;
         }

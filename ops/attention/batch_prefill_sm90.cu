@@ -231,7 +231,7 @@ DEVICE void compute_all(const struct attention_sm90_args &p, struct smem *sm)
             continue;
         if (!must_repeat(p, sm))
             return;
-        n++;
+        n++; /* that there were no more tasks was passed on like one: with a number and a buffer of queries */
         if (is_first_thread())
             mbarrier_arrive(AT(queries_empty[buffer_of(n)][w.warpgroup]));
         next_task(sm, n + 1);

@@ -16,8 +16,10 @@
 
 /* A thread has PIECES pieces of 8 keys of two values; with the other threads of the same values it works out their output. */
 enum { THREADS = 128, PIECES = D / 32, OWN_VALUES = 2 };
+/* PARTS: k and q are two parts each. NARROW_RANGE: states are f16, which holds the second part times LOW. SPLITS_LAST: they are
+ * divided when powers of two are known, or loads of both rows are on their way. */
 enum { PARTS = PER_KEY || MIXED, NARROW_RANGE = !differ<STATE, f16>::value, LOW = NARROW_RANGE ? 2048 : 1 };
-enum { EARLY = NARROW_RANGE || MIXED };
+enum { SPLITS_LAST = NARROW_RANGE || MIXED };
 enum { AHEAD = PER_KEY ? 198 : 165 /* states: half of those that an H200 has at work, or some more */ };
 
 struct token {
@@ -107,20 +109,20 @@ DEVICE void split(struct decayed &all, int i, float x)
 DEVICE void split_token(struct decayed &all, float (&decay)[2], const struct gated_delta_args &a, float alpha, int head)
 {
     float x[2] = {}, power[2] = {1.0f, 1.0f};
-    bool own = EARLY && D == THREADS ? true : threadIdx.x < D;
+    bool own = SPLITS_LAST && D == THREADS ? true : threadIdx.x < D;
     if (own) {
         const T *row[2] = {row_of(a.k, head_of(head, a.k_group)), row_of(a.q, head_of(head, a.q_group))};
         all.alpha[threadIdx.x] = alpha;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             x[i] = (PER_KEY ? alpha : 1.0f) * to_float(row[i][threadIdx.x]);
-            if (!EARLY)
+            if (!SPLITS_LAST)
                 split(all, i, x[i]);
         }
     }
     if (NARROW_RANGE && MIXED)
         find_powers(power, all, x);
-    for (int i = 0; EARLY && own && i < 2; i++)
+    for (int i = 0; SPLITS_LAST && own && i < 2; i++)
         split(all, i, power[i] * x[i]);
     if (!NARROW_RANGE || MIXED) {
         __syncthreads();

@@ -52,7 +52,7 @@ struct norm_row {
 #if BLOCK_SIZE
     T *y;
     uint8_t *linear_scales, *swizzled_scales;
-    uint32_t first_block; /* that swizzled_scales do not begin with, unless STEADY */
+    uint32_t first_block; /* the thread's first one; swizzled_scales begin with it if STEADY, else with the row's */
 #endif
 };
 
@@ -265,8 +265,8 @@ DEVICE void store_codes(const uint32_t (&words)[PART / 8], const struct norm_row
 }
 
 #if WEIGHED
-/* y = x * weight, rounded to T, takes the place of x; if it `waits` for the row's statistics, weights need not. Of either half of
- * the pairs the largest magnitude. W is T. */
+/* y = x * weight, rounded to T, takes the place of x. waits: it is worked out where it stands, so that x and weights need no
+ * registers while the row's statistics are waited for. Returns the largest magnitude of either half of the pairs. W is T. */
 DEVICE uint32_t weigh_piece(struct piece &p, const struct weights &w, bool waits = true)
 {
     vec_elements<uint32_t, VEC / 2> pairs, factors;

@@ -10,7 +10,7 @@ enum {
     MAX_THREADS = 1024,
     MAX_FP4_THREADS = 512, /* which need more registers */
     SHORT_THREADS = 128,
-    MAX_SHORT_ROWS = 2, /* of a thread: more wait for each other's sums */
+    MAX_SHORT_ROWS = 2,            /* of a thread: more wait for each other's sums */
     TILE_ROWS = 2,                 /* of a block, whose scales in a tile are neighbours */
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
@@ -248,6 +248,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1 || !t->block_size, way, &sm80);
     constant[0] = t->block_size && way->value[WAY_THREADS] >= c.pieces ? 1 : (int32_t)c.per_thread;
     constant[1] = shared ? (int32_t)c.pieces : 0;
+    /* Half a warp with two pieces a thread has what a warp with one has, so that sums keep their order. */
     constant[2] = shared && constant[0] == TILE_ROWS && t->swizzled_scales && !t->residual ? TILE_ROWS : 1;
     way->value[WAY_THREADS] *= constant[2];
     way->value[WAY_GRID] /= constant[2];

@@ -8,7 +8,7 @@
  *   ROWS       1, 2, 4
  *   EXACT      1: LANES * VEC * PER_THREAD == hidden
  *   others     see norm.cuh
- * blockDim.x is 128. */
+ * blockDim.x is 128. The kernel is over 80 lines: its parts share the registers that hold the rows. */
 #define STEP (PER_THREAD > 1 ? LANES * VEC : 0)
 #include "norm.cuh"
 

@@ -10,7 +10,9 @@
  *   ROWS       1; or 2 with PIECES, two PER_THREAD, no residual and scales in tiles: of two rows whose scales are neighbours each
  *              half of a warp has one, so that these are written at once. To the L2 cache four bytes are as much as 32.
  *   others     see norm.cuh
- * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
+ * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM.
+ *
+ * norm_block() is over 80 lines: its parts share the registers that hold the row. */
 #define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
 #define SPLIT (PIECES && ACCESS == VEC && sizeof(T) == 2 && (FOR_32_BITS || (BLOCK_SIZE && ADD_RESIDUAL)))
 #include "norm.cuh"

@@ -12,7 +12,7 @@
 
 enum {
     MAX_THREADS = 320,
-    MAX_QUANTIZING_THREADS = 160, /* which wait longer for a barrier than they load */
+    MAX_QUANTIZING_THREADS = 160, /* of small blocks others load while one waits for its barrier */
     SINE_THREADS = 128,      /* worth having, if there are so many pairs */
     RESIDENT_THREADS = 1280, /* on a multiprocessor, at 48 registers */
     MANY_TOKENS = 2,         /* of a block, where there are more than the GPU holds at once */
