@@ -79,10 +79,13 @@ INLINE vecu pair_e2m1_bytes(struct pair x, enum pair_order order, int tame)
     return (a >> 12 & 15) | (a >> 24 & ~15u);
 }
 
+/* Elements whose codes are a line of 64 bytes. */
+enum { E2M1_LINE = 4 * PAIR };
+
 INLINE void line_narrow_e2m1x2(void *to, const struct pair *x, enum pair_order order, int tame, int past_caches)
 {
-    vecu bytes[4];
-    for (int i = 0; i < 4; i++)
+    vecu bytes[E2M1_LINE / PAIR];
+    for (int i = 0; i < E2M1_LINE / PAIR; i++)
         bytes[i] = pair_e2m1_bytes(x[i], order, tame);
     write_line(to, bytes, past_caches);
 }

@@ -124,7 +124,7 @@ INLINE struct pair finish(const struct norm_args *a, const struct row *row, int6
 }
 
 #if BLOCK_SIZE
-enum { RUN = LANES * BLOCK_SIZE, PIECE = 4 * RUN, LINE = 4 * PAIR };
+enum { RUN = LANES * BLOCK_SIZE, PIECE = 4 * RUN };
 
 /* Codes and scales of `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to
  * quotient, hides behind the next ones. 0: they are not tame, and both are to be made again. */
@@ -141,9 +141,9 @@ INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count
     }
     if (tame && !blocks_are_tame(worst, 6.9f))
         return 0;
-    for (int at = 0; at < count * BLOCK_SIZE; at += LINE) {
-        struct pair product[LINE / PAIR];
-        for (int i = 0; i < LINE / PAIR; i++)
+    for (int at = 0; at < count * BLOCK_SIZE; at += E2M1_LINE) {
+        struct pair product[E2M1_LINE / PAIR];
+        for (int i = 0; i < E2M1_LINE / PAIR; i++)
             product[i] = blocks_multiplied(y[at / PAIR + i], at + i * PAIR, multiplier, BLOCK_SIZE, ORDER);
         line_narrow_e2m1x2(to + at / 2, product, ORDER, tame, past_caches);
     }

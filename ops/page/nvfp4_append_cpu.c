@@ -21,7 +21,7 @@ static struct page_slot slot_of(const struct nvfp4_append_args *a, int64_t token
 #endif
 }
 
-enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK, PIECE = 4 * RUN, LINE = 4 * PAIR };
+enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK, PIECE = 4 * RUN };
 
 /* `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to quotient, hides behind the
  * next ones. ahead: from these elements to those that are taken soon. 0: they are not tame, and both are to be made again. */
@@ -39,9 +39,9 @@ INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int co
     }
     if (tame && !blocks_are_tame(worst, 6.9f))
         return 0;
-    for (int at = 0; at < count * NVFP4_BLOCK; at += LINE) {
-        struct pair y[LINE / PAIR];
-        for (int i = 0; i < LINE / PAIR; i++) {
+    for (int at = 0; at < count * NVFP4_BLOCK; at += E2M1_LINE) {
+        struct pair y[E2M1_LINE / PAIR];
+        for (int i = 0; i < E2M1_LINE / PAIR; i++) {
             int first = at + i * PAIR;
             __builtin_prefetch(from + first + ahead, 0, 2);
             y[i] = blocks_multiplied(pair_load(from + first, ORDER), first, multiplier, NVFP4_BLOCK, ORDER);

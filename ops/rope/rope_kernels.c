@@ -13,11 +13,11 @@
 enum {
     MAX_THREADS = 320,
     MAX_QUANTIZING_THREADS = 160, /* of small blocks others load while one waits for its barrier */
-    SINE_THREADS = 128,      /* worth having, if there are so many pairs */
-    RESIDENT_THREADS = 1280, /* on a multiprocessor, at 48 registers */
-    MANY_TOKENS = 2,         /* of a block, where there are more than the GPU holds at once */
-    FEW_SEGMENTS = 2,        /* whose kernel takes so few registers that one token each keeps enough bytes on their way */
-    AHEAD_BYTES = 40960,     /* of a multiprocessor, that are fetched to the L2 cache before */
+    SINE_THREADS = 128,           /* worth having, if there are so many pairs */
+    RESIDENT_THREADS = 1280,      /* on a multiprocessor, at 48 registers */
+    MANY_TOKENS = 2,              /* of a block, where there are more than the GPU holds at once */
+    FEW_SEGMENTS = 2,             /* whose kernel takes so few registers that one token each keeps enough bytes on their way */
+    AHEAD_BYTES = 40960,          /* of a multiprocessor, that are fetched to the L2 cache before */
     MAX_PAIRS = 1 << ROPE_POWERS,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
 };

@@ -21,6 +21,17 @@ void attention_batch_must(flashinfer_status status, const char *file, int line)
     _fail(file, line);
 }
 
+const struct device *attention_batch_device(DLDeviceType type)
+{
+    const struct device *device;
+    flashinfer_status status = device_get((DLDevice){type, 0}, &device);
+    if (status && type != kDLCPU)
+        return NULL;
+    MUST(status);
+    MUST(device_enter(device));
+    return device;
+}
+
 static uint32_t mix(uint32_t x)
 {
     x = (x ^ x >> 16) * 0x7feb352du;

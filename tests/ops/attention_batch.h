@@ -48,6 +48,9 @@ struct attention_batch {
     void *memory[BATCH_TENSORS]; /* NULL where a tensor lies in another one's */
 };
 
+/* The first device of that type, ready for calls. NULL: there is no such GPU. */
+const struct device *attention_batch_device(DLDeviceType type);
+
 /* Allocates everything, fills q, k, v and the caches with numbers that depend on the seed alone, plans. */
 void attention_batch_create(struct attention_batch *b, const struct attention_shape *shape, const struct device *device,
                             uint32_t seed);

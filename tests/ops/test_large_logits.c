@@ -173,18 +173,15 @@ static void test_on(const struct device *device)
 static void test_cpu(void **state)
 {
     (void)state;
-    const struct device *device;
-    MUST(device_get((DLDevice){kDLCPU, 0}, &device));
-    test_on(device);
+    test_on(attention_batch_device(kDLCPU));
 }
 
 static void test_gpu(void **state)
 {
     (void)state;
-    const struct device *device;
-    if (device_get((DLDevice){kDLCUDA, 0}, &device) || device->arch < 90 || device->arch >= 100)
+    const struct device *device = attention_batch_device(kDLCUDA);
+    if (!device || device->arch < 90 || device->arch >= 100)
         skip();
-    MUST(device_enter(device));
     test_on(device);
 }
 
