@@ -85,7 +85,10 @@ extern const struct command *const commands[];
 /* The command that the first words name, its alias followed; *used words were taken. NULL if there is none. */
 const struct command *command_find(int count, char *const *words, int *used);
 
-/* Prints flashinfer_last_error() and returns the exit code for that status. */
+/* Fills the buffer with "; near it: NAME", or "", for a word that is no command's name, and returns it. */
+const char *command_near(const char *word, char *buffer, size_t size);
+
+/* exit.c. Prints flashinfer_last_error() and returns the exit code for that status. */
 int exit_with(flashinfer_status status);
 
 /* Prints a sentence and how to get help, and returns EXIT_USAGE. */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/nearest.h"
+#include "cli/options.h"
 #include "cli/page.h"
 #include "core/environment.h"
 
@@ -186,7 +186,7 @@ static int run(const struct options *options)
     const struct command *command = command_find(options->num_words, options->word, &used);
     if (!command || used < options->num_words)
         return usage_error(NULL, "there is no command \"%s%s%s\"%s", options->word[0], options->num_words > 1 ? " " : "",
-                           options->num_words > 1 ? options->word[1] : "", nearest_command(options->word[0], near, sizeof near));
+                           options->num_words > 1 ? options->word[1] : "", command_near(options->word[0], near, sizeof near));
     help_print_command(command, options->man);
     return EXIT_FINE;
 }

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "op/op.h"
+
 /* A word that many letters away is misspelt, not another one: up to three, and of a short word up to half. */
 static bool is_near(const char *word, int distance)
 {
@@ -52,31 +54,11 @@ const char *nearest_op(const char *word, char *buffer, size_t size)
     return buffer;
 }
 
-/* "; near it: PREFIXcandidate", unless an earlier one is nearer, or the word has little in common with it. */
-static void take_nearer(const char *word, const char *prefix, const char *candidate, int *least, char *buffer, size_t size)
+void nearest_take(const char *word, const char *prefix, const char *candidate, int *least, char *buffer, size_t size)
 {
     int d = distance(word, candidate);
     if (d >= *least || !is_near(word, d))
         return;
     *least = d;
     snprintf(buffer, size, "; near it: %s%s", prefix, candidate);
-}
-
-const char *nearest_option(const struct command *command, const char *word, char *buffer, size_t size)
-{
-    int least = INT_MAX;
-    buffer[0] = 0;
-    for (int id = OPTION_END + 1; id <= OPTION_MAN; id++)
-        if (option_taken(command, (enum option_id)id))
-            take_nearer(word, "--", option_form((enum option_id)id)->name, &least, buffer, size);
-    return buffer;
-}
-
-const char *nearest_command(const char *word, char *buffer, size_t size)
-{
-    int least = INT_MAX;
-    buffer[0] = 0;
-    for (int i = 0; commands[i]; i++)
-        take_nearer(word, "", commands[i]->name, &least, buffer, size);
-    return buffer;
 }

@@ -3,12 +3,14 @@
 #ifndef CLI_NEAREST_H
 #define CLI_NEAREST_H
 
-#include "cli/options.h"
+#include <stddef.h>
 
-/* Each fills the buffer and returns it: "; near it: NAME", or "". Of ops there may be several, and where none is near,
- * or more than eight are, the command that names all. */
+/* Fills the buffer with "; near it: NAME, NAME" and returns it; where no op is near, or more than eight are, it names the command
+ * that names all. */
 const char *nearest_op(const char *word, char *buffer, size_t size);
-const char *nearest_option(const struct command *command, const char *word, char *buffer, size_t size);
-const char *nearest_command(const char *word, char *buffer, size_t size);
+
+/* Fills the buffer with "; near it: PREFIXcandidate", unless an earlier candidate is nearer (*least, at first INT_MAX), or the
+ * word has little in common with it. */
+void nearest_take(const char *word, const char *prefix, const char *candidate, int *least, char *buffer, size_t size);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -221,6 +222,16 @@ static int parse_operand(const struct command *command, char *word, struct optio
     return -1;
 }
 
+static const char *option_near(const struct command *command, const char *word, char *buffer, size_t size)
+{
+    int least = INT_MAX;
+    buffer[0] = 0;
+    for (int id = OPTION_END + 1; id <= OPTION_MAN; id++)
+        if (option_taken(command, (enum option_id)id))
+            nearest_take(word, "--", option_form((enum option_id)id)->name, &least, buffer, size);
+    return buffer;
+}
+
 /* getopt says little of what it does not take: a letter, or the number of a row. */
 static int refuse_option(const struct command *command, int reason, const char *word)
 {
@@ -234,7 +245,7 @@ static int refuse_option(const struct command *command, int reason, const char *
                                                                     : "");
     if (optopt)
         return usage_error(command, "%s: the option takes no value", word);
-    return usage_error(command, "unknown option %s%s", word, nearest_option(command, word + 2, near, sizeof near));
+    return usage_error(command, "unknown option %s%s", word, option_near(command, word + 2, near, sizeof near));
 }
 
 static bool has_shape(const struct op *op, const char *name)
@@ -291,10 +302,8 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
         code = id == '?' || id == ':' ? refuse_option(command, id, argv[optind - 1])
                                       : rows[id].parse(command, (enum option_id)id, optarg, out);
     }
-    if (out->help && code < 0) {
-        help_print_command(command, false);
-        return EXIT_FINE;
-    }
+    if (out->help && code < 0)
+        return code;
     for (int i = optind; code < 0 && i < argc; i++)
         code = parse_operand(command, argv[i], out);
     for (int i = 0; !out->num_named && op_registry[i] && i < MAX_OPS; i++)

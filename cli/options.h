@@ -44,7 +44,8 @@ const struct option_form *option_form(enum option_id id);
 /* Whether the command takes it. */
 bool option_taken(const struct command *command, enum option_id id);
 
-/* The words after the command's name. Returns -1 to go on, else the exit code, everything having been said. */
+/* The words after the command's name. Returns -1 to go on, with the help alone if out->help, else the exit code, everything
+ * having been said. */
 int options_parse(const struct command *command, int argc, char **argv, struct options *out);
 
 /* Whether an op that was asked for has a row of the name that --kernel gave. */

@@ -4,7 +4,7 @@
 
 #include "core/status.h"
 #include "flashinfer/attention.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 static bool is_head_dim(int32_t head_dim) { return head_dim % 16 == 0 && (head_dim <= 256 || head_dim == 512); }
 
@@ -22,62 +22,11 @@ const char *attention_plan_fit(const struct attention_options *o)
     return NULL;
 }
 
-/* The largest tile that a typical request fills and that leaves no multiprocessor idle, or where tiles of 128 would, half of
- * them. */
-static int32_t choose_tile_q(const struct device *device, int64_t group, int64_t num_kv_heads, int64_t total, int64_t batch)
-{
-    for (int32_t tile = 128; tile > 16; tile = tile == 128 ? 64 : 16)
-        if (total * group / batch > tile / 2 && total * group / tile * num_kv_heads >= device->sms / (tile == 128 ? 1 : 2))
-            return tile;
-    return 16;
-}
-
-int32_t attention_tile_q(const struct call *call)
-{
-    const struct attention_plan *plan = attention_plan_of(call);
-    const struct attention_view *t = call_view(call);
-    int64_t batch = t->kv_indptr ? attention_batch(t) : 1;
-    return plan->tile_q ? plan->tile_q
-                        : choose_tile_q(call->device, plan->group, plan->num_kv_heads, attention_total_q(t), batch);
-}
-
-/* A typical batch; tokens: keys of a request, 0 if unknown. */
-struct typical {
-    int64_t total_q, batch, tokens;
-};
-
-enum { MAX_PARTS = 8, MIN_SEEN = 512 * 128 }; /* elements of a head's keys that a row sees, which repay joining */
-
-/* Blocks that divide the keys of a tile of 128 rows, where such tiles leave room for them, two a multiprocessor: a power of two,
- * so that clusters fill what there is; those of eight not quite. */
-static int32_t choose_parts(const struct device *device, const struct attention_plan *plan, struct typical typical)
-{
-    int64_t queries = typical.batch > 0 ? typical.total_q / typical.batch : 0, rows = queries * plan->group;
-    int64_t blocks = typical.batch * ceil_div(rows, 128) * plan->num_kv_heads, room = 2 * device->sms;
-    int64_t seen = typical.tokens - (plan->causal ? queries / 2 : 0);
-    int32_t parts = MAX_PARTS;
-    if (device->arch < 90 || rows <= 64 || plan->window_left >= 0 || seen < MIN_SEEN / plan->head_dim)
-        return 1;
-    while (parts > 1 && blocks * parts > (parts == MAX_PARTS ? room * 7 / 8 : room))
-        parts /= 2;
-    return parts;
-}
-
-int32_t attention_parts(const struct call *call)
-{
-    const struct attention_plan *plan = attention_plan_of(call);
-    const struct attention_view *t = call_view(call);
-    struct typical typical = {attention_total_q(t), 1, attention_see_cache(plan, t->k_cache).slots};
-    if (plan->parts || t->kv_indptr)
-        return (int32_t)most(1, plan->parts); /* of decode there is no plan of parts */
-    return choose_parts(call->device, plan, typical);
-}
-
 static bool is_known(const DLTensor *indptr) { return indptr && tensor_data(indptr) && tensor_shape(indptr, 0) > 1; }
 
-static struct typical typical_of(const struct attention_options *o)
+static struct attention_typical typical_of(const struct attention_options *o)
 {
-    struct typical typical = {least(o->max_total_qo, INT32_MAX), o->max_batch_size, 0};
+    struct attention_typical typical = {least(o->max_total_qo, INT32_MAX), o->max_batch_size, 0};
     if (is_known(o->qo_indptr)) {
         typical.batch = tensor_shape(o->qo_indptr, 0) - 1;
         typical.total_q = ((const int32_t *)tensor_data(o->qo_indptr))[typical.batch];
@@ -87,14 +36,6 @@ static struct typical typical_of(const struct attention_options *o)
         typical.tokens = ((const int32_t *)tensor_data(o->kv_indptr))[batch] * (int64_t)o->page_size / batch;
     }
     return typical;
-}
-
-struct attention_divisor attention_divisor(uint32_t by)
-{
-    uint32_t shift = 31;
-    while ((UINT64_C(1) << (shift - 31)) < by)
-        shift++;
-    return (struct attention_divisor){(uint32_t)(((UINT64_C(1) << shift) + by - 1) / by), shift};
 }
 
 const char *attention_single_fit(const struct attention_options *o, int64_t kv_len)
@@ -161,9 +102,9 @@ flashinfer_status attention_plan_run(const struct call *call, const struct atten
     struct attention_plan plan = attention_single_plan(o);
     size_t workspace = 0;
     if (!o->is_decode) {
-        struct typical typical = typical_of(o);
-        plan.tile_q = choose_tile_q(call->device, plan.group, plan.num_kv_heads, typical.total_q, typical.batch);
-        plan.parts = choose_parts(call->device, &plan, typical);
+        struct attention_typical typical = typical_of(o);
+        plan.tile_q = attention_typical_tile_q(call->device, &plan, typical);
+        plan.parts = attention_typical_parts(call->device, &plan, typical);
         workspace = attention_schedule_bytes(plan.max_batch_size);
     }
     if (call->device->id.device_type == kDLCUDA)

@@ -10,7 +10,7 @@
 #include "harness/problem.h"
 #include "harness/reference.h"
 #include "op/variant.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 enum { MAX_HEAD_DIM = 512 };
 

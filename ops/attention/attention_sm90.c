@@ -3,7 +3,7 @@
 #include "backend/bulk_copy.h"
 #include "core/status.h"
 #include "flashinfer/attention.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 enum { SPEC_PREFILL, SPEC_SCHEDULE };
 enum { WAY_BLOCKS, WAY_WARPGROUPS, WAY_BOX_TOKENS };

@@ -6,7 +6,7 @@
 #include "backend/bulk_copy.h"
 #include "core/status.h"
 #include "flashinfer/attention.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 enum { WAY_BLOCKS, WAY_WARPS, WAY_SMEM, WAY_PARTS };
 enum {

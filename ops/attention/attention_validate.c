@@ -6,7 +6,7 @@
 
 #include "core/status.h"
 #include "op/validate.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 /* The integers of a call, on the host. */
 struct integers {

@@ -3,7 +3,7 @@
  * they do not serve, batch_decode_cpu.c; their host side is shared with batch_prefill. */
 #include "flashinfer/attention.h"
 #include "harness/reference.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #define OP batch_decode
 DIMS(batch);

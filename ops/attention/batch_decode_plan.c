@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The op batch_decode_plan: attention_plan.c over its arguments. */
 #include "flashinfer/attention.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #define OP batch_decode_plan
 DIMS(typical_batch);

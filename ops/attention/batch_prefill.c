@@ -3,7 +3,7 @@
  * query tokens, batch_prefill_sm80.cu, batch_prefill_cpu.c; their host side is shared with batch_decode. */
 #include "flashinfer/attention.h"
 #include "harness/reference.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #define OP batch_prefill
 DIMS(total_q, batch);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The op batch_prefill_plan: attention_plan.c over its arguments. */
 #include "flashinfer/attention.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #define OP batch_prefill_plan
 DIMS(typical_batch);

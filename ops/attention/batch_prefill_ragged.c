@@ -2,7 +2,7 @@
 /* The op batch_prefill_ragged: batch_prefill over keys and values that lie one request behind the other, by the same kernels. */
 #include "flashinfer/attention.h"
 #include "harness/reference.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #define OP batch_prefill_ragged
 DIMS(total_q, total_kv, batch);

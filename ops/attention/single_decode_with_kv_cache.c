@@ -2,7 +2,7 @@
 /* The op single_decode_with_kv_cache: a batch of one ragged request, for the kernels of batch_decode. */
 #include "flashinfer/attention.h"
 #include "harness/reference.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #define OP single_decode_with_kv_cache
 DIMS(kv_len, num_qo_heads, num_kv_heads, head_dim);

@@ -2,7 +2,7 @@
 /* The op single_prefill_with_kv_cache: a batch of one ragged request, for the kernels of batch_prefill. */
 #include "flashinfer/attention.h"
 #include "harness/reference.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #define OP single_prefill_with_kv_cache
 DIMS(qo_len, kv_len, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo);

@@ -3,6 +3,7 @@
  *
  *     bench.c           problems and rows; each is checked before it is timed
  *     bench_time.c      the clock: cold caches, medians
+ *     bench_sample.c    the clock of samples, their percentiles
  *     bench_copy.c      what this machine can copy
  *     bench_overhead.c  what a call of an op costs over its bare launch
  *     bench_compile.c   compiling into an empty cache, loading from a full one */
@@ -65,8 +66,7 @@ struct bench_copies {
 void bench_copy(struct bench_copies *copies);     /* one of each, if there is memory and room */
 double bench_copied(struct bench_copies *copies); /* bytes a second of the faster of the medians, or -1; sorts */
 
-double bench_now(void);
-/* With one thread (FLASHINFER_NUM_THREADS) by its own clock, which other programs do not move; takes 0.5 us. */
+/* Seconds. With one thread (FLASHINFER_NUM_THREADS) by its own clock, which other programs do not move; takes 0.5 us. */
 double bench_cpu_now(void);
 double bench_percentile(double *samples, int count, double percent); /* sorts */
 

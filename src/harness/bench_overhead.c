@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend/cuda.h"
+#include "core/clock.h"
 #include "harness/bench.h"
 #include "jit/internal.h"
 
@@ -26,21 +27,21 @@ static void time_entry(const void *args, int part, int parts)
 {
     if (part)
         return;
-    double begin = bench_now();
+    double begin = clock_seconds();
     for (int i = 0; i < bare.calls; i++)
         for (int k = 0; k < parts; k++)
             bare.entry(args, k, parts);
-    bare.seconds += (bench_now() - begin) / bare.calls;
+    bare.seconds += (clock_seconds() - begin) / bare.calls;
 }
 
 static int time_launch(const struct cuda_launch_config *config, cuda_function function, void **parameters,
                        void **extra)
 {
     int result = 0;
-    double begin = bench_now();
+    double begin = clock_seconds();
     for (int i = 0; i < bare.calls && !result; i++)
         result = bare.launch(config, function, parameters, extra);
-    bare.seconds += (bench_now() - begin) / bare.calls;
+    bare.seconds += (clock_seconds() - begin) / bare.calls;
     return result ? result : cuda()->context_synchronize();
 }
 
@@ -73,10 +74,10 @@ static flashinfer_status time_bare_cpu(struct placement *p, const struct way *wa
 
 static flashinfer_status time_calls(struct placement *p, double *seconds)
 {
-    double begin = bench_now();
+    double begin = clock_seconds();
     for (int i = 0; i < bare.calls; i++)
         TRY(op_call(p->problem->op, p->args, &p->exec));
-    *seconds = (bench_now() - begin) / bare.calls;
+    *seconds = (clock_seconds() - begin) / bare.calls;
     return device_wait(p->device);
 }
 
@@ -87,9 +88,9 @@ static flashinfer_status measure(struct placement *p, const struct way *way, str
     int most = cuda ? MAX_LAUNCHES : MAX_CALLS;
     bare.calls = MIN_CALLS;
     TRY(time_calls(p, &calls[0]));
-    double begin = bench_now();
+    double begin = clock_seconds();
     TRY(time_calls(p, &calls[0]));
-    double fitting = fmin(BATCH_SECONDS / calls[0], DONE_SECONDS / (bench_now() - begin) * MIN_CALLS);
+    double fitting = fmin(BATCH_SECONDS / calls[0], DONE_SECONDS / (clock_seconds() - begin) * MIN_CALLS);
     bare.calls = fitting > most ? most : fitting < MIN_CALLS ? MIN_CALLS : (int)fitting;
     for (int i = 0; i < BATCHES; i++) {
         bare.seconds = 0;

@@ -3,12 +3,8 @@
  * warm, on the same tensors every time. On a GPU the calls are nodes of a graph between two events, so that the host's launches
  * do not count. The ceiling of large calls are copies: on a CPU in turn with them, on a GPU of as many bytes, timed the same
  * way. */
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
 #include "backend/cuda.h"
-#include "core/threads.h"
+#include "core/clock.h"
 #include "harness/bench.h"
 #include "harness/random.h"
 
@@ -39,32 +35,6 @@ struct work {
     const void *context;
     int count;
 };
-
-double bench_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-double bench_cpu_now(void)
-{
-    struct timespec now;
-    clock_gettime(threads_count(0) == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double bench_percentile(double *samples, int count, double percent)
-{
-    qsort(samples, (size_t)count, sizeof *samples, compare);
-    return samples[(int)(percent / 100 * (count - 1) + 0.5)];
-}
 
 static void summarise(struct bench_result *result, double *samples, int count)
 {
@@ -108,13 +78,13 @@ static flashinfer_status call(struct placement *p, void *stream)
 static flashinfer_status time_on_cpu(const struct copies *copies, struct bench_result *result)
 {
     static double samples[MAX_SAMPLES];
-    double begin = bench_now(), bytes = problem_bytes(copies->placement[0]->problem);
-    double (*now)(void) = bytes >= LARGE_BYTES ? bench_cpu_now : bench_now;
+    double begin = clock_seconds(), bytes = problem_bytes(copies->placement[0]->problem);
+    double (*now)(void) = bytes >= LARGE_BYTES ? bench_cpu_now : clock_seconds;
     struct bench_copies beside = {0};
     int count = 0;
     for (int i = 0; i < copies->count && i < 3; i++)
         TRY(call(copies->placement[i], NULL));
-    for (; count < MAX_SAMPLES && (count < MIN_SAMPLES || bench_now() - begin < MIN_SECONDS); count++) {
+    for (; count < MAX_SAMPLES && (count < MIN_SAMPLES || clock_seconds() - begin < MIN_SECONDS); count++) {
         double start = now();
         TRY(call(copies->placement[count % copies->count], NULL));
         samples[count] = now() - start;

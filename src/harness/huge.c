@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/bench.h"
+#include "core/clock.h"
 #include "harness/huge_block.h"
 #include "harness/reproduce.h"
 
@@ -68,7 +68,7 @@ static flashinfer_status try_row(struct huge *h, struct huge_block *block, const
 {
     const int64_t rows[] = {block->rows, FEW * block->rows, block->wanted_rows};
     enum { ONE_BLOCK, FEW_BLOCKS, ALL };
-    double begin = bench_now();
+    double begin = clock_seconds();
     tell_attempt(h, row);
     for (int i = ONE_BLOCK; i <= ALL; i++) {
         TRY(huge_block_run(block, rows[i], row, fits, sentence));
@@ -81,7 +81,7 @@ static flashinfer_status try_row(struct huge *h, struct huge_block *block, const
             return FLASHINFER_OK;
         }
         if (sentence[0] || i == ALL) {
-            report(h, row, sentence[0] ? HUGE_WRONG : HUGE_RIGHT, sentence[0] ? sentence : NULL, block, bench_now() - begin);
+            report(h, row, sentence[0] ? HUGE_WRONG : HUGE_RIGHT, sentence[0] ? sentence : NULL, block, clock_seconds() - begin);
             return FLASHINFER_OK;
         }
     }

@@ -100,7 +100,6 @@ flashinfer_status problem_parse(struct problem *problem, const char *values, con
 flashinfer_status problem_choose(struct problem *problem, const struct problem_request *request);
 flashinfer_status problem_solve(struct problem *problem, int broken_rule);
 bool problem_shapes(struct problem *problem); /* false if a shape is impossible */
-void problem_draw_symbol(struct problem *problem, int symbol, int attempt);
 const struct op_range *problem_range(const struct problem *problem, const char *name);
 flashinfer_status problem_fill(struct problem *problem);
 flashinfer_status problem_lay_out(struct problem *problem);

@@ -344,26 +344,6 @@ static void choose_leading(struct problem *problem)
         problem->leading[axes - 1] = rows;
 }
 
-bool problem_shapes(struct problem *problem)
-{
-    for (int i = 0; i < problem->program->num_args; i++) {
-        struct problem_tensor *t = &problem->tensor[i];
-        if (!t->present && !op_is_tensor(&problem->op->args[i]))
-            continue;
-        bool possible = t->single || program_shape(problem->program, i, problem->dim, problem->leading,
-                                                   problem->num_leading, t->shape, &t->ndim);
-        if (t->single)
-            t->shape[0] = t->ndim = 1;
-        if (!possible && t->present)
-            return false;
-        t->elements = possible;
-        for (int axis = 0; possible && axis < t->ndim; axis++)
-            if (__builtin_mul_overflow(t->elements, t->shape[axis], &t->elements))
-                return false;
-    }
-    return true;
-}
-
 /* An output may be its input itself where the declaration says so. */
 static void choose_aliases(struct problem *problem)
 {

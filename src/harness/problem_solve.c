@@ -89,7 +89,7 @@ static int64_t draw(struct random *random, const struct op_range *r)
     return value > 0 || r->lo != 0 || random_below(random, 4) == 0 ? value : r->lo + r->multiple;
 }
 
-void problem_draw_symbol(struct problem *problem, int symbol, int attempt)
+static void draw_symbol(struct problem *problem, int symbol, int attempt)
 {
     int arg = problem->program->symbol[symbol].arg;
     const struct op_arg *a = arg >= 0 ? &problem->op->args[arg] : NULL;
@@ -209,7 +209,7 @@ static void repair(struct problem *problem, int rule, int broken_rule, int attem
     for (int i = 0; i < CANDIDATES && fewest > 0; i++) {
         int64_t old = problem->dim[symbol];
         if (i % 4 == 0) {
-            problem_draw_symbol(problem, symbol, attempt);
+            draw_symbol(problem, symbol, attempt);
         } else {
             problem->dim[symbol] = related(problem, symbols & ~(UINT64_C(1) << symbol), old);
             problem->given |= arg >= 0 ? UINT64_C(1) << arg : 0;
@@ -226,6 +226,26 @@ static void repair(struct problem *problem, int rule, int broken_rule, int attem
     }
     problem->dim[symbol] = best;
     problem->given = given;
+}
+
+bool problem_shapes(struct problem *problem)
+{
+    for (int i = 0; i < problem->program->num_args; i++) {
+        struct problem_tensor *t = &problem->tensor[i];
+        if (!t->present && !op_is_tensor(&problem->op->args[i]))
+            continue;
+        bool possible = t->single || program_shape(problem->program, i, problem->dim, problem->leading,
+                                                   problem->num_leading, t->shape, &t->ndim);
+        if (t->single)
+            t->shape[0] = t->ndim = 1;
+        if (!possible && t->present)
+            return false;
+        t->elements = possible;
+        for (int axis = 0; possible && axis < t->ndim; axis++)
+            if (__builtin_mul_overflow(t->elements, t->shape[axis], &t->elements))
+                return false;
+    }
+    return true;
 }
 
 /* The leading axes are not chosen yet: their product counts. */
@@ -249,7 +269,7 @@ flashinfer_status problem_solve(struct problem *problem, int broken_rule)
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         for (int i = 0; i < problem->program->num_symbols; i++)
             if (!(problem->fixed >> i & 1))
-                problem_draw_symbol(problem, i, attempt);
+                draw_symbol(problem, i, attempt);
         for (int i = 0; i < REPAIRS && count_wrong(problem, broken_rule, &rule); i++)
             repair(problem, rule, broken_rule, attempt);
         if (count_wrong(problem, broken_rule, &rule))

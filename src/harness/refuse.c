@@ -10,59 +10,6 @@
 
 enum { MAX_SEEDS = 400, SMALL = 1 << 16, RULE_SEEDS = 40 };
 
-static void put_back(struct refusals *r)
-{
-    const struct placement *p = r->placement;
-    r->exec = p->exec;
-    memcpy(r->args, p->args, p->problem->op->args_bytes);
-    memcpy(r->tensor, p->tensor, sizeof r->tensor);
-    for (int i = 0; i < p->problem->program->num_args; i++)
-        if (p->problem->tensor[i].present)
-            op_set_tensor(r->args, &p->problem->op->args[i], &r->tensor[i]);
-}
-
-DLTensor *refusal_begin(struct refusals *r, int arg)
-{
-    put_back(r);
-    DLTensor *t = &r->tensor[arg];
-    for (int axis = 0; axis < t->ndim; axis++) {
-        r->shape[axis] = t->shape[axis];
-        r->stride[axis] = tensor_stride(t, axis);
-    }
-    t->shape = r->shape;
-    t->strides = r->stride;
-    return t;
-}
-
-static void complain(struct refusals *r, const char *what, const char *problem)
-{
-    char sentence[TRIAL_SENTENCE];
-    snprintf(sentence, sizeof sentence, "a call with %.480s %.520s", what, problem);
-    r->failed(r->context, sentence);
-}
-
-void refusal_expect(struct refusals *r, flashinfer_status expected, const char *what,
-                    const char *const *names)
-{
-    char problem[TRIAL_SENTENCE / 2];
-    flashinfer_status status = op_call(r->placement->problem->op, r->args, &r->exec);
-    const char *sentence = flashinfer_last_error();
-    bool named = false;
-    r->tried++;
-    for (; names && *names; names++)
-        named = named || strstr(sentence, *names);
-    if (status == FLASHINFER_OK)
-        snprintf(problem, sizeof problem, "was not refused");
-    else if (status != expected)
-        snprintf(problem, sizeof problem, "was refused as %s, not %s: %s", flashinfer_status_name(status),
-                 flashinfer_status_name(expected), sentence);
-    else
-        snprintf(problem, sizeof problem, "was refused by a sentence that does not name it: %s", sentence);
-    if (status != expected || !named)
-        complain(r, what, problem);
-    put_back(r);
-}
-
 static void expect_value(struct refusals *r, int arg, const char *what, double value)
 {
     char text[160];
@@ -184,7 +131,7 @@ static flashinfer_status refuse_workspace(struct refusals *r)
         const char *names[] = {needed, NULL}, *address[] = {"exec.workspace", NULL};
         snprintf(needed, sizeof needed, "%zu", way.workspace);
         TRY(placement_workspace(r->placement, way.workspace));
-        put_back(r);
+        refusal_put_back(r);
         r->exec.kernel = row->name;
         r->exec.workspace = NULL;
         refusal_expect(r, FLASHINFER_WORKSPACE, "no workspace", names);
@@ -196,7 +143,7 @@ static flashinfer_status refuse_workspace(struct refusals *r)
         refusal_expect(r, FLASHINFER_INVALID, "a misaligned workspace", address);
         TRY(placement_workspace(r->placement, 0));
     }
-    put_back(r);
+    refusal_put_back(r);
     return FLASHINFER_OK;
 }
 
@@ -307,13 +254,13 @@ static flashinfer_status refuse_rule(struct refusals *r, const struct op *op, co
         return FLASHINFER_OK;
     }
     TRY(status);
-    put_back(r);
+    refusal_put_back(r);
     snprintf(what, sizeof what, "the broken rule \"%s\" (%s)", op->rules[i], problem->text);
     refusal_expect(r, FLASHINFER_INVALID, what, names);
     char sentence[TRIAL_SENTENCE];
     status = trial_untouched(r->placement, false, sentence);
     if (!status && sentence[0])
-        complain(r, what, sentence);
+        refusal_complain(r, what, sentence);
     placement_destroy(r->placement);
     problem_destroy(problem);
     return status;
@@ -332,7 +279,7 @@ static flashinfer_status refuse_in_base(struct refusals *r, const struct problem
         snprintf(sentence, sizeof sentence, "a legal call (seed %llu: %s) was refused: %s",
                  (unsigned long long)request->seed, problem->text, flashinfer_last_error());
     } else if (!status) {
-        put_back(r);
+        refusal_put_back(r);
         refuse_exec(r);
         refuse_arguments(r);
         status = refuse_workspace(r);

@@ -4,6 +4,7 @@
  * it was.
  *
  *     refuse.c          the base call, numbers, plans, rules, exec, workspace
+ *     refusal.c         one such call: made, judged, put back
  *     refuse_tensor.c   tensors: NULL, dtype, rank, shape, strides, device, alignment, overlap */
 #ifndef HARNESS_REFUSE_H
 #define HARNESS_REFUSE_H
@@ -33,6 +34,12 @@ DLTensor *refusal_begin(struct refusals *r, int arg);
 /* Makes the call. `what` says what was violated; the sentence must contain one of the names, which end with
  * NULL. */
 void refusal_expect(struct refusals *r, flashinfer_status status, const char *what, const char *const *names);
+
+/* The base call again. */
+void refusal_put_back(struct refusals *r);
+
+/* Reports that a call with `what` has the problem, such as "was not refused". */
+void refusal_complain(struct refusals *r, const char *what, const char *problem);
 
 /* All violations of one tensor argument. */
 void refuse_tensor(struct refusals *r, int arg);

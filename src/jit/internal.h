@@ -53,9 +53,6 @@ const char *jit_cache_inspect(const char *path, const char *key_hex, char *versi
 /* record.c: appends a line to FLASHINFER_RECORD, if that is set. */
 void jit_record(const struct jit_spec *spec, const struct device *device);
 
-/* kernel.c: at most 60 characters, fit for a file's name too. */
-bool jit_is_identifier(const char *name);
-
 /* What makes a file trustworthy: a footer with its key and the checksum of what stands before. jit_unseal takes it away, and
  * is false if it is another key's or the file is not as it was sealed. */
 void jit_seal(const uint8_t *key, struct text *file);
@@ -70,7 +67,7 @@ flashinfer_status jit_toolchain_identity(enum jit_target target, char *buffer, s
 flashinfer_status jit_run_program(char *const *argv, const char *temporary_dir, const struct text *input, struct text *output,
                                   int *exit_code);
 
-/* compile.c, compile_cuda.c, compile_cpu.c. `verbose` asks for registers, spills and warnings in the log. */
+/* compile.c, compile_cuda.c, compile_cpu.c, compile_failed.c. `verbose` asks for registers, spills and warnings in the log. */
 flashinfer_status jit_compile(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);
 flashinfer_status jit_compile_cuda(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);
 flashinfer_status jit_compile_cpu(const struct jit_job *job, bool verbose, struct text *binary, struct text *log);

@@ -2,10 +2,10 @@
 /* The public face of just-in-time compilation: kernels of the user, launched on DLPack tensors. */
 #include "flashinfer/jit.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/identifier.h"
 #include "core/structure.h"
 #include "core/tensor.h"
 #include "jit/arguments.h"
@@ -34,15 +34,6 @@ struct prepared {
     union arguments arguments;
 };
 
-bool jit_is_identifier(const char *name)
-{
-    if (!name || !(isalpha((unsigned char)*name) || *name == '_') || strlen(name) > 60)
-        return false;
-    while (isalnum((unsigned char)*name) || *name == '_')
-        name++;
-    return !*name;
-}
-
 static flashinfer_status keep_target(flashinfer_kernel *kernel, struct jit_kernel *description, enum jit_target target,
                                      const char *text)
 {
@@ -66,7 +57,7 @@ flashinfer_status flashinfer_kernel_create(const struct flashinfer_kernel_source
         return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: out is NULL");
     *out = NULL;
     TRY(structure_read(&s, sizeof s, source, "flashinfer_kernel_create: source"));
-    if (!jit_is_identifier(s.name))
+    if (!is_identifier(s.name))
         return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: name is \"%s\", must be a C identifier of at most 60 "
                     "characters", s.name ? s.name : "");
     if (!s.cuda && !s.cpu)
@@ -74,7 +65,7 @@ flashinfer_status flashinfer_kernel_create(const struct flashinfer_kernel_source
     for (; s.constants && s.constants[n]; n++) {
         if (n == FLASHINFER_KERNEL_MAX_CONSTANTS)
             return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: kernel %s has more than %d constants", s.name, n);
-        if (!jit_is_identifier(s.constants[n]))
+        if (!is_identifier(s.constants[n]))
             return fail(FLASHINFER_INVALID, "flashinfer_kernel_create: constants[%d] of kernel %s is \"%s\", must be a C "
                         "identifier", n, s.name, s.constants[n]);
         description.constants[n] = s.constants[n];

@@ -17,6 +17,7 @@
 #include "core/dtype.h"
 #include "core/environment.h"
 #include "core/file.h"
+#include "core/identifier.h"
 #include "jit/internal.h"
 
 static const char text_word[] = "text=\"", variant_word[] = "variant=\"";
@@ -98,7 +99,7 @@ static flashinfer_status parse_constant(char *word, const char **name, int32_t *
     bool dtype = is_dtype(word);
     if (colon)
         *colon = 0;
-    bool right = jit_is_identifier(word) && (!colon || dtype);
+    bool right = is_identifier(word) && (!colon || dtype);
     if (colon)
         *colon = ':';
     if (!right)
@@ -121,7 +122,7 @@ static flashinfer_status parse_words(char *line, struct jit_spec *spec, int32_t 
     struct jit_kernel kernel = {.name = word};
     int32_t archs[2];
     int n = 0;
-    if (!word || !jit_is_identifier(word))
+    if (!word || !is_identifier(word))
         return fail(FLASHINFER_INVALID, "\"%s\" is no kernel's name", word ? word : "");
     if (!(word = strtok_r(NULL, " \r\n", &rest)))
         return fail(FLASHINFER_INVALID, "no architecture follows %s", kernel.name);

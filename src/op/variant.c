@@ -2,23 +2,17 @@
 /* The public face of variants: from a source to a declaration and a text, both checked; and what their calls need. */
 #include "op/variant.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/identifier.h"
 #include "core/structure.h"
 #include "op/program.h"
 
-enum { MAX_NAME = 60, MAX_REASON = 128 };
+enum { MAX_REASON = 128 };
 enum { TENSOR_TYPES = F32 | F16 | BF16 | I32 | I64 | U8 | I8 | BOOL };
-
-static bool is_identifier(const char *name)
-{
-    size_t length = name ? strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") : 0;
-    return length > 0 && length <= MAX_NAME && !name[length] && !isdigit((unsigned char)*name);
-}
 
 static bool is_tensor(int kind) { return kind == FLASHINFER_VARIANT_TENSOR || kind == FLASHINFER_VARIANT_OUTPUT; }
 
@@ -45,7 +39,7 @@ static flashinfer_status declare_argument(const char *variant, int i, const stru
     if (!is_identifier(a->name))
         return fail(FLASHINFER_INVALID,
                     "variant %s: arguments[%d].name is \"%s\", must be a C identifier of at most %d characters", variant, i,
-                    a->name ? a->name : "", MAX_NAME);
+                    a->name ? a->name : "", IDENTIFIER_MAX);
     if (a->kind < FLASHINFER_VARIANT_TENSOR || a->kind > FLASHINFER_VARIANT_INT)
         return fail(FLASHINFER_INVALID, "variant %s: %s has kind %d, must be 0 (tensor), 1 (output), 2 (float) or 3 (int)",
                     variant, a->name, (int)a->kind);
@@ -110,7 +104,7 @@ static flashinfer_status check_source(const struct flashinfer_variant_source *s,
     if (!is_identifier(s->name))
         return fail(FLASHINFER_INVALID,
                     "flashinfer_variant_create: name is \"%s\", must be a C identifier of at most %d characters",
-                    s->name ? s->name : "", MAX_NAME);
+                    s->name ? s->name : "", IDENTIFIER_MAX);
     if (op_find(s->name))
         return fail(FLASHINFER_INVALID, "flashinfer_variant_create: name is \"%s\", which is an op", s->name);
     TRY(check_base(s, base));

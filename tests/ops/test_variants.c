@@ -16,7 +16,7 @@
 #include "harness/reference.h"
 #include "op/program.h"
 #include "op/variant.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_host.h"
 
 #include <cmocka.h> /* last: it defines a macro "fail" */
 

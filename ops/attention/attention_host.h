@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Host side that the ops of attention and their plans share. */
-#ifndef ATTENTION_KERNELS_H
-#define ATTENTION_KERNELS_H
+#ifndef ATTENTION_HOST_H
+#define ATTENTION_HOST_H
 
 #include "attention_hooks.h"
 #include "op/op.h"
@@ -83,16 +83,6 @@ static inline const struct attention_plan *attention_plan_of(const struct call *
     return call->plan ? call->plan : &t->plan;
 }
 
-/* Whether a call is one that only the generic kernels serve, batch_prefill_sm80 and those of CPUs: why, or NULL. For a kernel
- * that itself widens keys and values of 8 bits, or not. */
-const char *attention_needs_generic(const struct call *call, bool widens);
-
-/* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
-int32_t attention_tile_q(const struct call *call);
-
-/* Its blocks that divide the keys of a tile of 128 rows, where smaller tiles would be chosen; 0, 1: none. */
-int32_t attention_parts(const struct call *call);
-
 /* A cache with its strides in elements. Ragged keys and values are one page. */
 struct attention_cache {
     int64_t pages, slots;
@@ -110,9 +100,39 @@ static inline int64_t attention_total_q(const struct attention_view *t) { return
 /* The window of the view, or of the plan. */
 int32_t attention_window_of(const struct call *call);
 
+/* Why no kernel serves a call, whatever it can; or NULL. */
+const char *attention_unserved(const struct call *call);
+
+/* Whether queries, keys or values are to be converted, turned or scaled before they are multiplied, or lie apart. */
+bool attention_converts(const struct call *call);
+
+/* Whether a call is one that only the generic kernels serve, batch_prefill_sm80 and those of CPUs: why, or NULL. For a kernel
+ * that itself widens keys and values of 8 bits, or not. */
+const char *attention_needs_generic(const struct call *call, bool widens);
+
 /* Launch argument of the kernels. */
 struct attention_args attention_args(const struct call *call);
 struct attention_divisor attention_divisor(uint32_t by); /* 1 to 2^31 */
+
+/* attention_tiles.c. A typical batch; tokens: keys of a request, 0 if unknown. */
+struct attention_typical {
+    int64_t total_q, batch, tokens;
+};
+
+/* The largest tile that a typical request fills and that leaves no multiprocessor idle, or where tiles of 128 would, half of
+ * them. */
+int32_t attention_typical_tile_q(const struct device *device, const struct attention_plan *plan,
+                                 struct attention_typical typical);
+
+/* Blocks that divide the keys of a tile of 128 rows, where such tiles leave room for them, two a multiprocessor: a power of two,
+ * so that clusters fill what there is; those of eight not quite. */
+int32_t attention_typical_parts(const struct device *device, const struct attention_plan *plan, struct attention_typical typical);
+
+/* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
+int32_t attention_tile_q(const struct call *call);
+
+/* Its blocks that divide the keys of a tile of 128 rows, where smaller tiles would be chosen; 0, 1: none. */
+int32_t attention_parts(const struct call *call);
 
 /* The row batch_prefill_sm90, and the bytes of its schedule. */
 const char *attention_fit_sm90(const struct call *call, struct way *way);
