@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The public face of variants: from a source to a declaration and a text, both checked; and what their calls need. */
+/* The public face of variants: from a source to a declaration and a text, both checked. */
 #include "op/variant.h"
 
 #include <math.h>
@@ -11,7 +11,7 @@
 #include "core/structure.h"
 #include "op/program.h"
 
-enum { MAX_REASON = 128 };
+enum { MAX_WHAT = 128 };
 enum { TENSOR_TYPES = F32 | F16 | BF16 | I32 | I64 | U8 | I8 | BOOL };
 
 static bool is_tensor(int kind) { return kind == FLASHINFER_VARIANT_TENSOR || kind == FLASHINFER_VARIANT_OUTPUT; }
@@ -66,7 +66,7 @@ static flashinfer_status declare(const struct op *base, const struct flashinfer_
     struct op_variant *v = &out->variant;
     for (int i = 0; i < s->num_arguments; i++) {
         struct flashinfer_variant_argument a;
-        char what[MAX_REASON];
+        char what[MAX_WHAT];
         snprintf(what, sizeof what, "variant %s: arguments[%d]", s->name, i);
         TRY(structure_read(&a, sizeof a, (const char *)s->arguments + (size_t)i * s->arguments->size, what));
         TRY(declare_argument(s->name, i, &a, &extra[i]));
@@ -189,48 +189,4 @@ flashinfer_status flashinfer_variant_workspace_size(const flashinfer_variant *va
     if (!bytes)
         return fail(FLASHINFER_INVALID, "%s: bytes is NULL", variant->op->name);
     return op_workspace_size(variant->op, args, exec, bytes);
-}
-
-const char *variant_unserved(const struct op_variant *variant, uint32_t hooks)
-{
-    static _Thread_local char reason[MAX_REASON];
-    const uint32_t missing = variant->hooks & ~hooks;
-    if (!missing)
-        return NULL;
-    if (!hooks)
-        return "takes in no hooks";
-    if (missing & HOOK_NO_SOFTMAX)
-        return "knows no weights without softmax";
-    snprintf(reason, sizeof reason, "takes in no hook %s", variant_hook_name(missing & -missing));
-    return reason;
-}
-
-static int64_t *pack_tensor(const DLTensor *tensor, int axes, int64_t *to)
-{
-    *to++ = (int64_t)(uintptr_t)tensor_data_or_null(tensor);
-    for (int i = 0; i < axes; i++)
-        *to++ = tensor ? tensor_shape(tensor, i) : 0;
-    for (int i = 0; i < axes; i++)
-        *to++ = tensor ? tensor_stride(tensor, i) : 0;
-    return to;
-}
-
-size_t variant_pack(const struct call *call, void *to)
-{
-    const struct op_variant *v = call->op->variant;
-    int64_t word[VARIANT_MAX_BYTES / sizeof(int64_t)] = {0}, *at = word;
-    for (int i = 0; i < v->num_arguments; i++) {
-        const void *field = (const char *)call->args + v->argument[i].offset;
-        if (v->argument[i].kind == FLASHINFER_VARIANT_FLOAT) {
-            const float value = (float)*(const double *)field;
-            memcpy(at++, &value, sizeof value);
-        } else if (v->argument[i].kind == FLASHINFER_VARIANT_INT) {
-            *at++ = *(const int64_t *)field;
-        } else {
-            at = pack_tensor(*(const DLTensor *const *)field, v->argument[i].axes, at);
-        }
-    }
-    at += at == word; /* an empty struct variant has one field */
-    memcpy(to, word, (size_t)(at - word) * sizeof *word);
-    return (size_t)(at - word) * sizeof *word;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Variants: an op with hooks of a user. variant.c checks them and makes their declaration with op_extend; variant_text.c makes
- * the text that kernels include as "variant.h"; call.c gives it to the kernels, with the values of the further arguments. */
+ * the text that kernels include as "variant.h"; call.c gives it to the kernels, with the values of the further arguments from
+ * variant_pass.c. */
 #ifndef OP_VARIANT_H
 #define OP_VARIANT_H
 
@@ -27,7 +28,7 @@ struct flashinfer_variant {
 
 enum { VARIANT_MAX_BYTES = FLASHINFER_VARIANT_MAX_ARGUMENTS * 8 * (1 + 2 * FLASHINFER_VARIANT_MAX_AXES) };
 
-/* Why kernels that take in `hooks` cannot serve a call of the variant, or NULL. */
+/* variant_pass.c. Why kernels that take in `hooks` cannot serve a call of the variant, or NULL. */
 const char *variant_unserved(const struct op_variant *variant, uint32_t hooks);
 
 /* Writes what kernels call struct variant: at most VARIANT_MAX_BYTES. Returns how many. */
