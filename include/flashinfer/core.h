@@ -141,9 +141,9 @@ FLASHINFER_API flashinfer_status flashinfer_plan_workspace_size(const flashinfer
 /* The name of the index-th op, in the order of `flashinfer list`; NULL past the last. */
 FLASHINFER_API const char *flashinfer_op_name(size_t index);
 
-/* The declaration of an op as a JSON object, for bindings: name, family, summary, arguments in the order of the op's TVM-FFI
- * entry (kind, dtypes, shape, default, range), rules, kernels. Writes it and a NUL to `text` if its `size` bytes hold them,
- * and the bytes that this takes to `needed`. */
+/* The declaration of an op as a JSON object, for bindings: name, family, summary, the size of its struct, arguments in the order
+ * of the op's TVM-FFI entry (kind, offset and bytes of the field, dtypes, shape, default, range), rules, kernels. Writes it and a
+ * NUL to `text` if its `size` bytes hold them, and the bytes that this takes to `needed`. */
 FLASHINFER_API flashinfer_status flashinfer_describe(const char *name, char *text, size_t size, size_t *needed);
 
 /* This process' figures of just-in-time compilation since the library was loaded. */
@@ -157,7 +157,8 @@ struct flashinfer_jit_statistics {
 };
 FLASHINFER_API flashinfer_status flashinfer_jit_statistics(struct flashinfer_jit_statistics *out);
 
-/* Declares the entry of one op; its struct flashinfer_<op> stands above. */
+/* Declares the entry of one op; its struct flashinfer_<op> stands above. The two share a name, so that C++, too, wants the word
+ * `struct` before the type: struct flashinfer_rmsnorm args = {}; args.size = sizeof args; ... */
 #define FLASHINFER_DECLARE_OP(op) \
     FLASHINFER_API flashinfer_status flashinfer_##op(const struct flashinfer_##op *args, const flashinfer_exec *exec)
 

@@ -66,6 +66,7 @@ static void put_argument(struct text *text, const struct op_arg *arg)
     text_print(text, "{");
     put_string(text, "name", arg->name);
     put_member(text, "kind", kind_names[arg->kind]);
+    text_print(text, ", \"offset\": %d, \"bytes\": %d", arg->offset, arg->bytes);
     text_print(text, ", \"optional\": %s", arg->flags & OPTIONAL ? "true" : "false");
     if (arg->flags & HOST && arg->kind <= OP_INOUT)
         text_print(text, ", \"host\": true");
@@ -91,6 +92,7 @@ void op_describe(struct text *text, const struct op *op)
     put_member(text, "family", op->family);
     put_member(text, "summary", op->summary);
     put_member(text, "plan", op->plan ? op->plan->name : NULL);
+    text_print(text, ", \"size\": %zu", op->args_bytes);
     text_print(text, ", \"arguments\": [");
     for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++) {
         text_print(text, "%s", arg == op->args ? "" : ", ");
