@@ -2,6 +2,7 @@
 /* Finds the subcommand and runs it. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/options.h"
 #include "core/environment.h"
@@ -46,9 +47,15 @@ static int end(int code)
 static void print_notes(const struct command *command)
 {
     struct environment_entry entry;
-    for (int i = 0; command != &command_show_config && environment_entry(i, &entry); i++)
+    char name[MISSPELT_NAME], near[128];
+    if (command == &command_show_config)
+        return;
+    for (int i = 0; environment_entry(i, &entry); i++)
         if (entry.wrong)
             fprintf(stderr, "flashinfer: note: %s\n", entry.wrong);
+    for (char **setting = environ; *setting; setting++)
+        if (is_misspelt_variable(*setting, name, near, sizeof near))
+            fprintf(stderr, "flashinfer: note: %s is not read%s\n", name, near);
 }
 
 int main(int argc, char **argv)

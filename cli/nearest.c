@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/environment.h"
 #include "op/op.h"
 
 /* A word that many letters away is misspelt, not another one: up to three, and of a short word up to half. */
@@ -61,4 +62,20 @@ void nearest_take(const char *word, const char *prefix, const char *candidate, i
         return;
     *least = d;
     snprintf(buffer, size, "; near it: %s%s", prefix, candidate);
+}
+
+bool is_misspelt_variable(const char *setting, char name[MISSPELT_NAME], char *near, size_t size)
+{
+    static const char prefix[] = "FLASHINFER_";
+    const size_t skipped = sizeof prefix - 1, length = strcspn(setting, "=");
+    struct environment_entry known;
+    int least = INT_MAX;
+    near[0] = 0;
+    if (strncmp(setting, prefix, skipped) || length >= MISSPELT_NAME)
+        return false;
+    snprintf(name, MISSPELT_NAME, "%.*s", (int)length, setting);
+    for (int i = 0; environment_entry(i, &known); i++)
+        if (!strncmp(known.name, prefix, skipped))
+            nearest_take(name + skipped, prefix, known.name + skipped, &least, near, size);
+    return near[0] && least > 0;
 }

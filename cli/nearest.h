@@ -3,7 +3,10 @@
 #ifndef CLI_NEAREST_H
 #define CLI_NEAREST_H
 
+#include <stdbool.h>
 #include <stddef.h>
+
+enum { MISSPELT_NAME = 64 };
 
 /* Fills the buffer with "; near it: NAME, NAME" and returns it; where no op is near, or more than eight are, it names the command
  * that names all. */
@@ -12,5 +15,8 @@ const char *nearest_op(const char *word, char *buffer, size_t size);
 /* Fills the buffer with "; near it: PREFIXcandidate", unless an earlier candidate is nearer (*least, at first INT_MAX), or the
  * word has little in common with it. */
 void nearest_take(const char *word, const char *prefix, const char *candidate, int *least, char *buffer, size_t size);
+
+/* Whether "NAME=VALUE" of the environment is misspelt: no variable of the library's, but near one. */
+bool is_misspelt_variable(const char *setting, char name[MISSPELT_NAME], char *near, size_t size);
 
 #endif

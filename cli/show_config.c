@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flashinfer show-config */
 #include <stdio.h>
+#include <unistd.h>
 
 #include "backend/cuda.h"
-#include "cli/options.h"
+#include "cli/nearest.h"
 #include "cli/table.h"
 #include "core/environment.h"
 #include "core/threads.h"
@@ -46,6 +47,16 @@ static void add_devices(struct table *table)
     }
 }
 
+static void add_misspelt(struct table *table)
+{
+    char name[MISSPELT_NAME], near[128], meaning[160];
+    for (char **setting = environ; *setting; setting++)
+        if (is_misspelt_variable(*setting, name, near, sizeof near)) {
+            snprintf(meaning, sizeof meaning, "is not read%s", near);
+            add(table, name, "", meaning);
+        }
+}
+
 static int run(const struct options *options)
 {
     struct table *table = options->json ? table_open(true) : NULL;
@@ -63,6 +74,7 @@ static int run(const struct options *options)
     add(table, "pack", jit_pack(text, sizeof text), "prebuilt CPU kernels");
     for (int i = 0; environment_entry(i, &entry); i++)
         add(table, entry.name, entry.value, entry.wrong ? entry.wrong : entry.meaning);
+    add_misspelt(table);
     table_close(table);
     return EXIT_FINE;
 }
@@ -72,7 +84,8 @@ const struct command command_show_config = {
     .summary = "print what the library found on this machine",
     .description =
         "Prints the devices, compilers and cache that the library found, or why there are none, and every environment variable "
-        "that it reads, with the value in force and what is wrong with the one that was given.",
+        "that it reads, with the value in force and what is wrong with the one that was given; last, what looks like one of them "
+        "misspelt.",
     .json = "what, value, meaning",
     .examples = "flashinfer show-config\n"
                 "flashinfer show-config --json | jq -r 'select(.what == \"cache\").value'\n",

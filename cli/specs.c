@@ -3,6 +3,8 @@
 #include "harness/specs.h"
 
 #include <stdio.h>
+
+#include "backend/nvrtc.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/table.h"
@@ -46,6 +48,10 @@ static void report(void *context, const struct specs_result *r)
 static int run(const struct options *options)
 {
     int failures = 0;
+    const struct nvrtc *nvrtc;
+    flashinfer_status status = nvrtc_get(&nvrtc);
+    if (status)
+        return exit_with(status);
     struct output out = {.table = table_open(options->json), .json = options->json};
     const struct specs_options specs = {.ops = options->op,
                                         .kernel = options->kernel,
@@ -53,7 +59,7 @@ static int run(const struct options *options)
                                         .all_dtypes = options->all,
                                         .threads = options->jobs};
     progress_watch_compiler();
-    flashinfer_status status = specs_compile(&specs, report, &out, &failures);
+    status = specs_compile(&specs, report, &out, &failures);
     progress_clear();
     table_close(out.table);
     if (!options->json && !status)

@@ -109,6 +109,14 @@ expect 0 'FLASHINFER_NUM_THREADS is "four", must be an integer of at least 1' sh
 expect 0 'flashinfer: note: FLASHINFER_NUM_THREADS is "four"' list
 [ "$(grep -c 'FLASHINFER_NUM_THREADS' "$work/out")" = 1 ] || complain 'a note is told more than once'
 unset FLASHINFER_NUM_THREADS
+export FLASHINFER_CACHEDIR=/tmp FLASHINFER_LOGLEVEL=3
+expect 0 'flashinfer: note: FLASHINFER_CACHEDIR is not read; near it: FLASHINFER_CACHE_DIR' list
+[ "$(grep -c 'flashinfer: note' "$work/out")" = 1 ] || complain 'a variable of others is taken for a misspelt one'
+expect 0 'FLASHINFER_CACHEDIR *-' show-config
+expect 0 'is not read; near it: FLASHINFER_CACHE_DIR' show-config
+unset FLASHINFER_CACHEDIR FLASHINFER_LOGLEVEL
+FLASHINFER_NVRTC=/etc/passwd expect 3 '^flashinfer: NVRTC cannot be used: /etc/passwd' specs rmsnorm
+[ "$(wc -l <"$work/out")" = 1 ] || complain 'one NVRTC that cannot be used is told more than once'
 
 gpu=0
 "$build/flashinfer" explain rmsnorm --device cuda >"$work/out" 2>&1 && gpu=1

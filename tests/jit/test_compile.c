@@ -214,6 +214,24 @@ static void cc_by_clang(void)
         CHECK(multiply(multiply_spec(3)));
 }
 
+static void cc_is_no_compiler(const char *program, const char *says)
+{
+    setenv("FLASHINFER_CC", program, 1);
+    struct jit_spec spec = multiply_spec(4);
+    const struct jit_module *module;
+    CHECK_FAILS(jit_load(&spec, cpu_device(), &module), FLASHINFER_COMPILE, says);
+}
+
+static void cc_fails_silently(void)
+{
+    cc_is_no_compiler("false", "/false said nothing, made no library and ended with exit code 1");
+}
+
+static void cc_does_nothing(void)
+{
+    cc_is_no_compiler("true", "/true said nothing, made no library and ended with exit code 0");
+}
+
 static void disabled(void)
 {
     setenv("FLASHINFER_DISABLE_JIT", "1", 1);
@@ -447,6 +465,7 @@ static void costs_cubin(void)
     }
 #define ALL(X)                                                                                                     \
     X(user_kernel) X(bad_launches) X(does_not_compile) X(bogus_cc) X(no_cc) X(cc_by_clang) X(disabled)             \
+    X(cc_fails_silently) X(cc_does_nothing)                                                                        \
     X(unwritable_tmp) X(missing_tmp) X(nvrtc_compiles) X(bogus_nvrtc) X(not_nvrtc) X(no_gpu) X(on_gpu) X(costs_cubin)
 
 ALL(TEST)
