@@ -5,6 +5,7 @@
 
 #include "backend/cuda.h"
 #include "cli/nearest.h"
+#include "cli/options.h"
 #include "cli/table.h"
 #include "core/environment.h"
 #include "core/threads.h"

@@ -111,8 +111,8 @@ struct flashinfer_batch_prefill {
     const DLTensor *prefix_len;         /* with multi_item_scoring, [batch] i32: tokens before the first item */
     const DLTensor *token_pos_in_items; /* with multi_item_scoring, [batch, token_pos_in_items_len] i32: places in their items */
     const DLTensor *max_item_len;       /* with multi_item_scoring, [batch] i32; not read: the kernels need no bound */
-    flashinfer_number q_scale;          /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
-    flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number q_scale;          /* >= 0; absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;          /* >= 0; absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
     flashinfer_number v_scale;          /* likewise, of values */
     flashinfer_number window_left;      /* by value; absent: the plan's */
     const DLTensor *sinks;              /* optional: [num_qo_heads] f32, natural logits */
@@ -141,8 +141,8 @@ struct flashinfer_batch_prefill_ragged {
     const DLTensor *max_item_len;
     const DLTensor *v_indptr;           /* optional: [batch + 1] i32, into the tokens of v alone */
     const DLTensor *o_indptr;           /* optional: [batch + 1] i32, into the tokens of out */
-    flashinfer_number q_scale;          /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
-    flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number q_scale;          /* >= 0; absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;          /* >= 0; absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
     flashinfer_number v_scale;          /* likewise, of values */
     double o_scale;                     /* 1e-10 to 1e10: out is divided by it; 0: 1 */
     flashinfer_number window_left;      /* by value; absent: the plan's */
@@ -194,8 +194,8 @@ struct flashinfer_batch_decode {
     const DLTensor *kv_indptr;        /* [batch + 1] i32, into kv_indices; starts at 0 */
     const DLTensor *kv_indices;       /* [any] i32: ids of pages */
     const DLTensor *kv_last_page_len; /* [batch] i32: tokens on the last page, 1 to page_size; any if there is none */
-    flashinfer_number q_scale;        /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
-    flashinfer_number k_scale;        /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number q_scale;        /* >= 0; absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;        /* >= 0; absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
     flashinfer_number v_scale;        /* likewise, of values */
     flashinfer_number window_left;    /* by value; absent: the plan's */
     const DLTensor *sinks;            /* optional: [num_qo_heads] f32, natural logits */
@@ -231,7 +231,7 @@ struct flashinfer_single_prefill_with_kv_cache {
     double rope_theta;                  /* >= 0; 0: 10000 */
     const DLTensor *k_sf;               /* e4m3 scales of 16 elements each, like k with head_dim_qk / 16; of u8 keys */
     const DLTensor *v_sf;               /* likewise */
-    flashinfer_number k_scale;          /* absent: 1, if keys have 16 bits or scale_k is given; may be an f32 tensor of 1 or
+    flashinfer_number k_scale;          /* >= 0; absent: 1, if keys have 16 bits or scale_k is given; may be an f32 tensor of 1 or
                                            num_kv_heads elements */
     flashinfer_number v_scale;          /* likewise, of values */
     int32_t return_lse_base_on_e;       /* 1: lse is a natural logarithm */
@@ -249,8 +249,8 @@ struct flashinfer_single_decode_with_kv_cache {
     int32_t kv_layout;             /* FLASHINFER_NHD, FLASHINFER_HND */
     int32_t pos_encoding_mode;     /* FLASHINFER_POS_ENCODING_* */
     int32_t use_tensor_cores;      /* of no effect: kernels use them where they help */
-    flashinfer_number q_scale;     /* absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
-    flashinfer_number k_scale;     /* absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
+    flashinfer_number q_scale;     /* >= 0; absent: 1; may be an f32 tensor of 1 or num_qo_heads elements */
+    flashinfer_number k_scale;     /* >= 0; absent: 1, if keys have 16 bits; may be an f32 tensor of 1 or num_kv_heads */
     flashinfer_number v_scale;     /* likewise, of values */
     flashinfer_number window_left; /* tokens to the left of its own that the row sees, or -1: all; absent: -1 */
     double logits_soft_cap;        /* >= 0; 0: off */

@@ -36,7 +36,7 @@ struct flashinfer_chunk_gated_delta_rule {
     const DLTensor *g;                    /* optional: [tokens, num_heads] f32: alpha, 0 to 1, not its logarithm; less than 2^-64
                                           counts as that; NULL: 1 */
     const DLTensor *beta;                 /* optional: [tokens, num_heads] f32; NULL: 1 */
-    double scale;                         /* 0: 1 / sqrt(head_dim) */
+    double scale;                         /* >= 0; 0: 1 / sqrt(head_dim) */
     const DLTensor *initial_state;        /* optional: shaped as output_state, f32, f16, bf16, e4m3 or e5m2; NULL: zeros */
     const DLTensor *cu_seqlens;           /* [num_sequences + 1] i32 or i64, from 0 */
     int32_t use_qk_l2norm_in_kernel;      /* 1: q and k are divided by sqrt(sum of squares + 1e-6) first */
@@ -61,7 +61,7 @@ struct flashinfer_gated_delta_rule_decode {
     const DLTensor *a;       /* [batch, 1, num_heads], dtype of q */
     const DLTensor *dt_bias; /* [num_heads] f32, or dtype of q */
     const DLTensor *b;       /* [batch, 1, num_heads], dtype of q */
-    double scale;            /* 0: 1 / sqrt(head_dim) */
+    double scale;            /* >= 0; 0: 1 / sqrt(head_dim) */
     int32_t skip_qk_l2norm;  /* 1: q and k as they are (FlashInfer's use_qk_l2norm=False) */
 };
 FLASHINFER_DECLARE_OP(gated_delta_rule_decode);
@@ -78,7 +78,7 @@ struct flashinfer_gated_delta_rule_decode_pretranspose {
     const DLTensor *a;                     /* [batch, tokens, num_heads], dtype of q */
     const DLTensor *dt_bias;               /* [num_heads] f32, or dtype of q */
     const DLTensor *b;                     /* [batch, tokens, num_heads], dtype of q */
-    double scale;                          /* 0: 1 / sqrt(head_dim) */
+    double scale;                          /* >= 0; 0: 1 / sqrt(head_dim) */
     int32_t skip_qk_l2norm;                /* 1: q and k as they are (FlashInfer's use_qk_l2norm=False) */
     const DLTensor *initial_state_indices; /* optional: [batch] i32: the row that is read; below 0: padding, the output is 0 and
                                               no state is touched. NULL: row i */
@@ -104,7 +104,7 @@ struct flashinfer_gated_delta_rule_mtp {
     const DLTensor *a;                     /* [batch, tokens, num_heads], dtype of q */
     const DLTensor *dt_bias;               /* [num_heads] f32, or dtype of q */
     const DLTensor *b;                     /* [batch, tokens, num_heads], dtype of q */
-    double scale;                          /* 0: 1 / sqrt(head_dim) */
+    double scale;                          /* >= 0; 0: 1 / sqrt(head_dim) */
     const DLTensor *ssm_state_indices; /* optional: [batch, tokens] i32, dense: the row of initial_state that the state after that
                                           token goes to, instead of to the buffer; below 0: none. Rows are distinct and
                                           read by nobody else */
@@ -139,7 +139,7 @@ struct flashinfer_recurrent_kda {
     const DLTensor *beta;     /* [batch, tokens, num_v_heads], dtype of q */
     const DLTensor *A_log;    /* [num_q_heads] f32; required by use_gate_in_kernel, else not looked at */
     const DLTensor *dt_bias;  /* optional: [num_q_heads, head_dim] f32, dense, likewise */
-    double scale;             /* 0: 1 / sqrt(head_dim) */
+    double scale;             /* >= 0; 0: 1 / sqrt(head_dim) */
     int32_t skip_qk_l2norm;   /* 1: q and k as they are (FlashInfer's use_qk_l2norm_in_kernel=False); else they are divided by
                                  sqrt(sum of squares + 1e-6) */
     int32_t use_gate_in_kernel; /* 1: the logarithm of alpha is -exp(A_log) softplus(g + dt_bias), or with lower_bound

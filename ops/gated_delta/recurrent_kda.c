@@ -28,7 +28,7 @@ static const struct op_arg args[] = {
     NUMBER(scale, .min = 0),
     FLAG(skip_qk_l2norm),
     FLAG(use_gate_in_kernel),
-    NUMBER(lower_bound, .min = -100, .max = 0),
+    NUMBER(lower_bound, .min = -100, .flags = UP_TO_ZERO),
     IN(cu_seqlens, I32 | I64, "num_sequences+1", .flags = OPTIONAL, .fill = INDPTR("tokens"), .required_if = PACKED),
     IN(ssm_state_indices, I32, "num_sequences columns", .flags = OPTIONAL | DENSE, .fill = PERMUTED("num_states")),
     IN(num_accepted_tokens, I32, "num_sequences", .flags = OPTIONAL, .fill = LENGTHS(0, "tokens")),

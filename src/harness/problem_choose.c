@@ -312,7 +312,7 @@ static void choose_numbers(struct problem *problem)
         problem->number[i] = arg->value;
         if (!random_chance(&problem->random, problem->oddity))
             continue;
-        bool bounded = arg->max != 0 && isfinite(arg->max);
+        bool bounded = isfinite(op_max(arg));
         double lo = isfinite(arg->min) ? arg->min : fmin(bounded ? arg->max : arg->value, 0) - WINDOW;
         double hi = bounded ? arg->max : arg->value > fmax(lo, 0) ? 2 * arg->value : fmax(lo, arg->value) + 1;
         uint64_t edge = random_below(&problem->random, 4);

@@ -145,7 +145,7 @@ static flashinfer_status fill_permuted(struct problem *problem, struct problem_t
 static void fill_number(struct problem *problem, struct problem_tensor *t, const struct op_arg *arg,
                         int64_t integer)
 {
-    double hi = arg->max != 0 ? arg->max : arg->value > arg->min ? 2 * arg->value : arg->min + 1;
+    double hi = isfinite(op_max(arg)) ? arg->max : arg->value > arg->min ? 2 * arg->value : arg->min + 1;
     for (int64_t i = 0; i < t->elements; i++)
         problem_set(t, i,
                     arg->kind == OP_INT && i == 0

@@ -22,7 +22,7 @@ static struct op_range limits_of_argument(const struct op_arg *a)
 {
     double farthest = a->bytes == sizeof(int32_t) ? 0x1p30 : 0x1p60;
     double lo = fmax(a->min, -farthest), hi = isfinite(a->min) ? lo + DEFAULT_DIM : farthest;
-    if (a->max != 0 && isfinite(a->max))
+    if (isfinite(op_max(a)))
         hi = a->max;
     return (struct op_range){.lo = (int64_t)fmin(lo, farthest), .hi = (int64_t)fmin(hi, farthest)};
 }
@@ -96,7 +96,7 @@ static void draw_symbol(struct problem *problem, int symbol, int attempt)
     struct op_range r = limits(problem, symbol);
     bool ranged = problem_range(problem, problem->program->symbol[symbol].name);
     bool has_default =
-        a && (a->kind == OP_ENUM || (a->value >= a->min && (a->max == 0 || a->value <= a->max)));
+        a && (a->kind == OP_ENUM || (a->value >= a->min && a->value <= op_max(a)));
     problem->given &= arg >= 0 ? ~(UINT64_C(1) << arg) : ~UINT64_C(0);
     if (has_default && (!problem->seed || (!ranged && !random_chance(&problem->random, problem->oddity)))) {
         problem->dim[symbol] = (int64_t)a->value;
@@ -191,7 +191,7 @@ static bool defined(const struct problem *problem, int arg, int64_t value)
 {
     const struct op_arg *a = arg >= 0 ? &problem->op->args[arg] : NULL;
     return !a ? value >= 0
-              : a->kind == OP_INT && (double)value >= a->min && (a->max == 0 || (double)value <= a->max);
+              : a->kind == OP_INT && (double)value >= a->min && (double)value <= op_max(a);
 }
 
 /* Changes one symbol of the rule to what leaves the fewest rules wrong. */

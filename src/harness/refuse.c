@@ -43,7 +43,7 @@ static void refuse_number(struct refusals *r, int i)
            above = arg->max < 0 ? 1 : held(arg, arg->max + fmax(1, fabs(arg->max)));
     if (below < arg->min)
         expect_number(r, i, "below its range", below);
-    if (arg->max != 0 && above > arg->max)
+    if (isfinite(op_max(arg)) && above > arg->max)
         expect_number(r, i, "above its range", above);
     if (arg->kind == OP_NUMBER) {
         op_set_number(r->args, arg, NAN);

@@ -17,7 +17,7 @@ static void bind(struct check *c, int arg, int64_t value)
 __attribute__((cold)) static flashinfer_status complain_range(const struct check *c, const struct op_arg *arg, const char *value)
 {
     struct text rule = {0};
-    if (arg->max != 0)
+    if (isfinite(op_max(arg)))
         text_print(&rule, "%g to %g", arg->min, arg->max);
     else if (isinf(arg->min))
         text_print(&rule, "finite");
@@ -31,7 +31,7 @@ __attribute__((cold)) static flashinfer_status complain_range(const struct check
 
 static bool in_range(const struct op_arg *arg, double value)
 {
-    return value >= arg->min && (arg->max != 0 ? value <= arg->max : true) && fabs(value) <= DBL_MAX;
+    return value >= arg->min && value <= op_max(arg) && fabs(value) <= DBL_MAX;
 }
 
 /* True if the number is a tensor, which is checked later. `status` says whether it is allowed to be what it is. */

@@ -36,10 +36,10 @@ static flashinfer_status wrong(const struct op *op, const char *format, ...)
 static flashinfer_status validate_value(const struct op *op, const struct op_arg *arg)
 {
     bool ranged = arg->kind == OP_NUMBER || arg->kind == OP_INT;
-    if (ranged && arg->max != 0 && arg->max < arg->min)
+    if (ranged && op_max(arg) < arg->min)
         return wrong(op, "%s: max is less than min", arg->name);
     bool has_default = arg->value != 0 || arg->bytes == sizeof(flashinfer_number);
-    if (ranged && has_default && !(arg->flags & OPTIONAL) && (arg->value < arg->min || (arg->max != 0 && arg->value > arg->max)))
+    if (ranged && has_default && !(arg->flags & OPTIONAL) && (arg->value < arg->min || arg->value > op_max(arg)))
         return wrong(op, "%s: the default is out of range", arg->name);
     return FLASHINFER_OK;
 }

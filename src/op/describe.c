@@ -55,8 +55,7 @@ static void put_value(struct text *text, const struct op_arg *arg)
     if (!counts)
         return;
     put_number(text, "min", arg->min);
-    if (arg->max != 0)
-        put_number(text, "max", arg->max);
+    put_number(text, "max", op_max(arg));
     if (arg->bytes == sizeof(flashinfer_number) && !(arg->flags & HOST))
         text_print(text, ", \"may_be_tensor\": true");
 }

@@ -27,6 +27,7 @@
 #ifndef OP_OP_H
 #define OP_OP_H
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -60,7 +61,8 @@ enum op_flag {
     HOST = 2,     /* lives on the CPU wherever the call runs; does not decide the device. A number: never a tensor */
     DENSE = 4,    /* all axes contiguous; otherwise only the last one must be, in steps of one element */
     STRIDED = 8,  /* even the last axis may have any stride */
-    COLUMN_MAJOR = 16 /* with STRIDED: usually the last axis but one is contiguous, and so it is in benchmarks */
+    COLUMN_MAJOR = 16, /* with STRIDED: usually the last axis but one is contiguous, and so it is in benchmarks */
+    UP_TO_ZERO = 32    /* NUMBER, INT: max 0 is the upper limit, not none */
 };
 
 /* How tests and benchmarks fill an input. `of` names the argument or dimension that bounds it. */
@@ -115,10 +117,16 @@ struct op_arg {
     const char *names;       /* ENUM: "NONE ROPE_LLAMA ALIBI" */
     double value;            /* NUMBER, INT, ENUM: default; DTYPE: default, an enum dtype */
     const char *value_of;    /* INT: the INT argument before it whose value is the default */
-    double min, max;         /* NUMBER, INT: inclusive range; max 0: no upper limit. Below 0 only where min says so */
+    double min, max;         /* NUMBER, INT: inclusive range; max 0: no upper limit (op_max). Below 0 only where min says so */
     const char *required_if; /* expression over dims: a NULL OPTIONAL argument is refused where it holds */
     struct op_fill fill;
 };
+
+/* The upper limit; INFINITY if there is none. */
+static inline double op_max(const struct op_arg *arg)
+{
+    return arg->max != 0 || arg->flags & UP_TO_ZERO ? arg->max : INFINITY;
+}
 
 #define OP_CAT_(a, b) a##b
 #define OP_CAT(a, b) OP_CAT_(a, b)

@@ -25,6 +25,7 @@ static flashinfer_status declare_number(const char *variant, const struct flashi
         return fail(FLASHINFER_INVALID, "variant %s: %s is a number, and has a shape or is optional", variant, a->name);
     *out = (struct op_arg){.name = a->name,
                            .kind = a->kind == FLASHINFER_VARIANT_FLOAT ? OP_NUMBER : OP_INT,
+                           .flags = !any && a->max == 0 ? UP_TO_ZERO : 0,
                            .min = any ? -INFINITY : a->min,
                            .max = a->max};
     return FLASHINFER_OK;

@@ -185,7 +185,8 @@ static const char *judge_tensor(const struct oracle *o, const void *args, const 
 
 static const char *judge_range(const struct op_arg *arg, long double value)
 {
-    bool fits = !isnan(value) && !isinf(value) && value >= arg->min && (arg->max == 0 || value <= arg->max);
+    bool fits = !isnan(value) && !isinf(value) && value >= arg->min &&
+                ((arg->max == 0 && !(arg->flags & UP_TO_ZERO)) || value <= arg->max);
     return fits ? NULL : wrong("%s is %Lg, outside of %g to %g", arg->name, value, arg->min, arg->max);
 }
 

@@ -125,16 +125,19 @@ static void test_declaration(void **state)
         ARGUMENT(.name = "scale", .kind = FLASHINFER_VARIANT_FLOAT),
         ARGUMENT(.name = "flags", .shape = "batch 1", .optional = 1, .dtype = {kDLBool, 8, 1}),
         ARGUMENT(.name = "period", .kind = FLASHINFER_VARIANT_INT, .min = -3, .max = 9),
+        ARGUMENT(.name = "decay", .kind = FLASHINFER_VARIANT_FLOAT, .min = -5),
     };
     struct flashinfer_variant_source source = usual;
     source.arguments = arguments;
-    source.num_arguments = 5;
+    source.num_arguments = 6;
     flashinfer_variant *variant = create(&source);
     const struct op *op = variant->op, *base = op_find("batch_prefill");
     assert_int_equal(op_validate(op), FLASHINFER_OK);
     assert_string_equal(op->name, "mine");
-    assert_int_equal(op->args_bytes, base->args_bytes + 5 * 8);
+    assert_int_equal(op->args_bytes, base->args_bytes + 6 * 8);
     int dump = program_argument(op_program(op), "dump"), period = program_argument(op_program(op), "period");
+    assert_true(op_max(&op->args[period]) == 9 && op_max(&op->args[program_argument(op_program(op), "decay")]) == 0);
+    assert_true(isinf(op_max(&op->args[program_argument(op_program(op), "scale")])));
     assert_int_equal(op->args[dump].offset, base->args_bytes + 8);
     assert_int_equal(op->args[dump].kind, OP_INOUT);
     assert_string_equal(op->args[dump - 1].name, "lse");
@@ -148,6 +151,7 @@ static void test_declaration(void **state)
                         "    __attribute__((aligned(8))) float scale;\n"
                         "    const bool *flags;\n    int64_t flags_shape[2], flags_stride[2];\n"
                         "    int64_t period;\n"
+                        "    __attribute__((aligned(8))) float decay;\n"
                         "};\n#line 1 \"mine\"\n" LOGITS "\n");
     flashinfer_variant_destroy(variant);
     flashinfer_variant_destroy(NULL);
