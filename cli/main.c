@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/nearest.h"
 #include "cli/options.h"
 #include "core/environment.h"
 
