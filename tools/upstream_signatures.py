@@ -19,6 +19,8 @@ DECORATOR = "flashinfer_api"
 # What vLLM and SGLang import although nothing marks it as public.
 ALSO = {"fast_decode_plan", "get_seq_lens", "_get_range_buf", "PosEncodingMode", "MaskMode", "TensorLayout", "top_p_renorm_prob",
         "top_k_renorm_prob"}
+# Modules below the top ones that engines import functions from, and which.
+INNER = {"flashinfer.gdn_kernels.gdn_decode_bf16_state": ("gated_delta_rule", "gated_delta_rule_mtp")}
 # Tools around the kernels, and kernels of other hardware that are no ops.
 NOT_OPS = {"aot", "api_logging", "autotune_cache", "cutile", "data", "experimental", "fi_trace", "green_ctx", "jit",
            "locality_domain", "moe_ep", "parallel_attention", "prims_ts", "profiler", "tactics_blocklist_gen", "testing",
@@ -171,6 +173,8 @@ def collect(package, top_modules):
                 table[name] = signature(node)
         if table:
             result[path] = dict(sorted(table.items()))
+    for path, functions in INNER.items():
+        result[path] = {name: signature(package.resolve(path, name)[2]) for name in functions}
     return result
 
 

@@ -89,6 +89,53 @@ def _(device, function, name):
     close(output[:, 0], expected)
 
 
+@case("gdn_kernels.gdn_decode_bf16_state.gated_delta_rule", "gdn_kernels.gdn_decode_bf16_state.gated_delta_rule_mtp")
+def _(device, function, name):
+    from flashinfer_c import gdn_decode
+    from flashinfer_c.gdn_kernels import gdn_decode_bf16_state
+
+    function = getattr(gdn_decode_bf16_state, name.rpartition(".")[2])
+    batch, heads, dim, tokens = 3, 4, 128, 3 if "mtp" in name else 1
+    q, k = (normal(device, batch, tokens, 2, dim) for _ in range(2))
+    v, a, b = normal(device, batch, tokens, heads, dim), *(normal(device, batch, tokens, heads) for _ in range(2))
+    log, bias, states = torch.randn(heads, device=device), torch.randn(heads, device=device), normal(device, 9, heads, dim, dim)
+    rows, others = ints(device, 4, 0, 2), ints(device, 1, 3, 5)
+    each = torch.empty(batch, tokens, heads, dim, dim, device=device, dtype=torch.bfloat16)
+    expected = gdn_decode.gated_delta_rule_mtp(q, k, v, states, rows, log, a, bias, b, intermediate_states_buffer=each)[0]
+
+    def run(**options):
+        """The pool after a call whose output is as expected."""
+        pool = states.clone()
+        output = function(log, a, bias, q=q, k=k, v=v, b=b, initial_state_source=pool, initial_state_indices=rows, **options)
+        close(output, expected)
+        return pool
+
+    def after(rows, written):
+        pool = states.clone()
+        pool[rows.long()] = written
+        return pool
+
+    close(run(), after(rows, each[:, -1]))
+    close(run(output_state_indices=others), after(others, each[:, -1]))
+    with pytest.raises(NotImplementedError, match="softplus_beta"):
+        run(softplus_beta=2.0)
+    if "mtp" not in name:
+        return
+    again, accepted = torch.empty_like(each), ints(device, 2, 0, 1)
+    assert run(intermediate_states_buffer=again, disable_state_update=True).equal(states) and again.equal(each)
+    picked = each[torch.arange(batch, device=device), accepted.long()]
+    close(run(accepted_steps=accepted), after(rows, picked))
+    close(run(accepted_steps=accepted, output_state_indices=others, disable_output=True), after(others, picked))
+    close(run(recovery_steps=1), after(rows, each[:, 0]))
+    kept = ints(device, 1, 4, 3, 5, 0, 6, 7, 8, -1).view(batch, tokens)
+    scattered = after(kept.flatten()[:-1], each.flatten(0, 1)[:-1])
+    close(run(ssm_state_indices=kept), scattered)
+    with pytest.raises(NotImplementedError, match="accepted_steps"):
+        run(ssm_state_indices=kept, accepted_steps=accepted)
+    with pytest.raises(ValueError, match="excludes"):
+        run(ssm_state_indices=kept, disable_state_update=True)
+
+
 @case("mamba.selective_state_update")
 def _(device, function, name):
     from flashinfer_c.mamba import selective_state_update

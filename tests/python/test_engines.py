@@ -30,6 +30,7 @@ from flashinfer.decode import _get_range_buf, fast_decode_plan, get_seq_lens, tr
 from flashinfer.decode import xqa_batch_decode_with_kv_cache
 from flashinfer.fp4_quantization import block_scale_interleave
 from flashinfer.gdn_decode import gated_delta_rule_decode_pretranspose, gated_delta_rule_mtp
+from flashinfer.gdn_kernels.gdn_decode_bf16_state import gated_delta_rule, gated_delta_rule_mtp
 from flashinfer.gdn_prefill import chunk_gated_delta_rule
 from flashinfer.gemm import tinygemm_bf16
 from flashinfer.jit import env as jit_env

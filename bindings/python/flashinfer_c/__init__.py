@@ -19,7 +19,7 @@ __version__ = _core.version
 upstream_version = "0.7.2"  # whose names, signatures and conventions these are
 
 # Modules whose names upstream does not have at its root, too.
-_APART = {"concat_ops", "jit", "kda_decode", "ops", "utils"}
+_APART = {"concat_ops", "gdn_kernels", "jit", "kda_decode", "ops", "utils"}
 
 
 def _import_modules():
