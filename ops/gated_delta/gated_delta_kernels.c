@@ -62,6 +62,13 @@ static struct index_list see_indices(const DLTensor *t)
     return t ? (struct index_list){tensor_data(t), tensor_dtype(t) == DTYPE_I64} : (struct index_list){0};
 }
 
+/* Whether all that is kept is the state after the only token of each sequence. */
+static bool keeps_last(const struct gated_delta_view *t)
+{
+    return t->kept && t->kept_every == 1 && !t->kept_first && !t->kept_starts && !t->final && !t->cu_seqlens &&
+           tensor_shape(t->output, -3) == 1 && (!t->kept_rows || tensor_shape(t->kept_rows, 1) == 1);
+}
+
 static int64_t num_sequences(const struct gated_delta_view *t)
 {
     return t->cu_seqlens ? tensor_shape(t->cu_seqlens, 0) - 1 : tensor_shape(t->output, 0);
@@ -72,6 +79,7 @@ struct gated_delta_args gated_delta_args(const struct call *call)
     const struct gated_delta_view *t = call_view(call);
     int64_t num_heads = tensor_shape(t->output, -2);
     struct walk alpha = {0}, beta = {0};
+    bool last = keeps_last(t);
     if (t->alpha)
         alpha = see_walk(t->alpha, t->per_key ? -3 : -2, t->cu_seqlens);
     if (t->beta)
@@ -92,12 +100,12 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .dt_bias = tensor_data_or_null(t->dt_bias),
         .dt_bias_wide = t->dt_bias && tensor_dtype(t->dt_bias) == DTYPE_F32,
         .initial = see_states(t->initial),
-        .final = see_states(t->final),
-        .kept = see_states(t->kept),
+        .final = see_states(last ? t->kept : t->final),
+        .kept = see_states(last ? NULL : t->kept),
         .added = see_tokens(t->added),
         .given = see_tokens(t->given),
         .initial_rows = tensor_data_or_null(t->initial_rows),
-        .final_rows = tensor_data_or_null(t->final_rows),
+        .final_rows = tensor_data_or_null(last ? t->kept_rows : t->final_rows),
         .kept_rows = tensor_data_or_null(t->kept_rows),
         .accepted = tensor_data_or_null(t->accepted),
         .initial_step = t->initial_rows && t->initial_rows->ndim == 2 ? tensor_shape(t->initial_rows, 1) : 1,
@@ -178,8 +186,8 @@ const char *gated_delta_fit_recurrent_cpu(const struct call *call, struct way *w
 /* Whether there is more than one token, or more than its sequences' states before and after. */
 static bool is_many(const struct gated_delta_view *t)
 {
-    return t->cu_seqlens || t->kept || t->added || t->given || tensor_shape(t->output, -3) != 1 || !t->initial ||
-           (t->initial_rows && !t->pads);
+    return t->cu_seqlens || (t->kept && !keeps_last(t)) || t->added || t->given || tensor_shape(t->output, -3) != 1 ||
+           !t->initial || (t->initial_rows && !t->pads);
 }
 
 static bool too_many_blocks(const struct gated_delta_view *t)
@@ -211,7 +219,7 @@ const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *
 static const char *fit_decode(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
-    const DLTensor *pieces[] = {t->output, t->q, t->k, t->v, t->initial, t->final};
+    const DLTensor *pieces[] = {t->output, t->q, t->k, t->v, t->initial, t->final, t->kept};
     if (too_many_blocks(t))
         return TOO_MANY_BLOCKS;
     if (is_many(t))
