@@ -14,7 +14,7 @@
 
 static const char temporary_prefix[] = "flashinfer-temporary-";
 
-enum { RANDOM_CHARACTERS = 6, MAX_TRIES = 10 };
+enum { RANDOM_CHARACTERS = 6, MAX_TRIES = 100 };
 
 bool file_read_open(int file, struct text *out)
 {

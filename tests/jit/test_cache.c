@@ -289,6 +289,9 @@ static void replaced_beside_others(void)
     }
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
+    const char *why;
+    if (!written && *jit_cache_folder(&why))
+        fprintf(stderr, "%s\n", why);
     CHECK(written);
 }
 

@@ -136,7 +136,9 @@ static void bad_launches(void)
     REFUSED(c.launch.numbers = NULL, "numbers is NULL");
     REFUSED(c.factor.kind = FLASHINFER_NUMBER_ABSENT, "numbers[0].kind is 0");
     REFUSED(c.launch.constants = NULL, "constants is NULL");
+    REFUSED(c.launch.grid[0] = 0x80000000u, "grid is 2147483648 x 0 x 0");
     REFUSED(c.launch.grid[1] = 2, "grid is 7 x 2 x 0");
+    REFUSED(c.launch.grid[2] = 2, "grid is 7 x 0 x 2");
     REFUSED(c.launch.size = 1, "size is 1");
     REFUSED(exec.stream = &c, "exec.stream must be NULL");
     exec.stream = NULL;

@@ -290,6 +290,35 @@ static void test_misspelt_dimension_of_an_input(void **state)
                  "weight has a dimension hiden, which nothing else names: no other argument, DIMS, rule, fill or range");
 }
 
+/* One other place that names it is enough. */
+static void test_dimension_of_one_input(void **state)
+{
+    (void)state;
+    static const char *const rules[] = {"hiden > 0", NULL};
+    static const struct op_range ranges[] = {{"hiden", 1, 9, 0}, {0}};
+    static const struct op_fill fill = BELOW("hiden");
+    for (int i = 0; i < 3; i++) {
+        _Atomic(const struct program *) slot = NULL;
+        struct op_arg args[16];
+        struct op op = op_rmsnorm;
+        for (int k = 0; k == 0 || args[k - 1].kind != OP_END; k++)
+            args[k] = op_rmsnorm.args[k];
+        args[2].shape = "hiden";
+        op.args = args;
+        op.compiled = &slot;
+        op.ranges = NULL;
+        if (i == 0)
+            op.rules = rules;
+        else if (i == 1)
+            op.ranges = ranges;
+        else
+            args[1].fill = fill;
+        if (op_validate(&op))
+            fail_msg("%d: %s", i, flashinfer_last_error());
+        free((void *)(uintptr_t)atomic_load(&slot));
+    }
+}
+
 /* Those that compile, but that no problem can be made from, or judged by. */
 static void test_senseless_declarations(void **state)
 {
@@ -337,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_wrong_declarations),
         cmocka_unit_test(test_dtypes_in_a_circle),
         cmocka_unit_test(test_misspelt_dimension_of_an_input),
+        cmocka_unit_test(test_dimension_of_one_input),
         cmocka_unit_test(test_senseless_declarations),
         cmocka_unit_test(test_registry),
     };
