@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The path of a call after its check: pick a row of the kernel table, make sure of the workspace, launch. */
-#include <stdint.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -71,13 +71,56 @@ __attribute__((cold)) static flashinfer_status complain_unknown(const struct cal
     return status;
 }
 
+/* Whether a word of the text is that name, or what names begin with: head_dim stands for head_dim_qk, too. */
+static bool is_named(const char *text, const char *name)
+{
+    for (size_t length; *text; text += length + !length) {
+        length = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+        if (length && !strncmp(text, name, length) && (!name[length] || (name[length] == '_' && memchr(text, '_', length))))
+            return true;
+    }
+    return false;
+}
+
+static void add_value(struct text *text, const struct call *call, const struct program *program, int symbol)
+{
+    const int arg = program->symbol[symbol].arg, kind = arg >= 0 ? call->op->args[arg].kind : OP_INT;
+    const int64_t value = call->dim[symbol];
+    int length = 0;
+    const char *name = kind == OP_ENUM ? op_enum_name(&call->op->args[arg], value, &length) : NULL;
+    if (kind == OP_DTYPE)
+        text_print(text, "%s = %s", program->symbol[symbol].name, dtype_name((enum dtype)value));
+    else if (name)
+        text_print(text, "%s = %.*s", program->symbol[symbol].name, length, name);
+    else
+        text_print(text, "%s = %" PRId64, program->symbol[symbol].name, value);
+}
+
+/* The values of the dimensions and arguments that the reasons speak of. */
+__attribute__((cold)) static void add_values(struct text *reasons, const struct call *call)
+{
+    const struct program *program = op_program(call->op);
+    bool any = false;
+    for (int i = 0; program && i < program->num_symbols; i++)
+        if (call->bound >> i & 1 && reasons->data && is_named(reasons->data, program->symbol[i].name)) {
+            text_print(reasons, "%s", any ? ", " : " (");
+            add_value(reasons, call, program, i);
+            any = true;
+        }
+    if (any)
+        text_print(reasons, ")");
+}
+
+/* A plan op has one row, of its own name. */
 __attribute__((cold)) static flashinfer_status complain_unsupported(const struct call *call)
 {
     struct text reasons = {0};
     struct way way;
     for (const struct op_kernel *row = call->op->kernels; row && row->name; row++)
         if (!call->exec.kernel || !strcmp(call->exec.kernel, row->name))
-            text_print(&reasons, "%s%s: %s", reasons.size ? "; " : "", row->name, call_fit(call, row, &way));
+            text_print(&reasons, "%s%s%s%s", reasons.size ? "; " : "", row->target == OP_ANYWHERE ? "" : row->name,
+                       row->target == OP_ANYWHERE ? "" : ": ", call_fit(call, row, &way));
+    add_values(&reasons, call);
     flashinfer_status status = fail(FLASHINFER_UNSUPPORTED, "%s: %s this call: %s", call->op->name,
                                     call->exec.kernel ? "the kernel named by exec.kernel does not serve" : "no kernel serves",
                                     reasons.data ? reasons.data : "the op has none");

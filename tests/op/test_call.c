@@ -118,11 +118,12 @@ static void test_forced(void **state)
                   "top_k: exec.kernel is \"top_k_avx\", must be one of: top_k_sm90, top_k_small_cpu, top_k_wide_cpu");
     TOP_K(b, 2, 9);
     expect_status(op_call(top_k(), &b, EXEC(.kernel = "top_k_small_cpu")), FLASHINFER_UNSUPPORTED,
-                  "top_k: the kernel named by exec.kernel does not serve this call: top_k_small_cpu: k is more than 8");
+                  "top_k: the kernel named by exec.kernel does not serve this call: top_k_small_cpu: k is more than 8 "
+                  "(k = 9)");
     TOP_K(c, 2, 65);
     expect_status(op_call(top_k(), &c, NULL), FLASHINFER_UNSUPPORTED,
                   "top_k: no kernel serves this call: top_k_sm90: runs on CUDA devices; top_k_small_cpu: k is more than 8; "
-                  "top_k_wide_cpu: k is more than 64");
+                  "top_k_wide_cpu: k is more than 64 (k = 65)");
     expect_status(op_call(&op_top_k, &a, NULL), FLASHINFER_UNSUPPORTED, "top_k: no kernel serves this call: the op has none");
     assert_int_equal(runs[0], 0);
     assert_int_equal(runs[1], 1);

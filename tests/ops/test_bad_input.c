@@ -229,13 +229,16 @@ static void test_plans(void **state)
     REFUSED(batch_prefill_plan, (t->args.qo_indptr = &t->qo_indptr, t->qo_indptr.device = CUDA(0)),
             "qo_indptr is on cuda:0, must be on cpu");
     UNSUPPORTED(batch_prefill_plan, t->args.head_dim_qk = 72,
-                "no kernel serves this call: batch_prefill_plan: head_dim must be a multiple of 16 up to 256, or 512");
+                "no kernel serves this call: head_dim must be a multiple of 16 up to 256, or 512 "
+                "(head_dim_qk = 72, head_dim_vo = 72)");
     UNSUPPORTED(batch_prefill_plan, t->args.head_dim_vo = 272,
-                "no kernel serves this call: batch_prefill_plan: head_dim must be a multiple of 16 up to 256, or 512");
+                "no kernel serves this call: head_dim must be a multiple of 16 up to 256, or 512 "
+                "(head_dim_qk = 64, head_dim_vo = 272)");
     UNSUPPORTED(batch_prefill_plan, (t->args.q_data_type = TYPE(F16), t->args.kv_data_type = TYPE(BF16)),
-                "no kernel serves this call: batch_prefill_plan: kv_data_type must be q_data_type, e4m3 or e5m2");
+                "no kernel serves this call: kv_data_type must be q_data_type, e4m3 or e5m2 "
+                "(q_data_type = f16, kv_data_type = bf16)");
     UNSUPPORTED(batch_prefill_plan, t->args.kv_data_type = TYPE(U8),
-                "no kernel serves this call: batch_prefill_plan: caches of e2m1 are not served");
+                "no kernel serves this call: caches of e2m1 are not served");
     REFUSED(batch_decode_plan, t->args.max_batch_size = 0, "max_batch_size is 0, must be at least 1");
     REFUSED(batch_decode_plan, t->args.num_qo_heads = 5,
             "num_qo_heads % num_kv_heads == 0 does not hold: num_qo_heads = 5, num_kv_heads = 2");
@@ -370,7 +373,7 @@ static void test_sampling(void **state)
     REFUSED(sampling_from_probs, t->valid.data = t->samples.data, "valid overlaps samples, must share no memory with it");
     UNSUPPORTED(sampling_from_probs, t->args.check_nan = 1,
                 "no kernel serves this call: sampling_sm80: runs on CUDA devices; sampling_cpu: check_nan would have to wait for "
-                "the device; rows of NaN are told by `valid`");
+                "the device; rows of NaN are told by `valid` (check_nan = 1)");
     REFUSED(top_k_top_p_sampling_from_probs, t->args.top_k = VALUE(INT, 0), "top_k is 0, must be at least 1");
     REFUSED(top_k_top_p_sampling_from_probs, t->args.top_p = VALUE(FLOAT, 1.5), "top_p is 1.5, must be 0 to 1");
     REFUSED(top_k_top_p_sampling_from_probs, t->args.top_p = VALUE(FLOAT, -0.1), "top_p is -0.1, must be 0 to 1");
