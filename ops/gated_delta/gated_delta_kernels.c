@@ -272,6 +272,7 @@ flashinfer_status gated_delta_validate(const struct call *call)
 {
     const struct gated_delta_view *t = call_view(call);
     const char *limit = "the number of states", *read = "initial_state_indices";
+    const char *written = t->per_key ? "ssm_state_indices" : "output_state_indices";
     int64_t row = tensor_shape(t->output, -2) * tensor_shape(t->output, -1);
     bool whole = t->cu_seqlens && t->output->ndim == 3, drafts = t->initial_rows && t->initial_rows == t->kept_rows;
     TRY(validate_starts(call, "cu_seqlens", t->cu_seqlens, tensor_elements(t->output) / most(row, 1), "the number of tokens"));
@@ -287,7 +288,7 @@ flashinfer_status gated_delta_validate(const struct call *call)
     if (!drafts)
         TRY(validate_rows(call, read, t->initial_rows, whole && !t->initial ? t->final : t->initial, limit));
     if (!whole && t->final_rows != t->initial_rows)
-        TRY(validate_rows(call, "output_state_indices", t->final_rows, t->final, limit));
+        TRY(validate_rows(call, written, t->final_rows, t->final, limit));
     if (t->kept_starts)
         return validate_rows(call, "checkpoint_state_indices", t->kept_rows, t->kept, "the rows of state_checkpoints");
     return validate_rows(call, "ssm_state_indices", t->kept_rows, t->kept, limit);

@@ -60,8 +60,8 @@ static void choose_folder(void)
         snprintf(reason, sizeof reason, "%s belongs to user %u, this process to user %u", wanted,
                  (unsigned)status.st_uid, (unsigned)geteuid());
     else if (status.st_mode & (S_IWGRP | S_IWOTH))
-        snprintf(reason, sizeof reason, "others may write to %s (mode %o): they could plant code in it", wanted,
-                 (unsigned)status.st_mode & 07777);
+        snprintf(reason, sizeof reason, "others may write to %s (mode %o) and so plant code in it; chmod go-w lets it be used",
+                 wanted, (unsigned)status.st_mode & 07777);
     else
         folder = wanted;
     /* A folder that may only be read still serves what it holds. */

@@ -235,22 +235,90 @@ static flashinfer_status run_never(const struct call *call, const struct way *wa
     return FLASHINFER_OK;
 }
 
-/* Declarations that cannot be: op_top_k as `change` has it, with the shape of one argument replaced, is refused with that
- * sentence. */
-static void expect_wrong(struct op change, int arg, const char *shape, const char *sentence)
+enum { MOST_ARGS = 24 };
+
+static struct op copy_of(const struct op *from, struct op_arg *args)
+{
+    struct op op = *from;
+    for (int i = 0; i == 0 || args[i - 1].kind != OP_END; i++)
+        args[i] = from->args[i];
+    op.args = args;
+    return op;
+}
+
+static void expect_refused(struct op op, const char *sentence)
 {
     _Atomic(const struct program *) slot = NULL;
-    struct op_arg args[8];
     char expected[200];
-    for (int i = 0; i == 0 || args[i - 1].kind != OP_END; i++)
-        args[i] = change.args[i];
-    args[arg].shape = shape;
-    change.args = args;
-    change.compiled = &slot;
-    snprintf(expected, sizeof expected, "the declaration of %s is wrong: %s", change.name, sentence);
-    assert_int_equal(op_validate(&change), FLASHINFER_INTERNAL);
+    op.compiled = &slot;
+    snprintf(expected, sizeof expected, "the declaration of %s is wrong: %s", op.name, sentence);
+    assert_int_equal(op_validate(&op), FLASHINFER_INTERNAL);
     assert_string_equal(flashinfer_last_error(), expected);
     free((void *)(uintptr_t)atomic_load(&slot)); /* which lives as long as its slot */
+}
+
+/* Declarations that cannot be: an op with the shape of one argument replaced is refused with that sentence. */
+static void expect_wrong(struct op op, int arg, const char *shape, const char *sentence)
+{
+    struct op_arg args[MOST_ARGS];
+    op = copy_of(&op, args);
+    args[arg].shape = shape;
+    expect_refused(op, sentence);
+}
+
+/* An op of which `change`, in terms of `op` and `args`, is changed. */
+#define WRONG(from, change, sentence)             \
+    do {                                          \
+        struct op_arg args[MOST_ARGS];            \
+        struct op op = copy_of(&from, args);      \
+        change;                                   \
+        expect_refused(op, sentence);             \
+    } while (0)
+
+static void test_wrong_arguments(void **state)
+{
+    (void)state;
+    enum { VALUES, INDICES, INPUT, K, SORTED, TIE_BREAK = 6 };
+    static const struct op_fill unbounded = BELOW("nowhere");
+    WRONG(op_top_k, args[SORTED].max = -1, "sorted: max is less than min");
+    WRONG(op_top_k, args[SORTED].value = 2, "sorted: the default is out of range");
+    WRONG(op_top_k, args[K].value = -3, "k: the default is out of range");
+    WRONG(op_top_k, (args[INDICES] = op_top_k.args[INPUT], args[INPUT] = op_top_k.args[INDICES]),
+          "indices is an output and stands behind input, which is none");
+    WRONG(op_top_k, args[INPUT].required_if = "k > 1", "input has a condition but is not OPTIONAL");
+    WRONG(op_top_k, args[INPUT].may_alias = "values", "input may alias but is not written");
+    WRONG(op_top_k, args[VALUES].may_alias = "k", "values may alias k, which is no tensor");
+    WRONG(op_top_k, args[INPUT].fill = unbounded, "the values of input are bounded by nowhere, which is unknown");
+    WRONG(op_top_k, args[INPUT].shape = NULL, "input has no shape");
+    WRONG(op_top_k, args[INPUT].dtype.set = 0, "input has no dtypes");
+    WRONG(op_top_k, args[INPUT].dtype.like = "nobody", "the dtype of input is like nobody, which has none");
+    WRONG(op_top_k, args[K].bytes = 2, "k has a C type that its kind does not have");
+    WRONG(op_top_k, args[K].offset = 60000, "k lies outside of the struct");
+    WRONG(op_top_k, args[K].value_of = "sorted", "k defaults to sorted, which is no INT before it");
+    WRONG(op_top_k, args[TIE_BREAK].names = "", "tie_break has no names");
+}
+
+static void test_wrong_plans_and_kernels(void **state)
+{
+    (void)state;
+    enum { K_CACHE = 3, V_SCALE = 14, PLAN };
+    static const char *const rules[] = {"nothing > 0", NULL};
+    static const struct op_kernel unfit[] = {{"any", OP_CPU, 0, 0, NULL, run_never}, {0}};
+    static const struct op_kernel idle[] = {{"any", OP_CPU, 0, 0, fit_never, NULL}, {0}};
+    WRONG(op_top_k, op.rules = rules, "nothing is no dimension and no integer argument");
+    WRONG(op_top_k, op.kernels = unfit, "kernel any lacks fit or run");
+    WRONG(op_top_k, op.kernels = idle, "kernel any lacks fit or run");
+    WRONG(op_top_k, op.args_bytes = OP_MAX_ARGS_BYTES + 1, "its struct is larger than 640 bytes");
+    WRONG(op_top_k, op.plan = &op_paged_prefill_plan, "it names the op that makes its plan, but reads no plan");
+    WRONG(op_paged_prefill, op.plan = NULL, "the dtype of out is like o_data_type, which has none");
+    WRONG(op_paged_prefill, (args[V_SCALE] = args[PLAN], args[V_SCALE].name = "other"),
+          "it has two plans, or one that no op makes");
+    WRONG(op_paged_prefill, args[K_CACHE].by = "q_scale", "q_scale is no ENUM argument");
+    WRONG(op_paged_prefill, args[K_CACHE].shape = "NHD: pages 1 | NDH: pages 1",
+          "an alternative of \"NHD: pages 1 | NDH: pages 1\" does not start with one of: NHD HND");
+    WRONG(op_paged_prefill, args[K_CACHE].shape = "NHD: pages 1 | NHD: pages 1",
+          "an alternative of \"NHD: pages 1 | NHD: pages 1\" does not start with one of: NHD HND");
+    WRONG(op_paged_prefill, args[K_CACHE].shape = "NHD: pages 1", "\"NHD: pages 1\" has no alternative for some of: NHD HND");
 }
 
 static void test_wrong_declarations(void **state)
@@ -364,6 +432,8 @@ int main(void)
         cmocka_unit_test(test_variant),
         cmocka_unit_test(test_allreduce),
         cmocka_unit_test(test_wrong_declarations),
+        cmocka_unit_test(test_wrong_arguments),
+        cmocka_unit_test(test_wrong_plans_and_kernels),
         cmocka_unit_test(test_dtypes_in_a_circle),
         cmocka_unit_test(test_misspelt_dimension_of_an_input),
         cmocka_unit_test(test_dimension_of_one_input),
