@@ -26,8 +26,8 @@
  * - Sums are float32; weights may be rounded to the dtype that values are widened to before they multiply it. A NaN in a query
  *   makes its own rows NaN.
  *   A NaN or infinity in a key or a value of a request, or logits beyond the range of float32, may reach every row of that
- *   request, masked or not, and no other request. In decode, what window_left hides from all query tokens of a request does not
- *   matter: pages that the window has left may hold anything, though kv_indices still names pages of the cache for them.
+ *   request, masked or not, and no other request. What window_left hides from all query tokens of a request does not matter:
+ *   pages that the window has left may hold anything, though kv_indices still names pages of the cache for them.
  *
  * What has no op of its own:
  * - A batch that mixes prefill and decode is one of batch_prefill: each request has as many query tokens as it likes.

@@ -38,11 +38,14 @@ DEVICE void advance(struct ring &r)
     }
 }
 
-/* The tiles of keys that any row of a task sees: [first, last]; one, all hidden, if none does. */
-DEVICE int first_tile(const struct attention_args &a, const struct task &t)
+/* The first token that any row of a task sees. */
+DEVICE int first_seen(const struct attention_args &a, const struct task &t)
 {
-    return WINDOW ? max(t.kv_len - t.qo_len + t.token - a.window_left, 0) / KEYS : 0;
+    return WINDOW ? max(t.kv_len - t.qo_len + t.token - a.window_left, 0) : 0;
 }
+
+/* The tiles of keys that any row of a task sees: [first, last]; one, all hidden, if none does. */
+DEVICE int first_tile(const struct attention_args &a, const struct task &t) { return first_seen(a, t) / KEYS; }
 
 DEVICE int last_tile(const struct attention_args &a, const struct task &t, int tile_tokens)
 {
@@ -68,12 +71,13 @@ struct places {
     struct slot row[ROUNDS];
 };
 
-/* Rows that do not exist repeat the request's last one, if it has any. */
+/* What the task does not see of its first and last tile repeats what it sees: a weight of 0 times NaN is NaN. */
 DEVICE void find_places(const struct attention_args &a, const struct task &t, int tile, int half, struct places &places)
 {
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
-        int token = min(tile * KEYS + half * ROWS + i * 32 + lane_id(), t.kv_len - 1);
+        int token = tile * KEYS + half * ROWS + i * 32 + lane_id();
+        token = min(WINDOW ? max(token, first_seen(a, t)) : token, t.kv_len - 1);
         places.row[i] = {0, 0};
         if (token >= 0)
             places.row[i] = find_slot(a, t.first_page, token);

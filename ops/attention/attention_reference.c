@@ -326,11 +326,12 @@ static struct problem_tensor *given(struct problem *problem, const char *name)
     return t && t->present ? t : NULL;
 }
 
+/* slots: of a page, or all there are. */
 static int64_t kv_length(struct problem *problem, int64_t request, int64_t slots)
 {
     const struct problem_tensor *indptr = problem_tensor(problem, "kv_indptr");
     const struct problem_tensor *last = problem_tensor(problem, "kv_last_page_len");
-    int64_t pages = (int64_t)(problem_get(indptr, request + 1) - problem_get(indptr, request));
+    int64_t pages = indptr ? (int64_t)(problem_get(indptr, request + 1) - problem_get(indptr, request)) : slots;
     return last && pages ? (pages - 1) * slots + (int64_t)problem_get(last, request) : pages;
 }
 
@@ -356,61 +357,78 @@ static void place_backwards(struct problem *problem, const char *name, const cha
     }
 }
 
-/* The first token that a request's query tokens see, of kv_len; of batch_decode, for which the others do not matter. */
-static int64_t first_seen(const struct problem *problem, int64_t kv_len)
+/* Ragged keys: the last requests end before the keys do. */
+static void end_early(struct problem *problem, int64_t tokens)
 {
-    if (strcmp(problem->op->name, "batch_decode"))
-        return 0;
-    bool own = problem->given >> program_argument(problem->program, "window_left") & 1;
-    int64_t window = problem_dim(own ? problem : problem->plan, "window_left");
-    int64_t first = kv_len - problem_dim(problem, "q_len_per_req") - window;
+    struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr");
+    double end = (double)problem_random(problem, (uint64_t)tokens + 1);
+    for (int64_t b = 0; b < kv_indptr->elements; b++)
+        if (problem_get(kv_indptr, b) > end)
+            problem_set(kv_indptr, b, end);
+}
+
+/* The first token that any query token of a request sees, of kv_len. */
+static int64_t first_seen(struct problem *problem, int64_t request, int64_t kv_len)
+{
+    const struct problem_tensor *qo_indptr = problem_tensor(problem, "qo_indptr");
+    const char *names[] = {"q_len_per_req", "qo_len"};
+    int64_t qo_len = 1;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (problem_dim(problem, names[i]) >= 0)
+            qo_len = problem_dim(problem, names[i]);
+    if (qo_indptr)
+        qo_len = (int64_t)(problem_get(qo_indptr, request + 1) - problem_get(qo_indptr, request));
+    bool own = !problem->plan || problem->given >> program_argument(problem->program, "window_left") & 1;
+    int64_t window = problem_dim(own ? problem : problem->plan, "window_left"), first = kv_len - qo_len - window;
     return window >= 0 && first > 0 ? first : 0;
 }
 
-/* Marks the slots that requests have; slots is the size of a page. */
-static void mark_used(struct problem *problem, bool *used, int64_t slots)
+/* Marks the slots whose tokens are seen; slots: of a page, or all there are; starts: where requests start in pages, or slots. */
+static void mark_seen(struct problem *problem, bool *seen, int64_t slots, const struct problem_tensor *starts)
 {
-    struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr");
     const struct problem_tensor *kv_indices = problem_tensor(problem, "kv_indices");
-    const struct problem_tensor *last_page_len = problem_tensor(problem, "kv_last_page_len");
-    if (!last_page_len) {
-        /* The last requests end before the keys do. */
-        int64_t end = (int64_t)problem_random(problem, (uint64_t)slots + 1);
-        for (int64_t b = 0; b < kv_indptr->elements; b++)
-            if (problem_get(kv_indptr, b) > (double)end)
-                problem_set(kv_indptr, b, (double)end);
-        for (int64_t slot = 0; slot < (int64_t)problem_get(kv_indptr, kv_indptr->elements - 1); slot++)
-            used[slot] = true;
-        return;
+    for (int64_t b = 0; b < (starts ? starts->elements - 1 : 1); b++) {
+        int64_t kv_len = kv_length(problem, b, slots), start = starts ? (int64_t)problem_get(starts, b) : 0;
+        for (int64_t token = first_seen(problem, b, kv_len); token < kv_len; token++)
+            if (kv_indices)
+                seen[(int64_t)problem_get(kv_indices, start + token / slots) * slots + token % slots] = true;
+            else
+                seen[start + token] = true;
     }
-    for (int64_t b = 0; b < last_page_len->elements; b++) {
-        int64_t kv_len = kv_length(problem, b, slots), first_page = (int64_t)problem_get(kv_indptr, b);
-        for (int64_t token = first_seen(problem, kv_len); token < kv_len; token++)
-            used[(int64_t)problem_get(kv_indices, first_page + token / slots) * slots + token % slots] = true;
+}
+
+/* NaN and infinities where no token is seen. */
+static void spoil_unseen(struct problem *problem, struct problem_tensor *cache, const struct problem_tensor *starts)
+{
+    bool paged = cache->ndim == 4, nhd = problem_dim(problem, "kv_layout") == FLASHINFER_NHD;
+    int64_t width = cache->shape[paged + 2], outer = cache->shape[paged], inner = cache->shape[paged + 1];
+    int64_t slots = nhd ? outer : inner;
+    bool *seen = calloc((size_t)((paged ? cache->shape[0] : 1) * slots) + 1, 1);
+    if (seen)
+        mark_seen(problem, seen, slots, starts);
+    for (int64_t i = 0; seen && dtype_is_float(cache->dtype) && i < cache->elements; i++) {
+        int64_t slot = nhd ? i / width / inner % outer : i / width % inner, page = i / width / inner / outer;
+        if (!seen[page * slots + slot])
+            problem_set(cache, i, i % 3 ? NAN : INFINITY);
     }
+    free(seen);
 }
 
 void attention_make(struct problem *problem)
 {
     bool paged = problem_tensor(problem, "k_cache"), nhd = problem_dim(problem, "kv_layout") == FLASHINFER_NHD;
-    struct problem_tensor *caches[] = {problem_tensor(problem, paged ? "k_cache" : "k"),
-                                       problem_tensor(problem, paged ? "v_cache" : "v")};
-    int64_t slots = caches[0]->shape[paged + !nhd], pages = paged ? caches[0]->shape[0] : 1;
-    bool *used = calloc((size_t)(pages * slots) + 1, 1);
-    if (used && problem->seed)
-        mark_used(problem, used, slots);
-    for (int c = 0; used && problem->seed && c < 2; c++) {
-        int64_t width = caches[c]->shape[paged + 2], outer = caches[c]->shape[paged], inner = caches[c]->shape[paged + 1];
-        for (int64_t i = 0; dtype_is_float(caches[c]->dtype) && i < caches[c]->elements; i++) {
-            int64_t slot = nhd ? i / width / inner % outer : i / width % inner, page = i / width / inner / outer;
-            if (!used[page * slots + slot])
-                problem_set(caches[c], i, i % 3 ? NAN : INFINITY);
-        }
-    }
-    free(used);
+    struct problem_tensor *keys = problem_tensor(problem, paged ? "k_cache" : "k"), *v_indptr = given(problem, "v_indptr");
+    struct problem_tensor *kv_indptr = problem_tensor(problem, "kv_indptr");
+    int64_t slots = keys->shape[paged + !nhd];
+    if (problem->seed && kv_indptr && !paged)
+        end_early(problem, slots);
     place_masks(problem, slots);
     place_backwards(problem, "v_indptr", "kv_indptr");
     place_backwards(problem, "o_indptr", "qo_indptr");
+    if (problem->seed) {
+        spoil_unseen(problem, keys, kv_indptr);
+        spoil_unseen(problem, problem_tensor(problem, paged ? "v_cache" : "v"), v_indptr ? v_indptr : kv_indptr);
+    }
 }
 
 void attention_cost(const struct call *call, double *bytes, double *operations)

@@ -45,18 +45,21 @@ DEVICE struct view see_task(const struct attention_sm90_args &p, const struct sm
     return v;
 }
 
-/* Zeros for the values of tokens that do not exist: whatever lies there, times a weight of 0, must not become NaN. Each
- * warpgroup does so for itself, and all write the same. */
-DEVICE void clear_tail(struct smem *sm, const struct ring &ring, int n, int tile)
+/* Zeros for values that no row sees, of a tile of the n-th task: behind the request's last token, or before the first one that
+ * the task sees. Whatever lies there, times a weight of 0, must not become NaN. Each warpgroup does so for itself, and all
+ * write the same. */
+template <bool BEFORE>
+DEVICE void clear_unseen(struct smem *sm, const struct attention_args &a, const struct ring &ring, int n, int tile)
 {
-    int tail = max(sm->task[n % TASKS].kv_len - tile * KEYS, 0), thread = threadIdx.x % 128, rest = (KEYS - tail) * 8;
+    int from = BEFORE ? 0 : max(sm->task[n % TASKS].kv_len - tile * KEYS, 0), thread = threadIdx.x % 128;
+    int rest = ((BEFORE ? first_seen(a, sm->task[n % TASKS]) - tile * KEYS : KEYS) - from) * 8;
     if (GATHER || rest <= 0)
         return;
     mbarrier_wait(AT(values_full[ring.stage]), ring.phase);
 #pragma unroll 1
     for (int i = thread; i < rest * VALUE_SLABS; i += 128) {
-        int gaps = (tail + i % rest / 8) / 8 * (VALUES_STEP - 1024);
-        *(uint4 *)(sm->values[ring.stage] + i / rest * SLAB_STEP + tail * 128 + i % rest * 16 + gaps) = make_uint4(0, 0, 0, 0);
+        int gaps = (from + i % rest / 8) / 8 * (VALUES_STEP - 1024);
+        *(uint4 *)(sm->values[ring.stage] + i / rest * SLAB_STEP + from * 128 + i % rest * 16 + gaps) = make_uint4(0, 0, 0, 0);
     }
     shared_async_fence();
     named_barrier_sync(TAIL_BARRIER + threadIdx.x / 128 - 1, 128);
@@ -128,7 +131,7 @@ DEVICE void take_tile(struct worker &w, struct smem *sm, const struct attention_
     struct weighing weighing = weigh_by(w.r, unit);
     weigh(w.r, weighing, 0, KEYS / 2);
     pack(w.r);
-    clear_tail(sm, w.ring, n, w.v.tile);
+    clear_unseen<false>(sm, p.a, w.ring, n, w.v.tile);
     if (!first && w.r.moved)
         rescale(w.r);
     w.v.tile--;
@@ -140,7 +143,7 @@ DEVICE void end_task(struct worker &w, struct smem *sm, const struct attention_s
 {
     struct task t = sm->task[n % TASKS];
     int first_token = t.token + w.warpgroup * p.q_tokens;
-    if (REPEATS && t.careful > first_tile(p.a, t) && !__all_sync(0xffffffffu, is_right(p, w.r, sum, t, first_token)) &&
+    if (REPEATS && t.careful > 0 && !__all_sync(0xffffffffu, is_right(p, w.r, sum, t, first_token)) &&
         threadIdx.x % 32 == 0)
         sm->repeat[n % REPEATED] = t.number;
     write_rows(p, w.r, top, sum, fabsf(w.scale.unit), t, first_token);
@@ -194,7 +197,7 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
     }
     pack(r);
     if (next)
-        clear_tail(sm, w.ring, n + 1, w.v.tile);
+        clear_unseen<false>(sm, p.a, w.ring, n + 1, w.v.tile);
     if (!REPEATS && !next && r.moved)
         rescale(r);
     w.v.tile--;
@@ -218,6 +221,8 @@ DEVICE void compute_all(const struct attention_sm90_args &p, struct smem *sm)
 #pragma unroll 1
         while (w.v.tile >= (WINDOW ? w.v.first : 0))
             step(w, sm, p, n, false);
+        if (WINDOW)
+            clear_unseen<true>(sm, p.a, w.ring, n, w.v.first);
         if (is_first_thread())
             mbarrier_arrive(AT(queries_empty[buffer_of(n)][w.warpgroup]));
         if (BUFFERS == 2 && next_task(sm, n + 1)) {

@@ -89,4 +89,4 @@ static const struct op_shape shapes[] = {
 DEFINE_OP("attention", "out = softmax(q k * scale) v for one request, one query token", .rules = rules, .view = view,
           .hooks = ATTENTION_HOOKS,
           .kernels = batch_decode_kernels, .ranges = ranges, .shapes = shapes, .reference = attention_reference,
-          .cost = attention_cost);
+          .make = attention_make, .cost = attention_cost);
