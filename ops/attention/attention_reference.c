@@ -440,11 +440,11 @@ void attention_cost(const struct call *call, double *bytes, double *operations)
     double tokens = t->kv_indices ? (double)tensor_shape(t->kv_indices, 0) * slots : slots;
     double width = plan->head_dim + plan->head_dim_vo; /* of a key and a value */
     double kv_len = batch > 0 ? tokens / batch : 0, qo_len = batch > 0 ? queries / batch : 0;
-    /* Causal attention leaves out a triangle of qo_len by qo_len. */
-    double products = queries * kv_len - (plan->causal && qo_len > 1 ? queries * (qo_len - 1) / 2 : 0);
+    /* Of causal attention the last kv_len query tokens see something, and leave out a triangle. */
+    double rows = fmin(qo_len, kv_len), seen = plan->causal && qo_len > 1 ? rows * (kv_len - (rows - 1) / 2) : qo_len * kv_len;
     *bytes = tokens * plan->num_kv_heads * width * dtype_bytes((enum dtype)plan->kv_dtype) +
              queries * plan->num_qo_heads *
                  (plan->head_dim * dtype_bytes((enum dtype)plan->q_dtype) +
                   plan->head_dim_vo * dtype_bytes((enum dtype)plan->o_dtype));
-    *operations = 2 * products * plan->num_qo_heads * width;
+    *operations = 2 * batch * seen * plan->num_qo_heads * width;
 }
