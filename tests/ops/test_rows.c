@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Each CUDA row of each kernel table serves some named shape on some architecture: where there is no GPU, nothing else sees that
+ * a fast row has come to refuse all calls. */
+#include "harness/fits.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "core/device.h"
+
+#undef fail
+#include <cmocka.h>
+
+/* What serves only calls that no named shape makes. */
+static const char *const unnamed[][2] = {
+    {"rmsnorm_quant", "norm_short_sm80"},
+    {"fused_add_rmsnorm_quant", "norm_short_sm80"},
+    {"layernorm_quant", "norm_short_sm80"},
+    {"single_prefill_with_kv_cache", "batch_decode_stream_sm90"},
+    {"single_prefill_with_kv_cache", "batch_decode_stream_sm80"},
+    {"chunk_gated_delta_rule", "gated_delta_recurrent_sm80"},
+};
+
+static bool is_unnamed(const struct op *op, const struct op_kernel *row)
+{
+    for (size_t i = 0; i < sizeof unnamed / sizeof *unnamed; i++)
+        if (!strcmp(op->name, unnamed[i][0]) && !strcmp(row->name, unnamed[i][1]))
+            return true;
+    return false;
+}
+
+struct chosen {
+    const struct op *op;
+    uint64_t rows; /* bit i: row i of its table */
+};
+
+static void note(void *context, const struct fit_row *row)
+{
+    struct chosen *chosen = context;
+    if (row->chosen)
+        chosen->rows |= UINT64_C(1) << (row->row - chosen->op->kernels);
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    static const int archs[] = {80, 90, 100, 120};
+    int wrong = 0;
+    for (const struct op *const *op = op_registry; *op; op++) {
+        struct chosen chosen = {.op = *op};
+        for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+            struct device device;
+            assert_int_equal(device_imagine(archs[i], &device), FLASHINFER_OK);
+            for (const struct op_shape *shape = (*op)->shapes; shape && shape->name; shape++)
+                fits_explain(*op, shape->values, &device, NULL, note, &chosen);
+        }
+        for (const struct op_kernel *row = (*op)->kernels; row && row->name; row++) {
+            bool is_chosen = chosen.rows >> (row - (*op)->kernels) & 1;
+            if (row->target == OP_CUDA && is_chosen == is_unnamed(*op, row)) {
+                print_error("%s: %s is chosen for %s named shape\n", (*op)->name, row->name, is_chosen ? "a" : "no");
+                wrong++;
+            }
+        }
+    }
+    assert_int_equal(wrong, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
