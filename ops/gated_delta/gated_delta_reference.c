@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "harness/problem.h"
+#include "op/program.h"
 #include "ops/gated_delta/gated_delta_kernels.h"
 
 #define TOLERANCE 5e-3
@@ -268,18 +269,31 @@ static const char *judge_pair(const struct pair *p)
     return judge_state(p, "the state", t->final, to);
 }
 
-/* Rows that nothing was to be written to, of all heads. */
+/* Rows that nothing was to be written to, of all heads; all rows without `touched`. */
 static const char *judge_rest(const struct reference *r, const DLTensor *pool, const bool *touched, const bool *too)
 {
     int64_t rows = pool ? tensor_shape(pool, 0) : 0, size = rows ? tensor_elements(pool) / rows : 0;
     const double *got = rows ? reference_got(r, pool) : NULL;
     for (int64_t i = 0; i < rows * size; i++) {
         double before = value_at(pool, i);
-        if (!touched[i / size] && !(too && too[i / size]) && got[i] != before && !(isnan(got[i]) && isnan(before)))
+        if (!(touched && touched[i / size]) && !(too && too[i / size]) && got[i] != before && !(isnan(got[i]) && isnan(before)))
             return reference_complain("element %lld of state %lld was %g and became %g, but belongs to no sequence",
                                       (long long)(i % size), (long long)(i / size), before, got[i]);
     }
     return NULL;
+}
+
+/* Tensors that other calls of the op write. */
+static const char *judge_unused(const struct reference *r)
+{
+    const struct gated_delta_view *t = r->view;
+    const char *wrong = NULL;
+    for (const struct op_arg *arg = r->call->op->args; !wrong && arg->kind != OP_END; arg++) {
+        const DLTensor *given = arg->kind == OP_INOUT ? op_tensor(r->args, arg) : NULL;
+        if (given != t->output && given != t->final && given != t->kept && given != t->added && given != t->given)
+            wrong = judge_rest(r, given, NULL, NULL);
+    }
+    return wrong;
 }
 
 static const char *judge_all(struct pair *p)
@@ -308,7 +322,7 @@ static const char *judge_all(struct pair *p)
         wrong = judge_rest(p->r, t->added, p->touched_slots, NULL);
     if (!wrong)
         wrong = judge_rest(p->r, t->given, p->touched_slots, NULL);
-    return wrong;
+    return wrong ? wrong : judge_unused(p->r);
 }
 
 const char *gated_delta_verify(const struct reference *r)

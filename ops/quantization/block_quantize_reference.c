@@ -204,10 +204,29 @@ static const char *verify_untouched(const struct reference *r, const struct row 
     return NULL;
 }
 
+/* Rows of padding behind those of each group: 0, or where the mask counts rows, what lay there. */
+static const char *verify_padding(const struct reference *r)
+{
+    const struct block_quantize_view *t = r->view;
+    const double *was = t->scales->data, *is = reference_got(r, t->scales);
+    int64_t groups = t->grouped ? tensor_shape(t->input, 0) : 1, rows = groups ? row_count(t) / groups : 0;
+    for (int64_t group = 0; rows && group < groups; group++) {
+        struct row last = row_of(r, (group + 1) * rows - 1);
+        for (int64_t row = rows; row < block_scale_rows(t->layout, rows); row++)
+            for (int64_t block = 0; block < block_scale_blocks(t->layout, last.blocks); block++) {
+                int64_t at = last.scales + block_scale_offset(t->layout, (uint32_t)row, (uint32_t)block, (uint32_t)last.blocks);
+                if (is[at] != was[at] && !(isnan(is[at]) && isnan(was[at])))
+                    return reference_complain("group %lld: the scale of row %lld, which is padding, is %g, must be %g",
+                                              (long long)group, (long long)row, is[at], was[at]);
+            }
+    }
+    return NULL;
+}
+
 const char *block_quantize_verify(const struct reference *r)
 {
     const struct block_quantize_view *t = r->view;
-    const char *wrong = NULL;
+    const char *wrong = verify_padding(r);
     for (int64_t i = 0; i < row_count(t) && !wrong; i++) {
         struct row row = row_of(r, i);
         if (!row.counts)
