@@ -12,10 +12,7 @@
  *   BLOCK_SIZE   0; 16, 32: the output is e2m1 with a scale for so many elements
  *   E8M0         the scales are 0: e4m3, 1: e8m0 */
 #include "activation.h"
-#include "blocks.h"
-#include "fp4.h"
-#include "stream.h"
-#include "vec_scale.h"
+#include "blocks_fp4.h"
 #include "norm_args.h"
 
 #define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
@@ -124,30 +121,12 @@ INLINE struct pair finish(const struct norm_args *a, const struct row *row, int6
 }
 
 #if BLOCK_SIZE
-enum { RUN = LANES * BLOCK_SIZE, PIECE = 4 * RUN };
+enum { PIECE = E2M1_BLOCKS * BLOCK_SIZE };
 
-/* Codes and scales of `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to
- * quotient, hides behind the next ones. 0: they are not tame, and both are to be made again. */
+/* As blocks_to_e2m1. */
 INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count, float global_scale, int tame, int past_caches)
 {
-    _Alignas(64) float multiplier[PIECE / BLOCK_SIZE];
-    vecu worst = {0};
-    for (int i = 0; i < count; i += LANES) {
-        vec amax = blocks_amax((const f32 *)(y + i * BLOCK_SIZE / PAIR), BLOCK_SIZE, ORDER, tame);
-        struct vec_scale s = E8M0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale, tame);
-        vec_store(multiplier + i, s.multiplier);
-        vec_store_bytes(scales + i, s.code);
-        worst = blocks_worst(worst, amax, s.multiplier);
-    }
-    if (tame && !blocks_are_tame(worst, 6.9f))
-        return 0;
-    for (int at = 0; at < count * BLOCK_SIZE; at += E2M1_LINE) {
-        struct pair product[E2M1_LINE / PAIR];
-        for (int i = 0; i < E2M1_LINE / PAIR; i++)
-            product[i] = blocks_multiplied(y[at / PAIR + i], at + i * PAIR, multiplier, BLOCK_SIZE, ORDER);
-        line_narrow_e2m1x2(to + at / 2, product, ORDER, tame, past_caches);
-    }
-    return 1;
+    return blocks_to_e2m1(to, scales, (const f32 *)y, count, BLOCK_SIZE, E8M0, global_scale, ORDER, tame, past_caches, 0);
 }
 
 static __attribute__((noinline)) void quantise_wild(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count,

@@ -5,10 +5,7 @@
  *   T      f16, bf16
  *   MAPPED 0: slots follow from the page table; 1: they are in slot_mapping
  *   SLOT   i32, i64: of slot_mapping */
-#include "blocks.h"
-#include "fp4.h"
-#include "stream.h"
-#include "vec_scale.h"
+#include "blocks_fp4.h"
 #include "nvfp4_append_args.h"
 
 static struct page_slot slot_of(const struct nvfp4_append_args *a, int64_t token)
@@ -21,34 +18,13 @@ static struct page_slot slot_of(const struct nvfp4_append_args *a, int64_t token
 #endif
 }
 
-enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK, PIECE = 4 * RUN };
+enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK };
 
-/* `count` blocks; there is room for whole runs. All scales come first: what one takes, from maxima to quotient, hides behind the
- * next ones. ahead: from these elements to those that are taken soon. 0: they are not tame, and both are to be made again. */
+/* As blocks_to_e2m1. */
 INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count, float global_scale, int tame,
                            int past_caches, int64_t ahead)
 {
-    _Alignas(64) float multiplier[PIECE / NVFP4_BLOCK];
-    vecu worst = {0};
-    for (int i = 0; i < count; i += LANES) {
-        vec amax = blocks_amax(from + i * NVFP4_BLOCK, NVFP4_BLOCK, ORDER, tame);
-        struct vec_scale s = vec_scale_e4m3(amax, global_scale, tame);
-        vec_store(multiplier + i, s.multiplier);
-        vec_store_bytes(scales + i, s.code);
-        worst = blocks_worst(worst, amax, s.multiplier);
-    }
-    if (tame && !blocks_are_tame(worst, 6.9f))
-        return 0;
-    for (int at = 0; at < count * NVFP4_BLOCK; at += E2M1_LINE) {
-        struct pair y[E2M1_LINE / PAIR];
-        for (int i = 0; i < E2M1_LINE / PAIR; i++) {
-            int first = at + i * PAIR;
-            __builtin_prefetch(from + first + ahead, 0, 2);
-            y[i] = blocks_multiplied(pair_load(from + first, ORDER), first, multiplier, NVFP4_BLOCK, ORDER);
-        }
-        line_narrow_e2m1x2(codes + at / 2, y, ORDER, tame, past_caches);
-    }
-    return 1;
+    return blocks_to_e2m1(codes, scales, from, count, NVFP4_BLOCK, false, global_scale, ORDER, tame, past_caches, ahead);
 }
 
 static __attribute__((noinline)) void quantize_wild_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count,
@@ -98,10 +74,10 @@ void nvfp4_append_cpu(const struct nvfp4_append_args *a, int part, int parts)
                     h->codes + at.page * h->codes_stride[0] + at.slot * h->codes_stride[1] + head * h->codes_stride[2];
                 uint8_t *scales =
                     h->scales + at.page * h->scales_stride[0] + at.slot * h->scales_stride[1] + head * h->scales_stride[2];
-                enum { MOST = PIECE / NVFP4_BLOCK };
-                for (int64_t b = 0; b < blocks; b += MOST)
+                for (int64_t b = 0; b < blocks; b += E2M1_BLOCKS)
                     quantize(codes + b * (NVFP4_BLOCK / 2), scales + b, from + b * NVFP4_BLOCK,
-                             (int)(blocks - b < MOST ? blocks - b : MOST), global_scale, past_caches, h->from_stride[0]);
+                             (int)(blocks - b < E2M1_BLOCKS ? blocks - b : E2M1_BLOCKS), global_scale, past_caches,
+                             h->from_stride[0]);
             }
         }
     }

@@ -319,12 +319,15 @@ static void clear_scales(const struct block_quantize_args *a, int64_t group, int
 void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts)
 {
     int64_t rows = block_scale_rows(a->layout, a->rows), width = block_scale_blocks(a->layout, a->blocks) * BLOCK;
-    int64_t chunks = (width + CHUNK - 1) / CHUNK, last = part_begin(a->groups * rows * chunks, part + 1, parts);
+    int64_t chunks = (width + CHUNK - 1) / CHUNK, all = a->groups * rows * chunks;
+    int64_t i = part_begin(all, part, parts), last = part_begin(all, part + 1, parts);
+    if (i == last)
+        return;
     bool past_caches = streams(a->groups * a->rows * a->out_columns / ELEMENTS(CODE));
     struct by_largest table = {0};
-    bool by_largest = a->global_stride[1] == 0 && part_begin(a->groups * rows * chunks, 1, parts) * CHUNK >= 1 << 13;
-    int64_t i = part_begin(a->groups * rows * chunks, part, parts), chunk = i % chunks;
-    int64_t nth = i / chunks % rows, group = i / chunks / rows, fetch = a->columns < FETCH ? a->columns : FETCH;
+    bool by_largest = a->global_stride[1] == 0 && part_begin(all, 1, parts) * CHUNK >= 1 << 13;
+    int64_t chunk = i % chunks, nth = i / chunks % rows, group = i / chunks / rows;
+    int64_t fetch = a->columns < FETCH ? a->columns : FETCH;
     for (; i < last; i++) {
         int64_t row = block_scale_nth_row(a->layout, nth), begin = chunk * CHUNK, this_group = group;
         int64_t next = block_scale_nth_row(a->layout, nth + 1 < rows ? nth + 1 : 0), ahead = fetch;

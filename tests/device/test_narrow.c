@@ -146,7 +146,7 @@ static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static
         "                x[k].bits = (uint16_t)(quotient = 0);\n"                                                \
         "            y.v[k / LANES][k % LANES] = quotient;\n        }\n"                                        \
         "        vecu bytes = pair_e2m1_bytes(y, HALVES, 0), by_words = bytes;\n"                                \
-        "#ifdef __AVX512BW__\n"                                                                                  \
+        "#if defined __AVX512DQ__ && defined __AVX512BW__\n"                                                     \
         "        memcpy(&by_words, x, sizeof x);\n"                                                              \
         "        by_words = words_e2m1_bytes((words)by_words, (words){0} + quarter.bits, " mantissa ");\n"       \
         "#endif\n        for (int k = 0; k < LANES; k++)\n"                                                     \
