@@ -180,16 +180,24 @@ static void compute_logits(const struct row *row)
     }
 }
 
+/* By how much a weight that is multiplied may be off beside its rounding, relative to the largest. With 8-bit values and bf16
+ * queries batch_decode_stream multiplies f16, but there the largest is at least 2^7. */
+static double smallest_weight_of(const struct attention_plan *p)
+{
+    bool narrow = p->kv_dtype == DTYPE_E4M3 || p->kv_dtype == DTYPE_E5M2;
+    return narrow && p->dtype != DTYPE_F16 ? 0x1p-32 : smallest_of(p);
+}
+
 /* The weights' sum is at least 1 relative to the largest. A weight is off by its logit's error, by 16 units for 2^x and its
  * rescalings, and by 2 units of its distance to the largest logit; when rounded to the dtype of v, by half a unit in the last
- * place of that, at least by half of f16's smallest number. Sums of n terms are off by 2 n units. */
+ * place of that, at least by smallest_weight_of. Sums of n terms are off by 2 n units. */
 static void finish_row(const struct row *row, enum dtype dtype, double *out, double *bound, double *lse, double *lse_bound)
 {
     const struct attention_plan *p = row->plan;
     const double *sinks = row->t->sinks ? row->t->sinks->data : NULL;
     double top = sinks ? sinks[row->head] : -INFINITY, sum = 0, sum_error = 0;
     double sums = 2 * (double)(row->end - row->begin) * REFERENCE_UNIT;
-    double rounding = unit_of(p), smallest = smallest_of(p);
+    double rounding = unit_of(p), smallest = smallest_weight_of(p);
     double largest = dtype == DTYPE_E4M3 ? 448 : dtype == DTYPE_E5M2 ? 57344 : INFINITY; /* of out */
     double base = row->t->lse_in_base_e ? 1 : M_LOG2E;
     double error[MAX_HEAD_DIM] = {0};

@@ -44,7 +44,10 @@ typedef narrow_of<sizeof(KV)>::type narrow_kv;
 DEVICE uint32_t widen_low(uint32_t x) { return as_f16_2(narrow_kv(), x); }
 DEVICE uint32_t widen_high(uint32_t x) { return as_f16_2(narrow_kv(), x >> 16); }
 
-#define LAZY 8.0f /* a row's base may be below its largest logit by so much; weights are at most 2^LAZY */
+/* What weights are relative to is LIFT below the largest logit that it was set by, and may be LAZY below the largest there is.
+ * Weights that multiply 8-bit values are f16, up to 2^LAZY; what is lost of those that are small is 2^-25 of 2^LIFT. */
+#define LIFT (NARROW ? 7.0f : 0.0f)
+#define LAZY (8.0f + LIFT)
 
 /* Rows of a warp, in groups of eight. Logits are in base 2. */
 struct rows {
@@ -288,7 +291,7 @@ DEVICE void raise_tops(struct rows &r, const float (&s)[STEPS][ROW_TILES][4])
     for (int n = 0; n < ROW_TILES; n++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-            float peak = fmaxf(top[n][j], r.top[n][j]);
+            float peak = fmaxf(top[n][j] - LIFT, r.top[n][j]);
 #pragma unroll
             for (int lanes = 4; lanes < 32; lanes *= 2)
                 peak = fmaxf(peak, __shfl_xor_sync(0xffffffffu, peak, lanes));
