@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "op/plan.h"
+#include "op/recall.h"
 #include "tests/op/declarations.h"
 
 #include "tests/op/calls.h"
@@ -279,6 +281,34 @@ static void test_plan(void **state)
         "paged_prefill: batch <= max_batch_size does not hold: batch = 4 (from qo_indptr), max_batch_size = 3 (from the plan)");
 }
 
+/* A call is taken for an earlier one only with the same plan, in every byte that is used. */
+static void test_recalled_plan(void **state)
+{
+    (void)state;
+    flashinfer_plan plan;
+    static struct recall recall;
+    static struct call call;
+    const struct op *op = paged_prefill();
+    PLAN(p, &plan);
+    RUN(r, &plan);
+    expect_status(op_call(&op_paged_prefill_plan, &p, EXEC(.device = {kDLCPU, 0})), FLASHINFER_OK, "");
+    recall_find(&recall, &call, op, &r, NULL);
+    assert_int_equal(call_check(&call, op, &r, NULL, false, NULL), FLASHINFER_OK);
+    recall_keep(&recall, &call, &r, NULL);
+    assert_true(recall_find(&recall, &call, op, &r, NULL));
+    const struct plan_blob *blob = (const struct plan_blob *)&plan;
+    const size_t head = offsetof(struct plan_blob, symbol) + blob->num_symbols * sizeof *blob->symbol;
+    for (size_t i = 0; i < offsetof(struct plan_blob, constants) + blob->constants_bytes; i++) {
+        if (i >= head && i < offsetof(struct plan_blob, constants))
+            continue;
+        ((unsigned char *)&plan)[i] ^= 1;
+        if (recall_find(&recall, &call, op, &r, NULL))
+            fail_msg("a plan with another byte %zu is taken for the one before", i);
+        ((unsigned char *)&plan)[i] ^= 1;
+    }
+    assert_true(recall_find(&recall, &call, op, &r, NULL));
+}
+
 static void test_foreign_plan(void **state)
 {
     (void)state;
@@ -367,6 +397,7 @@ int main(void)
         cmocka_unit_test_setup(test_nothing_to_do, reset),
         cmocka_unit_test_setup(test_validation, reset),
         cmocka_unit_test_setup(test_plan, reset),
+        cmocka_unit_test_setup(test_recalled_plan, reset),
         cmocka_unit_test_setup(test_foreign_plan, reset),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_first_use),

@@ -118,6 +118,28 @@ static void test_rank_and_shape(void **state)
     ACCEPTED(&op_rmsnorm, &a, NULL);
 }
 
+/* Each size is small, and the elements of out are 2^64 + 2^47: 2^47 in 64 bits. */
+static void test_elements_beyond_64_bits(void **state)
+{
+    (void)state;
+    enum { L = 1 << 24, M = 1 << 20, N = (1 << 20) + 8, K = 32 };
+    DLTensor out = TENSOR((void *)(UINT64_C(1) << 50), DTYPE_F16, L, M, N),
+             lhs = TENSOR((void *)(UINT64_C(2) << 50), DTYPE_E2M1X2, L, M, K / 2),
+             lhs_scale = TENSOR((void *)(UINT64_C(3) << 50), DTYPE_E4M3, L, M / 128, 1, 32, 4, 4),
+             rhs = TENSOR((void *)(UINT64_C(4) << 50), DTYPE_E2M1X2, L, N, K / 2),
+             rhs_scale = TENSOR((void *)(UINT64_C(5) << 50), DTYPE_E4M3, L, N / 128 + 1, 1, 32, 4, 4),
+             masked_m = TENSOR((void *)(UINT64_C(6) << 50), DTYPE_I32, L);
+    const struct flashinfer_grouped_gemm_nt_masked a = {.size = sizeof a,
+                                                        .out = &out,
+                                                        .lhs = &lhs,
+                                                        .lhs_scale = &lhs_scale,
+                                                        .rhs = &rhs,
+                                                        .rhs_scale = &rhs_scale,
+                                                        .masked_m = &masked_m};
+    REFUSED(&op_grouped_gemm_nt_masked, &a, NULL,
+            "grouped_gemm_nt_masked: out does not fit into memory: its sizes are too large");
+}
+
 static void test_expressions_in_shapes(void **state)
 {
     (void)state;
@@ -444,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_null),
         cmocka_unit_test(test_dtype),
         cmocka_unit_test(test_rank_and_shape),
+        cmocka_unit_test(test_elements_beyond_64_bits),
         cmocka_unit_test(test_expressions_in_shapes),
         cmocka_unit_test(test_strides),
         cmocka_unit_test(test_more_strides),
