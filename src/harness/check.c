@@ -202,7 +202,7 @@ static flashinfer_status try_problem(struct run *r, const struct problem_request
     r->seed = request->seed;
     r->has_expected = false;
     flashinfer_status status = problem_create(request, &r->problem);
-    if (status == FLASHINFER_INVALID && !shape)
+    if (status == FLASHINFER_INVALID && (!shape || (r->options->shape && r->options->values)))
         return status;
     if (status) {
         r->problem = NULL;
@@ -312,6 +312,18 @@ static void check_reached(struct run *r)
         }
 }
 
+/* Values that no problem has, a misspelt name among them, are told once, not as a failure of each named shape. */
+static flashinfer_status try_values(const struct run *r)
+{
+    const struct check_options *o = r->options;
+    const struct problem_request request = {
+        .op = r->op, .values = o->values, .seed = o->seed ? o->seed : 1, .without_values = true};
+    struct problem *problem;
+    TRY(problem_create(&request, &problem));
+    problem_destroy(problem);
+    return FLASHINFER_OK;
+}
+
 static flashinfer_status check_all(struct run *r)
 {
     const struct check_options *o = r->options;
@@ -322,6 +334,8 @@ static flashinfer_status check_all(struct run *r)
     TRY(find_devices(r));
     if (communicates)
         return FLASHINFER_OK;
+    if (o->values && !o->shape)
+        TRY(try_values(r));
     if (!o->seed || o->shape)
         TRY(try_shapes(r));
     if (!o->shape)

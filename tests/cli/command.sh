@@ -88,6 +88,10 @@ expect 0 'rows=10 ' explain rmsnorm --device cpu rows=010
 for dtype in f64 e4m3; do # neither is the input's, whose dtype the others have
     expect 2 "rmsnorm: dtype=$dtype is a choice of no argument" check rmsnorm --device cpu dtype=$dtype
 done
+for given in '' '--shape odd'; do
+    expect 2 'rmsnorm has no dimension or number foo' check rmsnorm --device cpu $given foo=3
+    grep -q FAIL "$work/out" && complain "check $given foo=3: told as a failure of a shape"
+done
 expect 2 'rmsnorm has no shape named none' check rmsnorm --device cpu --shape none
 expect 2 'name one op' explain
 # Examples that need neither a GPU nor time do what their pages say.
