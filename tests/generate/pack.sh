@@ -67,4 +67,12 @@ for level in $levels; do
     grep -q 'Paris' "$work/out" || complain "$level: the capital of France: $(cat "$work/out")"
     echo "$level: $(grep '^kernels' "$work/out")"
 done
+
+# Installed packs are found without a word: by the library beside itself, by the command in ../lib.
+make -s install BUILD="$1" prefix="$work/usr" >/dev/null
+cp "$build/quickstart" "$work/usr/bin"
+installed() { env -i HOME="$work" PATH= FLASHINFER_CC=/nonexistent FLASHINFER_CACHE_DIR="$work/cache" "$@"; }
+installed LD_LIBRARY_PATH="$work/usr/lib" "$work/usr/bin/quickstart" >"$work/out" 2>&1 || complain "installed: $(cat "$work/out")"
+installed "$work/usr/bin/flashinfer" check rmsnorm --device cpu --problems 3 >"$work/out" 2>&1 ||
+    complain "installed: $(cat "$work/out")"
 [ ! -e "$work/cache" ] || complain "something was written to the cache: $(ls "$work/cache")"

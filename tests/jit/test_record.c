@@ -41,6 +41,7 @@ static void round_trip(void)
     char wanted[4096], got[4096];
     int32_t arch = -1;
     CHECK(multiply(spec) && multiply(spec) && compiled() == 1);
+    memset(&again, 0xff, sizeof again);
     CHECK(file_read(path, &record) && lines(&record) == 1);
     CHECK(jit_record_parse(record.data, &again, &arch) == FLASHINFER_OK && arch == 0);
     CHECK(again.user->is_kernel && !strcmp(again.user->text, spec.user->text) &&
