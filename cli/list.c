@@ -36,7 +36,7 @@ const struct command command_list = {
     .description =
         "Prints one op a line (default: every op): its name, its family and what it does. `flashinfer explain OP` says more "
         "of one op.",
-    .json = "name, family, summary, arguments, rules, kernels",
+    .json = "name, family, summary, plan, size, arguments (with offset and bytes of the field), rules, kernels",
     .examples = "flashinfer list\n"
                 "flashinfer list --json rmsnorm\n",
     .run = run,

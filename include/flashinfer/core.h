@@ -142,8 +142,9 @@ FLASHINFER_API flashinfer_status flashinfer_plan_workspace_size(const flashinfer
 FLASHINFER_API const char *flashinfer_op_name(size_t index);
 
 /* The declaration of an op as a JSON object, for bindings: name, family, summary, the size of its struct, arguments in the order
- * of the op's TVM-FFI entry (kind, offset and bytes of the field, dtypes, shape, default, range), rules, kernels. Writes it and a
- * NUL to `text` if its `size` bytes hold them, and the bytes that this takes to `needed`. */
+ * of the op's TVM-FFI entry (kind, offset and bytes of the field, dtypes, shape, default, range), rules, kernels. What each
+ * member means stands in docs/other-languages.md. Writes it and a NUL to `text` if its `size` bytes hold them, and the bytes that
+ * this takes to `needed`. */
 FLASHINFER_API flashinfer_status flashinfer_describe(const char *name, char *text, size_t size, size_t *needed);
 
 /* This process' figures of just-in-time compilation since the library was loaded. */
