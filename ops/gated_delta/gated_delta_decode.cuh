@@ -13,7 +13,9 @@
 #include "mma.cuh"
 #include "pdl.cuh"
 #include "vec.cuh"
+#ifndef GATES_APPROX
 #define GATES_APPROX 1
+#endif
 #include "gated_delta_token.cuh"
 
 enum { D = HEAD_DIM, VALUES = 64 /* of a block */ };
@@ -22,10 +24,9 @@ template <class A, class B> struct differ { enum { value = 1 }; };
 template <class A> struct differ<A, A> { enum { value = 0 }; };
 enum { MIXED = differ<T, STATE>::value }; /* k and q have to be rounded to what the tensor cores take with a state */
 
-/* Of 8 elements. */
-template <class Element> union piece {
-    vec<Element, 8> all;
-    uint32_t pair[4];
+template <class Element, int N = 8> union piece {
+    vec<Element, N> all;
+    uint32_t pair[N * sizeof(Element) / 4];
 };
 
 /* A power of two that brings the number of these bits, the largest of some, to 2^13: so f16 has all of them, and small ones keep
@@ -57,12 +58,5 @@ DEVICE const T *row_of(const struct head_rows &rows, int head)
 {
     return (const T *)rows.data + blockIdx.z * (rows.sequence + rows.token) + head * rows.head;
 }
-
-/* Both halves of a state at the same time. */
-#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 128
-#define TOGETHER __cluster_dims__(2, 1, 1)
-#else
-#define TOGETHER
-#endif
 
 #endif

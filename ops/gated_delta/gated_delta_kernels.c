@@ -129,7 +129,7 @@ struct gated_delta_args gated_delta_args(const struct call *call)
     return a;
 }
 
-enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, PIECE = 4, MAX_GRID_YZ = 65535 };
+enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, PIECE = 4, MOST_TOKENS = 8, WIDE_STATES = 2048, MAX_GRID_YZ = 65535 };
 
 static const struct jit_kernel recurrent_cpu = {
     "gated_delta_recurrent_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
@@ -137,6 +137,8 @@ static const struct jit_kernel recurrent_sm80 = {
     "gated_delta_recurrent_sm80",
     JIT_CUDA,
     {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS", "MANY"}};
+static const struct jit_kernel tokens_sm80 = {
+    "gated_delta_tokens_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES", "STATE:dtype", "KEPT"}};
 static const struct jit_kernel decode_sm80 = {
     "gated_delta_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES", "STATE:dtype"}};
 static const struct jit_kernel decode_values_sm80 = {
@@ -216,31 +218,57 @@ const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *
     return NULL;
 }
 
-static const char *fit_decode(const struct call *call, struct way *way)
+/* Of the kernels that take states as they are in memory. */
+static const char *fit_states(const struct call *call, struct way *way, const struct jit_kernel *kernel)
 {
     const struct gated_delta_view *t = call_view(call);
     const DLTensor *pieces[] = {t->output, t->q, t->k, t->v, t->initial, t->final, t->kept};
     if (too_many_blocks(t))
         return TOO_MANY_BLOCKS;
-    if (is_many(t))
-        return "there is more than one token, or more than the states before and after it";
-    enum dtype states = tensor_dtype(t->initial);
-    int32_t *constant = way_spec(way, t->values_last ? &decode_values_sm80 : &decode_sm80);
+    int32_t *constant = way_spec(way, kernel);
     constant[0] = tensor_dtype(t->q);
     constant[1] = (int32_t)tensor_shape(t->q, -1);
     constant[2] = gates_of(t);
-    constant[3] = states;
-    if (dtype_bytes(states) != 2)
-        return "states are not of 16 bits";
-    if (!t->values_last && constant[1] != 128 && states != tensor_dtype(t->q))
-        return "states with keys last are not of the dtype of q, and head_dim is not 128";
+    constant[3] = tensor_dtype(t->initial);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         if (pieces[i] && !tensor_is_aligned(pieces[i], 16))
             return "a tensor is not aligned to 16 bytes";
     return NULL;
 }
 
-const struct op_kernel gated_delta_decode_kernels[] = {
+static const char *fit_decode(const struct call *call, struct way *way)
+{
+    const struct gated_delta_view *t = call_view(call);
+    if (is_many(t))
+        return "there is more than one token, or more than the states before and after it";
+    if (dtype_bytes(tensor_dtype(t->initial)) != 2)
+        return "states are not of 16 bits";
+    if (!t->values_last && tensor_shape(t->q, -1) != 128 && tensor_dtype(t->initial) != tensor_dtype(t->q))
+        return "states with keys last are not of the dtype of q, and head_dim is not 128";
+    return fit_states(call, way, t->values_last ? &decode_values_sm80 : &decode_sm80);
+}
+
+static const char *fit_tokens(const struct call *call, struct way *way)
+{
+    const struct gated_delta_view *t = call_view(call);
+    if (!is_many(t))
+        return "there is one token, and no more than the states before and after it";
+    if (t->cu_seqlens || tensor_shape(t->output, -3) > MOST_TOKENS)
+        return "sequences have lengths of their own, or more than 8 tokens";
+    if (!t->initial || (t->initial_rows && !t->pads) || t->values_last)
+        return "a sequence has no state, or values are last";
+    if (t->added || t->given || (t->kept && (t->kept_every != 1 || t->kept_starts)))
+        return "more or less is kept than the state after each token";
+    if (dtype_bytes(tensor_dtype(t->initial)) == 4 && tensor_shape(t->output, -3) < 4 &&
+        num_sequences(t) * tensor_shape(t->output, -2) < WIDE_STATES)
+        return "there are few tokens, and few states of 32 bits, which are faster one by one";
+    const char *unfit = fit_states(call, way, &tokens_sm80);
+    way->spec[0].constant[4] = t->kept != NULL;
+    return unfit;
+}
+
+const struct op_kernel gated_delta_token_kernels[] = {
+    {"gated_delta_tokens_sm80", OP_CUDA, 80, 0, fit_tokens, gated_delta_run_recurrent},
     {"gated_delta_decode_sm80", OP_CUDA, 80, 0, fit_decode, gated_delta_run_recurrent},
     {"gated_delta_recurrent_sm80", OP_CUDA, 80, 0, gated_delta_fit_recurrent_sm80, gated_delta_run_recurrent},
     {"gated_delta_recurrent_cpu", OP_CPU, 0, 0, gated_delta_fit_recurrent_cpu, gated_delta_run_recurrent},

@@ -48,8 +48,9 @@ const char *gated_delta_fit_few_sm80(const struct call *call, struct way *way);
 /* Heads that a block of their first kernel takes, which share q and k: more share its products, fewer fill the machine. */
 int64_t gated_delta_tile_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks);
 
-/* The table of ops that take a few tokens. */
-extern const struct op_kernel gated_delta_decode_kernels[];
+/* The tables of ops that take a few tokens, and of those that take one. */
+extern const struct op_kernel gated_delta_token_kernels[];
+#define gated_delta_decode_kernels (gated_delta_token_kernels + 1)
 
 /* For cu_seqlens, checkpoint_cu_starts and the rows of states. */
 flashinfer_status gated_delta_validate(const struct call *call);

@@ -62,10 +62,12 @@ static const struct op_shape shapes[] = {
     {"qwen3_next_16", "batch=16 tokens=1 num_states=20 dtype=bf16 state:dtype=bf16" QWEN3_NEXT},
     {"qwen3_next_64", "batch=64 tokens=1 num_states=80 dtype=bf16 state:dtype=f32" QWEN3_NEXT},
     {"qwen3_next_256", "batch=256 tokens=1 num_states=256 dtype=bf16 state:dtype=f32" QWEN3_NEXT},
+    {"qwen3_next_tokens", "batch=4 tokens=6 num_states=6 dtype=bf16 state:dtype=bf16" QWEN3_NEXT},
+    {"qwen3_next_tokens_mixed", "batch=4 tokens=4 num_states=6 dtype=f16 state:dtype=bf16" QWEN3_NEXT},
     {"head_64", "batch=3 tokens=3 num_states=5 num_q_heads=6 num_k_heads=2 num_v_heads=2 head_dim=64 dtype=f16 state:dtype=f16"},
     {0},
 };
 
 DEFINE_OP("gated_delta", "a few tokens of each sequence by the gated delta rule, states values by keys", .rules = rules,
-          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
+          .kernels = gated_delta_token_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
           .shapes = shapes, .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);

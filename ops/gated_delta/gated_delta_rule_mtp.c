@@ -69,11 +69,19 @@ static const struct op_shape shapes[] = {
     {"qwen3_next_64", "batch=64 tokens=3 num_states=64 dtype=bf16 initial_state:dtype=f32 -ssm_state_indices" QWEN3_NEXT},
     {"qwen3_next_one",
      "batch=4 tokens=1 num_states=9 dtype=bf16 initial_state:dtype=bf16 update_state=0 -ssm_state_indices" QWEN3_NEXT},
+    {"one_draft", "batch=1 tokens=2 num_states=8 dtype=bf16 initial_state:dtype=f32" QWEN3_NEXT},
+    {"drafts_8", "batch=3 tokens=8 num_states=30 dtype=bf16 initial_state:dtype=bf16" QWEN3_NEXT},
+    {"drafts_f16", "batch=3 tokens=5 num_states=20 dtype=f16 initial_state:dtype=f16 update_state=1" QWEN3_NEXT},
+    {"drafts_mixed", "batch=3 tokens=2 num_states=9 dtype=bf16 initial_state:dtype=f16 -ssm_state_indices" QWEN3_NEXT},
+    {"last_alone", "batch=3 tokens=4 num_states=5 dtype=bf16 initial_state:dtype=bf16 update_state=1 -ssm_state_indices "
+                   "-intermediate_states_buffer" QWEN3_NEXT},
+    {"last_alone_f32", "batch=3 tokens=4 num_states=5 dtype=f16 initial_state:dtype=f32 update_state=1 -ssm_state_indices "
+                       "-intermediate_states_buffer" QWEN3_NEXT},
     {"head_64",
      "batch=3 tokens=3 num_states=15 num_q_heads=6 num_k_heads=2 num_v_heads=2 head_dim=64 dtype=f16 initial_state:dtype=f16"},
     {0},
 };
 
 DEFINE_OP("gated_delta", "draft tokens by the gated delta rule, keeping the state after each", .rules = rules,
-          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
+          .kernels = gated_delta_token_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
           .shapes = shapes, .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);

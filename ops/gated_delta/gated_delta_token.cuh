@@ -11,38 +11,35 @@
 
 #define PER_KEY (GATES >= GATES_PER_KEY)
 
-#if GATES_APPROX
+#ifndef GATES_APPROX
+#define GATES_APPROX 0
+#endif
+
 DEVICE float exponential(float x)
 {
-    return exp2_approx(LOG2E * x);
+    return GATES_APPROX ? exp2_approx(LOG2E * x) : expf(x);
 }
 
-/* Within 2^-21 of itself, or absolutely. */
+/* Approximately: within 2^-21 of itself, or absolutely. */
 DEVICE float softplus(float x)
 {
+    if (!GATES_APPROX)
+        return x > 20.0f ? x : log1pf(expf(x));
     float e = exponential(-fabsf(x));
     return fmaxf(x, 0.0f) + (e < 0x1p-10f ? e - 0.5f * e * e : 1.0f / LOG2E * log2_approx(1.0f + e));
 }
 
 DEVICE float sigmoid(float x)
 {
-    return reciprocal_approx(1.0f + exponential(-x));
+    float e = exponential(-x);
+    return GATES_APPROX ? reciprocal_approx(1.0f + e) : 1.0f / (1.0f + e);
 }
+
+/* Both halves of a state at the same time. */
+#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 128
+#define TOGETHER __cluster_dims__(2, 1, 1)
 #else
-DEVICE float exponential(float x)
-{
-    return expf(x);
-}
-
-DEVICE float softplus(float x)
-{
-    return x > 20.0f ? x : log1pf(expf(x));
-}
-
-DEVICE float sigmoid(float x)
-{
-    return 1.0f / (1.0f + expf(-x));
-}
+#define TOGETHER
 #endif
 
 /* The head of q, k or v that a head of the state goes with; `heads` of them share one. Heads are at most 65,535, so that the
