@@ -10,6 +10,8 @@
 #include "harness/reference.h"
 #include "op/op.h"
 #include "op/validate.h"
+#include "ops/mamba/mamba_reference.h"
+#include "ops/mamba/mamba_tensors.h"
 #include "ops/mamba/selective_state_update_args.h"
 
 #define OP selective_state_update
@@ -57,65 +59,29 @@ static const char *const rules[] = {"num_heads % num_groups == 0",
                                     "num_buffers >= num_sequences",
                                     NULL};
 
-static struct token_rows see_tokens(const DLTensor *t)
-{
-    if (!t)
-        return (struct token_rows){0};
-    return (struct token_rows){tensor_data(t),      tensor_stride(t, 0), tensor_stride(t, 1),
-                               tensor_stride(t, 2), tensor_stride(t, 3), tensor_is(t, DTYPE_F32)};
-}
-
-static struct head_weights see_weights(const DLTensor *t)
-{
-    if (!t)
-        return (struct head_weights){0};
-    return (struct head_weights){tensor_data(t), tensor_stride(t, 0), tensor_stride(t, 1),
-                                 t->ndim == 3 ? tensor_stride(t, 2) : 0, tensor_is(t, DTYPE_F32)};
-}
-
-static struct state_rows see_states(const DLTensor *t)
-{
-    if (!t)
-        return (struct state_rows){0};
-    return (struct state_rows){tensor_data(t), tensor_stride(t, 0), t->ndim == 5 ? tensor_stride(t, 1) : 0, tensor_stride(t, -3),
-                               tensor_stride(t, -2)};
-}
-
-/* Of tokens that cu_seqlens counts over the batch; false if no one stride walks them. */
-static bool flatten(struct token_rows *rows, const struct dims *d)
-{
-    bool one = d->batch <= 1 || d->tokens <= 1 || rows->sequence == rows->token * d->tokens;
-    if (d->tokens <= 1 && d->batch > 1)
-        rows->token = rows->sequence;
-    rows->sequence = 0;
-    return !rows->data || one;
-}
-
 static bool fill_args(const struct call *call, struct selective_state_update_args *a)
 {
     const struct flashinfer_selective_state_update *c = call_args(call);
     const struct dims *d = call_dims(call);
     const DLTensor *from = c->state_batch_indices, *to = c->dst_state_batch_indices, *kept = c->intermediate_states_buffer;
-    bool seed_lies = c->rand_seed.kind == FLASHINFER_NUMBER_TENSOR;
     *a = (struct selective_state_update_args){
-        .out = see_tokens(c->out),
-        .x = see_tokens(c->x),
-        .dt = see_tokens(c->dt),
-        .B = see_tokens(c->B),
-        .C = see_tokens(c->C),
-        .z = see_tokens(c->z),
-        .A = see_weights(c->A),
-        .D = see_weights(c->D),
-        .dt_bias = see_weights(c->dt_bias),
-        .state = see_states(c->state),
-        .kept = see_states(kept),
+        .out = mamba_tokens(c->out),
+        .x = mamba_tokens(c->x),
+        .dt = mamba_tokens(c->dt),
+        .B = mamba_tokens(c->B),
+        .C = mamba_tokens(c->C),
+        .z = mamba_tokens(c->z),
+        .A = mamba_weights(c->A),
+        .D = mamba_weights(c->D),
+        .dt_bias = mamba_weights(c->dt_bias),
+        .state = mamba_states(c->state),
+        .kept = mamba_states(kept),
         .rows = tensor_data_or_null(from),
         .final_rows = tensor_data_or_null(to),
         .kept_rows = tensor_data_or_null(c->intermediate_state_indices),
         .accepted = tensor_data_or_null(c->num_accepted_tokens),
         .cu_seqlens = {tensor_data_or_null(c->cu_seqlens), c->cu_seqlens && tensor_is(c->cu_seqlens, DTYPE_I64)},
-        .seed_at = seed_lies ? tensor_data(c->rand_seed.value.tensor) : NULL,
-        .seed = c->rand_seed.kind == FLASHINFER_NUMBER_INT ? c->rand_seed.value.i : 0,
+        .seed = mamba_seed(&c->rand_seed),
         .num_sequences = c->cu_seqlens ? d->num_sequences : d->batch,
         .tokens = d->tokens,
         .num_heads = d->num_heads,
@@ -130,13 +96,7 @@ static bool fill_args(const struct call *call, struct selective_state_update_arg
         .update = !c->disable_state_update,
     };
     struct token_rows *all[] = {&a->out, &a->x, &a->dt, &a->B, &a->C, &a->z};
-    bool one = true;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (c->cu_seqlens)
-            one &= flatten(all[i], d);
-        else
-            all[i]->sequence -= all[i]->token * d->tokens;
-    return one;
+    return mamba_walk(all, sizeof all / sizeof *all, c->cu_seqlens, d->batch, d->tokens);
 }
 
 static const struct jit_kernel sm80 = {
@@ -146,7 +106,7 @@ static const struct jit_kernel sm80 = {
 static const struct jit_kernel cpu = {
     "selective_state_update_cpu", JIT_CPU, {"T:dtype", "STATE:dtype", "STATE_DIM", "UNIFORM", "RANDOM"}};
 
-enum { THREADS = 128, ROW_LANES = 8, STEP = THREADS / ROW_LANES, MAX_GRID_YZ = 65535, FEW_BLOCKS = 512 };
+enum { ROW_LANES = 8, STEP = MAMBA_THREADS / ROW_LANES, FEW_BLOCKS = 512 };
 enum { AHEAD_BYTES = 40960 }; /* of states, for each multiprocessor, that are fetched to the L2 cache before */
 
 /* Rows of a block: as many as are in flight with 128 bytes of a thread; fewer where that leaves the machine without blocks. */
@@ -166,10 +126,11 @@ static const char *fit(const struct call *call, struct way *way, int32_t *consta
     constant[1] = tensor_dtype(c->state);
     constant[2] = (int32_t)tensor_shape(c->state, -1);
     constant[3] = tensor_stride(c->A, 2) == 0;
-    bool random = c->rand_seed.kind != FLASHINFER_NUMBER_ABSENT && !tensor_is(c->state, DTYPE_F32);
-    constant[4] = random ? c->philox_rounds : 0;
-    if (!fill_args(call, WAY_ARGS(way, struct selective_state_update_args)))
-        return "batch and tokens cannot be walked with one stride";
+    constant[4] = mamba_random(&c->rand_seed, c->state, c->philox_rounds);
+    struct selective_state_update_args *a = WAY_ARGS(way, struct selective_state_update_args);
+    const char *why = fill_args(call, a) ? mamba_too_many(call, a->num_sequences, a->num_heads) : MAMBA_NO_STRIDE;
+    if (why)
+        return why;
     return constant[3] || tensor_stride(c->A, 2) == 1 ? NULL : "the last axis of A is neither contiguous nor of stride 0";
 }
 
@@ -188,8 +149,6 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[8] = c->cu_seqlens || d->tokens != 1 || c->intermediate_states_buffer ||
                   (c->dst_state_batch_indices && tensor_shape(c->dst_state_batch_indices, 1) > 1);
     constant[7] = rows_of(d, sequences, tensor_dtype(c->state), constant[8]);
-    if (sequences > MAX_GRID_YZ || d->num_heads > MAX_GRID_YZ)
-        return "there are more sequences or heads than a grid has blocks for";
     const char *why = fit(call, way, constant);
     struct selective_state_update_args *a = WAY_ARGS(way, struct selective_state_update_args);
     int64_t element = dtype_bytes(tensor_dtype(c->state)), sms = call->device->sms;
@@ -198,31 +157,16 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     return why;
 }
 
-/* A part has a head of a sequence. */
-static const char *fit_cpu(const struct call *call, struct way *way)
-{
-    const struct flashinfer_selective_state_update *c = call_args(call);
-    const struct dims *d = call_dims(call);
-    if ((c->cu_seqlens ? d->num_sequences : d->batch) > INT32_MAX / most(d->num_heads, 1))
-        return "there are more states than parts can be counted";
-    return fit(call, way, way_spec(way, &cpu));
-}
+static const char *fit_cpu(const struct call *call, struct way *way) { return fit(call, way, way_spec(way, &cpu)); }
 
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
     const struct selective_state_update_args *a = WAY_ARGS(way, const struct selective_state_update_args);
     const struct dims *d = call_dims(call);
-    struct jit_launch launch = {.grid = {(uint32_t)(a->num_sequences * a->num_heads)}, .args = a, .args_size = sizeof *a};
-    if (!launch.grid[0] || !a->head_dim || !d->batch || !d->tokens)
+    struct jit_launch launch = {.args = a, .args_size = sizeof *a};
+    if (!d->batch || !d->tokens)
         return FLASHINFER_OK;
-    if (way->spec[0].kernel->target == JIT_CUDA) {
-        int64_t rows = way->spec[0].constant[7];
-        launch.grid[0] = (uint32_t)((a->head_dim + rows - 1) / rows);
-        launch.grid[1] = (uint32_t)a->num_heads;
-        launch.grid[2] = (uint32_t)a->num_sequences;
-        launch.block[0] = THREADS;
-    }
-    return call_launch(call, way, 0, &launch);
+    return mamba_launch(call, way, &launch, a->num_sequences, a->num_heads, a->head_dim, way->spec[0].constant[7]);
 }
 
 static const struct op_kernel kernels[] = {
@@ -252,14 +196,9 @@ struct row {
     double *s, *error;
 };
 
-static double value_at(const DLTensor *t, int64_t i)
-{
-    return ((const double *)t->data)[i];
-}
-
 static int64_t listed_at(const DLTensor *t, int64_t sequence, int64_t column, int64_t none)
 {
-    return t ? (int64_t)value_at(t, sequence * (t->ndim == 2 ? tensor_shape(t, 1) : 1) + column) : none;
+    return t ? (int64_t)mamba_value(t, sequence * (t->ndim == 2 ? tensor_shape(t, 1) : 1) + column) : none;
 }
 
 /* One token: returns out, and in *bound by how much it may be off. */
@@ -267,64 +206,24 @@ static double reference_step(const struct row *p, int64_t token, double *bound)
 {
     const struct flashinfer_selective_state_update *a = p->a;
     const struct dims *d = p->d;
-    const double u = REFERENCE_UNIT;
     int64_t weight = p->head * d->head_dim + p->dim, at = token * d->num_heads * d->head_dim + weight;
     int64_t group = (token * d->num_groups + p->head / (d->num_heads / d->num_groups)) * d->state_dim;
-    double x = value_at(a->x, at), bias = a->dt_bias ? value_at(a->dt_bias, weight) : 0, raw = value_at(a->dt, at) + bias;
-    double delta = a->dt_softplus && raw <= 20 ? log1p(exp(raw)) : raw;
-    double delta_error = u * (2 * fabs(raw) + 8 * fabs(delta)) + FLT_MIN, y = 0, y_error = 0, magnitude = 0;
-    for (int64_t i = 0; i < d->state_dim; i++) {
-        double A = value_at(a->A, weight * d->state_dim + i), b = value_at(a->B, group + i), c = value_at(a->C, group + i);
-        double decay = exp(A * delta), decay_error = decay * (fabs(A) * delta_error + u * (2 * fabs(A * delta) + 4)) + FLT_MIN;
-        double before = p->s[i], input = b * x * delta;
-        p->s[i] = before * decay + input;
-        p->error[i] = p->error[i] * (decay + decay_error) + fabs(before) * decay_error + fabs(b * x) * delta_error +
-                      3 * u * (fabs(input) + fabs(before * decay)) + FLT_TRUE_MIN;
-        y += c * p->s[i];
-        y_error += fabs(c) * p->error[i];
-        magnitude += fabs(c * p->s[i]);
-    }
-    double skip = a->D ? value_at(a->D, weight) * x : 0;
-    y += skip;
-    *bound = y_error + u * ((double)d->state_dim / 8 + 8) * (magnitude + fabs(skip)) + FLT_TRUE_MIN;
-    if (a->z) {
-        double z = value_at(a->z, at), gate = z / (1 + exp(-z));
-        *bound = *bound * fabs(gate) + fabs(y * gate) * u * (10 + 2 * fabs(z)) + FLT_TRUE_MIN;
-        y *= gate;
-    }
-    return y;
-}
-
-/* Up if the part that is cut off and a random number, of as many bits, make one. */
-static double round_at_random(enum dtype dtype, double x, uint32_t random)
-{
-    int bits = dtype == DTYPE_F16 ? 13 : 16, mantissa = dtype == DTYPE_F16 ? 10 : 7, exponent;
-    frexp(x, &exponent);
-    double unit = ldexp(1, (int)most(exponent - 1, dtype == DTYPE_F16 ? -14 : -126) - mantissa), scale = ldexp(1, bits);
-    return copysign(floor((floor(fabs(x) / unit * scale) + (double)(random & ((1u << bits) - 1))) / scale) * unit, x);
+    double bias = a->dt_bias ? mamba_value(a->dt_bias, weight) : 0, delta_error, magnitude;
+    double delta = mamba_delta(mamba_value(a->dt, at) + bias, a->dt_softplus, &delta_error);
+    struct mamba_token t = {.x = mamba_value(a->x, at), .delta = delta, .delta_error = delta_error,
+                            .A = (const double *)a->A->data + weight * d->state_dim, .A_step = 1,
+                            .B = (const double *)a->B->data + group, .C = (const double *)a->C->data + group};
+    double y = mamba_step(&t, d->state_dim, p->s, p->error, bound, &magnitude);
+    double skip = a->D ? mamba_value(a->D, weight) * t.x : 0;
+    *bound += REFERENCE_UNIT * ((double)d->state_dim / 8 + 8) * (magnitude + fabs(skip)) + FLT_TRUE_MIN;
+    return mamba_gate(a->z, at, y + skip, bound);
 }
 
 static void put_state(const struct reference *r, const struct row *p, const DLTensor *states, int64_t row, int64_t from)
 {
-    double *to = (double *)states->data + ((row * p->d->num_heads + p->head) * p->d->head_dim + p->dim) * p->d->state_dim;
-    double *bound = reference_bound(r, states) + (to - (double *)states->data);
-    const flashinfer_number *seed = &p->a->rand_seed;
-    enum dtype dtype = reference_dtype(r, p->a->state);
-    bool random = seed->kind != FLASHINFER_NUMBER_ABSENT && dtype != DTYPE_F32;
-    bool lies = seed->kind == FLASHINFER_NUMBER_TENSOR;
-    uint64_t key = lies ? (uint64_t)(int64_t)value_at(seed->value.tensor, 0) : (uint64_t)seed->value.i;
-    int64_t begin = ((from * p->d->num_heads + p->head) * p->d->head_dim + p->dim) * p->d->state_dim;
-    for (int64_t i = 0; i < p->d->state_dim; i++) {
-        to[i] = p->s[i];
-        bound[i] = p->error[i];
-        if (random) {
-            struct philox bits = philox_rounds(key, (uint64_t)(begin + i - i % 4), 0, p->a->philox_rounds);
-            double low = round_at_random(dtype, p->s[i] - p->error[i], bits.word[i % 4]),
-                   high = round_at_random(dtype, p->s[i] + p->error[i], bits.word[i % 4]);
-            to[i] = (low + high) / 2;
-            bound[i] = (high - low) / 2;
-        }
-    }
+    int64_t rest = p->head * p->d->head_dim + p->dim, per_row = p->d->num_heads * p->d->head_dim, width = p->d->state_dim;
+    mamba_put(r, states, (row * per_row + rest) * width, (from * per_row + rest) * width, width, p->s, p->error,
+              &p->a->rand_seed, p->a->philox_rounds);
 }
 
 static void reference_row(const struct reference *r, const struct row *p, const double *before)
@@ -332,7 +231,7 @@ static void reference_row(const struct reference *r, const struct row *p, const 
     const struct flashinfer_selective_state_update *a = p->a;
     const struct dims *d = p->d;
     int64_t pad = a->pad_slot_id.value.i, columns = d->columns - 1;
-    int64_t accepted = a->num_accepted_tokens ? (int64_t)value_at(a->num_accepted_tokens, p->sequence) - 1 : 0;
+    int64_t accepted = a->num_accepted_tokens ? (int64_t)mamba_value(a->num_accepted_tokens, p->sequence) - 1 : 0;
     int64_t from = listed_at(a->state_batch_indices, p->sequence, accepted < 0 ? 0 : least(accepted, columns), p->sequence);
     int64_t kept = listed_at(a->intermediate_state_indices, p->sequence, 0, p->sequence);
     bool padding = from < 0 || (a->state_batch_indices && from == pad);
@@ -365,10 +264,10 @@ static void reference(const struct reference *r)
     double *before = malloc((size_t)elements * sizeof *before + 1), s[256], error[256];
     struct row p = {.a = a, .d = d, .s = s, .error = error, .num_sequences = a->cu_seqlens ? d->num_sequences : d->batch};
     for (int64_t i = 0; before && i < elements; i++)
-        before[i] = value_at(a->state, i);
+        before[i] = mamba_value(a->state, i);
     for (p.sequence = 0; before && p.sequence < p.num_sequences; p.sequence++) {
-        p.begin = a->cu_seqlens ? (int64_t)value_at(a->cu_seqlens, p.sequence) : p.sequence * d->tokens;
-        p.end = a->cu_seqlens ? (int64_t)value_at(a->cu_seqlens, p.sequence + 1) : p.begin + d->tokens;
+        p.begin = a->cu_seqlens ? (int64_t)mamba_value(a->cu_seqlens, p.sequence) : p.sequence * d->tokens;
+        p.end = a->cu_seqlens ? (int64_t)mamba_value(a->cu_seqlens, p.sequence + 1) : p.begin + d->tokens;
         for (p.head = 0; p.head < d->num_heads; p.head++)
             for (p.dim = 0; p.dim < d->head_dim; p.dim++)
                 reference_row(r, &p, before);

@@ -5,28 +5,7 @@
 
 #include "fetch_ahead.h"
 #include "index_list.h"
-#include "narrow.h"
-#include "philox.h"
-
-/* [tokens, heads, dim]; of B and C, groups and states. Tokens are counted over all sequences; `sequence` is added to the stride
- * of one where sequences have one of their own. data may be NULL. */
-struct token_rows {
-    const void *data;
-    int64_t sequence, token, head, dim; /* strides */
-    int32_t wide;                       /* f32, else T */
-};
-
-/* [heads, dim]; of A, states too. */
-struct head_weights {
-    const void *data; /* may be NULL */
-    int64_t head, dim, state;
-    int32_t wide;
-};
-
-struct state_rows {
-    void *data; /* may be NULL */
-    int64_t row, step, head, dim;
-};
+#include "mamba_args.h"
 
 struct selective_state_update_args {
     struct token_rows out, x, dt, B, C, z;
@@ -34,16 +13,11 @@ struct selective_state_update_args {
     struct state_rows state, kept;
     const int32_t *rows, *final_rows, *kept_rows, *accepted; /* may be NULL */
     struct index_list cu_seqlens;                            /* NULL: tokens each */
-    const int64_t *seed_at;                                  /* of random rounding; NULL: seed */
-    int64_t seed;
+    struct rounding_seed seed;
     uint64_t group_factor; /* head / group_heads is head * this / 2^32 */
     int64_t num_sequences, tokens, num_heads, head_dim, columns, final_columns, kept_steps;
     int32_t group_heads, pad, softplus, update;
     struct fetch_ahead ahead; /* heads of all sequences */
-};
-
-struct token_range {
-    int64_t begin, end;
 };
 
 ANYWHERE struct token_range sequence_tokens(const struct selective_state_update_args *a, int64_t sequence)
@@ -79,17 +53,6 @@ ANYWHERE int64_t written_state(const struct selective_state_update_args *a, int6
         return row;
     int32_t to = a->final_rows[sequence * a->final_columns + column];
     return to == a->pad ? -1 : to;
-}
-
-/* The random bits of four elements of a state, counted from the beginning of its pool; `at` is the first. */
-ANYWHERE struct philox rounding_bits(uint64_t seed, int64_t at, int rounds)
-{
-    return philox_rounds(seed, (uint64_t)at, 0, rounds);
-}
-
-ANYWHERE uint64_t rounding_seed(const struct selective_state_update_args *a)
-{
-    return (uint64_t)(a->seed_at ? *a->seed_at : a->seed);
 }
 
 #endif

@@ -6,20 +6,13 @@
  *   STATE_DIM  a multiple of 16, at most 256
  *   UNIFORM    1: A is the same for all of a row
  *   RANDOM     rounds of Philox, for states, of 16 bits, that are rounded at random; 0: to nearest */
-#include "vec.h"
+#include "mamba_cpu.h"
 #include "selective_state_update_args.h"
-
-#include <math.h>
 
 struct place {
     int64_t sequence, head, group;
     int64_t read; /* element of the pool that the row begins with, as if it were dense: for random rounding */
 };
-
-static float at(const void *data, int64_t i, int wide)
-{
-    return wide ? ((const float *)data)[i] : to_float(((const T *)data)[i]);
-}
 
 static float token_value(const struct token_rows *rows, const struct place *p, int64_t token, int64_t row)
 {
@@ -42,28 +35,12 @@ static STATE *state_row(const struct state_rows *states, const struct place *p, 
     return (STATE *)states->data + row * states->row + step * states->step + p->head * states->head + dim * states->dim;
 }
 
-static void put_state(const struct selective_state_update_args *a, const struct place *p, STATE *to, const float *s)
-{
-#if RANDOM
-    uint64_t seed = rounding_seed(a);
-    for (int i = 0; i < STATE_DIM; i += 4) {
-        struct philox random = rounding_bits(seed, p->read + i, RANDOM);
-        for (int j = 0; j < 4; j++)
-            to[i + j].bits = _Generic(to[0], f16: f16_random_bits, bf16: bf16_random_bits)(s[i + j], random.word[j]);
-    }
-#else
-    (void)a, (void)p;
-    for (int i = 0; i < STATE_DIM; i += LANES)
-        vec_store(to + i, vec_load(s + i));
-#endif
-}
-
 static float step(const struct selective_state_update_args *a, const struct place *p, float *s, int64_t token, int64_t row)
 {
     int64_t slopes = p->head * a->A.head + row * a->A.dim;
     const T *b = group_row(&a->B, p, token), *c = group_row(&a->C, p, token);
-    float x = token_value(&a->x, p, token, row), delta = token_value(&a->dt, p, token, row) + weight(&a->dt_bias, p, row);
-    delta = a->softplus && delta <= 20.0f ? log1pf(expf(delta)) : delta;
+    float x = token_value(&a->x, p, token, row);
+    float delta = delta_of(token_value(&a->dt, p, token, row) + weight(&a->dt_bias, p, row), a->softplus);
     vec decay = vec_set(UNIFORM ? expf(at(a->A.data, slopes, a->A.wide) * delta) : 0.0f), sum = {0};
     for (int i = 0; i < STATE_DIM; i += LANES) {
         if (!UNIFORM)
@@ -98,9 +75,9 @@ void selective_state_update_cpu(const struct selective_state_update_args *a, int
             *out = FROM_FLOAT(T, first < 0 ? 0.0f : step(a, &p, s, token, row));
             int64_t to = first < 0 ? -1 : written_state(a, p.sequence, n, range.end - range.begin, first);
             if (to >= 0)
-                put_state(a, &p, state_row(&a->state, &p, to, 0, row), s);
+                put_state(state_row(&a->state, &p, to, 0, row), s, &a->seed, p.read);
             if (a->kept.data && kept >= 0 && first >= 0 && n < a->kept_steps)
-                put_state(a, &p, state_row(&a->kept, &p, kept, n, row), s);
+                put_state(state_row(&a->kept, &p, kept, n, row), s, &a->seed, p.read);
         }
     }
 }
