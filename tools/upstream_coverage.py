@@ -20,7 +20,8 @@ VARIANTS = "backends beside auto, fa2 and fa3; variants in C++ (ours are hooks)"
 FOUR_OVER_SIX = "nvfp4_4over6"
 # What raises NotImplementedError, beside what the kernels of a device say that they do not serve.
 PARTLY = {
-    "mamba.selective_state_update": "states of int16: state_scale, intermediate_state_scales",
+    "mamba.selective_state_update.selective_state_update": "states of int16: state_scale, intermediate_state_scales",
+    "mamba.checkpointing_ssu.checkpointing_ssu": "states of 8 bits: state_scale",
     "decode.BatchDecodeWithPagedKVCacheWrapper": VARIANTS + "; window_right",
     "prefill.BatchPrefillWithPagedKVCacheWrapper": VARIANTS + "; variant_owns_mask; use_fp16_softmax; "
                                                              "uses_spcompress",

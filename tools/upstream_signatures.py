@@ -18,7 +18,7 @@ import zipfile
 DECORATOR = "flashinfer_api"
 # What vLLM and SGLang import although nothing marks it as public.
 ALSO = {"fast_decode_plan", "get_seq_lens", "_get_range_buf", "PosEncodingMode", "MaskMode", "TensorLayout", "top_p_renorm_prob",
-        "top_k_renorm_prob"}
+        "top_k_renorm_prob", "allocate_checkpointing_ssu_scratch"}
 # Modules below the top ones that engines import functions from, and which.
 INNER = {"flashinfer.gdn_kernels.gdn_decode_bf16_state": ("gated_delta_rule", "gated_delta_rule_mtp")}
 # Tools around the kernels, and kernels of other hardware that are no ops.

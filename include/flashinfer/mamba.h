@@ -57,6 +57,49 @@ struct flashinfer_selective_state_update {
 };
 FLASHINFER_DECLARE_OP(selective_state_update);
 
+/* The same for states that are written now and then: the latest tokens of a sequence stand in a ring beside its state, and each
+ * call goes over them again before its own. A sequence has `live` = prev_num_accepted_tokens[row] tokens in the ring, the oldest
+ * at ring_start[row], both of its row of state and both the caller's to keep. Its new tokens are appended behind them. If then
+ * more than window = ring_len - max_seqlen stand there, the state after the `live` ones is written, and the caller moves
+ * ring_start past them; else the state stays as it is. Either way the caller counts the new tokens that it accepts. Outputs are
+ * those of the new tokens, of states as they are before they are rounded.
+ *
+ * The decay of a head is one number: A, dt, D and dt_bias have no head_dim. max_seqlen is at most window, and window at most 16.
+ * On GPUs exponents are summed before they are taken, so that results may be off by 2^-20 times the sum of |A delta|, relative
+ * to the sum of the terms' magnitudes. */
+struct flashinfer_checkpointing_ssu {
+    size_t size;
+    DLTensor *out;      /* [batch, tokens, num_heads, head_dim], dtype of x */
+    DLTensor *state;    /* [num_states, num_heads, head_dim, state_dim] f32, f16 or bf16; state_dim is a multiple of 32, at most
+                           256 */
+    DLTensor *x_cache;  /* [num_states, num_heads, ring_len, head_dim], dtype of x */
+    DLTensor *B_cache;  /* [num_states, num_groups, ring_len, state_dim], dtype of x */
+    DLTensor *dt_cache; /* [num_states, num_heads, ring_len] f32: delta */
+    const DLTensor *ring_start;               /* [num_states] i32, 0 to ring_len - 1; beyond either end, the one there */
+    const DLTensor *prev_num_accepted_tokens; /* [num_states] i32, 0 to window, likewise */
+    const DLTensor *x;                        /* [batch, tokens, num_heads, head_dim] f16 or bf16 */
+    const DLTensor *dt;                       /* [batch, tokens, num_heads] f32, or dtype of x; any strides */
+    const DLTensor *A;                        /* [num_heads] f32, or dtype of x; any stride */
+    const DLTensor *B;                        /* [batch, tokens, num_groups, state_dim], dtype of x */
+    const DLTensor *C;                        /* [batch, tokens, num_groups, state_dim], dtype of x */
+    const DLTensor *D;                        /* optional: [num_heads] f32, or dtype of x; any stride. NULL: 0 */
+    const DLTensor *z;                        /* optional: [batch, tokens, num_heads, head_dim], dtype of x. NULL: no gate */
+    const DLTensor *dt_bias;                  /* optional: [num_heads] f32, or dtype of x; any stride. NULL: 0 */
+    int32_t dt_softplus;                      /* 1: softplus, which is x itself above 20 */
+    const DLTensor *state_batch_indices;      /* optional: [num_sequences] i32: the row of state and rings, distinct; below 0, or
+                                                 pad_slot_id: padding, out is 0 and nothing else is touched. NULL: row i */
+    flashinfer_number pad_slot_id;            /* by value, >= -1; absent: -1 */
+    flashinfer_number rand_seed; /* integer, or i64 or u64 [1]: states of 16 bits are rounded at random, as selective_state_update
+                                    does it. absent: to nearest */
+    int32_t philox_rounds;       /* 1 to 10; 0: 10 */
+    const DLTensor *cu_seqlens;  /* optional: [num_sequences + 1] i32 or i64, from 0: sequence i has the tokens cu_seqlens[i] <= t
+                                    < cu_seqlens[i + 1] of batch * tokens; none is legal, and then nothing is touched. Outputs of
+                                    tokens beyond the first max_seqlen of a sequence are 0, those of no sequence are not written.
+                                    Read where it lies: a captured graph replays with other lengths */
+    int64_t max_seqlen;          /* the most tokens of a sequence; 0: tokens */
+};
+FLASHINFER_DECLARE_OP(checkpointing_ssu);
+
 #ifdef __cplusplus
 }
 #endif

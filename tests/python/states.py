@@ -136,7 +136,7 @@ def _(device, function, name):
         run(ssm_state_indices=kept, disable_state_update=True)
 
 
-@case("mamba.selective_state_update")
+@case("mamba.selective_state_update.selective_state_update")
 def _(device, function, name):
     from flashinfer_c.mamba import selective_state_update
 
@@ -186,6 +186,60 @@ def _(device, function, name):
     assert twice.equal(narrow) and not other.equal(narrow)
     assert ((narrow.float() - wide).abs() <= wide.abs().clamp(min=2**-14) * 2**-10 * 1.001).all()
     assert not wide.half().equal(narrow)
+
+
+@case("mamba.checkpointing_ssu.checkpointing_ssu")
+def _(device, function, name):
+    from flashinfer_c.mamba.checkpointing_ssu import allocate_checkpointing_ssu_scratch, checkpointing_ssu
+
+    batch, tokens, heads, groups, dim, width, ring, window = 3, 2, 4, 2, 32, 32, 6, 4
+    log, bias, D = -torch.rand(heads, device=device), normal(device, heads), normal(device, heads)
+    weights = dict(A=log[:, None, None].expand(-1, dim, width), D=D[:, None].expand(-1, dim),
+                   dt_bias=bias[:, None].expand(-1, dim), dt_softplus=True)
+    state, rows = normal(device, 5, heads, dim, width, dtype=torch.float32), torch.tensor([4, 0, 2], device=device)
+    rings = dict(x_cache=normal(device, 5, heads, ring, dim), B_cache=normal(device, 5, groups, ring, width),
+                 dt_cache=torch.full((5, heads, ring), float("nan"), device=device))
+    start, live = ints(device, 3, 0, 5, 1, 2), torch.zeros(5, dtype=torch.int32, device=device)
+    accepted_state, first = state[rows].double(), state.clone()  # after all accepted tokens
+
+    def step(s, x, dt, B, C, z):
+        delta = F.softplus(dt.double() + bias.double())[..., None]
+        b, c = (m.double().repeat_interleave(heads // groups, 1)[:, :, None] for m in (B, C))
+        s = s * torch.exp(log.double()[:, None] * delta)[..., None] + (delta * x.double())[..., None] * b
+        return s, ((s * c).sum(-1) + D.double()[:, None] * x.double()) * F.silu(z.double())
+
+    for accept in ([2, 1, 0], [1, 2, 2], [2, 2, 2], [2, 0, 1], [1, 1, 2]):
+        x, z = normal(device, batch, tokens, heads, dim), normal(device, batch, tokens, heads, dim)
+        dt, B, C = normal(device, batch, tokens, heads), *(normal(device, batch, tokens, groups, width) for _ in range(2))
+        given = dict(x=x, dt=dt[..., None].expand(-1, -1, -1, dim), B=B, C=C, z=z, out=torch.empty_like(x))
+        shared = weights | dict(ring_start=start, prev_num_accepted_tokens=live, state_batch_indices=rows)
+        before, kept = state.clone(), {name: ring.clone() for name, ring in rings.items()}
+        out = checkpointing_ssu(state, **rings, **given, **shared)
+        assert out is given["out"]
+        one = {name: value.reshape(1, -1, *value.shape[2:]) for name, value in given.items() if name != "dt"}
+        one["dt"] = dt.reshape(1, -1, heads, 1).expand(-1, -1, -1, dim)
+        packed = checkpointing_ssu(before.clone(), **kept, **one | {"out": torch.empty_like(one["out"])}, **shared,
+                                   cu_seqlens=ints(device, 0, 2, 4, 6), max_seqlen=tokens)
+        assert packed.equal(one["out"])
+        full = live[rows] + tokens > window
+        close(state[rows][full], accepted_state[full])
+        assert state[rows][~full].equal(before[rows][~full]) and state[1::2].equal(first[1::2])
+        s = accepted_state.clone()
+        for t in range(tokens):
+            s, expected = step(s, x[:, t], dt[:, t], B[:, t], C[:, t], z[:, t])
+            close(out[:, t], expected, 5e-2)
+            more = torch.tensor(accept, device=device) > t
+            accepted_state[more] = s[more]
+        start[rows] = torch.where(full, (start[rows] + live[rows]) % ring, start[rows])
+        live[rows] = (torch.where(full, 0, live[rows]) + torch.tensor(accept, device=device)).int()
+    with pytest.raises(NotImplementedError, match="8 bits"):
+        checkpointing_ssu(state.to(torch.int8), **rings, **given, **shared, state_scale=state[..., 0])
+    with pytest.raises(ValueError, match="D must be the same"):
+        checkpointing_ssu(state, **rings, **given, **shared | {"D": normal(device, heads, dim)})
+    with pytest.raises(ValueError, match="given together"):
+        checkpointing_ssu(state, **rings, **given, **shared, max_seqlen=2)
+    scratch = allocate_checkpointing_ssu_scratch(3, 4, 2, 9, torch.bfloat16, device)
+    assert [tuple(t.shape) for t in scratch] == [(3, 4, 32, 8), (3, 4, 16), (3, 4, 32, 8)]
 
 
 @case("kda.recurrent_kda", "kda_decode.recurrent_kda")

@@ -38,6 +38,7 @@ from flashinfer.jit.core import check_cuda_arch, logger
 from flashinfer.jit.env import FLASHINFER_WORKSPACE_DIR
 from flashinfer.kda_decode import recurrent_kda
 from flashinfer.mamba import selective_state_update
+from flashinfer.mamba.checkpointing_ssu import allocate_checkpointing_ssu_scratch, checkpointing_ssu
 from flashinfer.norm import fused_add_rmsnorm_quant, rmsnorm_quant
 from flashinfer.prefill import trtllm_batch_context_with_kv_cache
 from flashinfer.rope import apply_rope_with_cos_sin_cache_inplace, mla_rope_quantize_fp8, rope_quantize_fp8

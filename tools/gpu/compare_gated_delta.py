@@ -8,9 +8,9 @@ Usage: tools/gpu/compare_gated_delta.py [--library build/libflashinfer.so] [--ro
 
 Each launch: caches are flushed, a kernel of a few milliseconds hides what the host does, then the whole op runs between two
 events. A round is the median of the launches; rounds alternate between the sides; the median of the rounds counts. ratio is the
-peer's time over ours: above 1 ours is faster. GB/s are those of the states, read and written; "of copy" relates them to torch's
-copy_ of a tensor of as many bytes, timed in the same way. difference is the Frobenius norm of the outputs' difference to the
-peer's over the peer's norm.
+peer's time over ours: above 1 ours is faster. GB/s are those of the states, read and written, or of all that checkpointing_ssu
+moves; "of copy" relates them to torch's copy_ of a tensor of as many bytes, timed in the same way. difference is the Frobenius
+norm of the outputs' difference to the peer's over the peer's norm.
 """
 
 import argparse
@@ -39,6 +39,8 @@ DECODE = [("pretranspose", "float32", 1), ("pretranspose", "float32", 64), ("pre
 KDA = [("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256), ("float16", 64), ("float16", 256)]
 MAMBA = [("float32", 1), ("float32", 64), ("float32", 256), ("bfloat16", 1), ("bfloat16", 64), ("bfloat16", 256),
          ("float16", 64), ("float16", 256)]
+RINGS = [("bfloat16", 1, 4), ("bfloat16", 64, 4), ("bfloat16", 256, 4), ("float16", 64, 4), ("float16", 256, 4),
+         ("float32", 64, 4), ("float32", 256, 4), ("bfloat16", 64, 1), ("bfloat16", 64, 8), ("bfloat16", 64, 16)]  # tokens last
 
 
 class DataType(ctypes.Structure):
@@ -91,6 +93,9 @@ STRUCTS = {
         "out state intermediate_states_buffer x dt A B C D z dt_bias dt_softplus:i state_batch_indices pad_slot_id:n "
         "disable_state_update:i intermediate_state_indices rand_seed:n philox_rounds:i dst_state_batch_indices cu_seqlens "
         "num_accepted_tokens"),
+    "checkpointing_ssu": struct(
+        "out state x_cache B_cache dt_cache ring_start prev_num_accepted_tokens x dt A B C D z dt_bias dt_softplus:i "
+        "state_batch_indices pad_slot_id:n rand_seed:n philox_rounds:i cu_seqlens max_seqlen:l"),
 }
 
 
@@ -244,6 +249,38 @@ def mamba(torch, ours, state_type, batch, peers):
     return mine, calls, output, 2 * state.numel() * state.element_size()
 
 
+def rings(torch, ours, state_type, batch, tokens, peers):
+    """As if all tokens were accepted: of so many calls as fill the window, of 12 tokens or 16, one writes the states."""
+    heads, groups, dim, state_dim, window = 128, 8, 64, 128, 16 if tokens in (1, 8, 16) else 12
+
+    def normal(*shape, dtype=torch.bfloat16):
+        return torch.randn(*shape, device="cuda", dtype=dtype)
+    state = normal(batch, heads, dim, state_dim, dtype=getattr(torch, state_type))
+    live = (tokens * (1 + torch.arange(batch, device="cuda") % (window // tokens))).int()
+    x, z = normal(2, batch, tokens, heads, dim)
+    B, C = normal(2, batch, tokens, groups, state_dim)
+    kept = {"x_cache": normal(batch, heads, window + tokens, dim), "B_cache": normal(batch, groups, window + tokens, state_dim),
+            "dt_cache": torch.rand(batch, heads, window + tokens, device="cuda")}
+    start, output = torch.randint(window + tokens, (batch,), device="cuda", dtype=torch.int32), torch.empty_like(x)
+    dt, A, D, bias = normal(batch, tokens, heads), -torch.rand(heads, device="cuda"), *normal(2, heads)
+    mine = ours.bind("checkpointing_ssu", state=state, **kept, ring_start=start, prev_num_accepted_tokens=live, x=x, z=z, B=B,
+                     C=C, out=output, dt=dt, A=A, D=D, dt_bias=bias, dt_softplus=1)
+    written = (live + tokens > window).float().mean().item()
+    token = 2 * heads * dim + 2 * groups * state_dim + 4 * heads  # x, B and delta
+    moved = state.numel() * state.element_size() * (1 + written) + live.sum().item() * token + batch * tokens * (
+        2 * token + 2 * 2 * heads * dim + 2 * groups * state_dim)
+    calls = {}
+    if "upstream" in peers:
+        module = importlib.import_module("flashinfer.mamba.checkpointing_ssu")
+        scratch = module.allocate_checkpointing_ssu_scratch(batch, heads, tokens, window, x.dtype, x.device)
+        theirs, own, given = torch.empty_like(x), state.clone(), {name: ring.clone() for name, ring in kept.items()}
+        calls["upstream"] = lambda: module.checkpointing_ssu(
+            own, *given.values(), start, live, x, dt[..., None].expand(-1, -1, -1, dim),
+            A[:, None, None].expand(-1, dim, state_dim), B, C, theirs, D=D[:, None].expand(-1, dim), z=z,
+            dt_bias=bias[:, None].expand(-1, dim), dt_softplus=True, **dict(zip(("cb_scaled", "cumAdt_vec", "cb_old"), scratch)))
+    return mine, calls, output, int(moved)
+
+
 def difference(torch, call, mine, output):
     """Of the first outputs: both sides start from the same states."""
     theirs = call().float().reshape(output.shape)
@@ -258,6 +295,7 @@ def rows(arguments, torch, timer, ours, copies):
     cases += [("decode " + shape[0], f"{shape[1]} batch {shape[2]}", decode, shape) for shape in DECODE]
     cases += [("recurrent_kda", f"{shape[0]} batch {shape[1]}", kda, shape) for shape in KDA]
     cases += [("selective_state_update", f"{shape[0]} batch {shape[1]}", mamba, shape) for shape in MAMBA]
+    cases += [("checkpointing_ssu", f"{shape[0]} batch {shape[1]} tokens {shape[2]}", rings, shape) for shape in RINGS]
     for op, shape, make, values in cases:
         if arguments.shapes and not any(f"{op} {shape}".startswith(p) for p in arguments.shapes.split(",")):
             continue

@@ -31,15 +31,16 @@ _PAIR, _LIST = "tuple[Tensor, Tensor]", "list[Tensor]"
 # Parameters that no op declares by these names.
 _UNDECLARED = {name: hint for hint, names in {
     "Tensor": """
-        accepted_steps block_col_sz block_mask_map block_row_sz block_tables cum_seq_lens_kv cum_seq_lens_q custom_mask_buf
-        custom_mask_d custom_mask_p float_workspace_buffer global_override_indptr_cpu indices indices_buffer indptr
-        indptr_buffer initial_state initial_state_source int_workspace_buffer intermediate_states_buffer k k_p k_shared
-        kv_indices_d kv_indices_p kv_indptr_buf kv_indptr_d kv_indptr_p kv_len_arr last_page_len last_page_len_buffer
-        last_page_len_d last_page_len_p mask mask_indptr_buf max_item_len_ptr packed_custom_mask_d packed_custom_mask_p
-        packed_mask paged_kv_indices paged_kv_indices_buf paged_kv_indices_buffer paged_kv_indptr paged_kv_indptr_buf
-        paged_kv_indptr_buffer paged_kv_last_page_len paged_kv_last_page_len_buf paged_kv_last_page_len_buffer
-        prefix_len_ptr q_cu_seq_lens q_d q_p qo_indptr_buf qo_indptr_d qo_indptr_p query seq_lens seq_lens_q
-        token_pos_in_items_ptr unique_kv_indices unique_kv_indptr unique_kv_last_page_len v v_p v_shared workspace_buffer""",
+        accepted_steps block_col_sz block_mask_map block_row_sz block_tables cb_old cb_scaled cumAdt_vec cum_seq_lens_kv
+        cum_seq_lens_q custom_mask_buf custom_mask_d custom_mask_p float_workspace_buffer global_override_indptr_cpu indices
+        indices_buffer indptr indptr_buffer initial_state initial_state_source int_workspace_buffer
+        intermediate_states_buffer k k_p k_shared kv_indices_d kv_indices_p kv_indptr_buf kv_indptr_d kv_indptr_p kv_len_arr
+        last_page_len last_page_len_buffer last_page_len_d last_page_len_p mask mask_indptr_buf max_item_len_ptr
+        packed_custom_mask_d packed_custom_mask_p packed_mask paged_kv_indices paged_kv_indices_buf paged_kv_indices_buffer
+        paged_kv_indptr paged_kv_indptr_buf paged_kv_indptr_buffer paged_kv_last_page_len paged_kv_last_page_len_buf
+        paged_kv_last_page_len_buffer prefix_len_ptr q_cu_seq_lens q_d q_p qo_indptr_buf qo_indptr_d qo_indptr_p query
+        seq_lens seq_lens_q token_pos_in_items_ptr unique_kv_indices unique_kv_indptr unique_kv_last_page_len v v_p v_shared
+        workspace_buffer""",
     f"Tensor | {_PAIR}": "kv_cache kv_cache_sf paged_kv_cache paged_kv_cache_d paged_kv_cache_p unique_kv_cache",
     _LIST: """
         int_workspace_buffers paged_kv_indices_arr paged_kv_indices_buf_arr paged_kv_indptr_arr paged_kv_indptr_buf_arr
@@ -47,9 +48,9 @@ _UNDECLARED = {name: hint for hint, names in {
     "float | Tensor": "bmm1_scale bmm2_scale scale_k scale_q scale_v",
     "bool": "disable_state_update enable_pdl is_causal nvfp4_4over6 sf_swizzle_layout use_clc use_fp16_softmax uses_spcompress",
     "int": """
-        C M N R batch_size cache_steps cp_rank cp_world group_size head_dim kv_splits max_kv_len max_q_len max_seq_len
-        max_seqlen max_sequence_kv max_token_per_sequence num_levels num_spec_tokens o_sf_vec_size page_size recovery_steps
-        uniform_q_len window_left_d window_left_p""",
+        C M N R batch_size cache_steps cp_rank cp_world d_split group_size head_dim kv_splits max_kv_len max_q_len max_seq_len
+        max_seqlen max_sequence_kv max_token_per_sequence num_levels num_spec_tokens o_sf_vec_size page_size
+        precompute_heads_per_cta recovery_steps uniform_q_len window_left_d window_left_p""",
     "float": "rope_scale_d rope_scale_p rope_theta_d rope_theta_p sm_scale_d sm_scale_p",
     "str": "backend",
     "dtype": "data_type dst_dtype o_dtype out_dtype quantize_dtype",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mamba-2's states while tokens are generated."""
+"""States of which each token writes one."""
 
-from ._api import api, as_int32, unserved
-from ._core import call, empty_like
+from .._api import api, as_int32, unserved
+from .._core import call, empty_like
 
 
 def _columns(indices):

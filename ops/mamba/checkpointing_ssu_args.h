@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Launch argument of the checkpointing_ssu kernels. Strides are in elements. */
+#ifndef CHECKPOINTING_SSU_ARGS_H
+#define CHECKPOINTING_SSU_ARGS_H
+
+#include "fetch_ahead.h"
+#include "index_list.h"
+#include "mamba_args.h"
+
+enum { WINDOW = 16 }; /* the most tokens that are live, and the most new ones */
+
+/* Of a block of checkpointing_ssu_sm80: the rows of a state that it has, and bytes of shared memory. In that, strides of rows
+ * without bank conflicts. */
+#define RING_ROWS 64
+#define RING_STATE_ROW(state_dim, element) ((state_dim) + ((element) == 2 ? 32 : 4))
+#define RING_WEIGHT_ROW(tiles) ((tiles) == 1 ? 8 : 24)
+#define RING_B_ROW(state_dim) ((state_dim) + 8)
+#define RING_X_ROW (RING_ROWS + 8)
+#define RING_SHARED_BYTES(state_dim, element, tiles)                                                                      \
+    (RING_ROWS * RING_STATE_ROW(state_dim, element) * (element) + 2 * WINDOW * RING_B_ROW(state_dim) +                    \
+     2 * (WINDOW + 16 * (tiles)) * RING_X_ROW + 5 * 4 * WINDOW + 8 * WINDOW * RING_WEIGHT_ROW(tiles))
+
+struct checkpointing_ssu_args {
+    struct token_rows out, x, dt, B, C, z;
+    struct head_weights A, D, dt_bias;
+    struct state_rows state, x_cache, B_cache; /* of the rings, dim is between tokens */
+    float *dt_cache;
+    int64_t dt_cache_row, dt_cache_head;
+    const int32_t *ring_start, *accepted, *rows; /* rows may be NULL */
+    struct index_list cu_seqlens;                /* NULL: tokens each */
+    struct rounding_seed seed;
+    uint64_t group_factor; /* head / group_heads is head * this / 2^32 */
+    int64_t num_sequences, tokens, num_heads, head_dim;
+    int32_t group_heads, pad, softplus, ring_len, window;
+    struct fetch_ahead ahead; /* heads of all sequences */
+};
+
+/* A sequence: of `all` tokens from `begin` on `count` are served; its row, and the live tokens of its ring. */
+struct ring_sequence {
+    int64_t begin, all, row; /* row below 0: padding */
+    int32_t count, start, live;
+};
+
+/* Row of state and rings; below 0: padding. */
+ANYWHERE int64_t ring_row(const struct checkpointing_ssu_args *a, int64_t sequence)
+{
+    int64_t row = a->rows ? a->rows[sequence] : sequence;
+    return a->rows && row == a->pad ? -1 : row;
+}
+
+/* Without what its ring has. */
+ANYWHERE struct ring_sequence ring_tokens(const struct checkpointing_ssu_args *a, int64_t sequence)
+{
+    struct ring_sequence s = {sequence * a->tokens, a->tokens, ring_row(a, sequence), 0, 0, 0};
+    if (a->cu_seqlens.data) {
+        s.begin = index_at(&a->cu_seqlens, sequence);
+        s.all = index_at(&a->cu_seqlens, sequence + 1) - s.begin;
+    }
+    s.count = (int32_t)(s.all < a->ring_len - a->window ? s.all : a->ring_len - a->window);
+    return s;
+}
+
+/* `start` and `accepted` as they stand there. */
+ANYWHERE void ring_has(const struct checkpointing_ssu_args *a, struct ring_sequence *s, int32_t start, int32_t accepted)
+{
+    s->start = start < 0 ? 0 : start < a->ring_len ? start : a->ring_len - 1;
+    s->live = accepted < 0 ? 0 : accepted < a->window ? accepted : a->window;
+}
+
+ANYWHERE struct ring_sequence ring_sequence(const struct checkpointing_ssu_args *a, int64_t sequence)
+{
+    struct ring_sequence s = ring_tokens(a, sequence);
+    if (s.row >= 0)
+        ring_has(a, &s, a->ring_start[s.row], a->accepted[s.row]);
+    return s;
+}
+
+/* Place in the ring of the i-th token, live ones first. */
+ANYWHERE int32_t ring_place(const struct checkpointing_ssu_args *a, const struct ring_sequence *s, int32_t i)
+{
+    int32_t place = s->start + i;
+    return place < a->ring_len ? place : place - a->ring_len;
+}
+
+/* Whether the state after the live tokens is written. */
+ANYWHERE int ring_is_full(const struct checkpointing_ssu_args *a, const struct ring_sequence *s)
+{
+    return s->live + s->count > a->window;
+}
+
+#endif
