@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "cli/crash.h"
+#include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/table.h"
@@ -153,6 +154,7 @@ static int run(const struct options *options)
     if (options->shape && options->seed)
         return usage_error(&command_bench, "--shape does not go with --seed");
     progress_watch_compiler();
+    interrupt_watch();
     crash_watch();
     flashinfer_status status = options->compile ? compile(options, &out, &failures) : measure_all(options, &out, &failures);
     progress_clear();

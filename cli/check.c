@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cli/crash.h"
+#include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/table.h"
@@ -187,6 +188,7 @@ static int run_huge(const struct options *options)
         return exit_with(FLASHINFER_UNSUPPORTED);
     out.table = table_open(options->json);
     progress_watch_compiler();
+    interrupt_watch();
     crash_watch();
     flashinfer_status status = FLASHINFER_OK;
     for (int i = 0; options->op[i] && !status; i++)
@@ -209,6 +211,7 @@ static int run(const struct options *options)
     struct check_counts counts = {0};
     struct output out = {.table = table_open(options->json), .json = options->json};
     progress_watch_compiler();
+    interrupt_watch();
     crash_watch();
     status = check_ops(options, &out, &counts);
     progress_clear();

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "cli/gather.h"
+#include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "core/clock.h"
@@ -62,6 +63,7 @@ static int run(const struct options *options)
     if (code < 0) {
         double begin = clock_seconds();
         progress_watch_compiler();
+        interrupt_watch();
         out.table = table_open(options->json);
         flashinfer_status status = warm_compile(&gathered.list, options->jobs, report, &out, &failures);
         progress_clear();

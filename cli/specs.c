@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "backend/nvrtc.h"
+#include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/table.h"
@@ -59,6 +60,7 @@ static int run(const struct options *options)
                                         .all_dtypes = options->all,
                                         .threads = options->jobs};
     progress_watch_compiler();
+    interrupt_watch();
     status = specs_compile(&specs, report, &out, &failures);
     progress_clear();
     table_close(out.table);

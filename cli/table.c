@@ -3,6 +3,7 @@
 #include "cli/table.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,11 +24,17 @@ struct table {
     int num_rows, room, ended;
 };
 
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* held while rows change */
+static struct table *open_table;                            /* that holds rows back */
+
 struct table *table_open(bool json)
 {
     struct table *t = calloc(1, sizeof *t);
-    if (t)
-        t->json = json;
+    if (!t)
+        return NULL;
+    t->json = json;
+    if (!json)
+        open_table = t;
     return t;
 }
 
@@ -56,14 +63,16 @@ static void add(struct table *t, const char *name, const char *text, bool numeri
         return;
     }
     json_decref(value);
+    pthread_mutex_lock(&mutex);
     struct row *row = t->json_only || t->column == MAX_COLUMNS ? NULL : current(t);
-    if (!row)
-        return;
-    t->name[t->column] = name;
-    t->numeric[t->column] = numeric;
-    row->cell[t->column++] = strdup(text);
-    if (t->column > t->num_columns)
-        t->num_columns = t->column;
+    if (row) {
+        t->name[t->column] = name;
+        t->numeric[t->column] = numeric;
+        row->cell[t->column++] = strdup(text);
+        if (t->column > t->num_columns)
+            t->num_columns = t->column;
+    }
+    pthread_mutex_unlock(&mutex);
 }
 
 void table_text(struct table *t, const char *name, const char *value)
@@ -105,9 +114,11 @@ void table_end_row(struct table *t)
         json_decref(t->object);
         t->object = NULL;
     }
+    pthread_mutex_lock(&mutex);
     t->ended++;
     t->column = 0;
     t->json_only = false;
+    pthread_mutex_unlock(&mutex);
 }
 
 static void print_cell(const char *text, int width, bool right, bool last)
@@ -121,26 +132,44 @@ static void print_cell(const char *text, int width, bool right, bool last)
     fputs(last ? "\n" : "  ", stdout);
 }
 
-int table_close(struct table *t)
+static void print(const struct table *t)
 {
-    if (!t)
-        return -1;
+    const int num_rows = t->num_rows - (t->column != 0);
     int width[MAX_COLUMNS] = {0};
     for (int c = 0; c < t->num_columns; c++)
         width[c] = (int)strlen(t->name[c]);
-    for (int r = 0; r < t->num_rows; r++)
+    for (int r = 0; r < num_rows; r++)
         for (int c = 0; c < t->num_columns; c++)
             if (t->rows[r].cell[c] && (int)strlen(t->rows[r].cell[c]) > width[c])
                 width[c] = (int)strlen(t->rows[r].cell[c]);
     for (int c = 0; c < t->num_columns; c++)
         print_cell(t->name[c], width[c], t->numeric[c], c + 1 == t->num_columns);
-    for (int r = 0; r < t->num_rows; r++)
-        for (int c = 0; c < t->num_columns; c++) {
-            print_cell(t->rows[r].cell[c] ? t->rows[r].cell[c] : "", width[c], t->numeric[c],
-                       c + 1 == t->num_columns);
-            free(t->rows[r].cell[c]);
-        }
+    for (int r = 0; r < num_rows; r++)
+        for (int c = 0; c < t->num_columns; c++)
+            print_cell(t->rows[r].cell[c] ? t->rows[r].cell[c] : "", width[c], t->numeric[c], c + 1 == t->num_columns);
+}
+
+void table_print_last(void)
+{
+    pthread_mutex_lock(&mutex);
+    if (open_table)
+        print(open_table);
+    fflush(stdout);
+}
+
+int table_close(struct table *t)
+{
+    if (!t)
+        return -1;
     int ended = t->ended;
+    pthread_mutex_lock(&mutex);
+    print(t);
+    if (open_table == t)
+        open_table = NULL;
+    pthread_mutex_unlock(&mutex);
+    for (int r = 0; r < t->num_rows; r++)
+        for (int c = 0; c < MAX_COLUMNS; c++)
+            free(t->rows[r].cell[c]);
     free(t->rows);
     free(t);
     return ended;

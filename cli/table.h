@@ -23,6 +23,10 @@ void table_number(struct table *table, const char *name, double value, int digit
 void table_json_only(struct table *table);
 void table_end_row(struct table *table);
 
+/* Prints the rows that the open table holds back, and keeps other threads from adding and printing any: for a thread that then
+ * ends the process. */
+void table_print_last(void);
+
 /* Frees it, having printed what it held back, and returns how many rows were ended; -1 for NULL. */
 int table_close(struct table *table);
 

@@ -141,6 +141,20 @@ expect_json bench rmsnorm --device cpu --shape "$("$build/flashinfer" explain rm
 expect_json show-config
 expect_json version
 
+# A signal that ends long work does not take what was found with it. SIGTERM, since a shell may have the others ignored.
+interrupted() { # COMMAND: after so many seconds it has a row, however busy the machine is
+    for seconds in 2 10 50; do
+        got=0
+        timeout -k 20 $seconds tools/with_nvrtc.sh "$build" "$build/flashinfer" "$1" --device cpu >"$work/out" 2>&1 || got=$?
+        [ "$got" = 124 ] || return 1
+        grep -q '^rmsnorm  *norm_cpu  *cpu ' "$work/out" && return 0
+    done
+    return 1
+}
+for command in bench check; do
+    require "flashinfer $command: loses its rows to SIGTERM" interrupted $command
+done
+
 # What could not be printed was not done.
 if [ -c /dev/full ]; then
     flashinfer list >/dev/full 2>"$work/err" && complain "flashinfer list >/dev/full: succeeds"
