@@ -28,7 +28,8 @@ static bool is_one_of(const char *name, const char *const *names)
 /* Whether an entry of this argument has a range that calls keep to; of some, any integer means something. */
 static bool is_index(const struct op_arg *arg)
 {
-    static const char *const free[] = {"num_accepted_tokens", "prefix_len", "token_pos_in_items", NULL};
+    static const char *const free[] = {"num_accepted_tokens", "prefix_len", "token_pos_in_items", "ring_start",
+                                       "prev_num_accepted_tokens", NULL};
     return arg->kind == OP_IN && arg->fill.kind >= FILL_BELOW && arg->fill.kind <= FILL_LENGTHS && !is_one_of(arg->name, free);
 }
 
