@@ -33,6 +33,16 @@ static bool is_index(const struct op_arg *arg)
     return arg->kind == OP_IN && arg->fill.kind >= FILL_BELOW && arg->fill.kind <= FILL_LENGTHS && !is_one_of(arg->name, free);
 }
 
+/* Ops without validate: their headers say what becomes of any integer, or it only helps to choose a kernel. */
+static bool takes_any(const struct op *op)
+{
+    static const char *const names[] = {"apply_rope", "apply_rope_inplace", "apply_llama31_rope", "apply_llama31_rope_inplace",
+                                        "batch_prefill_plan", "sampling_from_probs", "top_k_top_p_sampling_from_probs",
+                                        "scaled_fp4_grouped_quantize", "silu_and_mul_scaled_nvfp4_experts_quantize",
+                                        "nvfp4_kv_dequantize_paged", NULL};
+    return !op->validate && is_one_of(op->name, names);
+}
+
 static int64_t put(const DLTensor *t, int64_t at, int64_t value)
 {
     char *entry = (char *)tensor_data(t);
@@ -109,10 +119,11 @@ static void test_every_op(void **state)
         memset(accounts, 0, sizeof accounts);
         for (uint64_t seed = 1; (*op)->validate && seed <= PROBLEMS; seed++)
             spoil_all(*op, cpu, seed, accounts);
-        for (const struct op_arg *arg = (*op)->args; (*op)->validate && arg->kind != OP_END; arg++) {
+        for (const struct op_arg *arg = (*op)->args; !takes_any(*op) && arg->kind != OP_END; arg++) {
             const struct account *a = &accounts[arg - (*op)->args];
             if (is_index(arg) && (a->tried < 3 || a->refused == 0)) {
-                print_error("%s: %s: %d of %d refused; %s\n", (*op)->name, arg->name, a->refused, a->tried, a->said);
+                print_error("%s: %s: %d of %d refused; %s\n", (*op)->name, arg->name, a->refused, a->tried,
+                            (*op)->validate ? a->said : "the op has no validate");
                 wrong++;
             }
         }
