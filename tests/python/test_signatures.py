@@ -135,6 +135,7 @@ def test_coverage_table_is_up_to_date():
     table = subprocess.run([sys.executable, root / "tools/upstream_coverage.py"], capture_output=True, text=True,
                            check=True).stdout
     assert table == (root / "docs/coverage.md").read_text(), "run tools/upstream_coverage.py > docs/coverage.md"
-    every, whole, partly = re.search(r"(\d+) public\s+functions and classes, of which (\d+) run here, (\d+) run but", table).groups()
+    every, whole, partly = re.search(r"(\d+) public\s+functions and classes, of which (\d+) run here, (\d+) run but",
+                                     table).groups()
     counted = f"{every} public Python functions and classes {int(whole) + int(partly)} are here, {partly} of them in part"
     assert counted in " ".join((root / "README.md").read_text().split()), f"README.md does not say: {counted}"
