@@ -129,7 +129,7 @@ struct gated_delta_args gated_delta_args(const struct call *call)
     return a;
 }
 
-enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, PIECE = 4, MOST_TOKENS = 8, WIDE_STATES = 2048, MAX_GRID_YZ = 65535 };
+enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, PIECE = 4, MOST_TOKENS = 8, MAX_GRID_YZ = 65535 };
 
 static const struct jit_kernel recurrent_cpu = {
     "gated_delta_recurrent_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
@@ -248,6 +248,16 @@ static const char *fit_decode(const struct call *call, struct way *way)
     return fit_states(call, way, t->values_last ? &decode_values_sm80 : &decode_sm80);
 }
 
+/* As measured: where products of states are in parts, or those of tokens have gates in them. */
+static bool is_faster_by_steps(const struct gated_delta_view *t)
+{
+    bool wide = dtype_bytes(tensor_dtype(t->initial)) == 4, few = num_sequences(t) * tensor_shape(t->output, -2) < 256;
+    int64_t tokens = tensor_shape(t->output, -3);
+    if (wide && t->per_key)
+        return t->kept || few || tokens < 3;
+    return few && tokens < (t->per_key ? 4 : wide ? 3 : 0);
+}
+
 static const char *fit_tokens(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
@@ -259,9 +269,8 @@ static const char *fit_tokens(const struct call *call, struct way *way)
         return "a sequence has no state, or values are last";
     if (t->added || t->given || (t->kept && (t->kept_every != 1 || t->kept_starts)))
         return "more or less is kept than the state after each token";
-    if (dtype_bytes(tensor_dtype(t->initial)) == 4 && tensor_shape(t->output, -3) < 4 &&
-        num_sequences(t) * tensor_shape(t->output, -2) < WIDE_STATES)
-        return "there are few tokens, and few states of 32 bits, which are faster one by one";
+    if (is_faster_by_steps(t))
+        return "token by token is faster: few tokens or states, or kept ones of 32 bits with a gate for each key";
     const char *unfit = fit_states(call, way, &tokens_sm80);
     way->spec[0].constant[4] = t->kept != NULL;
     return unfit;

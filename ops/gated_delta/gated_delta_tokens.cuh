@@ -8,15 +8,16 @@
 #include "reduce.cuh"
 
 enum { TOKENS = 8, THREADS = 128, PIECE = 16 / sizeof(STATE), PIECES = D / 4 / PIECE };
+enum { ROW = D + (PIECE == 8 ? 32 : 16), DECAYED_ROW = D + (PIECE == 8 ? 4 : 16) /* padded for the banks */ };
 
-/* What a block needs of the tokens; rows are padded for the banks. With a gate for each key gates are in all products, and alpha
+/* What a block needs of the tokens. With a gate for each key gates are in all products, and alpha
  * is 1. */
 struct tokens {
 #if PER_KEY
-    float gates[TOKENS][D], decayed_k[TOKENS][D + 16], decayed_q[TOKENS][D + 16]; /* by gates of all tokens up to this one */
+    float gates[TOKENS][D], decayed_k[TOKENS][DECAYED_ROW], decayed_q[TOKENS][DECAYED_ROW]; /* by gates up to this token's */
     float all_gates[D];
 #endif
-    T k[TOKENS][D + 32], q[TOKENS][D + 32];
+    T k[TOKENS][ROW], q[TOKENS][ROW];
     float wide_k[TOKENS][D + 16]; /* as in the state after a token; or, with a gate for each key, as in the last one */
     float v[TOKENS][VALUES + 8];  /* then what values gain along k */
     float kk[TOKENS][TOKENS], kq[TOKENS][TOKENS];             /* products of k with k and with q */
@@ -83,8 +84,8 @@ DEVICE void load_scalars(struct tokens &x, const struct gated_delta_args &a, int
 
 DEVICE void load_tokens(struct tokens &x, const struct gated_delta_args &a, int64_t begin, int head)
 {
-    enum { ROW = D / 8, V_ROW = VALUES / 8 };
-    int t = threadIdx.x / ROW, key = threadIdx.x % ROW * 8, v_t = threadIdx.x / V_ROW, value = threadIdx.x % V_ROW * 8;
+    enum { K_ROW = D / 8, V_ROW = VALUES / 8 };
+    int t = threadIdx.x / K_ROW, key = threadIdx.x % K_ROW * 8, v_t = threadIdx.x / V_ROW, value = threadIdx.x % V_ROW * 8;
     vec<T, 8> k = {}, q = {}, v = {};
     if (t < a.num_tokens) {
         k = load_vec<8>(row_of(a.k, begin + t, head_of(head, a.k_group)) + key);
@@ -216,23 +217,21 @@ DEVICE void multiply_tokens(struct tokens &x, const struct gated_delta_args &a)
         qq = warp_sum(qq);
 #pragma unroll 1
         for (int j = t < a.num_tokens ? t : -1; j >= 0; j--) {
-            float with_k = 0.0f, with_q = 0.0f;
+            float sums[2] = {}; /* with k and with q */
             load(before, &x.k[j][key]);
             load(gates, &x.gates[j][key]);
 #pragma unroll
             for (int i = 0; i < KEYS; i++) {
-                with_k += before[i] * k[i];
-                with_q += before[i] * q[i];
+                sums[0] += before[i] * k[i];
+                sums[1] += before[i] * q[i];
                 k[i] *= gates[i];
                 q[i] *= gates[i];
             }
-            with_k = warp_sum(with_k), with_q = warp_sum(with_q);
-            if (lane == 0) {
-                x.kk[j][t] = with_k;
-                x.kq[j][t] = with_q;
-                if (j == t)
-                    set_norms(x, a, t, with_k, qq);
-            }
+            float sum = warp_sums<2>(sums);
+            if (lane % 16 == 0)
+                (lane ? x.kq : x.kk)[j][t] = sum;
+            if (lane == 0 && j == t)
+                set_norms(x, a, t, sum, qq);
         }
         store(&x.decayed_k[t][key], k);
         store(&x.decayed_q[t][key], q);

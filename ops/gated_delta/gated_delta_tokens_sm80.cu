@@ -18,7 +18,7 @@ enum { OWN_VALUES = 2, WIDE = PER_KEY || MIXED /* products with the state are in
 /* Blocks of a multiprocessor; where operands are made of states, later ones than Hopper spill registers with as many. */
 enum { FEWER = !KEPT && (WIDE || sizeof(STATE) == 4) && __CUDA_ARCH__ >= 1000 };
 enum { BLOCKS = (KEPT || sizeof(STATE) == 4 ? 4 : WIDE ? 5 : 7) - FEWER };
-enum { AHEAD = KEPT ? 66 : 99 /* states: more are gone again when they are read */ };
+enum { AHEAD = !KEPT ? 99 : sizeof(STATE) == 4 ? 33 : 66 /* states: more are gone again when they are read */ };
 
 typedef piece<STATE, PIECE> raw_state[OWN_VALUES][PIECES];
 

@@ -115,6 +115,10 @@ static const struct op_range ranges[] = {{"batch", 0, 5, 0},       {"tokens", 1,
     " num_sources=8 num_q_heads=3 num_v_heads=6 head_dim=64 num_slots=8 cache_tokens=1 " \
     "-initial_state_source -initial_state_indices -correction_cache -kg_cache -cu_seqlens -state_checkpoints "               \
     "-checkpoint_cu_starts -checkpoint_state_indices checkpoint_every_n_tokens=0"
+#define HEAD_128                                                                                             \
+    " num_sources=64 num_q_heads=2 num_v_heads=4 head_dim=128 num_slots=64 cache_tokens=1 " \
+    "-initial_state_source -initial_state_indices -correction_cache -kg_cache -cu_seqlens -state_checkpoints "               \
+    "-checkpoint_cu_starts -checkpoint_state_indices checkpoint_every_n_tokens=0"
 static const struct op_shape shapes[] = {
     {"kimi_linear_1", "batch=1 num_sequences=1 tokens=1 columns=1 num_states=4 dtype=bf16 initial_state:dtype=bf16" KIMI_LINEAR},
     {"kimi_linear_64",
@@ -138,6 +142,13 @@ static const struct op_shape shapes[] = {
     {"head_64_mixed", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8 dtype=f16 initial_state:dtype=bf16" HEAD_64},
     {"head_64_gates", "batch=5 num_sequences=5 tokens=1 columns=1 num_states=8 use_gate_in_kernel=1 lower_bound=-5 dtype=bf16 "
                       "initial_state:dtype=bf16" HEAD_64},
+    {"drafts", "batch=3 num_sequences=3 tokens=5 columns=5 num_states=20 use_gate_in_kernel=1 dtype=bf16 "
+               "initial_state:dtype=bf16" HEAD_128},
+    {"drafts_f16", "batch=2 num_sequences=2 tokens=8 columns=8 num_states=16 dtype=f16 initial_state:dtype=f16" HEAD_128},
+    {"last_alone", "batch=3 num_sequences=3 tokens=4 columns=1 num_states=5 dtype=bf16 initial_state:dtype=bf16" HEAD_128},
+    {"last_alone_f32", "batch=64 num_sequences=64 tokens=5 columns=1 num_states=64 dtype=bf16 initial_state:dtype=f32" HEAD_128},
+    {"last_alone_64", "batch=5 num_sequences=5 tokens=7 columns=1 num_states=8 dtype=f16 initial_state:dtype=f16" HEAD_64},
+    {"drafts_mixed", "batch=5 num_sequences=5 tokens=4 columns=4 num_states=20 dtype=bf16 initial_state:dtype=f16" HEAD_64},
     {"checkpoints", "batch=1 num_sequences=3 tokens=400 columns=1 num_states=4 num_sources=4 num_slots=4 cache_tokens=1 "
                     "num_q_heads=2 num_v_heads=2 head_dim=128 num_checkpoints=9 num_boundaries=9 "
                     "checkpoint_every_n_tokens=64 dtype=bf16 initial_state:dtype=f32 -correction_cache -kg_cache "
@@ -149,5 +160,5 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("gated_delta", "a few tokens of each sequence by the delta rule with a decay of each key", .rules = rules,
-          .kernels = gated_delta_decode_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
+          .kernels = gated_delta_token_kernels, .view = view, .validate = gated_delta_validate, .ranges = ranges,
           .shapes = shapes, .verify = gated_delta_verify, .make = gated_delta_make, .cost = gated_delta_cost);
