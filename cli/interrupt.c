@@ -2,6 +2,7 @@
 /* A handler tells a thread, which may print; children that are forks of this process end as if it had not been there. */
 #include "cli/interrupt.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,7 +43,7 @@ void interrupt_watch(void)
     struct sigaction action = {.sa_handler = interrupted, .sa_flags = SA_RESETHAND | SA_RESTART}, before;
     pthread_t thread;
     process = getpid();
-    if (pipe(message) || pthread_create(&thread, NULL, print_and_end, NULL))
+    if (pipe2(message, O_CLOEXEC) || pthread_create(&thread, NULL, print_and_end, NULL))
         return;
     pthread_detach(thread);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
