@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every source starts with its license line; files and lines stay within their budgets; no inline assembly outside the kernels'
-# vocabulary.
+# Every source starts with its license line; files, lines and functions of C stay within their budgets; no inline assembly outside
+# the kernels' vocabulary.
 set -u
 status=0
 # What git tracks or would track; without git, everything outside the build folder.
@@ -19,8 +19,12 @@ for file in $files; do
     [ "$lines" -le "$budget" ] || { echo "$file: $lines lines, the budget is $budget"; status=1; }
     case "$file" in
     *.sh | *.rs) ;;
-    *) awk -v file="$file" 'length > 130 {print file ":" NR ": " length " columns, 130 are allowed"; wide = 1} END {exit wide}' \
-        "$file" || status=1 ;;
+    *) awk -v file="$file" '
+        length > 130 {print file ":" NR ": " length " columns, 130 are allowed"; wrong = 1}
+        /^{$/ {begin = NR}
+        /^}$/ && begin && file ~ /\.[ch]$/ && NR - begin >= 80 {print file ":" begin ": more than 80 lines"; wrong = 1}
+        /^}$/ {begin = 0}
+        END {exit wrong}' "$file" || status=1 ;;
     esac
 done
 if grep -n -w -E 'asm|__asm__' ops/*/*.cu ops/*/*.cuh 2>/dev/null; then
