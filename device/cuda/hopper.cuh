@@ -60,6 +60,20 @@ DEVICE bool elect()
 
 DEVICE void tensor_map_prefetch(const struct tensor_map *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
+/* Brings a box (tensor_load_4d, tensor_load_5d) to the L2 cache; a place beyond the tensor does nothing. */
+DEVICE void tensor_prefetch_4d(const struct tensor_map *map, int x, int y, int z, int w)
+{
+    asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global.tile [%0, {%1,%2,%3,%4}];" ::"l"(map), "r"(x), "r"(y), "r"(z), "r"(w)
+                 : "memory");
+}
+
+DEVICE void tensor_prefetch_5d(const struct tensor_map *map, int x, int y, int z, int w, int v)
+{
+    asm volatile("cp.async.bulk.prefetch.tensor.5d.L2.global.tile [%0, {%1,%2,%3,%4,%5}];" ::"l"(map), "r"(x), "r"(y), "r"(z),
+                 "r"(w), "r"(v)
+                 : "memory");
+}
+
 /* Starts to copy the box at that place of a tensor of four axes, innermost first, to shared memory; its bytes, those beyond the
  * tensor's end included, which become 0, count at the barrier. */
 DEVICE void tensor_load_4d(uint32_t shared, const struct tensor_map *map, uint32_t barrier, int x, int y, int z, int w)

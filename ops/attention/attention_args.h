@@ -80,7 +80,7 @@ struct attention_modes {
     int32_t out; /* ATTENTION_OUT_, of CPU kernels whose O is not T */
 };
 
-/* Of batch_decode_stream_sm80 and _sm90 only. */
+/* Of batch_decode_stream_sm80 and _sm90; the last two of batch_prefill_sm90, too. */
 struct attention_stream {
     int32_t unit_tiles;  /* tiles that are never divided; 0: as the kernel likes */
     struct attention_divisor by_unit; /* by them, or by 1 */

@@ -184,5 +184,7 @@ struct attention_args attention_args(const struct call *call)
         .window_left = attention_window_of(call),
         .causal = plan->causal,
         .modes = modes_of(t, plan),
+        .stream.num_indices = is_ragged ? 0 : (int32_t)least(tensor_shape(t->kv_indices, 0), INT32_MAX),
+        .stream.ahead = call->exec.flags & FLASHINFER_PDL ? 1 : 0,
     };
 }

@@ -59,34 +59,53 @@ DEVICE int buffer_phase(int n) { return BUFFERS == 2 ? n >> 1 & 1 : n & 1; }
 
 /* ---- the four warps that load: two keys, two values, each half of a tile, since with small pages the copies that a warp can
  * issue are what limits; where a tile is one box, only the first of either two stay, because what loaders execute costs those
- * that compute time and power. The first one also takes tasks, tells the others, and loads queries. */
+ * that compute time and power. The first one also takes tasks and tells the others; the third one loads queries, too, as values
+ * are wanted last. */
 
 DEVICE int lane_id() { return threadIdx.x % 32; }
 
 #if GATHER
 enum { ROWS = KEYS / 2, ROUNDS = (ROWS + 31) / 32 };
 
-/* Where a lane's rows of half a tile lie. */
+/* Where a lane's rows of half a tile lie, and those of the next tile. */
 struct places {
-    struct slot row[ROUNDS];
+    int half;
+    struct slot row[ROUNDS], next[ROUNDS];
 };
 
+DEVICE void init_places(const struct attention_sm90_args &, int half, int, struct places &places) { places.half = half; }
+
 /* What the task does not see of its first and last tile repeats what it sees: a weight of 0 times NaN is NaN. */
-DEVICE void find_places(const struct attention_args &a, const struct task &t, int tile, int half, struct places &places)
+DEVICE void find_places(const struct attention_args &a, const struct task &t, int tile, struct places &places)
 {
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
-        int token = tile * KEYS + half * ROWS + i * 32 + lane_id();
+        int token = tile * KEYS + places.half * ROWS + i * 32 + lane_id();
         token = min(WINDOW ? max(token, first_seen(a, t)) : token, t.kv_len - 1);
-        places.row[i] = {0, 0};
+        places.next[i] = {0, 0};
         if (token >= 0)
-            places.row[i] = find_slot(a, t.first_page, token);
+            places.next[i] = find_slot(a, t.first_page, token);
     }
 }
 
+DEVICE void begin_places(const struct attention_args &a, const struct task &t, int tile, struct places &places)
+{
+    find_places(a, t, tile, places);
+}
+
+/* Page numbers of the next tile are on their way while rows of this one are copied. */
+DEVICE void take_places(const struct attention_args &a, const struct task &t, int tile, bool is_last, struct places &places)
+{
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++)
+        places.row[i] = places.next[i];
+    if (!is_last)
+        find_places(a, t, tile - 1, places);
+}
+
 /* Half of a tile of keys or values: eight lanes copy 128 bytes of a row at a time. */
-DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int, int half, bool values, uint32_t to,
-                      uint32_t full, uint32_t empty, int phase, const struct places &places)
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int, bool values, uint32_t to, uint32_t full,
+                      uint32_t empty, int phase, const struct places &places)
 {
     const struct attention_args &a = p.a;
     int lane = lane_id(), chunk = lane % 8;
@@ -99,7 +118,7 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
     uint32_t there[2];
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        there[i] = to + (half * ROWS + lane / 8) * 128 + ((chunk ^ (lane / 8 + 4 * i)) << 4);
+        there[i] = to + (places.half * ROWS + lane / 8) * 128 + ((chunk ^ (lane / 8 + 4 * i)) << 4);
     mbarrier_wait(empty, phase ^ 1);
 #pragma unroll
     for (int step = 0; step < ROWS / 4; step++) {
@@ -112,23 +131,45 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
     cp_async_arrive(full);
 }
 #else
-/* Boxes find theirs when they are copied. */
+/* What a lane copies: 128 bytes of each row of a box, or with PAGED all of them; then the lanes of a warp have the boxes of
+ * several tiles, so that pages are looked up once for all of these. */
 struct places {
+    int back, first, slab; /* the lane's tile counted backwards; its box's first token there; which 128 bytes */
+    int count, left;       /* tiles that are looked up at once; those that are not copied yet */
+    int tile;              /* the lane's, if there is something to copy; else -1 */
+    struct slot slot;
 };
 
-DEVICE void find_places(const struct attention_args &, const struct task &, int, int, struct places &) {}
-
-/* Half of a tile of keys or values: a lane copies 128 bytes of each row of a box, with PAGED all of them. Others may do so before
- * the first one says how many bytes to expect, as the phase cannot end without its arrival. */
-DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, int half, bool values, uint32_t to,
-                      uint32_t full, uint32_t empty, int phase, const struct places &)
+DEVICE void init_places(const struct attention_sm90_args &p, int half, int slabs, struct places &places)
 {
-    int slabs = values ? VALUE_SLABS : KEY_SLABS, lanes = PAGED ? 1 : slabs, slab = lane_id() % lanes;
-    int first = (lane_id() / lanes * 2 + half) * p.box_tokens, token = tile * KEYS + first;
-    bool due = first < KEYS && token < t.kv_len;
-    struct slot s = {0, 0};
+    int lanes = PAGED ? 1 : slabs, each = (KEYS / p.box_tokens + 1) / 2 * lanes, lane = lane_id();
+    places.back = PAGED ? lane / each : lane < each ? 0 : 1;
+    places.first = (lane % each / lanes * 2 + half) * p.box_tokens;
+    places.slab = lane % lanes;
+    places.count = PAGED ? 32 / each : 1;
+}
+
+DEVICE void begin_places(const struct attention_args &, const struct task &, int, struct places &places) { places.left = 0; }
+
+DEVICE void take_places(const struct attention_args &a, const struct task &t, int tile, bool, struct places &places)
+{
+    if (PAGED && places.left-- > 0)
+        return;
+    int own = tile - places.back, token = own * KEYS + places.first;
+    bool due = places.back < places.count && places.first < KEYS && own >= 0 && token < t.kv_len;
+    places.left = places.count - 1;
+    places.tile = due ? own : -1;
     if (due)
-        s = find_slot(p.a, t.first_page, token);
+        places.slot = find_slot(a, t.first_page, token);
+}
+
+/* Half of a tile of keys or values. Other lanes may copy before the first one says how many bytes to expect, as the phase cannot
+ * end without its arrival. */
+DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t, int tile, bool values, uint32_t to,
+                      uint32_t full, uint32_t empty, int phase, const struct places &places)
+{
+    int slabs = values ? VALUE_SLABS : KEY_SLABS;
+    bool due = places.tile == tile;
     mbarrier_wait(empty, phase ^ 1);
     int boxes = __popc(__ballot_sync(0xffffffffu, due));
     if (lane_id() == 0)
@@ -136,9 +177,11 @@ DEVICE void load_tile(const struct attention_sm90_args &p, const struct task &t,
     const struct tensor_map *map = values ? &p.v : &p.k;
     int head_slabs = values ? p.v_head_slabs : p.k_head_slabs;
     if (due && PAGED)
-        tensor_load_5d(to + first * slabs * 128, map, full, 0, 0, t.kv_head * head_slabs, s.at / 8, s.page);
+        tensor_load_5d(to + places.first * slabs * 128, map, full, 0, 0, t.kv_head * head_slabs, places.slot.at >> 3,
+                       places.slot.page);
     else if (due)
-        tensor_load_4d(to + slab * (KEYS * 128) + first * 128, map, full, slab * 64, s.at, t.kv_head, s.page);
+        tensor_load_4d(to + places.slab * (KEYS * 128) + places.first * 128, map, full, places.slab * 64, places.slot.at,
+                       t.kv_head, places.slot.page);
 }
 #endif
 
@@ -150,21 +193,19 @@ DEVICE void load_queries(const struct attention_sm90_args &p, const struct task 
     int lane = lane_id(), buffer = buffer_of(n);
     for (int w = 0; w < WARPGROUPS; w++)
         mbarrier_wait(AT(queries_empty[buffer][w]), buffer_phase(n) ^ 1);
-    if (lane == 0)
+    if (lane == 0) {
         sm->task[n % TASKS] = t;
-    __syncwarp();
-    if (lane >= WARPGROUPS)
-        return;
-    uint32_t full = AT(queries_full[buffer][lane]);
-    if (t.kv_head < 0) {
-        mbarrier_arrive(full);
-        return;
+        for (int w = 0; w < WARPGROUPS; w++)
+            if (t.kv_head < 0)
+                mbarrier_arrive(AT(queries_full[buffer][w]));
+            else
+                mbarrier_arrive_expect(AT(queries_full[buffer][w]), p.q_tokens * p.a.group * (128 * KEY_SLABS));
     }
-    mbarrier_arrive_expect(full, p.q_tokens * p.a.group * (128 * KEY_SLABS));
+    if (t.kv_head >= 0 && lane < WARPGROUPS)
 #pragma unroll
-    for (int i = 0; i < KEY_SLABS; i++)
-        tensor_load_4d(AT(queries[buffer][lane]) + i * 8192, &p.q, full, i * 64, 0, t.kv_head,
-                       t.first_q + t.token + lane * p.q_tokens);
+        for (int i = 0; i < KEY_SLABS; i++)
+            tensor_load_4d(AT(queries[buffer][lane]) + i * 8192, &p.q, AT(queries_full[buffer][lane]), i * 64, 0, t.kv_head,
+                           t.first_q + t.token + lane * p.q_tokens);
 }
 
 /* By a whole warp: a place in `repeat` that has a task, or -1. */
@@ -184,7 +225,7 @@ DEVICE int next_number(const struct attention_schedule &s)
 /* By the first warp: passes on the n-th task of this block, at once one that is to be repeated. */
 DEVICE void take_task(const struct attention_sm90_args &p, struct smem *sm, int n)
 {
-    struct task t;
+    struct task t = {};
     int place = find_repeated(sm), number = place >= 0 ? sm->repeat[place] : n ? next_number(p.schedule) : blockIdx.x;
     find_task(p.a, p.schedule, number, WARPGROUPS * p.q_tokens, (HEAD_DIM + HEAD_DIM_VO) * 2, &t);
     /* Until all rows that see anything have a reference. */
@@ -227,6 +268,43 @@ DEVICE struct task receive_task(struct smem *sm, int n)
     return t;
 }
 
+/* By a whole warp, while the kernel before still runs: what the first task begins with comes to the L2 cache. Tables that it may
+ * yet write are read past the L1 cache, for this alone; whatever they say, copies stay in their tensors. */
+DEVICE void look_ahead(const struct attention_sm90_args &p)
+{
+    const struct attention_args &a = p.a;
+    struct task t;
+    if (!a.stream.ahead || p.schedule.next)
+        return;
+    find_task(a, p.schedule, blockIdx.x, WARPGROUPS * p.q_tokens, (HEAD_DIM + HEAD_DIM_VO) * 2, &t, true);
+    if (t.kv_head < 0)
+        return;
+    int lane = lane_id();
+    if (lane < WARPGROUPS)
+#pragma unroll
+        for (int i = 0; i < KEY_SLABS; i++)
+            tensor_prefetch_4d(&p.q, i * 64, 0, t.kv_head, t.first_q + t.token + lane * p.q_tokens);
+#if !GATHER
+    bool values = lane >= 16;
+    int first = lane % 16 * p.box_tokens, token = last_tile(a, t, WARPGROUPS * p.q_tokens) * KEYS + first;
+    if (first >= KEYS || token >= t.kv_len)
+        return;
+    struct slot s = {0, t.first_page + token};
+    if (a.kv_last_page_len) {
+        int page = divide(token, a.by_page_size), at = t.first_page + page;
+        if ((uint32_t)at >= (uint32_t)a.stream.num_indices)
+            return;
+        s = {entry(a.kv_indices, at, true), token - page * a.page_size};
+    }
+    const struct tensor_map *map = values ? &p.v : &p.k;
+    if (PAGED)
+        tensor_prefetch_5d(map, 0, 0, t.kv_head * (values ? p.v_head_slabs : p.k_head_slabs), s.at / 8, s.page);
+    else
+        for (int i = 0; i < (values ? VALUE_SLABS : KEY_SLABS); i++)
+            tensor_prefetch_4d(map, i * 64, s.at, t.kv_head, s.page);
+#endif
+}
+
 DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
 {
     int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / 32, 0), half = warp % 2, tile_tokens = WARPGROUPS * p.q_tokens;
@@ -237,18 +315,15 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
     uint32_t empty = values ? AT(values_empty[0]) : AT(keys_empty[0]);
     struct ring ring = {0, 0};
     struct task t = {-1};
-    struct places places, ahead;
+    struct places places;
+    init_places(p, half, values ? VALUE_SLABS : KEY_SLABS, places);
     int n = -1, first = 0, last = 0; /* before the first task, as at its last tile */
     for (int tile = 0;; tile--) {
         if (t.kv_head >= 0) {
             int stage = ring.stage;
-            places = ahead;
-            if (tile > first) /* so that page numbers are on their way while rows are copied */
-                find_places(p.a, t, tile - 1, half, ahead);
-            load_tile(p, t, tile, half, values, tiles + stage * (values ? VALUES_BYTES : KEYS_BYTES), full + 8 * stage,
+            take_places(p.a, t, tile, tile == first, places);
+            load_tile(p, t, tile, values, tiles + stage * (values ? VALUES_BYTES : KEYS_BYTES), full + 8 * stage,
                       empty + 8 * stage, ring.phase, places);
-            if (leads && tile == last)
-                load_queries(p, t, sm, n);
             advance(ring);
         }
         /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
@@ -257,9 +332,9 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
         if (tile > first)
             continue;
         t = receive_task(sm, ++n);
+        if (warp == 2)
+            load_queries(p, t, sm, n);
         if (t.kv_head < 0) {
-            if (leads)
-                load_queries(p, t, sm, n);
             if (n == 0 || !must_repeat(p, sm))
                 return;
             first = last = 0; /* as before the first task: the next step takes one */
@@ -269,7 +344,7 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
         first = first_tile(p.a, t);
         last = last_tile(p.a, t, tile_tokens);
         tile = last + 1;
-        find_places(p.a, t, last, half, ahead);
+        begin_places(p.a, t, last, places);
     }
 }
 

@@ -36,7 +36,8 @@ enum {
     SLAB_STEP = PAGED ? 1024 : KEYS * 128,
     KEYS_STEP = PAGED ? KEY_SLABS * 1024 : 1024,
     VALUES_STEP = PAGED ? VALUE_SLABS * 1024 : 1024,
-    AHEAD = KEYS / 16 / 4 * 4, /* of a lane's KEYS / 2 weights: those that are found while values are being multiplied */
+    /* Of a lane's KEYS / 2 weights: those that are found while values are being multiplied. */
+    AHEAD = KEYS / (HEAD_DIM == 128 ? 8 : 16) / 4 * 4,
     TURN_BARRIER = 1, /* and on, one for each warpgroup */
     TAIL_BARRIER = TURN_BARRIER + WARPGROUPS,
     END_BARRIER = TAIL_BARRIER + WARPGROUPS

@@ -45,11 +45,11 @@ DEVICE int find_last(const int32_t *first, int batch, int wanted)
 /* By a whole warp: the request of that tile of one KV head, its tiles, and those of the requests before it; false if there is
  * none. Requests are at most 32, and stand in their own order. */
 DEVICE bool find_unscheduled(const struct attention_args &a, int tile, int tile_tokens, struct attention_scheduled *r,
-                             int *before, int *tiles)
+                             int *before, int *tiles, bool fresh)
 {
     struct attention_scheduled own = {0, 0, 0, 0};
     if (threadIdx.x % 32 < a.batch)
-        own = see_request(a, threadIdx.x % 32);
+        own = see_request(a, threadIdx.x % 32, fresh);
     int own_tiles = (own.qo_len + tile_tokens - 1) / tile_tokens, end = warp_running_sum(own_tiles);
     int request = __popc(__ballot_sync(0xffffffffu, end <= tile));
     if (request >= a.batch)
@@ -76,14 +76,15 @@ DEVICE bool find_scheduled(const struct attention_args &a, const struct attentio
     return true;
 }
 
-/* By a whole warp. kv_head is -1 if there is no tile of that number. */
+/* By a whole warp. kv_head is -1 if there is no tile of that number. `fresh`: where there is no schedule, past the L1 cache. */
 DEVICE void find_task(const struct attention_args &a, const struct attention_schedule &s, int number, int tile_tokens,
-                      int token_bytes, struct task *t)
+                      int token_bytes, struct task *t, bool fresh = false)
 {
     struct attention_scheduled r;
     int before, tiles, tile = number / a.num_kv_heads;
     t->kv_head = -1;
-    if (s.next ? !find_scheduled(a, s, tile, &r, &before, &tiles) : !find_unscheduled(a, tile, tile_tokens, &r, &before, &tiles))
+    if (s.next ? !find_scheduled(a, s, tile, &r, &before, &tiles)
+               : !find_unscheduled(a, tile, tile_tokens, &r, &before, &tiles, fresh))
         return;
     int most = min(max(L2_BYTES / token_bytes / max(r.kv_len, 1), 1), a.num_kv_heads);
     int at = number - before * a.num_kv_heads, section = at / (tiles * most), heads = min(most, a.num_kv_heads - section * most);

@@ -276,13 +276,10 @@ const char *attention_fit_stream_prefill_sm90(const struct call *call, struct wa
 
 static struct attention_args stream_args(const struct call *call, const struct attention_plan *plan, const struct way *way)
 {
-    const struct attention_view *t = call_view(call);
     struct attention_args a = attention_args(call);
     a.stream.unit_tiles = (int32_t)ceil_div(split_of(call), ATTENTION_STREAM_TILE(kv_row_bytes(plan)));
     a.stream.by_unit = attention_divisor(a.stream.unit_tiles ? (uint32_t)a.stream.unit_tiles : 1);
     a.stream.num_parts = (int32_t)way->value[WAY_PARTS];
-    a.stream.num_indices = t->kv_indices ? (int32_t)least(tensor_shape(t->kv_indices, 0), INT32_MAX) : 0;
-    a.stream.ahead = call->exec.flags & FLASHINFER_PDL ? 1 : 0;
     return a;
 }
 

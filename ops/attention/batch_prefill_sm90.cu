@@ -275,6 +275,8 @@ extern "C" __global__ void __launch_bounds__(128 * (WARPGROUPS + 1), 1)
         tensor_map_prefetch(&p.q);
         tensor_map_prefetch(&p.k);
         tensor_map_prefetch(&p.v);
+    } else if (threadIdx.x / 32 == 1) {
+        look_ahead(p);
     }
     __syncthreads();
     pdl_wait();
