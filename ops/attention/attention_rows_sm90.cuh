@@ -114,17 +114,18 @@ DEVICE void issue_logits(struct rows &r, uint32_t queries, uint32_t keys)
     wgmma_commit();
 }
 
-DEVICE void issue_values(struct rows &r, uint32_t values)
+/* Weights of the first `unseen` steps are 0: values that are seen stand in for theirs, which may be NaN. */
+DEVICE void issue_values(struct rows &r, uint32_t values, int unseen)
 {
     uint64_t v = wgmma_describe(values, SLAB_STEP, VALUES_STEP);
     wgmma_pin(r.o);
     wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < KEYS / 64; i++)
+    for (int i = 0; i < KEYS / 64 && !WINDOW; i++)
         wgmma_columns_4<2 * VALUES_STEP / 16>(r.o, r.p + 16 * i, v + i * (8 * VALUES_STEP) / 16, T());
 #pragma unroll
-    for (int i = KEYS / 64 * 4; i < KEYS / 16; i++)
-        wgmma_columns(r.o, r.p + 4 * i, v + i * (2 * VALUES_STEP) / 16, T());
+    for (int i = WINDOW ? 0 : KEYS / 64 * 4; i < KEYS / 16; i++)
+        wgmma_columns(r.o, r.p + 4 * i, v + max(i, unseen) * (2 * VALUES_STEP) / 16, T());
     wgmma_commit();
 }
 

@@ -45,22 +45,29 @@ DEVICE struct view see_task(const struct attention_sm90_args &p, const struct sm
     return v;
 }
 
+/* Steps of 16 tokens of the n-th task's first tile that lie before the first token that the task sees. */
+DEVICE int unseen_steps(struct smem *sm, const struct attention_args &a, int n)
+{
+    return WINDOW && !GATHER ? first_seen(a, sm->task[n % TASKS]) % KEYS / 16 : 0;
+}
+
 /* Zeros for values that no row sees, of a tile of the n-th task: behind the request's last token, or before the first one that
- * the task sees. Whatever lies there, times a weight of 0, must not become NaN. Each warpgroup does so for itself, and all
- * write the same. */
+ * the task sees, in that one's step. Whatever lies there, times a weight of 0, must not become NaN. Each warpgroup does so for
+ * itself, and all write the same. */
 template <bool BEFORE>
 DEVICE void clear_unseen(struct smem *sm, const struct attention_args &a, const struct ring &ring, int n, int tile)
 {
-    int from = BEFORE ? 0 : max(sm->task[n % TASKS].kv_len - tile * KEYS, 0), thread = threadIdx.x % 128;
-    int rest = ((BEFORE ? first_seen(a, sm->task[n % TASKS]) - tile * KEYS : KEYS) - from) * 8;
-    if (GATHER || rest <= 0)
+    int from = BEFORE ? unseen_steps(sm, a, n) * 16 : max(sm->task[n % TASKS].kv_len - tile * KEYS, 0);
+    int end = BEFORE ? first_seen(a, sm->task[n % TASKS]) - tile * KEYS : KEYS, thread = threadIdx.x % 128;
+    if (GATHER || from >= end)
         return;
     mbarrier_wait(AT(values_full[ring.stage]), ring.phase);
 #pragma unroll 1
-    for (int i = thread; i < rest * VALUE_SLABS; i += 128) {
-        int gaps = (from + i % rest / 8) / 8 * (VALUES_STEP - 1024);
-        *(uint4 *)(sm->values[ring.stage] + i / rest * SLAB_STEP + from * 128 + i % rest * 16 + gaps) = make_uint4(0, 0, 0, 0);
-    }
+    for (int row = from + thread / 8; row < end; row += 16)
+#pragma unroll
+        for (int i = 0; i < VALUE_SLABS; i++)
+            *(uint4 *)(sm->values[ring.stage] + i * SLAB_STEP + row / 8 * VALUES_STEP + row % 8 * 128 + thread % 8 * 16) =
+                make_uint4(0, 0, 0, 0);
     shared_async_fence();
     named_barrier_sync(TAIL_BARRIER + threadIdx.x / 128 - 1, 128);
 }
@@ -94,11 +101,11 @@ DEVICE void hide_or_change(struct worker &w, struct smem *sm, const struct atten
 #endif
 }
 
-/* Values of the tile before, with nothing else to go on. */
-DEVICE void add_values(struct worker &w, struct smem *sm)
+/* Values of the tile before, but for its first `unseen` steps, with nothing else to go on. */
+DEVICE void add_values(struct worker &w, struct smem *sm, int unseen)
 {
     wait_tile(AT(values_full[w.ring.stage]), w.ring.phase);
-    issue_values(w.r, AT(values[w.ring.stage]));
+    issue_values(w.r, AT(values[w.ring.stage]), unseen);
     wgmma_wait<0>();
     wgmma_pin(w.r.o);
     if (is_first_thread())
@@ -116,7 +123,7 @@ DEVICE void take_tile(struct worker &w, struct smem *sm, const struct attention_
         forget(w.r, p, t, t.token + w.warpgroup * p.q_tokens);
         clear(w.r);
     } else {
-        add_values(w, sm);
+        add_values(w, sm, 0);
     }
     wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
     keep_queries(w.r, AT(queries[buffer_of(n)][w.warpgroup]));
@@ -162,7 +169,7 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
         named_barrier_sync(TURN_BARRIER + w.warpgroup, 256);
     issue_logits(r, AT(queries[buffer_of(next ? n + 1 : n)][w.warpgroup]), AT(keys[w.ring.stage]));
     wait_tile(AT(values_full[before.stage]), before.phase);
-    issue_values(r, AT(values[before.stage]));
+    issue_values(r, AT(values[before.stage]), next ? unseen_steps(sm, p.a, n) : 0);
     if (TURNS)
         named_barrier_arrive(TURN_BARRIER + (w.warpgroup + 1 == WARPGROUPS ? 0 : w.warpgroup + 1), 256);
     wgmma_wait<1>();
@@ -230,7 +237,7 @@ DEVICE void compute_all(const struct attention_sm90_args &p, struct smem *sm)
             continue;
         }
         alone = true;
-        add_values(w, sm);
+        add_values(w, sm, unseen_steps(sm, p.a, n));
         end_task(w, sm, p, n, w.r.top, w.r.sum);
         if (BUFFERS == 1 && next_task(sm, n + 1))
             continue;
