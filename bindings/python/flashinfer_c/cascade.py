@@ -11,19 +11,19 @@ from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv
 @api("merge_state")
 def merge_state(v_a, s_a, v_b, s_b):
     """Returns (v_merged, s_merged), the state of attention over the keys of both. A state whose s is -inf counts for nothing."""
-    return _core.call("merge_state", v_a=v_a, s_a=s_a.float(), v_b=v_b, s_b=s_b.float())
+    return _core.call("merge_state", flags=_core.PDL, v_a=v_a, s_a=s_a.float(), v_b=v_b, s_b=s_b.float())
 
 
 @api("merge_state_in_place")
 def merge_state_in_place(v, s, v_other, s_other, mask=None):
     """Returns None: v and s become those of both. s is float32: another dtype could not be written in place."""
-    _core.call("merge_state_in_place", v=v, s=s, v_other=v_other, s_other=s_other.float(), mask=mask)
+    _core.call("merge_state_in_place", flags=_core.PDL, v=v, s=s, v_other=v_other, s_other=s_other.float(), mask=mask)
 
 
 @api("merge_states")
 def merge_states(v, s):
     """Returns (v_merged [tokens, num_heads, head_dim], s_merged [tokens, num_heads])."""
-    return _core.call("merge_states", v=v, s=s.float())
+    return _core.call("merge_states", flags=_core.PDL, v=v, s=s.float())
 
 
 @public("batch_prefill_plan", "batch_prefill", "merge_state_in_place")

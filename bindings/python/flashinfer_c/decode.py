@@ -28,7 +28,7 @@ def single_decode_with_kv_cache(q, k, v, kv_layout="NHD", pos_encoding_mode="NON
     q_scale, k_scale, v_scale = scales(q_scale, k_scale, v_scale, k.dtype, q.device)
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[:1], dtype=torch.float32, device=q.device) if return_lse else None
-    _core.call("single_decode_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, kv_layout=kv_layout,
+    _core.call("single_decode_with_kv_cache", flags=_core.PDL, out=out, lse=lse, q=q, k=k, v=v, kv_layout=kv_layout,
                pos_encoding_mode=pos_encoding(pos_encoding_mode), q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
                window_left=window_left,
                logits_soft_cap=logits_soft_cap or None, sm_scale=softmax_scale(sm_scale), rope_scale=rope_scale,

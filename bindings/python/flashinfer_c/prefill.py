@@ -40,12 +40,12 @@ def single_prefill_with_kv_cache(q, k, v, scale_q=None, scale_k=None, scale_v=No
     k_sf, v_sf = kv_cache_sf if kv_cache_sf is not None else (None, None)
     if scale_k is None and scale_v is None:
         _, k_scale, v_scale = scales(None, k_scale, v_scale, k.dtype, q.device)
-    _core.call("single_prefill_with_kv_cache", out=out, lse=lse, q=q, k=k, v=v, scale_q=scale_q, scale_k=scale_k, scale_v=scale_v,
-               custom_mask=as_bool(custom_mask) if packed_custom_mask is None else None, packed_custom_mask=packed_custom_mask,
-               causal=int(causal), kv_layout=kv_layout, pos_encoding_mode=pos_encoding(pos_encoding_mode),
-               use_fp16_qk_reduction=int(use_fp16_qk_reduction), sm_scale=softmax_scale(sm_scale), window_left=window_left,
-               logits_soft_cap=logits_soft_cap or None, rope_scale=rope_scale, rope_theta=rope_theta, k_sf=k_sf, v_sf=v_sf,
-               k_scale=k_scale, v_scale=v_scale)
+    _core.call("single_prefill_with_kv_cache", flags=_core.PDL, out=out, lse=lse, q=q, k=k, v=v, scale_q=scale_q, scale_k=scale_k,
+               scale_v=scale_v, custom_mask=as_bool(custom_mask) if packed_custom_mask is None else None,
+               packed_custom_mask=packed_custom_mask, causal=int(causal), kv_layout=kv_layout,
+               pos_encoding_mode=pos_encoding(pos_encoding_mode), use_fp16_qk_reduction=int(use_fp16_qk_reduction),
+               sm_scale=softmax_scale(sm_scale), window_left=window_left, logits_soft_cap=logits_soft_cap or None,
+               rope_scale=rope_scale, rope_theta=rope_theta, k_sf=k_sf, v_sf=v_sf, k_scale=k_scale, v_scale=v_scale)
     return (out, lse) if return_lse else out
 
 
