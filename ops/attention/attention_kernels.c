@@ -9,7 +9,7 @@
 #include "op/variant.h"
 #include "ops/attention/attention_decode_cpu_args.h"
 
-enum { MAX_PARTS = INT32_MAX, MIN_PARTS = 8 /* of a CPU's decode, if there are heads enough */ };
+enum { MAX_PARTS = INT32_MAX, MIN_PARTS = 16 /* of a CPU's decode, if there are keys or heads enough */ };
 enum { WAY_GRID, WAY_GRID_Y, WAY_PARTS, WAY_THREADS, WAY_SMEM };
 enum { WAY_KEY_PARTS = WAY_GRID_Y, WAY_SCRATCH }; /* of a CPU's decode */
 
@@ -140,12 +140,13 @@ static const char *fit_prefill_cpu(const struct call *call, struct way *way)
     return fit_cpu(call, way, &prefill_cpu, count_tiles(call, t, ATTENTION_CPU_ROWS) * plan->num_kv_heads);
 }
 
-/* Where KV heads are few, parts divide the keys of a request, as far as there is room for the partial results of its rows. */
+/* Where tasks are few, parts divide the keys of each, as far as there is room for the partial results of their rows. */
 static int64_t count_key_parts(const struct attention_plan *plan, struct way *way, int64_t tasks, int64_t batch)
 {
     const int64_t bytes = batch * plan->num_qo_heads * ATTENTION_DECODE_CPU_PARTIAL(plan->head_dim_vo);
-    const int64_t room = (JIT_MAX_SCRATCH - ATTENTION_DECODE_CPU_COUNTERS) / bytes;
-    const int64_t parts = least(ceil_div(MIN_PARTS, tasks), room);
+    int64_t parts = ceil_div(MIN_PARTS, tasks);
+    while (parts > 1 && ATTENTION_DECODE_CPU_COUNTERS + parts * bytes > JIT_MAX_SCRATCH)
+        parts /= 2;
     if (parts <= 1)
         return 1;
     way->value[WAY_SCRATCH] = ATTENTION_DECODE_CPU_COUNTERS + parts * bytes;
@@ -165,10 +166,11 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
                                    : ceil_div(plan->num_kv_heads, ATTENTION_CPU_ROWS / group);
     way->value[WAY_KEY_PARTS] = 1;
     way->value[WAY_SCRATCH] = 0;
-    if (batch * plan->num_kv_heads < MIN_PARTS && group <= ATTENTION_CPU_ROWS && !is_invariant(call) && !call->op->variant)
+    if (group <= ATTENTION_CPU_ROWS && !is_invariant(call) && !call->op->variant)
         way->value[WAY_KEY_PARTS] = count_key_parts(plan, way, batch * parts_of_request, batch);
-    if (way->value[WAY_KEY_PARTS] == 1 && parts_of_request * batch < MIN_PARTS && parts_of_request < plan->num_kv_heads)
-        parts_of_request = ceil_div(MIN_PARTS, batch) < plan->num_kv_heads ? ceil_div(MIN_PARTS, batch) : plan->num_kv_heads;
+    int64_t wanted = ceil_div(MIN_PARTS, batch * way->value[WAY_KEY_PARTS]);
+    if (parts_of_request < wanted && parts_of_request < plan->num_kv_heads)
+        parts_of_request = least(wanted, plan->num_kv_heads);
     return fit_cpu(call, way, &decode_cpu, batch * parts_of_request * way->value[WAY_KEY_PARTS]);
 }
 

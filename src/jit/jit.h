@@ -65,7 +65,7 @@ struct jit_launch {
     uint32_t scratch;    /* CPU: bytes that the parts share, at most JIT_MAX_SCRATCH, the first 64 of them zeros */
     uint32_t scratch_at; /* the byte of args from which on the entry finds their address */
 };
-enum { JIT_MAX_SCRATCH = 1 << 16, JIT_MAX_SCRATCH_ARGS = 1024 /* bytes of args with scratch */ };
+enum { JIT_MAX_SCRATCH = 1 << 18, JIT_MAX_SCRATCH_ARGS = 1024 /* bytes of args with scratch */ };
 
 /* grid[0] of work that is cut anywhere: so many parts, or fewer. Long parts are what fetching ahead is good for, and these are
  * enough for any number of threads. */
