@@ -388,12 +388,12 @@ INLINE vec vec_exp(vec x) { return vec_exp_bounded(vec_max2(vec_set(-104.0f), ve
 /* 2^x within one unit in the last place (1.2e-7 of itself); 0 below 2^-126, infinity from 2^127.5 on; NaN stays NaN. */
 INLINE vec vec_exp2(vec x)
 {
+    const float magic = 12583039.0f; /* 1.5 * 2^23 + 127: its unit is one, and its lowest bits are an exponent */
     x = vec_max2(vec_set(-127.0f), vec_min2(vec_set(128.0f), x));
-    veci n;
-    vec r = x - vec_round(x, &n);
+    vec shifted = x + magic, r = x - (shifted - magic);
     vec high = 0.0555035695f + r * (0.00961808302f + r * (0.00133908633f + r * 0.000154531634f));
     vec y = 1.0f + r * (0.693147182f + r * (0.240226507f + r * high));
-    return y * (vec)((n + 127) << 23); /* exponents 0 and 255 stand for 0 and infinity */
+    return y * (vec)((vecu)shifted << 23); /* exponents 0 and 255 stand for 0 and infinity */
 }
 
 /* sin and cos of 2 pi x for |x| <= 0.5, within 2^-23. */

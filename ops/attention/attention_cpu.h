@@ -82,6 +82,13 @@ static inline void pack_keys(struct state *s, int64_t offset, int count)
         }
 }
 
+/* Units of a row of weights that are multiplied. */
+INLINE int units_of_tokens(int count)
+{
+    int units = (count + UNIT - 1) / UNIT;
+    return IN_TILES ? (units + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS : units;
+}
+
 static inline void pack_values(struct state *s, int64_t offset, int count)
 {
     static const T zeros[HEAD_DIM_VO];
@@ -95,6 +102,8 @@ static inline void pack_values(struct state *s, int64_t offset, int count)
         for (int i = 0; i < HEAD_DIM_VO; i += LANES)
             vec_store_f32((float *)s->values[token / UNIT] + i, dot_pack(T, value[0] + i, value[1] + i));
     }
+    for (int unit = (count + UNIT - 1) / UNIT; unit < units_of_tokens(count); unit++)
+        memset(s->values[unit], 0, sizeof s->values[unit]);
 }
 
 /* c[rows][64] (+)= a[rows][units] * b[units][64], with the given strides. */
@@ -123,6 +132,10 @@ INLINE void multiply_rows(const int rows, const bool add, float *c, int c_stride
 INLINE void multiply(int64_t rows, const bool add, float *c, int c_stride, const uint32_t *a, int a_stride, const uint32_t *b,
                      int b_stride, int units)
 {
+    if (IN_TILES) {
+        tiles_multiply(&((struct tile_product){c, a, b, c_stride, a_stride, b_stride, units}), rows, add);
+        return;
+    }
     for (; rows >= ROWS_AT_ONCE; rows -= ROWS_AT_ONCE) {
         multiply_rows(ROWS_AT_ONCE, add, c, c_stride, a, a_stride, b, b_stride, units);
         c += ROWS_AT_ONCE * c_stride;
@@ -323,7 +336,7 @@ static inline void attend_tile(const struct attention_args *a, const struct task
     pack_values(s, h * a->v_head, count);
     for (int i = 0; i < COLUMNS; i += TILE)
         multiply(end - begin, true, s->o[begin] + i, COLUMNS, s->weights[begin], TOKEN_UNITS, s->values[0] + i, COLUMNS,
-                 (count + UNIT - 1) / UNIT);
+                 units_of_tokens(count));
 }
 
 /* The tiles [begin, end) of the task's tokens, for rows that see no tokens behind those that others see. */
@@ -339,6 +352,8 @@ static void attend_tiles(const struct attention_args *a, const struct task *t, s
         for (int h = 0; h < t->kv_heads; h++)
             attend_tile(a, t, s, h, (int)(h * t->rows) + rows_done, first, count);
     }
+    if (IN_TILES)
+        tiles_end();
 }
 
 static void begin_task(const struct attention_args *a, const struct task *t, struct state *s)

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 
 #include "attention_args.h"
-#include "dot.h"
+#include "tiles.h"
 
 #define HOOK INLINE
 #include "attention_hooks.h"
@@ -35,6 +35,7 @@ struct prefill {
 
 enum {
     UNIT = DOT_UNIT(T),
+    IN_TILES = DOT_TILES(T),
     ROWS = ATTENTION_CPU_ROWS,
     TILE = 4 * LANES,
     LINE = 64 / sizeof(T), /* elements of a cache line */

@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 static uint64_t hash_words(uint64_t hash, const uint32_t *words, int count)
 {
@@ -66,11 +68,14 @@ static const struct feature {
 
 enum { FEATURES = sizeof features / sizeof *features };
 
+/* Tiles only if Linux lets this process use them, which it must be asked for. */
 static uint32_t saved_state(void)
 {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return low;
+    bool has_tiles = (low & TILES) == TILES && !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+    return has_tiles ? low : low & ~(uint32_t)TILES;
 }
 
 static bool usable(const struct feature *feature, const struct leaf *leaves, uint32_t state)

@@ -46,6 +46,8 @@ static void add_options(const struct jit_spec *spec, const struct device *device
         for (size_t i = 0; i < sizeof cpu / sizeof *cpu; i++)
             add_option(options, "", cpu[i]);
         add_option(options, "", march);
+        if (!strstr(device->isa, " amx_bf16 ")) /* the system may not let this process use what the compiler sees */
+            add_option(options, "", "-U__AMX_BF16__");
         add_option(options, "", env->jit_debug ? "-O0" : "-O3");
         if (env->jit_debug || env->jit_lineinfo)
             add_option(options, "", "-g");
