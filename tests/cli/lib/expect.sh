@@ -20,12 +20,19 @@ expect() { # CODE SAYS ARGUMENT...: the exit code, and what standard output and 
     grep -q -e "$says" "$work/out" || complain "flashinfer $*: does not say '$says': $(tail -n 3 "$work/out")"
 }
 
-expect_json() { # ARGUMENT...: every line of standard output is an object, and there is one
+expect_json() { # ARGUMENT...: every line of standard output is an object, and there is one; they have what the page names
     flashinfer "$@" --json >"$work/json" 2>"$work/err" || complain "flashinfer $* --json: fails: $(cat "$work/err")"
-    "$python" -c 'import json, sys
+    flashinfer "$@" --help >"$work/page"
+    "$python" -c 'import json, re, sys
 lines = [json.loads(line) for line in sys.stdin]
-sys.exit(not lines or not all(isinstance(line, dict) for line in lines))' <"$work/json" ||
-        complain "flashinfer $* --json: not one object a line"
+if not lines or not all(isinstance(line, dict) for line in lines):
+    sys.exit("not one object a line")
+page = " ".join(open(sys.argv[1]).read().split())
+named = re.search(r"one JSON object a line: (.*?) -h, --help", page).group(1)
+names = re.split(r", | and ", re.sub(r" \([^)]*\)", "", named))
+absent = [name for name in names if " " not in name and not any(name in line for line in lines)]
+sys.exit(f"no line has {absent}" if absent else 0)' "$work/page" <"$work/json" 2>"$work/err" ||
+        complain "flashinfer $* --json: $(tail -n 1 "$work/err")"
 }
 
 require() { # WHAT COMMAND...
