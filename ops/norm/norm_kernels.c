@@ -4,6 +4,7 @@
 
 #include "block_scale.h"
 #include "ops/norm/norm_args.h"
+#include "ops/quantization/block_scale_interleave.h"
 
 enum {
     WARP = 32,
@@ -13,6 +14,7 @@ enum {
     MAX_SHORT_ROWS = 2,            /* of a thread: more wait for each other's sums */
     TILE_ROWS = 2,                 /* of a block, whose scales in a tile are neighbours */
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
+    MANY_SCALES = 1 << 20,         /* from which on those in tiles are worth a launch; without y from twice as many */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
     AHEAD_BYTES = 32768,           /* of a multiprocessor, that are fetched to the L2 cache before */
     AHEAD_ADD_BYTES = 49152,       /* of input and residual */
@@ -24,7 +26,7 @@ enum { WAY_GRID, WAY_THREADS };
 
 #define ROW_CONSTANTS "T:dtype", "W:dtype", "R:dtype", "OUT:dtype", "ADD_RESIDUAL", "LAYERNORM", "SILU", "BLOCK_SIZE", "E8M0"
 #define PIECE_CONSTANTS ROW_CONSTANTS, "BIASED", "WANTS_Y", "SCALES", "GROUPED", "VEC", "ACCESS"
-enum { NUM_ROW_CONSTANTS = 9, NUM_PIECE_CONSTANTS = 15 };
+enum { NUM_ROW_CONSTANTS = 9, SCALES_CONSTANT = 11, NUM_PIECE_CONSTANTS = 15 };
 
 static const struct jit_kernel short_sm80 = {
     "norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT"}};
@@ -228,6 +230,39 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
     return NULL;
 }
 
+static struct block_scale_interleave_args interleaved(const struct norm_view *t, const struct norm_args *a)
+{
+    return (struct block_scale_interleave_args){.out = a->swizzled_scales,
+                                                .input = a->linear_scales,
+                                                .matrices = 1,
+                                                .rows = a->rows,
+                                                .blocks = a->hidden / t->block_size,
+                                                .row_stride = a->scale_stride[0]};
+}
+
+/* Whether a launch of its own makes scales in tiles from linear ones. If the caller has none, they lie where the tiles will. */
+static bool interleaves(const struct call *call, const struct norm_view *t, const struct norm_args *a)
+{
+    if (!t->residual || !t->swizzled_scales || a->groups != 1)
+        return false;
+    int64_t blocks = a->hidden / t->block_size;
+    return a->rows * blocks >= (t->y ? MANY_SCALES : 2 * MANY_SCALES) &&
+           (t->linear_scales || block_scale_interleave_in_place(call, blocks));
+}
+
+static const char *fit_interleaving(const struct norm_view *t, struct norm_args *a, struct way *way)
+{
+    way->spec[0].constant[SCALES_CONSTANT] = 1;
+    way->value[WAY_GRID] = a->rows;
+    a->pads = 0;
+    if (!t->linear_scales) {
+        a->linear_scales = a->swizzled_scales;
+        a->scale_stride[0] = block_scale_blocks(SCALES_128X4, a->hidden / t->block_size);
+    }
+    struct block_scale_interleave_args tiles = interleaved(t, a);
+    return block_scale_interleave_fit(way, &tiles, 1, !t->linear_scales);
+}
+
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
@@ -252,7 +287,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[2] = shared && constant[0] == TILE_ROWS && t->swizzled_scales && !t->residual ? TILE_ROWS : 1;
     way->value[WAY_THREADS] *= constant[2];
     way->value[WAY_GRID] /= constant[2];
-    return NULL;
+    return interleaves(call, t, c.args) ? fit_interleaving(t, c.args, way) : NULL;
 }
 
 static const char *fit_wide_sm80(const struct call *call, struct way *way)
@@ -294,7 +329,11 @@ static flashinfer_status run(const struct call *call, const struct way *way)
                                 .block = {(uint32_t)way->value[WAY_THREADS]},
                                 .args = way->args,
                                 .args_size = sizeof(struct norm_args)};
-    return call_launch(call, way, 0, &launch);
+    if (way->num_specs == 1)
+        return call_launch(call, way, 0, &launch);
+    struct block_scale_interleave_args tiles = interleaved(call_view(call), WAY_ARGS(way, struct norm_args));
+    TRY(call_launch(call, way, 0, &launch));
+    return block_scale_interleave_launch(call, way, 1, &tiles, true);
 }
 
 const struct op_kernel norm_kernels[] = {

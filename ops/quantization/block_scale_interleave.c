@@ -4,7 +4,7 @@
 #include "flashinfer/quantization.h"
 #include "harness/reference.h"
 #include "op/op.h"
-#include "ops/quantization/block_scale_interleave_args.h"
+#include "ops/quantization/block_scale_interleave.h"
 
 #define OP block_scale_interleave
 DIMS(rows, m, k);
@@ -16,8 +16,9 @@ static const struct op_arg args[] = {
 };
 
 enum { COLUMN_BYTES = 64, THREADS = 256, MAX_GRID_YZ = 65535, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
+enum { CLUSTER_ARCH = 90, MAX_CLUSTER = 8 };
 
-static const struct jit_kernel sm80 = {"block_scale_interleave_sm80", JIT_CUDA, {"T:dtype", "VEC", "ALIGNED"}};
+static const struct jit_kernel sm80 = {"block_scale_interleave_sm80", JIT_CUDA, {"T:dtype", "VEC", "ALIGNED", "IN_PLACE"}};
 static const struct jit_kernel cpu = {"block_scale_interleave_cpu", JIT_CPU, {"T:dtype"}};
 
 static bool fill_args(const struct call *call, struct block_scale_interleave_args *a)
@@ -32,52 +33,66 @@ static bool fill_args(const struct call *call, struct block_scale_interleave_arg
     return tensor_rows(c->input, 2, &a->matrices, &a->matrix_stride);
 }
 
-static const char *fit(const struct call *call, struct way *way, const struct jit_kernel *kernel)
+/* A cluster has whole rows of tiles. */
+bool block_scale_interleave_in_place(const struct call *call, int64_t blocks)
+{
+    return call->device->arch >= CLUSTER_ARCH && blocks <= MAX_CLUSTER * COLUMN_BYTES;
+}
+
+const char *block_scale_interleave_fit(struct way *way, const struct block_scale_interleave_args *a, int bytes, bool in_place)
+{
+    if ((a->rows + 127) / 128 > INT32_MAX || a->blocks * bytes / COLUMN_BYTES >= MAX_GRID_YZ || a->matrices > MAX_GRID_YZ)
+        return "there are more matrices, rows or columns than a grid has blocks for";
+    int32_t *constant = way_spec(way, &sm80);
+    int vec = 16 / bytes;
+    while (vec > 1 && (a->blocks % vec || a->row_stride % vec || a->matrix_stride % vec || (uintptr_t)a->input % (vec * bytes)))
+        vec /= 2;
+    constant[0] = bytes == 1 ? DTYPE_U8 : DTYPE_BF16;
+    constant[1] = vec;
+    constant[2] = (uintptr_t)a->out % 16 == 0;
+    constant[3] = in_place;
+    return NULL;
+}
+
+flashinfer_status block_scale_interleave_launch(const struct call *call, const struct way *way, int i,
+                                                struct block_scale_interleave_args *a, bool follows)
+{
+    int64_t columns = COLUMN_BYTES / (way->spec[i].constant[0] == DTYPE_U8 ? 1 : 2);
+    struct jit_launch launch = {.args = a, .args_size = sizeof *a, .block = {THREADS}, .follows = follows};
+    launch.grid[0] = (uint32_t)((a->rows + 127) / 128);
+    launch.grid[1] = (uint32_t)((a->blocks + columns - 1) / columns);
+    launch.grid[2] = (uint32_t)a->matrices;
+    launch.cluster[1] = way->spec[i].constant[3] ? launch.grid[1] : 1;
+    return call_launch(call, way, i, &launch);
+}
+
+static const char unwalkable[] = "the leading axes of input cannot be walked with one stride";
+
+static const char *fit_sm80(const struct call *call, struct way *way)
+{
+    const struct flashinfer_block_scale_interleave *c = call_args(call);
+    struct block_scale_interleave_args a;
+    return fill_args(call, &a) ? block_scale_interleave_fit(way, &a, dtype_bytes(tensor_dtype(c->input)), false) : unwalkable;
+}
+
+static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct flashinfer_block_scale_interleave *c = call_args(call);
     struct block_scale_interleave_args a;
     if (!fill_args(call, &a))
-        return "the leading axes of input cannot be walked with one stride";
-    int bytes = dtype_bytes(tensor_dtype(c->input));
-    if (kernel->target == JIT_CUDA &&
-        ((a.rows + 127) / 128 > INT32_MAX || a.blocks * bytes / COLUMN_BYTES >= MAX_GRID_YZ || a.matrices > MAX_GRID_YZ))
-        return "there are more matrices, rows or columns than a grid has blocks for";
-    int32_t *constant = way_spec(way, kernel);
-    constant[0] = bytes == 1 ? DTYPE_U8 : DTYPE_BF16;
-    if (kernel->target == JIT_CUDA) {
-        int vec = 16 / bytes;
-        while (vec > 1 && (a.blocks % vec || !tensor_is_aligned(c->input, vec * bytes)))
-            vec /= 2;
-        constant[1] = vec;
-        constant[2] = ((uintptr_t)tensor_data(c->out) & 15) == 0; /* its rows are moved about, their stride says nothing */
-    }
+        return unwalkable;
+    way_spec(way, &cpu)[0] = dtype_bytes(tensor_dtype(c->input)) == 1 ? DTYPE_U8 : DTYPE_BF16;
     return NULL;
-}
-
-static const char *fit_sm80(const struct call *call, struct way *way)
-{
-    return fit(call, way, &sm80);
-}
-static const char *fit_cpu(const struct call *call, struct way *way)
-{
-    return fit(call, way, &cpu);
 }
 
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct block_scale_interleave_args a;
     fill_args(call, &a);
-    struct jit_launch launch = {.args = &a, .args_size = sizeof a};
-    if (way->spec[0].kernel->target == JIT_CUDA) {
-        launch.grid[0] = (uint32_t)((a.rows + 127) / 128);
-        int64_t columns = COLUMN_BYTES / (way->spec[0].constant[0] == DTYPE_U8 ? 1 : 2);
-        launch.grid[1] = (uint32_t)((a.blocks + columns - 1) / columns);
-        launch.grid[2] = (uint32_t)a.matrices;
-        launch.block[0] = THREADS;
-    } else {
-        int64_t rows = a.matrices * block_scale_rows(SCALES_128X4, a.rows), each = 16 + CPU_ELEMENTS_PER_PART / a.blocks;
-        launch.grid[0] = (uint32_t)((rows + each - 1) / each);
-    }
+    if (way->spec[0].kernel->target == JIT_CUDA)
+        return block_scale_interleave_launch(call, way, 0, &a, false);
+    int64_t rows = a.matrices * block_scale_rows(SCALES_128X4, a.rows), each = 16 + CPU_ELEMENTS_PER_PART / a.blocks;
+    struct jit_launch launch = {.args = &a, .args_size = sizeof a, .grid = {(uint32_t)((rows + each - 1) / each)}};
     return call_launch(call, way, 0, &launch);
 }
 

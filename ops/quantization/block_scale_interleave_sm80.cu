@@ -6,7 +6,9 @@
  *
  *   T       u8, or bf16 for any two bytes
  *   VEC     elements of a piece: a power of two; divides columns and strides
- *   ALIGNED 1: out lies at a multiple of 16 bytes */
+ *   ALIGNED 1: out lies at a multiple of 16 bytes
+ *   IN_PLACE 1: out is input, where rows are as long as in tiles; a cluster has 128 of them */
+#include "cluster.cuh"
 #include "pdl.cuh"
 #include "vec.cuh"
 #include "block_scale_interleave_args.h"
@@ -37,7 +39,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         int at = (i * THREADS + threadIdx.x) * VEC;
         store_vec_by<BY>(tiles + at / COLUMNS * PITCH + at % COLUMNS, piece[i]);
     }
+#if IN_PLACE
+    cluster_sync();
+#else
     __syncthreads();
+#endif
     for (int tile = threadIdx.x / 32; tile < TILES && (int)blockIdx.y * TILES + tile < row_tiles; tile += THREADS / 32) {
         int row = threadIdx.x % 32;
         vec_accesses<T, 16, 4> four;
