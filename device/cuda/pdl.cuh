@@ -3,7 +3,11 @@
  * (what it has read before, it reads again, past the L1 cache, and compares), and every kernel calls it, so that its end means
  * the end of all before it. pdl_launch lets the next kernel start its prologue once all blocks have called it (or ended); since
  * that kernel waits in turn, the right place is the very beginning. Both do nothing before sm_90 or without the launch
- * attribute. */
+ * attribute.
+ *
+ * A kernel's instructions are in no cache of a multiprocessor when it begins, and few rows wait for them longer than for their
+ * data. So a kernel may rehearse: go through its code once before pdl_wait, with zeros for what it may not read yet and without
+ * its stores, while the kernel before still runs. */
 #ifndef PDL_CUH
 #define PDL_CUH
 

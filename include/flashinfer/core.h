@@ -126,8 +126,8 @@ typedef struct flashinfer_plan {
 /* Calls the op NAME ("rmsnorm"); args points to its struct flashinfer_<NAME>. The same as flashinfer_<NAME>(args, exec). */
 FLASHINFER_API flashinfer_status flashinfer_call(const char *name, const void *args, const flashinfer_exec *exec);
 
-/* Checks the arguments and compiles and loads what this call needs, without running it: do so before a CUDA graph is captured
- * and before the first request. Outputs are not touched; data pointers may be NULL. */
+/* Checks the arguments and compiles and loads what this call, with these flags, needs, without running it: do so before a CUDA
+ * graph is captured and before the first request. Outputs are not touched; data pointers may be NULL. */
 FLASHINFER_API flashinfer_status flashinfer_prepare(const char *name, const void *args, const flashinfer_exec *exec);
 
 /* The bytes of workspace that this call needs (0 if none). Data pointers may be NULL. Workspace contents need no

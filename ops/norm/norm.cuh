@@ -45,7 +45,13 @@
 #endif
 enum { PARTS = SPLIT ? 2 : 1, PART = VEC / PARTS, PART_ACCESS = SPLIT ? PART : ACCESS, PARTS_APART = 32 * PART };
 
+/* Elements of a row, if the kernel knows them. */
+#ifndef HIDDEN
+#define HIDDEN 0
+#endif
+
 struct norm_row {
+    bool real; /* it is read and written; else rehearsed, see pdl.cuh */
     const T *input;
     R *residual;
     OUT *out;
@@ -68,8 +74,7 @@ struct weights {
 /* Of all groups. */
 DEVICE int64_t rows_of(const struct norm_args &a) { return GROUPED ? a.rows * a.groups : a.rows; }
 
-/* Where rows are taken such that four, whose swizzled scales are neighbours, follow each other: they meet in a store. */
-DEVICE uint32_t nth_row(uint32_t i) { return SCALES & 2 ? (i & ~127u) + i % 4 * 32 + i % 128 / 4 : i; }
+DEVICE uint32_t hidden_of(const struct norm_args &a) { return HIDDEN ? HIDDEN : (uint32_t)a.hidden; }
 
 /* The number of rows is at most 2^31 - 1. The quotient of index and groups is the upper half of a product. */
 DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
@@ -81,13 +86,14 @@ DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
         group = index - row * a.groups;
     }
     struct norm_row r;
+    r.real = true;
     r.input = (const T *)a.input + row * a.input_stride[0] + group * a.input_stride[1];
     r.residual = (R *)a.residual + row * a.residual_stride[0] + group * a.residual_stride[1];
     r.out = (OUT *)a.out + row * a.out_stride[0] + group * a.out_stride[1];
 #if BLOCK_SIZE
     r.y = (T *)a.y + row * a.y_stride[0] + group * a.y_stride[1];
     r.linear_scales = a.linear_scales + row * a.scale_stride[0] + group * a.scale_stride[1];
-    r.swizzled_scales = a.swizzled_scales + block_scale_row(SCALES_128X4, index, (uint32_t)a.hidden / BLOCK_SIZE);
+    r.swizzled_scales = a.swizzled_scales + block_scale_row(SCALES_128X4, (uint32_t)index, hidden_of(a) / BLOCK_SIZE);
 #endif
     return r;
 }
@@ -209,7 +215,7 @@ DEVICE struct norm_row row_from(struct norm_row r, uint32_t first)
  * pdl_wait. */
 DEVICE void pad_scales(const struct norm_args &a, const struct norm_row &row, bool exists, int thread, int threads)
 {
-    uint32_t blocks = (uint32_t)a.hidden / BLOCK_SIZE;
+    uint32_t blocks = hidden_of(a) / BLOCK_SIZE;
 #pragma unroll 1
     for (uint32_t i = (exists ? blocks : 0) + thread; i < (blocks + 3) / 4 * 4; i += threads)
         row.swizzled_scales[scale_in_row(i)] = 0;
@@ -238,7 +244,7 @@ DEVICE void scale_parts(float (&part)[PARTS], float global_scale, const struct n
     if (PARTS == 1)
         amax = lanes_max(amax, BLOCK_SIZE / VEC);
     struct block_scale s = E8M0 ? block_scale_e8m0(amax, 6.0f) : block_scale_e4m3(amax, global_scale);
-    if (threadIdx.x / PARTS % (BLOCK_SIZE / VEC) == 0) {
+    if (row.real && threadIdx.x / PARTS % (BLOCK_SIZE / VEC) == 0) {
         uint32_t block = (uint32_t)(at + second * PARTS_APART) / BLOCK_SIZE;
         if (SCALES & 1)
             row.linear_scales[block] = (uint8_t)s.code;
@@ -261,7 +267,8 @@ DEVICE void store_codes(const uint32_t (&words)[PART / 8], const struct norm_row
     for (int i = 0; i < PART / 8; i++)
         codes.at[i] = words[i];
     bytes.bits = codes.all.bits;
-    store_vec_by<(PART_ACCESS > 1 ? PART_ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
+    if (row.real)
+        store_vec_by<(PART_ACCESS > 1 ? PART_ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
 }
 
 #if WEIGHED
@@ -323,7 +330,8 @@ DEVICE float output_multiplier(const struct norm_args &a)
 DEVICE void store_residual(const float (&x)[VEC], const struct norm_row &row, int64_t at)
 {
 #if ADD_RESIDUAL
-    store_elements(row.residual + at, x);
+    if (row.real)
+        store_elements(row.residual + at, x);
 #endif
 }
 
@@ -352,7 +360,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         x[j] = silu_of_power(x[j]);
 #endif
 #if BLOCK_SIZE
-    if (WANTS_Y)
+    if (WANTS_Y && row.real)
         store_elements(row.y + at, x);
     float part[PARTS];
 #pragma unroll
@@ -379,7 +387,8 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         for (int j = 0; j < VEC; j++)
             x[j] *= multiplier;
     }
-    store_elements(row.out + at, x);
+    if (row.real)
+        store_elements(row.out + at, x);
 #endif
 }
 

@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
     bool exists[ROWS], inside[PER_THREAD];
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        exists[r] = !idle && nth_row((uint32_t)(first_row + r * groups)) < rows;
+        exists[r] = !idle && (uint32_t)(first_row + r * groups) < rows;
 #pragma unroll
     for (int i = 0; i < PER_THREAD; i++)
         inside[i] = EXACT || first + i * step < hidden;
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
     pdl_wait();
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        row[r] = norm_row(a, nth_row((uint32_t)(first_row + r * groups)));
+        row[r] = norm_row(a, (uint32_t)(first_row + r * groups));
 #if SCALES & 2
         if (a.pads && !idle && first_row + r * groups < block_scale_rows(SCALES_128X4, rows))
             pad_scales(a, row[r], exists[r], lane, LANES);

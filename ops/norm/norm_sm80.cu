@@ -9,12 +9,14 @@
  *              then
  *   ROWS       1; or 2 with PIECES, two PER_THREAD, no residual and scales in tiles: of two rows whose scales are neighbours each
  *              half of a warp has one, so that these are written at once. To the L2 cache four bytes are as much as 32.
+ *   REHEARSES  1: few rows to e2m1, one piece a thread, see pdl.cuh
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM.
  *
  * norm_block() is over 80 lines: its parts share the registers that hold the row. */
 #define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
 #define SPLIT (PIECES && ACCESS == VEC && sizeof(T) == 2 && (FOR_32_BITS || (BLOCK_SIZE && ADD_RESIDUAL)))
+#define HIDDEN (REHEARSES || ROWS > 1 ? PIECES * VEC : 0)
 #include "norm.cuh"
 #include "prefetch.cuh"
 
@@ -32,6 +34,9 @@ enum { BLOCKS = !BOUNDS ? 1 : THREADS > RESIDENT / 32 ? RESIDENT / THREADS : 32 
 
 /* Lanes of a warp that have the same row. */
 enum { LANES_OF_ROW = 32 / ROWS };
+
+/* Rows are taken such that four, whose scales in a tile are neighbours, follow each other. */
+DEVICE uint32_t nth_row(uint32_t i) { return (i & ~127u) + i % 4 * 32 + i % 128 / 4; }
 
 /* Others have few bytes to read for what they execute, or few rows. */
 #define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL : (LAYERNORM || sizeof(OUT) == sizeof(T)) && N > 1)
@@ -80,12 +85,13 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
         if (inside[i])
             load_weights(w[i], a, first + i * step);
     }
-    pdl_wait();
+    if (all.real)
+        pdl_wait();
 #if BLOCK_SIZE && PER_THREAD > 1
     float multiplier = output_multiplier(a);
 #endif
 #if BLOCK_SIZE
-    if (ROWS == 1 && !pad_row_of_block(a, all))
+    if (ROWS == 1 && all.real && !pad_row_of_block(a, all))
         return;
     struct norm_row row = row_from(all, first);
     enum { at_first = 0 };
@@ -95,13 +101,15 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        if (inside[i])
+        if (!all.real)
+            p[i] = piece();
+        else if (inside[i])
             load_piece(p[i], row, at_first + i * step);
     }
     if (FETCHES)
         fetch_row_ahead(a, all);
 #if !BLOCK_SIZE || PER_THREAD == 1
-    float multiplier = output_multiplier(a);
+    float multiplier = all.real ? output_multiplier(a) : 1.0f;
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -161,8 +169,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_sm80(const __
     __shared__ __align__(16) float scratch[1 + LAYERNORM][32 * PER_THREAD];
     uint32_t index = ROWS > 1 ? nth_row(blockIdx.x * ROWS + threadIdx.x % 32 / LANES_OF_ROW) : blockIdx.x;
     struct norm_row row = norm_row(a, ROWS > 1 && index >= rows_of(a) ? 0 : index);
+#if REHEARSES
+#pragma unroll 1
+    for (int pass = 0; pass < 2; pass++) {
+        row.real = pass;
+        norm_block<1>(a, index, row, scratch);
+        if (!row.real)
+            __syncthreads(); /* done with scratch */
+    }
+#else
     if (PER_THREAD == 1 || (!BLOCK_SIZE && a.hidden <= (int64_t)blockDim.x * VEC))
         norm_block<1>(a, index, row, scratch);
     else
         norm_block<PER_THREAD>(a, index, row, scratch);
+#endif
 }

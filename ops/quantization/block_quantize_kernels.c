@@ -4,8 +4,11 @@
 
 enum {
     RUN = 16,
+    SHORT_RUN = 8,
     THREADS = 256,
-    FEW_RUNS = 65536, /* whose threads a large GPU has at once */
+    FEW_RUNS = 1 << 16,      /* whose threads a large GPU has at once */
+    FEW_E2M1_RUNS = 1 << 18, /* which are shorter */
+    FEW_GATED_COLUMNS = 1 << 21,
     TILE_ROWS = 4, /* of a block, if scales are in tiles of 128 rows: those whose scales are neighbours */
     MAX_GRID_YZ = 65535,
     CPU_CHUNK = 2048 /* columns, or sixteen blocks */,
@@ -17,7 +20,8 @@ enum {
 static const struct jit_kernel sm80 = {
     "block_quantize_sm80",
     JIT_CUDA,
-    {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "ALIGNED", "RUNS", "LAYOUT", "GROUPED"}};
+    {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "ALIGNED", "RUNS", "LAYOUT", "GROUPED", "RUN",
+     "REHEARSES"}};
 static const struct jit_kernel cpu = {
     "block_quantize_cpu", JIT_CPU, {"T:dtype", "CODE:dtype", "SCALE", "BLOCK", "LARGEST", "GATED", "CHUNK"}};
 
@@ -90,16 +94,28 @@ static void set_constants(const struct block_quantize_view *t, int32_t *constant
 
 static const char strides[] = "the leading axes of a tensor cannot be walked with one stride";
 
-/* Columns that threads go over, in runs of 16, and threads for them in a block. */
+static bool is_short_e2m1(const struct block_quantize_view *t)
+{
+    return !t->gated && !t->grouped && code_elements(t) == 2;
+}
+
+/* Columns of a run. Gated ones, whose arithmetic is long, are halved where there are few. */
+static int run_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
+{
+    return t->gated && !t->grouped && a->rows * a->scale_blocks * t->block <= FEW_GATED_COLUMNS ? SHORT_RUN : RUN;
+}
+
+/* Columns that threads go over, in runs, and threads for them in a block. */
 static int64_t runs_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    return a->scale_blocks * t->block / RUN;
+    return a->scale_blocks * t->block / run_of(t, a);
 }
 
 /* How many of them a thread does: one where so few are waited for one after the other, else as many as registers allow. */
 static int runs_of_thread(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    if (a->groups * a->rows * runs_of(t, a) <= FEW_RUNS)
+    int few = is_short_e2m1(t) ? FEW_E2M1_RUNS : FEW_RUNS;
+    if (a->groups * a->rows * runs_of(t, a) <= few || run_of(t, a) == SHORT_RUN)
         return 1;
     return tensor_dtype(t->input) == DTYPE_F32 ? 1 : t->gated || code_elements(t) == 1 ? 2 : 3;
 }
@@ -118,7 +134,7 @@ static int64_t threads_of(const struct block_quantize_view *t, const struct bloc
     int64_t most = tiled(t) ? THREADS / TILE_ROWS : THREADS;
     int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t, a)), chunks = ceil_div(each, most),
             threads = ceil_div(each, chunks ? chunks : 1);
-    int64_t whole = t->block / RUN;
+    int64_t whole = t->block / run_of(t, a);
     if (tiled(t) && whole == 1)
         return ceil_div(threads ? threads : 1, 4) * 4;
     while (tiled(t) && whole < 32 / TILE_ROWS)
@@ -126,6 +142,16 @@ static int64_t threads_of(const struct block_quantize_view *t, const struct bloc
     while (whole < 32 && whole < threads)
         whole *= 2;
     return ceil_div(threads ? threads : 1, whole) * whole;
+}
+
+/* Whether runs are so few that their threads are there beside those of the kernel before, but more than take no longer than its
+ * launch. See pdl.cuh. */
+static bool rehearses(const struct call *call, const struct block_quantize_view *t, const struct block_quantize_args *a)
+{
+    int64_t runs = runs_of(t, a), sms = call->device->sms;
+    int fewest = is_short_e2m1(t) ? 16 : 128, most = t->gated ? 512 : 1024; /* of a multiprocessor */
+    return call_launches_early(call) && !t->grouped && (t->scale_kind == SCALE_E4M3 || t->scale_kind == SCALE_E8M0) &&
+           a->rows * runs >= sms * fewest && a->scale_rows * runs <= sms * most;
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
@@ -142,6 +168,8 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[7] = runs_of_thread(t, &a);
     constant[8] = t->layout;
     constant[9] = a.groups != 1 || a.mask;
+    constant[10] = run_of(t, &a);
+    constant[11] = rehearses(call, t, &a);
     return NULL;
 }
 

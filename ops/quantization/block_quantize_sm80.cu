@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks of a row are rounded to CODE under a scale each.
  *
- * A thread has RUNS runs of 16 columns of a row, blockDim.x runs apart; BLOCK / 16 neighbouring lanes have a block. Block (x, y,
- * z) has rows x * blockDim.y on of group z, and the y-th stretch of RUNS * blockDim.x runs, padding included. Columns past the
- * last are 0, and so is their scale. If COLLECTS, with scales in tiles of 128 rows, blockDim.y is TILE_ROWS, and the
+ * A thread has RUNS runs of RUN columns of a row, blockDim.x runs apart; BLOCK / RUN neighbouring lanes have a block. Block
+ * (x, y, z) has rows x * blockDim.y on of group z, and the y-th stretch of RUNS * blockDim.x runs, padding included. Columns past
+ * the last are 0, and so is their scale. If COLLECTS, with scales in tiles of 128 rows, blockDim.y is TILE_ROWS, and the
  * rows are those whose scales are neighbours: one store of 16 bytes takes as long as one of 4.
  *
  *   T       f16, bf16, f32, e4m3
@@ -12,8 +12,10 @@
  *   BLOCK   16, 32, 64, 128, 256, 512
  *   LARGEST value of CODE
  *   GATED   1: a column is silu(gate) * up, rounded to T
+ *   RUN     8, 16
  *   RUNS    1, 2, 3
  *   LAYOUT  of byte scales, see block_scale.h
+ *   REHEARSES 1: few columns, see pdl.cuh
  *   GROUPED 0: there is one group, and no mask
  *   ALIGNED 1: 16-byte accesses, columns a multiple of 16; 0: element by element */
 #include "pdl.cuh"
@@ -23,7 +25,7 @@
 #include "fp4.cuh"
 #include "block_quantize_args.h"
 
-enum { RUN = 16, VEC = ALIGNED ? 16 / sizeof(T) : 1, CODE_ELEMENTS = elements_of(CODE()), MAX_THREADS = 256 };
+enum { VEC = ALIGNED ? 16 / sizeof(T) : 1, CODE_ELEMENTS = elements_of(CODE()), MAX_THREADS = 256 };
 enum { TILE_ROWS = 4, BYTE_SCALES = SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0 };
 /* Scales of tiles are collected. A gated kernel waits for its arithmetic, so that it makes no difference there. */
 enum { COLLECTS = BYTE_SCALES && LAYOUT == SCALES_128X4 && CODE_ELEMENTS == 2 && !GATED };
@@ -100,12 +102,16 @@ template <class Code, class Element> DEVICE void store_codes(Code *to, vec<Eleme
 
 template <class Element> DEVICE void store_codes(e2m1x2 *to, vec<Element, RUN> y, float multiplier)
 {
-    uint32_t word[2];
+    uint32_t word[RUN / 8];
     e2m1_pack(word, y, multiplier);
 #if ALIGNED
-    *(uint2 *)to = make_uint2(word[0], word[1]);
+    vec_elements<uint32_t, RUN / 8> words;
+#pragma unroll
+    for (int i = 0; i < RUN / 8; i++)
+        words.at[i] = word[i];
+    store_vec((uint32_t *)to, words.all);
 #else
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < RUN / 2; i++)
         to[i].bits = (uint8_t)(word[i / 4] >> i % 4 * 8);
 #endif
 }
@@ -141,16 +147,23 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
     }
 }
 
-/* Gated, warps that load are needed beside those that work: registers suffice for four blocks. */
-#if GATED
-#define BOUNDS __launch_bounds__(MAX_THREADS, 4)
-#else
-#define BOUNDS __launch_bounds__(MAX_THREADS)
-#endif
+/* Of few rows, blocks without any row are most: they have nothing but padding of scales to write. */
+enum { PADS = GATED && RUN == 8 && BYTE_SCALES && LAYOUT != SCALES_LINEAR && !GROUPED };
 
-extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
+DEVICE void pad_scales(const struct block_quantize_args &a, uint32_t index, uint32_t first)
 {
-    __shared__ __align__(4) uint8_t codes[TILE_ROWS][MAX_THREADS / TILE_ROWS * RUNS];
+    pdl_launch();
+    pdl_wait();
+    if (first % BLOCK == 0 && first / BLOCK < (uint32_t)a.scale_blocks && index < (uint32_t)a.scale_rows)
+        ((uint8_t *)a.scales)[block_scale_offset(LAYOUT, index, first / BLOCK, (uint32_t)a.blocks)] = 0;
+}
+
+/* Codes of a block's scales, before they are stored together. */
+typedef uint8_t scale_codes[TILE_ROWS][MAX_THREADS / TILE_ROWS * RUNS];
+
+/* The block's part; rehearsed if it is not real, see pdl.cuh. */
+DEVICE void quantize_block(const struct block_quantize_args &a, scale_codes &codes, bool real)
+{
     const int32_t *mask = GROUPED ? a.mask : nullptr;
     bool collects = COLLECTS && !mask && (uint64_t)a.scales % 16 == 0;
     uint32_t index = blockIdx.x * blockDim.y + threadIdx.y, group = GROUPED ? blockIdx.z : 0, step = blockDim.x * RUN;
@@ -159,9 +172,12 @@ extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ st
     uint32_t first = (blockIdx.y * RUNS * blockDim.x + threadIdx.x) * RUN;
     const T *input = (const T *)a.input + group * a.input_stride[0] + index * a.input_stride[1];
 
+    if (PADS && blockIdx.x * blockDim.y >= (uint32_t)a.rows)
+        return pad_scales(a, index, first);
     pdl_launch();
-    pdl_wait();
-    bool is_row = index < (uint32_t)a.rows, counts = !mask || (is_row && (int64_t)index < mask[group]);
+    if (real)
+        pdl_wait();
+    bool is_row = real && index < (uint32_t)a.rows, counts = !mask || (is_row && (int64_t)index < mask[group]);
     int columns = is_row && counts ? (int)a.columns : 0;
     vec<T, RUN> run[RUNS];
 #pragma unroll
@@ -176,7 +192,7 @@ extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ st
     struct row row;
     row.out = (CODE *)a.out + group * a.out_stride[0] + index * a.out_stride[1];
     row.out_columns = is_row && counts ? (uint32_t)a.out_columns : 0;
-    row.blocks = counts && index < (uint32_t)a.scale_rows ? (uint32_t)a.scale_blocks : 0;
+    row.blocks = real && counts && index < (uint32_t)a.scale_rows ? (uint32_t)a.scale_blocks : 0;
 #if SCALE == SCALE_E4M3 || SCALE == SCALE_E8M0
     uint32_t first_block = blockIdx.y * RUNS * step / BLOCK;
     uint8_t *scales = (uint8_t *)a.scales + group * a.scale_stride[0];
@@ -201,7 +217,7 @@ extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ st
     if (!collects)
         return;
     __syncthreads();
-    uint32_t count = min(RUNS * step / BLOCK, (uint32_t)a.scale_blocks - first_block) / 4;
+    uint32_t count = real ? min(RUNS * step / BLOCK, (uint32_t)a.scale_blocks - first_block) / 4 : 0;
     scales += block_scale_offset(SCALES_128X4, index - threadIdx.y * 32, first_block, (uint32_t)a.blocks);
     for (uint32_t i = threadIdx.y * blockDim.x + threadIdx.x; i < count; i += blockDim.x * blockDim.y) {
         vec_elements<uint32_t, TILE_ROWS> of_rows;
@@ -210,5 +226,24 @@ extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ st
             of_rows.at[r] = *(const uint32_t *)&codes[r][i * 4];
         store_vec((uint32_t *)(scales + i * block_scale_step(SCALES_128X4)), of_rows.all);
     }
+#endif
+}
+
+/* Gated, warps that load are needed beside those that work: registers suffice for four blocks. */
+#if GATED
+#define BOUNDS __launch_bounds__(MAX_THREADS, 4)
+#else
+#define BOUNDS __launch_bounds__(MAX_THREADS)
+#endif
+
+extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ struct block_quantize_args a)
+{
+    __shared__ __align__(4) scale_codes codes;
+#if REHEARSES
+#pragma unroll 1
+    for (int pass = 0; pass < 2; pass++)
+        quantize_block(a, codes, pass);
+#else
+    quantize_block(a, codes, true);
 #endif
 }

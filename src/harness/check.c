@@ -190,6 +190,8 @@ static flashinfer_status try_device(struct run *r, const struct device *device, 
         return FLASHINFER_OK;
     }
     TRY(status);
+    if (r->shape || r->seed % 2)
+        p->exec.flags |= FLASHINFER_PDL; /* kernels have code for it */
     status = try_rows(r, p, dtypes, ran);
     placement_destroy(p);
     return status;

@@ -23,19 +23,29 @@ void specs_constants(const struct jit_spec *spec, char *text, size_t size)
     }
 }
 
+/* Reports what a row launches for the call, under these flags. False if it does not serve it. */
+static bool walk_row(const struct specs_walk *w, const char *shape, struct call *call, const struct op_kernel *row,
+                     uint32_t flags)
+{
+    struct way way;
+    call->exec.flags = flags;
+    if (call_fit(call, row, &way))
+        return false;
+    for (int i = 0; i < way.num_specs; i++)
+        w->found(w->context, row, shape, &way.spec[i]);
+    return true;
+}
+
 /* Whether a row serves the call. All rows are wanted as a caller that names them would have them: serving what they can. */
 static bool walk_call(const struct specs_walk *w, const char *shape, struct call *call)
 {
     bool served = false;
     for (const struct op_kernel *row = w->op->kernels; row && row->name && !(served && w->chosen_only); row++) {
-        struct way way;
         call->exec.kernel = w->chosen_only ? w->kernel : row->name;
-        if ((w->kernel && strcmp(w->kernel, row->name)) || call_fit(call, row, &way))
-            continue;
-        served = true;
-        for (int i = 0; i < way.num_specs; i++)
-            w->found(w->context, row, shape, &way.spec[i]);
+        if (!w->kernel || !strcmp(w->kernel, row->name))
+            served |= walk_row(w, shape, call, row, 0) && walk_row(w, shape, call, row, FLASHINFER_PDL);
     }
+    call->exec.flags = 0;
     return served;
 }
 

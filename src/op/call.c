@@ -173,10 +173,14 @@ __attribute__((noinline)) static flashinfer_status launch_variant(const struct c
     return jit_launch(spec, queue, &with_hooks);
 }
 
+bool call_launches_early(const struct call *call)
+{
+    return call->exec.flags & FLASHINFER_PDL && call->device->arch >= PDL_ARCH;
+}
+
 flashinfer_status call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch)
 {
-    const bool pdl = call->exec.flags & FLASHINFER_PDL && call->device->arch >= PDL_ARCH;
-    const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads, pdl};
+    const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads, call_launches_early(call)};
     if (way->spec[i].user)
         return launch_variant(call, &way->spec[i], &queue, launch);
     const struct jit_module *module;

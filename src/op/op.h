@@ -324,6 +324,9 @@ flashinfer_status op_call_for(const struct op *op, const void *args, const flash
 flashinfer_status op_prepare(const struct op *op, const void *args, const flashinfer_exec *exec);
 flashinfer_status op_workspace_size(const struct op *op, const void *args, const flashinfer_exec *exec, size_t *bytes);
 
+/* Whether its launches begin before what comes before them has ended: programmatic dependent launch. */
+bool call_launches_early(const struct call *call);
+
 /* Launches way->spec[i] where the call runs. */
 flashinfer_status call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch);
 

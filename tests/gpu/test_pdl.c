@@ -13,11 +13,11 @@
 
 #include <cmocka.h> /* last: it makes fail() a macro */
 
-enum { POISON = 0x7f, ROUNDS = 20, FEW_ROUNDS = 4, PDL_ARCH = 90 };
+enum { POISON = 0x7f, ROUNDS = 20, FEW_ROUNDS = 4, FEW_ROWS = 100, PDL_ARCH = 90 };
 
 enum { X, Y, Z, WEIGHT, TENSORS };
 
-/* times y = rmsnorm(x), z = rmsnorm(y) */
+/* times y = rmsnorm(x), z = rmsnorm(y), or z holds the codes and, at its half, the scales of the first rows' */
 struct chain {
     flashinfer_exec exec;
     const struct device *device;
@@ -25,7 +25,19 @@ struct chain {
     size_t bytes; /* of x, y, z */
     DLTensor tensor[TENSORS];
     int times;
+    bool quantizes;
 };
+
+static flashinfer_status quantize_few(const struct chain *c)
+{
+    DLTensor y = c->tensor[Y], codes, scales;
+    int64_t few[] = {FEW_ROWS, c->shape[1]}, bytes[] = {FEW_ROWS, c->shape[1] / 2}, blocks[] = {FEW_ROWS, c->shape[1] / 16};
+    y.shape = few;
+    codes = (DLTensor){c->tensor[Z].data, y.device, 2, dtype_dlpack(DTYPE_U8), bytes, NULL, 0};
+    scales = (DLTensor){(char *)codes.data + c->bytes / 2, y.device, 2, dtype_dlpack(DTYPE_U8), blocks, NULL, 0};
+    return FLASHINFER(rmsnorm_fp4quant, &c->exec, .y_fp4 = &codes, .block_scale = &scales, .input = &y,
+                      .weight = &c->tensor[WEIGHT]);
+}
 
 static flashinfer_status enqueue(void *context)
 {
@@ -33,7 +45,10 @@ static flashinfer_status enqueue(void *context)
     DLTensor *t = c->tensor;
     for (int i = 0; i < c->times; i++) {
         TRY(FLASHINFER(rmsnorm, &c->exec, .out = &t[Y], .input = &t[X], .weight = &t[WEIGHT]));
-        TRY(FLASHINFER(rmsnorm, &c->exec, .out = &t[Z], .input = &t[Y], .weight = &t[WEIGHT]));
+        if (c->quantizes)
+            TRY(quantize_few(c));
+        else
+            TRY(FLASHINFER(rmsnorm, &c->exec, .out = &t[Z], .input = &t[Y], .weight = &t[WEIGHT]));
     }
     return FLASHINFER_OK;
 }
@@ -108,11 +123,16 @@ static unsigned char *results(const struct chain *c)
 }
 
 /* The first kernel takes long; what the second would read too early is poison. */
-static void test_waits(void **state)
+static void try_waiting(bool quantizes)
 {
-    (void)state;
     struct chain c;
     create(&c, 10007, 4096, 1);
+    c.quantizes = quantizes;
+    c.exec.flags = FLASHINFER_PDL;
+    MUST(enqueue(&c)); /* loads kernels that have code of their own for it */
+    DRIVER(cuda()->stream_synchronize(c.exec.stream));
+    c.exec.flags = 0;
+    poison(&c);
     MUST(enqueue(&c));
     DRIVER(cuda()->stream_synchronize(c.exec.stream));
     unsigned char *expected = results(&c);
@@ -131,6 +151,19 @@ static void test_waits(void **state)
     }
     free(expected);
     destroy(&c);
+}
+
+static void test_waits(void **state)
+{
+    (void)state;
+    try_waiting(false);
+}
+
+/* A kernel that goes through its code before it waits, see pdl.cuh. */
+static void test_rehearses(void **state)
+{
+    (void)state;
+    try_waiting(true);
 }
 
 /* Milliseconds of the fastest of some replays. */
@@ -176,6 +209,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_waits),
+        cmocka_unit_test(test_rehearses),
         cmocka_unit_test(test_overlaps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
