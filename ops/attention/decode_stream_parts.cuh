@@ -28,7 +28,10 @@ DEVICE struct places find_parts(const struct division &d, const struct task &t)
         int first = worker_of(d, t.pair_unit);
         p = {2 * first + 1, 2 * first, 2, worker_of(d, t.pair_unit + t.units - 1) - first + 1, (int)blockIdx.x - first};
     }
-    p.shift = p.count <= 1 << GROUP ? GROUP : p.count <= 1 << 2 * GROUP - 2 ? GROUP - 1 : GROUP + 2;
+    if (ROW_TILES < 4)
+        p.shift = p.count <= 1 << GROUP ? GROUP : p.count <= 1 << 2 * GROUP - 2 ? GROUP - 1 : GROUP + 2;
+    else /* each takes long to add: as many groups as there are parts in one */
+        p.shift = p.count <= 16 ? 4 : max(3, (33 - __clz(p.count - 1)) / 2);
     return p;
 }
 

@@ -8,7 +8,7 @@
 
 enum { BATCH = ROW_TILES < 4 ? 8 : 2 }; /* of terms, added at a time */
 enum { RESULTS = ROWS / 8 * DIM_STEPS }; /* of results: 8 rows by 16 dimensions, in order; a lane has a quarter of a row */
-enum { SIDE = DIM_STEPS % 2 == 0 && ROW_TILES < 4 ? 2 : 1 }; /* of them a warp adds side by side */
+enum { SIDE = DIM_STEPS % 2 == 0 ? 2 : 1 }; /* of them a warp adds side by side */
 enum { ROUND_BYTES = 32 * HEAD_DIM, AT_ONCE = STAGE_BYTES / ROUND_BYTES, ROUND = AT_ONCE < ROW_TILES ? AT_ONCE : ROW_TILES };
 
 /* Rows after some of their tokens. Whole lines of 128 bytes, so that no cache holds old neighbours. */
