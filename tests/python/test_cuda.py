@@ -113,6 +113,40 @@ def test_batch_attention_in_a_graph():
     check_prefill(result, q, qo_lens, pages.request, torch.bfloat16, plan={"causal": True})
 
 
+def test_prefill_and_decode_in_a_graph():
+    heads, kv_heads, dim, page, length, tokens = 32, 8, 128, 16, 4096, 2048
+    lengths = [length] * 15 + [17]
+    shape, types = (heads, kv_heads, dim, page), {"q_data_type": torch.bfloat16, "kv_data_type": torch.bfloat16}
+    decodes = Pages(lengths, page, kv_heads, dim, torch.bfloat16, CUDA)
+    prefills = Pages([tokens, tokens - 5], page, kv_heads, dim, torch.bfloat16, CUDA)
+    q_p = randn(2 * tokens - 5, heads, dim, device=CUDA, dtype=torch.bfloat16)
+    q_d = randn(len(lengths), heads, dim, device=CUDA, dtype=torch.bfloat16, seed=2)
+    k, v = prefills.request(0)
+    decode, prefill, pod, batch = (cls(torch.empty(128 << 20, dtype=torch.uint8, device=CUDA)) for cls in (
+        fi.BatchDecodeWithPagedKVCacheWrapper, fi.BatchPrefillWithPagedKVCacheWrapper, fi.PODWithPagedKVCacheWrapper,
+        fi.BatchPODWithPagedKVCacheWrapper))
+    indptr = starts([tokens, tokens - 5])
+    decode.plan(*decodes.tables(), *shape, **types)
+    prefill.plan(indptr, *prefills.tables(), *shape, causal=True, **types)
+    pod.plan(*decodes.tables(), *shape, **types)
+    batch.plan(indptr, *prefills.tables(), starts([1] * len(lengths)), *decodes.tables(), *shape, **types)
+
+    def run():
+        return (*pod.run(q_p[:tokens], k, v, q_d, decodes.cache, causal_p=True),
+                *batch.run(q_p, prefills.cache, q_d, decodes.cache, causal_p=True))
+    alone, of_all = fi.single_prefill_with_kv_cache(q_p[:tokens], k, v, causal=True), prefill.run(q_p, prefills.cache)
+    graph, again = captured(run)
+    eager = run()
+    for result in again:
+        result.zero_()
+    graph.replay()
+    for one, two in zip(eager, again, strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(eager[0], alone) and torch.equal(eager[2], of_all)
+    for decoded in eager[1], eager[3]:
+        assert torch.equal(decoded, decode.run(q_d, decodes.cache))
+
+
 @pytest.mark.parametrize("function", ["trtllm_batch_decode_with_kv_cache", "xqa_batch_decode_with_kv_cache"])
 def test_rectangles_in_a_graph(function):
     """Page tables and lengths change in place between replays."""

@@ -279,8 +279,30 @@ def test_prefill_and_decode_in_one(device):
     assert torch.equal(again, out_d) and not wrapper.is_cuda_graph_enabled
     with pytest.raises(ValueError, match="sm_scale_d is 0.5"):
         wrapper.run(q_p, k_p, v_p, q_d, pages.cache, sm_scale_d=0.5)
-    with pytest.raises(NotImplementedError, match="k_scale"):
-        wrapper.run(q_p, k_p, v_p, q_d, pages.cache, k_scale=torch.ones(2))
+    with pytest.raises(NotImplementedError, match="custom_mask_d"):
+        wrapper.run(q_p, k_p, v_p, q_d, pages.cache, custom_mask_d=mask)
+
+
+SCALES = {"q_scale": 0.5, "k_scale": 1.5, "v_scale": 0.25}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
+def test_scales_of_what_is_decoded(device, dtype):
+    pages, shape = Pages([5, 30, 1], PAGE, KV_HEADS, DIM, dtype, device), (HEADS, KV_HEADS, DIM, PAGE)
+    q_p, q_d = randn(3, HEADS, DIM, device=device), randn(3, HEADS, DIM, device=device, seed=2)
+    k_p, v_p = (randn(33, KV_HEADS, DIM, device=device, seed=n).to(dtype) for n in (3, 4))
+    decode = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace(device))
+    decode.plan(*pages.tables(), *shape, kv_data_type=dtype)
+    pod, batch = (cls(workspace(device)) for cls in (flashinfer.PODWithPagedKVCacheWrapper,
+                                                     flashinfer.BatchPODWithPagedKVCacheWrapper))
+    pod.plan(*pages.tables(), *shape, kv_data_type=dtype)
+    batch.plan(starts([1, 1, 1]), *pages.tables(), starts([1, 1, 1]), *pages.tables(), *shape, kv_data_type=dtype)
+    for scales in ({}, SCALES):
+        expected = decode.run(q_d, pages.cache, **scales)
+        prefilled, decoded = pod.run(q_p, k_p, v_p, q_d, pages.cache, causal_p=True, **scales)
+        assert torch.equal(decoded, expected)
+        close(prefilled, attention(q_p, k_p.to(q_p.dtype), v_p.to(q_p.dtype), True)[0])
+        assert torch.equal(batch.run(q_p, pages.cache, q_d, pages.cache, **scales)[1], expected)
 
 
 def test_prefill_and_decode_of_batches_in_one(device):

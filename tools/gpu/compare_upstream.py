@@ -4,10 +4,11 @@
 
 Usage: tools/gpu/compare_upstream.py [--flashinfer build/flashinfer] [--package] [--rounds 3] [--kernel NAME] [--only REGEX]
                                      [--no-pdl] [--csv FILE] [--dry] [FAMILY...]
-       families: copy norm compiled activation rope page decode prefill fa2 merge cascade; default: all
+       families: copy norm compiled activation rope page decode prefill fa2 merge cascade pod; default: all
        --package: norm, compiled, activation, rope, page and merge call our Python package on the peer's very tensors, in place of
        `flashinfer bench`, which fills its own on the host
-       fa2 is batch_prefill_sm80 beside upstream's kernel of that name; cascade needs our Python package on PYTHONPATH, too
+       fa2 is batch_prefill_sm80 beside upstream's kernel of that name; cascade and pod need our Python package on PYTHONPATH,
+       too; pod is timed by loops of calls, as upstream's cannot be captured
        --only: rows whose op and shape match
        --dry prints our commands and needs neither a GPU nor Python packages
 
@@ -35,6 +36,7 @@ import time
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # its workers take longer to start than what is compiled here
 
 CACHES, MAX_COPIES, MAX_BYTES, MIN_NODES, LAUNCHES = 3, 200, 6e9, 24, 15  # those of src/harness/bench_time.c
+MIN_CALLS = 8  # of a loop in place of a graph
 COLUMNS = ["op", "shape", "peer", "ours us", "upstream us", "ratio", "GB/s", "of copy", "copy us", "of its copy", "TFLOP/s",
            "upstream GB/s", "upstream TFLOP/s", "kernel", "error"]
 SAID = ("ours us", "upstream us", "ratio", "of copy", "of its copy")
@@ -51,18 +53,20 @@ DECODE = [(1, 1024, 32, 8, 128, 16), (1, 131072, 32, 8, 128, 16), (8, 4096, 32, 
           (32, 4096, 32, 32, 128, 16), (32, 4096, 32, 8, 64, 16), (32, 4096, 16, 8, 256, 16)]
 MERGED = [(1, 8, 32, 128), (128, 8, 32, 128), (4096, 8, 32, 128), (4096, 2, 32, 128), (16384, 4, 16, 64)]
 CASCADES = [(256, 32768, 128, 32, 8, 128), (256, 32768, 1024, 32, 8, 128), (16, 8192, 256, 32, 8, 128)]
+PODS = [(2048, 2048, 32, 4096), (8192, 8192, 32, 4096), (8192, 8192, 128, 8192), (2048, 2048, 128, 4096), (512, 8192, 64, 4096),
+        (512, 4096, 32, 2048)]
 
 
 class Case:
     """One line of the table: our command, and `make`, which returns a function that calls the peer once on tensors of its own.
 
     kernel: the one of ours. own: what `make` is, for what is ours: calls of the Python package in place of a command. size: bytes
-    of the tensors; moved: those read and written, if they are not as many.
+    of the tensors; moved: those read and written, if they are not as many. eager: a loop of calls in place of a graph.
     """
 
-    def __init__(self, op, shape, peer, ours, make, size, kernel=None, own=None, moved=None):
+    def __init__(self, op, shape, peer, ours, make, size, kernel=None, own=None, moved=None, eager=False):
         self.op, self.shape, self.peer, self.ours, self.make, self.size = op, shape, peer, ours, make, size
-        self.kernel, self.own, self.moved = kernel, own, moved or size
+        self.kernel, self.own, self.moved, self.eager = kernel, own, moved or size, eager
 
 
 class Call:
@@ -73,6 +77,17 @@ class Call:
 
     def __call__(self):
         return self.peer()
+
+
+class Loop:
+    """Calls in the place of a graph."""
+
+    def __init__(self, calls, nodes):
+        self.calls, self.nodes = calls, nodes
+
+    def replay(self):
+        for i in range(self.nodes):
+            self.calls[i % len(self.calls)]()
 
 
 class Upstream:
@@ -124,7 +139,7 @@ class Upstream:
         """A graph that calls what `make` returns on copies of its tensors in turn, and its number of nodes."""
         count = max(1, int(min(CACHES * self.l2 / case.size + 1, MAX_COPIES, MAX_BYTES / case.size)))
         calls = [make(self) for _ in range(count)]
-        nodes = (MIN_NODES + count - 1) // count * count
+        nodes = -(-(MIN_CALLS if case.eager else MIN_NODES) // count) * count
         stream = self.torch.cuda.Stream()
         stream.wait_stream(self.torch.cuda.current_stream())
         begun = time.perf_counter()
@@ -134,6 +149,8 @@ class Upstream:
         self.torch.cuda.synchronize()
         if time.perf_counter() - begun > 1:
             say(f"  {case.peer}: first call took {time.perf_counter() - begun:.1f} s")
+        if case.eager:
+            return Loop(calls, nodes), nodes, calls
         graph = self.torch.cuda.CUDAGraph()
         with self.torch.cuda.graph(graph, stream=stream):
             for i in range(nodes):
@@ -409,9 +426,33 @@ def cascade_cases():
                    own=make("flashinfer_c", *shape))
 
 
+def pod_cases():
+    """Prefill of the last tokens of a request beside decode of a batch, by both packages' wrappers."""
+    def make(package, batched, tokens, keys, batch, length):
+        def one(up):
+            heads, kv_heads, dim = 32, 8, 128
+            cache, indptr, numbers, last = up.paged(batch, length, kv_heads, dim, 16)
+            filled, *table = up.paged(1, keys, kv_heads, dim, 16)
+            q_p, q_d = up.normal(tokens, heads, dim), up.normal(batch, heads, dim)
+            cls = getattr(importlib.import_module(f"{package}.pod"), f"{'Batch' * batched}PODWithPagedKVCacheWrapper")
+            wrapper, decoded = cls(up.workspace(), "NHD"), [t.cuda() for t in (indptr, numbers, last)]
+            if batched:
+                decoded = [up.integers([0, tokens]), *(t.cuda() for t in table), up.integers(range(batch + 1)), *decoded]
+            wrapper.plan(*decoded, heads, kv_heads, dim, 16, q_data_type=up.bf16, kv_data_type=up.bf16)
+            prefilled = (filled,) if batched else (up.normal(keys, kv_heads, dim), up.normal(keys, kv_heads, dim))
+            return up.bind(wrapper.run, (q_p, *prefilled, q_d, cache), {"causal_p": True})
+        return one
+    for batched in (False, True):
+        for shape in PODS:
+            tokens, keys, batch, length = shape
+            yield Case("batch_pod" if batched else "pod", f"{tokens} over {keys}, {batch} x {length} 32/8x128 page 16",
+                       "flashinfer", None, make("flashinfer", batched, *shape), 4096 * (keys + batch * length),
+                       own=make("flashinfer_c", batched, *shape), eager=True)
+
+
 FAMILIES = {"copy": copy_cases, "norm": norm_cases, "compiled": compiled_cases, "activation": activation_cases,
             "rope": rope_cases, "page": page_cases, "decode": decode_cases, "prefill": prefill_cases, "fa2": fa2_cases,
-            "merge": merge_cases, "cascade": cascade_cases}
+            "merge": merge_cases, "cascade": cascade_cases, "pod": pod_cases}
 
 
 def wanted(arguments, family):

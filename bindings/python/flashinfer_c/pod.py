@@ -9,12 +9,6 @@ from .prefill import BatchPrefillWithPagedKVCacheWrapper, single_prefill_with_kv
 from .utils import MaskMode, PosEncodingMode, TensorLayout, _get_range_buf  # noqa: F401
 
 
-def _refuse_scales(q_scale, k_scale, v_scale):
-    if any(scale is not None for scale in (q_scale, k_scale, v_scale)):
-        raise NotImplementedError("q_scale, k_scale and v_scale: which of the two parts they scale is not defined; call the "
-                                  "decode and the prefill wrapper")
-
-
 @public("batch_decode_plan", "batch_decode", "single_prefill_with_kv_cache")
 class PODWithPagedKVCacheWrapper(Single):
     """Prefill of one request, whose keys and values lie in two tensors, and decode of a batch over a paged cache."""
@@ -56,11 +50,10 @@ class PODWithPagedKVCacheWrapper(Single):
         """Both parts. Returns (out_p, out_d); with return_lse_p or return_lse_d that part is (out, lse), lse to base 2.
 
         q_p, k_p, v_p and what ends in _p: as of single_prefill_with_kv_cache
-        q_d, paged_kv_cache_d: as of BatchDecodeWithPagedKVCacheWrapper.run
+        q_d, paged_kv_cache_d, q_scale, k_scale, v_scale: as of BatchDecodeWithPagedKVCacheWrapper.run; scales are of this part
         kv_layout_d, pos_encoding_mode_d, sm_scale_d, window_left_d, rope_scale_d, rope_theta_d: those of the wrapper and of
             plan(), or left out
         """
-        _refuse_scales(q_scale, k_scale, v_scale)
         if args or custom_mask_d is not None or packed_custom_mask_d is not None:
             raise NotImplementedError("custom_mask_d and further arguments: a decoded token sees all keys before it")
         decode = self._decode
@@ -76,7 +69,8 @@ class PODWithPagedKVCacheWrapper(Single):
             kv_layout=kv_layout_p, pos_encoding_mode=pos_encoding_mode_p, use_fp16_qk_reduction=use_fp16_qk_reduction,
             sm_scale=sm_scale_p, window_left=window_left_p, rope_scale=rope_scale_p, rope_theta=rope_theta_p,
             return_lse=return_lse_p)
-        return out_p, decode.run(q_d, paged_kv_cache_d, return_lse=return_lse_d, enable_pdl=enable_pdl)
+        return out_p, decode.run(q_d, paged_kv_cache_d, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
+                                 return_lse=return_lse_d, enable_pdl=enable_pdl)
 
     def end_forward(self):
         """Nothing to do: a plan holds no resources."""
@@ -119,8 +113,8 @@ class BatchPODWithPagedKVCacheWrapper(Single):
         """Both parts. Returns (out_p, out_d); with return_lse ((out_p, lse_p), (out_d, lse_d)), lse to base 2.
 
         custom_mask_p, packed_custom_mask_p, causal_p, use_fp16_qk_reduction: as of BatchPrefillWithPagedKVCacheWrapper.plan
+        q_scale, k_scale, v_scale: of the decoded part, as of BatchDecodeWithPagedKVCacheWrapper.run
         """
-        _refuse_scales(q_scale, k_scale, v_scale)
         prefill = self._prefill
         prefill._refuse_unplanned()
         if custom_mask_p is not None or packed_custom_mask_p is not None or prefill._custom_mask:
@@ -130,7 +124,8 @@ class BatchPODWithPagedKVCacheWrapper(Single):
             prefill._causal = causal_p
             prefill._shape["use_fp16_qk_reduction"] = int(use_fp16_qk_reduction)
         return (prefill.run(q_p, paged_kv_cache_p, return_lse=return_lse, enable_pdl=enable_pdl),
-                self._decode.run(q_d, paged_kv_cache_d, return_lse=return_lse, enable_pdl=enable_pdl))
+                self._decode.run(q_d, paged_kv_cache_d, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
+                                 return_lse=return_lse, enable_pdl=enable_pdl))
 
     def end_forward(self):
         """Nothing to do: a plan holds no resources."""
