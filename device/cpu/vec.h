@@ -327,6 +327,16 @@ INLINE float vec_max(vec x)
     return even > odd ? even : odd;
 }
 
+/* Whether a lane is above `limit`; NaN is not. */
+INLINE int vec_any_above(vec x, float limit)
+{
+#ifdef __AVX512F__
+    return _mm512_cmp_ps_mask((__m512)x, (__m512)vec_set(limit), _CMP_GT_OQ) != 0;
+#else
+    return vec_max(x) > limit;
+#endif
+}
+
 /* Lanes of a (0 to 15) and b (16 to 31) in any order. */
 #ifdef __clang__
 #define VEC_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -385,16 +395,20 @@ INLINE vec vec_exp_bounded(vec x)
 /* The same for any x; subnormal, 0 and infinity where they are due; NaN stays NaN. */
 INLINE vec vec_exp(vec x) { return vec_exp_bounded(vec_max2(vec_set(-104.0f), vec_min2(vec_set(89.0f), x))); }
 
-/* 2^x within one unit in the last place (1.2e-7 of itself); 0 below 2^-126, infinity from 2^127.5 on; NaN stays NaN. */
-INLINE vec vec_exp2(vec x)
+/* 2^x within one unit in the last place (1.2e-7 of itself) for x up to 128; 0 below 2^-126, infinity from 2^127.5 on; NaN stays
+ * NaN. */
+INLINE vec vec_exp2_bounded(vec x)
 {
     const float magic = 12583039.0f; /* 1.5 * 2^23 + 127: its unit is one, and its lowest bits are an exponent */
-    x = vec_max2(vec_set(-127.0f), vec_min2(vec_set(128.0f), x));
+    x = vec_max2(vec_set(-127.0f), x);
     vec shifted = x + magic, r = x - (shifted - magic);
     vec high = 0.0555035695f + r * (0.00961808302f + r * (0.00133908633f + r * 0.000154531634f));
     vec y = 1.0f + r * (0.693147182f + r * (0.240226507f + r * high));
     return y * (vec)((vecu)shifted << 23); /* exponents 0 and 255 stand for 0 and infinity */
 }
+
+/* The same for any x. */
+INLINE vec vec_exp2(vec x) { return vec_exp2_bounded(vec_min2(vec_set(128.0f), x)); }
 
 /* sin and cos of 2 pi x for |x| <= 0.5, within 2^-23. */
 INLINE void vec_sincos_turns(vec x, vec *sine, vec *cosine)

@@ -39,6 +39,7 @@ typedef float __v16sf __attribute__((vector_size(64)));
 #define _MM_FROUND_NO_EXC 0x08
 #define _CMP_UNORD_Q 0x03
 #define _CMP_NLE_UQ 0x06
+#define _CMP_GT_OQ 0x1e
 
 X86_INLINE void _mm_stream_si128(__m128i *to, __m128i x)
 {

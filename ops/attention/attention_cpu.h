@@ -33,7 +33,7 @@ static inline void begin_rows(const struct attention_args *a, const struct task 
         s->end[r] = !a->causal ? t->kv_len : own + 1 > 0 ? own + 1 : 0;
         s->begin[r] = a->window_left >= 0 && own > a->window_left ? own - a->window_left : 0;
         s->top[r] = -INFINITY;
-        s->sum[r] = 0;
+        memset(s->sum[r], 0, sizeof s->sum[r]);
         memset(s->o[r], 0, sizeof s->o[r]);
     }
 }
@@ -151,11 +151,11 @@ INLINE void multiply(int64_t rows, const bool add, float *c, int c_stride, const
     }
 }
 
-/* Turns a row's products with the tile's keys into weights, relative to its largest logit, which may grow. */
+/* Turns a row's products with the tile's keys into weights, relative to its top, which may grow. */
 INLINE void weigh_row(const struct attention_args *a, const struct task *t, struct state *s, int r, int64_t first)
 {
     const vec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vec x[4], peak = vec_set(-INFINITY), sum = {0};
+    vec x[4], peak = vec_set(-INFINITY), sum;
     bool masked = !CHANGES_LOGITS && (s->begin[r] > first || s->end[r] < first + TILE);
     if (CHANGES_LOGITS)
         change_logits(a, t, s, r, first);
@@ -178,22 +178,22 @@ INLINE void weigh_row(const struct attention_args *a, const struct task *t, stru
     }
     if (WITHOUT_SOFTMAX)
         return;
-    float top = vec_max(peak);
-    top = top > s->top[r] ? top : s->top[r];
-    float base = top == -INFINITY ? 0 : top; /* nothing seen yet: all weights are 0, not NaN */
+    float base = s->top[r];
+    sum = vec_load_f32(s->sum[r]);
+    if (vec_any_above(peak, base + LAZY)) {
+        float top = vec_max(peak), shrink = exp2f(base - top);
+        sum *= shrink;
+        for (int i = 0; i < HEAD_DIM_VO; i += LANES)
+            vec_store_f32(s->o[r] + i, vec_load_f32(s->o[r] + i) * shrink);
+        s->top[r] = base = top;
+    }
+    base = base == -INFINITY ? 0 : base; /* nothing seen yet: all weights are 0, not NaN */
     for (int j = 0; j < 4; j++) {
-        x[j] = vec_exp2(x[j] - base);
+        x[j] = vec_exp2_bounded(x[j] - base);
         sum += x[j];
         dot_store(T, s->weights[r] + j * LANES / UNIT, x[j]);
     }
-    if (top > s->top[r]) {
-        float shrink = exp2f(s->top[r] - base);
-        s->sum[r] *= shrink;
-        s->top[r] = top;
-        for (int i = 0; i < HEAD_DIM_VO; i += LANES)
-            vec_store_f32(s->o[r] + i, vec_load_f32(s->o[r] + i) * shrink);
-    }
-    s->sum[r] += vec_sum(sum);
+    vec_store_f32(s->sum[r], sum);
 }
 
 /* `at`: in elements. */
@@ -217,7 +217,7 @@ static inline void write_rows(const struct attention_args *a, const struct task 
     for (int r = 0; r < t->rows * t->kv_heads; r++) {
         int64_t first_out = a->modes.o_indptr ? a->modes.o_indptr[t->request] : t->first_q;
         int64_t token = first_out + token_of(a, t, r), head = head_of(a, t, r);
-        float top = WITHOUT_SOFTMAX ? 0 : s->top[r], sum = WITHOUT_SOFTMAX ? 1 : s->sum[r], shrink = 1;
+        float top = WITHOUT_SOFTMAX ? 0 : s->top[r], sum = WITHOUT_SOFTMAX ? 1 : vec_sum(vec_load_f32(s->sum[r])), shrink = 1;
         if (a->sinks) {
             float sink = a->sinks[head] * LOG2E, peak = top > sink ? top : sink, base = peak == -INFINITY ? 0 : peak;
             shrink = exp2f(top - base);

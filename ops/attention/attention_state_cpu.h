@@ -37,6 +37,7 @@ enum {
     UNIT = DOT_UNIT(T),
     IN_TILES = DOT_TILES(T),
     ROWS = ATTENTION_CPU_ROWS,
+    LAZY = 8, /* weights are at most 2^LAZY */
     TILE = 4 * LANES,
     LINE = 64 / sizeof(T), /* elements of a cache line */
     KEY_UNITS = (HEAD_DIM / UNIT + LANES - 1) / LANES * LANES, /* of a row of queries or keys, with zeros at its end */
@@ -61,7 +62,8 @@ struct task {
 struct state {
     uint32_t q[ROWS][KEY_UNITS], keys[KEY_UNITS][TILE], values[TOKEN_UNITS][COLUMNS], weights[ROWS][TOKEN_UNITS];
     float logits[ROWS][TILE], o[ROWS][COLUMNS];
-    float top[ROWS], sum[ROWS];               /* largest logit in base 2, sum of exp2(logit - top) */
+    float top[ROWS];                          /* at most LAZY below the row's largest logit in base 2 */
+    float sum[ROWS][LANES];                   /* of exp2(logit - top) */
     int64_t begin[ROWS], end[ROWS];           /* tokens that the row sees */
     const KV *key[2 * TILE], *value[2 * TILE]; /* of the tile's tokens and the next tile's, first KV head */
     float factor, cap;                        /* logit = cap * tanh(factor * q . k), or factor * q . k if cap is 0 */

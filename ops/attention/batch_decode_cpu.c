@@ -22,7 +22,7 @@ static void keep_rows(struct partial *to, const struct task *t, const struct sta
     for (int r = 0; r < t->rows * t->kv_heads; r++) {
         memcpy(to[r].o, s->o[r], sizeof to[r].o);
         to[r].top = s->top[r];
-        to[r].sum = s->sum[r];
+        to[r].sum = vec_sum(vec_load_f32(s->sum[r]));
     }
 }
 
@@ -43,7 +43,7 @@ static void merge_rows(struct state *s, const struct task *t, const struct parti
                 o[k] += vec_load_f32(p->o + k * LANES) * shrink;
         }
         s->top[r] = top;
-        s->sum[r] = sum;
+        vec_store_f32(s->sum[r], vec_first(vec_set(sum), 1));
         memcpy(s->o[r], o, sizeof o);
     }
 }
