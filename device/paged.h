@@ -17,14 +17,19 @@ struct page_slot {
     int64_t page, slot;
 };
 
-ANYWHERE struct page_slot page_slot_of(const struct paged_tokens *p, int64_t token)
+/* Of the token at this position of a request. */
+ANYWHERE struct page_slot page_slot_at(const struct paged_tokens *p, int32_t batch, int32_t at)
 {
-    int32_t batch = p->batch_indices[token];
-    uint32_t position = (uint32_t)p->positions[token], page_size = (uint32_t)p->page_size, nth = position / page_size;
+    uint32_t position = (uint32_t)at, page_size = (uint32_t)p->page_size, nth = position / page_size;
     struct page_slot s = {-1, position - nth * page_size};
     if (batch >= 0)
         s.page = p->kv_indices[p->kv_indptr[batch] + nth];
     return s;
+}
+
+ANYWHERE struct page_slot page_slot_of(const struct paged_tokens *p, int64_t token)
+{
+    return page_slot_at(p, p->batch_indices[token], p->positions[token]);
 }
 
 #endif

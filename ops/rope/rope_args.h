@@ -23,7 +23,8 @@ struct rope_segment {
     int32_t heads, width;
     int32_t pieces; /* of a head, for a GPU's threads: one or two runs of VEC elements, `half` elements apart */
     int32_t half;
-    int32_t first_piece; /* the pieces of all heads of all segments are numbered through */
+    int32_t apart;       /* a thread's heads are so many apart; heads 0 to apart - 1 are first ones of threads */
+    int32_t first_piece; /* the pieces of the first heads of all segments are numbered through */
     int32_t paged;
     float scale; /* what fp8 outputs are multiplied with */
 };
@@ -33,10 +34,9 @@ struct rope_args {
     int32_t nnz;
     int32_t num_segments, num_rotating; /* num_rotating: segments that rotate; they stand first */
     int32_t num_pairs;
-    int32_t pieces, rotating_pieces; /* of a token */
-    int32_t chunk_bits;              /* 2^chunk_bits blocks side by side have pieces of the same tokens */
-    int32_t sharers;                 /* threads that fill a token's table: one for each pair, or with CACHE 2 for each two */
-    uint32_t sharers_inverse;        /* 2^20 / sharers, rounded up */
+    int32_t pieces, rotating_pieces; /* of a token's first heads */
+    int32_t chunk_bits;              /* 2^chunk_bits blocks side by side have pieces of the same token */
+    int32_t sharers;                 /* threads that fill the table: one for each pair, with CACHE 2 for each two; 0: none */
     const void *pos_ids;          /* [nnz] POS; without INDPTR */
     const void *indptr, *offsets; /* [batch + 1], [batch] POS; with INDPTR: requests, and the position of their first token */
     int64_t batch;

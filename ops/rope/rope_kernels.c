@@ -12,23 +12,23 @@
 
 enum {
     MAX_THREADS = 320,
-    MAX_QUANTIZING_THREADS = 160, /* of small blocks others load while one waits for its barrier */
+    MAX_QUANTIZING_THREADS = 160, /* of small blocks others load while one waits */
     SINE_THREADS = 128,           /* worth having, if there are so many pairs */
     RESIDENT_THREADS = 1280,      /* on a multiprocessor, at 48 registers */
-    MANY_TOKENS = 2,              /* of a block, where there are more than the GPU holds at once */
-    FEW_SEGMENTS = 2,             /* whose kernel takes so few registers that one token each keeps enough bytes on their way */
+    MANY_HEADS = 2,               /* of a thread, where there are more pieces than the GPU holds at once */
+    FEW_SEGMENTS = 2,             /* whose kernel takes so few registers that one head each keeps enough bytes on their way */
     AHEAD_BYTES = 40960,          /* of a multiprocessor, that are fetched to the L2 cache before */
     MAX_PAIRS = 1 << ROPE_POWERS,
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
 };
 
-enum { WAY_CHUNK_BITS, WAY_THREADS, WAY_TOKENS };
+enum { WAY_CHUNK_BITS, WAY_THREADS, WAY_HEADS };
 
 #define FORM_CONSTANTS "T:dtype", "OUT:dtype", "POS:dtype", "INTERLEAVE", "INDPTR", "CACHE", "PAGED"
 enum { NUM_FORM_CONSTANTS = 7 };
 
 static const struct jit_kernel sm80 = {"rope_sm80", JIT_CUDA, {FORM_CONSTANTS, "VEC", "SEGMENTS", "ROTATING", "EXACT",
-                                                               "POWERS_OF_TWO", "TOKENS", "CHUNKED", "WIDE"}};
+                                                               "POWERS_OF_TWO", "HEADS", "CHUNKED", "WIDE"}};
 static const struct jit_kernel cpu = {"rope_cpu", JIT_CPU, {FORM_CONSTANTS}};
 
 /* Heads of a tensor that are rotated or copied to another one, from some element of a head on. */
@@ -159,21 +159,29 @@ static int slot_axis(const struct rope_view *v)
     return v->k_out->ndim == 4 && v->kv_layout == FLASHINFER_HND ? 2 : 1;
 }
 
+/* Those of the first of so many heads that a thread has at most. */
+static void number_pieces(int32_t heads, struct rope_args *a)
+{
+    a->pieces = a->rotating_pieces = 0;
+    for (int i = 0; i < a->num_segments; i++) {
+        struct rope_segment *s = &a->segment[i];
+        s->apart = (s->heads + heads - 1) / heads;
+        s->first_piece = a->pieces;
+        a->pieces += s->apart * s->pieces;
+        if (i < a->num_rotating)
+            a->rotating_pieces = a->pieces;
+    }
+}
+
 static void fill_args(const struct rope_view *v, const struct parts *parts, int vec, struct rope_args *a)
 {
     a->nnz = (int32_t)tensor_shape(v->q, 0);
     a->num_segments = parts->count;
     a->num_rotating = parts->rotating;
     a->num_pairs = (int32_t)(rotary_dim(v) / 2);
-    a->pieces = a->rotating_pieces = 0;
-    for (int i = 0; i < parts->count; i++) {
-        struct rope_segment *s = &a->segment[i];
-        fill_segment(v, &parts->part[i], i < parts->rotating, vec, s);
-        s->first_piece = a->pieces;
-        a->pieces += s->heads * s->pieces;
-        if (i < parts->rotating)
-            a->rotating_pieces = a->pieces;
-    }
+    for (int i = 0; i < parts->count; i++)
+        fill_segment(v, &parts->part[i], i < parts->rotating, vec, &a->segment[i]);
+    number_pieces(1, a);
     a->pos_ids = tensor_data_or_null(v->pos_ids);
     if (v->indptr) {
         a->indptr = tensor_data(v->indptr);
@@ -216,34 +224,33 @@ static int32_t *set_forms(const struct rope_view *v, int32_t cache, int32_t *con
     return constant + NUM_FORM_CONSTANTS;
 }
 
-/* Who fills the tables: of four cosines or sines at once where a cache has them so. */
-static void share_tables(const struct rope_view *v, bool quads, struct rope_args *a)
+/* CACHE of a kernel: how it comes by its cosines and sines. Few tokens wait for a table less than for each thread's reads. */
+enum { WORKED_OUT, CACHED, CACHED_BY_FOUR, CACHED_BY_EACH };
+
+/* Threads that fill the table, if there is one. */
+static int32_t sharers_of(const struct rope_view *v, const struct rope_args *a, int32_t cache)
 {
-    uint32_t pairs = (uint32_t)a->num_pairs, sharers = quads ? pairs / 2 : v->indptr ? (pairs + 31) / 32 * 32 : pairs;
-    a->sharers = (int32_t)sharers;
-    a->sharers_inverse = sharers ? ((1u << 20) + sharers - 1) / sharers : 0;
+    if (!a->rotating_pieces || cache == CACHED_BY_EACH)
+        return 0;
+    return cache == CACHED_BY_FOUR ? a->num_pairs / 2 : v->indptr ? (a->num_pairs + 31) / 32 * 32 : a->num_pairs;
 }
 
-/* Divisions are of 32 bits, which take half as long. */
-static void cut_tokens(const struct device *device, int segments, uint64_t most, const struct rope_args *a, int64_t *value)
+static void cut_tokens(int64_t heads, uint64_t most, struct rope_args *a, int64_t *value)
 {
-    uint32_t nnz = (uint32_t)a->nnz, pieces = (uint32_t)a->pieces, bits = 0;
-    uint32_t sharers = a->rotating_pieces ? (uint32_t)a->sharers : 0;
-    while (most << bits < pieces)
+    uint32_t bits = 0;
+    number_pieces((int32_t)heads, a);
+    while (most << bits < (uint32_t)a->pieces)
         bits++;
-    uint32_t threads = (pieces + (1u << bits) - 1) >> bits;
-    if (threads < least(sharers, SINE_THREADS))
-        threads = (uint32_t)least(sharers, SINE_THREADS);
-    threads = (threads + 31) / 32 * 32;
-    bool many = ((uint64_t)nnz << bits) * threads > (uint64_t)device->sms * RESIDENT_THREADS;
-    value[WAY_TOKENS] = segments > FEW_SEGMENTS && many && MANY_TOKENS * sharers <= threads ? MANY_TOKENS : 1;
+    uint32_t threads = ((uint32_t)a->pieces + (1u << bits) - 1) >> bits;
+    if (threads < least(a->sharers, SINE_THREADS))
+        threads = (uint32_t)least(a->sharers, SINE_THREADS);
+    value[WAY_HEADS] = heads;
     value[WAY_CHUNK_BITS] = bits;
-    value[WAY_THREADS] = threads;
+    value[WAY_THREADS] = (threads + 31) / 32 * 32;
 }
 
 /* Whole tokens, if their heads lie side by side, in units of 16 bytes. */
-static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const struct rope_view *v, const struct rope_args *a,
-                                             int64_t tokens_of_block)
+static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const struct rope_view *v, const struct rope_args *a)
 {
     int64_t element = dtype_bytes(tensor_dtype(v->q)), bytes = 0;
     for (int i = 0; i < a->num_segments; i++) {
@@ -254,7 +261,7 @@ static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const stru
             return (struct fetch_ahead){0};
         bytes += token;
     }
-    return fetch_ahead((int64_t)call->device->sms * AHEAD_BYTES, a->nnz / tokens_of_block, bytes * tokens_of_block);
+    return fetch_ahead((int64_t)call->device->sms * AHEAD_BYTES, a->nnz, bytes);
 }
 
 static const char *fit_sm80(const struct call *call, struct way *way)
@@ -282,22 +289,25 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         return "it rotates at most 8192 elements of a head";
     fill_args(v, &parts, vec, a);
     bool quads = v->cos_sin_cache && vec >= 4 && pairs % 4 == 0 && tensor_is_aligned(v->cos_sin_cache, 16);
-    share_tables(v, quads, a);
+    bool many = nnz * a->pieces > (int64_t)call->device->sms * RESIDENT_THREADS;
     bool quantizes = dtype_bytes(tensor_dtype(v->q_out)) == 1;
-    cut_tokens(call->device, parts.count, quantizes ? MAX_QUANTIZING_THREADS : MAX_THREADS, a, way->value);
+    int32_t cache = quads ? many ? CACHED_BY_EACH : CACHED_BY_FOUR : v->cos_sin_cache ? CACHED : WORKED_OUT;
+    a->sharers = sharers_of(v, a, cache);
+    cut_tokens(many && (quantizes || parts.count > FEW_SEGMENTS) ? MANY_HEADS : 1,
+               quantizes ? MAX_QUANTIZING_THREADS : MAX_THREADS, a, way->value);
     a->chunk_bits = (int32_t)way->value[WAY_CHUNK_BITS];
-    if (ceil_div(nnz, way->value[WAY_TOKENS]) > INT32_MAX >> a->chunk_bits)
+    if (nnz > INT32_MAX >> a->chunk_bits)
         return TOO_MANY;
-    a->ahead = fetch_tokens_ahead(call, v, a, way->value[WAY_TOKENS]);
-    int32_t *constant = set_forms(v, quads ? 2 : v->cos_sin_cache != NULL, way_spec(way, &sm80));
+    a->ahead = fetch_tokens_ahead(call, v, a);
+    int32_t *constant = set_forms(v, cache, way_spec(way, &sm80));
     constant[0] = vec;
     constant[1] = parts.count ? parts.count : 1;
     constant[2] = parts.rotating;
     constant[3] = exact;
     constant[4] = !odd;
-    constant[5] = (int32_t)way->value[WAY_TOKENS];
+    constant[5] = (int32_t)way->value[WAY_HEADS];
     constant[6] = a->chunk_bits > 0;
-    constant[7] = a->rotating_pieces && a->sharers > way->value[WAY_THREADS];
+    constant[7] = a->sharers > way->value[WAY_THREADS];
     return NULL;
 }
 
@@ -329,10 +339,9 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (a->nnz == 0 || a->pieces == 0)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        int64_t blocks = way->value[WAY_TOKENS] == 1 ? a->nnz : ceil_div(a->nnz, way->value[WAY_TOKENS]);
-        launch.grid[0] = (uint32_t)blocks << a->chunk_bits;
+        launch.grid[0] = (uint32_t)a->nnz << a->chunk_bits;
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
-        launch.smem = (uint32_t)(way->value[WAY_TOKENS] * 2 * ((a->num_pairs + 7) / 4 * 4) * (int64_t)sizeof(float));
+        launch.smem = a->sharers ? (uint32_t)(2 * ((a->num_pairs + 7) / 4 * 4) * (int64_t)sizeof(float)) : 0;
     } else {
         launch.grid[0] = jit_parts(ceil_div(a->nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a->pieces * 16)));
     }

@@ -1,37 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rope: rotates the pairs of heads by angles that depend on the token's position, copies other heads, and rounds to OUT.
  *
- * 2^chunk_bits blocks side by side have the same TOKENS tokens, and each of them for every token the same blockDim.x pieces of
- * heads, one a thread: two runs of VEC elements. All are on their way while the threads share the work of sines and cosines.
+ * 2^chunk_bits blocks side by side have the same token, each blockDim.x of its pieces. A thread has the same piece, two runs of
+ * VEC elements, of up to HEADS heads of a segment, which turn by the same angles. Sines and cosines it reads for itself, or the
+ * block shares the work of them while the pieces are on their way.
  *
  *   T             f16, bf16
  *   OUT           T, e4m3, e5m2
  *   POS           i32, i64
  *   INTERLEAVE    0: pair i is (i, num_pairs + i); 1: (2 i, 2 i + 1)
  *   INDPTR        1: positions follow from indptr and offsets
- *   CACHE         1: sines and cosines are read; 2: four at once, as rows lie at multiples of 16 bytes
+ *   CACHE         1: sines and cosines are read; 2: four at once, as rows lie at multiples of 16 bytes; 3: by each thread
  *   PAGED         1: segments may lie in a paged cache
  *   VEC           1, 2, 4, 8; divides half and width of all segments and all strides
  *   SEGMENTS      1 to 5
  *   ROTATING      0 to 2: segments that rotate
  *   EXACT         1: the heads of all segments are pieces of two runs
  *   POWERS_OF_TWO 1: the heads of all segments have so many pieces
- *   TOKENS        1, 2
+ *   HEADS         1, 2
  *   CHUNKED       0: chunk_bits is 0
  *   WIDE          1: a thread fills in more than one share of a table
- * Dynamic shared memory: for each token a table of num_pairs cosines and sines, see table_floats. */
+ * Dynamic shared memory: unless CACHE is 3, a table of num_pairs cosines and sines, see table_floats. */
 #include "pdl.cuh"
 #include "prefetch.cuh"
 #include "vec.cuh"
 #include "rope_args.h"
 
-enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T) };
+enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T), TABLE = CACHE < 3 };
 
-/* What a thread does for each token: a piece of a head. Its places are in elements, those of the block's first token. */
+/* What a thread does: a piece of heads that are `apart` heads apart. Its places are in elements, those of the first head. */
 struct piece {
-    int64_t from, to, from_step, to_step; /* steps: from token to token */
+    int64_t from, to, from_step, to_step; /* steps: from head to head */
     int segment, half;
-    int number; /* in its head */
+    int number;      /* in its head */
+    int apart, left; /* left: heads from the first one on */
     float scale;
     bool rotates, is_double;
 };
@@ -55,16 +57,21 @@ DEVICE struct piece piece_of(const struct rope_args &a, int number, int64_t toke
     p.half = g.half;
     p.is_double = EXACT || first + p.half < g.width;
     p.scale = g.scale;
-    p.from_step = g.from_stride[0];
-    p.to_step = g.to_stride[0];
-    p.from = head * g.from_stride[1] + token * p.from_step + first;
-    p.to = head * g.to_stride[2] + (PAGED ? 0 : token * p.to_step) + first;
+    p.apart = g.apart;
+    p.left = g.heads - (int)head;
+    p.from_step = g.apart * g.from_stride[1];
+    p.to_step = g.apart * g.to_stride[2];
+    p.from = head * g.from_stride[1] + token * g.from_stride[0] + first;
+    p.to = head * g.to_stride[2] + first;
     forget(p.from); /* else they would be worked out anew for each use */
     forget(p.to);
     forget(p.half);
     forget(p.number);
     return p;
 }
+
+/* Whether a thread has an i-th head. */
+DEVICE bool has_head(const struct piece &p, int i) { return i == 0 || i * p.apart < p.left; }
 
 DEVICE struct runs load_runs(const struct rope_args &a, const struct piece &p, int64_t at)
 {
@@ -137,26 +144,33 @@ DEVICE void fill(float *cosine, float *sine, const struct rope_args &a, POS posi
 #endif
 }
 
-/* What a thread fills in, of which token of the block. */
-struct share {
-    int token, number;
-};
-
-/* Whole warps work for the same token if they look for its request together. */
-DEVICE struct share share_of(const struct rope_args &a)
+/* turns: of the thread's own pair. */
+DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, double turns)
 {
-    int token = WIDE ? 0 : TOKENS == 1 ? (int)threadIdx.x >= a.sharers : threadIdx.x * a.sharers_inverse >> 20;
-    return share{token, (int)threadIdx.x - (TOKENS == 1 ? 0 : token * a.sharers)};
-}
-
-/* turns: of that pair. */
-DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, POS position, int share, double turns)
-{
+    int share = threadIdx.x;
     if (!INDPTR || share < a.num_pairs)
         fill(cosine, sine, a, position, share, turns);
 #if WIDE
     for (int i = share + blockDim.x; i < (CACHE == 2 ? a.sharers : a.num_pairs); i += blockDim.x)
         fill(cosine, sine, a, position, i, CACHE ? 0.0 : turns_of(a, i));
+#endif
+}
+
+/* What a thread's pairs turn by: the cosines, or sines, among those of the table or of a row of the cache. */
+DEVICE void load_turns(float (&turn)[VEC], const float *from, const struct piece &p)
+{
+#if INTERLEAVE && VEC == 1
+    turn[0] = from[p.number];
+#elif INTERLEAVE
+#pragma unroll
+    for (int run = 0; run < 2; run++)
+        if (run == 0 || p.is_double)
+            load(*(float(*)[VEC / 2])(turn + run * VEC / 2), from + (run * p.half + p.number * VEC) / 2);
+#else
+    from += p.number * (TABLE ? QUAD : VEC);
+#pragma unroll
+    for (int quad = 0; quad < VEC / QUAD; quad++)
+        load(*(float(*)[QUAD])(turn + quad * QUAD), from + quad * (TABLE ? p.half / VEC * QUAD : QUAD));
 #endif
 }
 
@@ -167,146 +181,156 @@ DEVICE void rotate_pair(float &x, float &y, float cosine, float sine)
     x = turned;
 }
 
-DEVICE void rotate(float (&x)[2][VEC], const struct piece &p, const float *cosine, const float *sine)
+/* cosine, sine: scaled, if the output is. */
+DEVICE void rotate(float (&x)[2 * VEC], const float (&cosine)[VEC], const float (&sine)[VEC])
 {
-#if INTERLEAVE && VEC == 1
-    rotate_pair(x[0][0], x[1][0], cosine[p.number], sine[p.number]);
-#elif INTERLEAVE
 #pragma unroll
-    for (int run = 0; run < 2; run++) {
-        float c[VEC / 2], s[VEC / 2];
-        load(c, cosine + (run * p.half + p.number * VEC) / 2);
-        load(s, sine + (run * p.half + p.number * VEC) / 2);
-#pragma unroll
-        for (int i = 0; i < VEC / 2; i++)
-            rotate_pair(x[run][2 * i], x[run][2 * i + 1], c[i], s[i]);
-    }
-#else
-#pragma unroll
-    for (int quad = 0; quad < VEC / QUAD; quad++) {
-        float c[QUAD], s[QUAD];
-        load(c, cosine + (quad * (p.half / VEC) + p.number) * QUAD);
-        load(s, sine + (quad * (p.half / VEC) + p.number) * QUAD);
-#pragma unroll
-        for (int i = 0; i < QUAD; i++)
-            rotate_pair(x[0][quad * QUAD + i], x[1][quad * QUAD + i], c[i], s[i]);
-    }
-#endif
+    for (int i = 0; i < VEC; i++)
+        if (INTERLEAVE)
+            rotate_pair(x[2 * i], x[2 * i + 1], cosine[i], sine[i]);
+        else
+            rotate_pair(x[i], x[VEC + i], cosine[i], sine[i]);
 }
 
-DEVICE void store_runs(OUT *to, const struct piece &p, const struct runs &r, const float *cosine, const float *sine)
+template <bool ROTATES>
+DEVICE void store_runs(OUT *to, const struct piece &p, const struct runs &r, const float (&cosine)[VEC], const float (&sine)[VEC])
 {
-    if (!QUANTIZES && !p.rotates) {
+    if (!QUANTIZES && !ROTATES) {
         store_vec((T *)to, r.run[0]);
         if (p.is_double)
             store_vec((T *)to + p.half, r.run[1]);
         return;
     }
-    float x[2][VEC];
-    widen(x[0], r.run[0]);
-    widen(x[1], r.run[1]);
-    if (SEGMENTS == ROTATING || p.rotates)
-        rotate(x, p, cosine, sine);
+    float x[2 * VEC];
+    float(&run)[2][VEC] = *(float(*)[2][VEC])x;
+    widen(run[0], r.run[0]);
+    widen(run[1], r.run[1]);
+    if (ROTATES)
+        rotate(x, cosine, sine);
 #pragma unroll
     for (int i = 0; i < 2 * VEC; i++)
-        x[i / VEC][i % VEC] *= QUANTIZES ? p.scale : 1.0f;
-    store(to, x[0]);
+        x[i] *= QUANTIZES && !ROTATES ? p.scale : 1.0f;
+    store(to, run[0]);
     if (p.is_double)
-        store(to + p.half, x[1]);
+        store(to + p.half, run[1]);
+}
+
+template <bool ROTATES>
+DEVICE void store_heads(OUT *to, const struct piece &p, const struct runs (&r)[HEADS], const float (&cosine)[VEC],
+                        const float (&sine)[VEC])
+{
+#pragma unroll
+    for (int i = 0; i < HEADS; i++)
+        if (has_head(p, i))
+            store_runs<ROTATES>(to + i * p.to_step, p, r[i], cosine, sine);
 }
 
 /* Newer ones would spill. */
 #define FETCHES (__CUDA_ARCH__ < 1000)
 
-/* By a warp for each segment, and one for the cache, of all that have a token. */
-DEVICE bool fetches_ahead(const struct rope_args &a, uint32_t block, int number)
+/* What the thread brings to the L2 cache: of a later token the heads of segment i or, with SEGMENTS, its row of the cache, which
+ * is all that those to 8 bits want; -1: nothing. */
+DEVICE int fetches_ahead(const struct rope_args &a, uint32_t token, int number)
 {
-    return FETCHES && block < a.ahead.blocks && number / 32 < SEGMENTS + (CACHE == 2) && threadIdx.x % 32 < TOKENS;
+    if (!FETCHES || token >= a.ahead.blocks)
+        return -1;
+    if (QUANTIZES)
+        return CACHE >= 2 && number == 0 ? SEGMENTS : -1;
+    return number % 32 == 0 && number / 32 < SEGMENTS + (CACHE >= 2) ? number / 32 : -1;
 }
 
-DEVICE void fetch_tokens_ahead(const struct rope_args &a, uint32_t block, int number)
+/* later: that token's position. */
+DEVICE void fetch_token_ahead(const struct rope_args &a, int segment, int64_t token, POS later)
 {
-    int segment = number / 32;
-    int64_t token = (int64_t)(block + a.ahead.distance) * TOKENS + threadIdx.x % 32;
-    if (segment < SEGMENTS) {
-        if (QUANTIZES) /* the cache's rows suffice */
-            return;
+    if (!QUANTIZES && segment < SEGMENTS) {
         const struct rope_segment &g = a.segment[segment];
         bulk_prefetch((const T *)g.from + token * g.from_stride[0], g.heads * g.width * sizeof(T));
-    } else if (CACHE == 2) {
-        bulk_prefetch(a.cos_sin + position_of(a, token) * a.cos_sin_stride, a.num_pairs * 2 * sizeof(float));
+    } else if (CACHE >= 2) {
+        bulk_prefetch(a.cos_sin + later * a.cos_sin_stride, a.num_pairs * 2 * sizeof(float));
     }
 }
 
 #if PAGED
-/* Where head 0 of each segment of the block's tokens goes; NULL: nowhere. By the last warp, while others fill tables. */
-DEVICE void find_places(OUT *(&places)[TOKENS][SEGMENTS], const struct rope_args &a, int first, int token, int count)
+/* Where head 0 of the thread's segment goes: a page and a slot, or the token. */
+DEVICE OUT *place_of(const struct rope_args &a, const struct rope_segment &g, int64_t token, int32_t request, int32_t at)
 {
-    int lane = (int)threadIdx.x - (int)(blockDim.x - 32), i = lane / SEGMENTS, s = lane % SEGMENTS;
-    if (lane < 0 || i >= count)
-        return;
-    const struct rope_segment &g = a.segment[s];
-    if (CHUNKED && (first + (int)blockDim.x <= g.first_piece || first >= g.first_piece + g.heads * g.pieces))
-        return; /* the block has none of its pieces */
-    OUT *to = (OUT *)g.to;
-    bool exists;
-    if (g.paged) {
-        struct page_slot at = page_slot_of(&a.tokens, token + i);
-        to += at.page * g.to_stride[0] + at.slot * g.to_stride[1];
-        exists = at.page >= 0;
-    } else {
-        to += (token + i) * g.to_stride[0];
-        exists = a.tokens.batch_indices[token + i] >= 0;
-    }
-    places[i][s] = exists ? to : 0;
+    if (!g.paged)
+        return (OUT *)g.to + token * g.to_stride[0];
+    struct page_slot s = page_slot_at(&a.tokens, request, at);
+    return (OUT *)g.to + s.page * g.to_stride[0] + s.slot * g.to_stride[1];
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(320, SEGMENTS > 2 ? 3 : WIDE || INDPTR ? 4 : 5)
-    rope_sm80(const __grid_constant__ struct rope_args a)
+/* BLOCKS: of a multiprocessor, by the registers that they take. */
+enum { MAX_THREADS = QUANTIZES ? 160 : 320 };
+enum { BLOCKS = QUANTIZES ? HEADS > 1 ? 6 : 8 : SEGMENTS > 2 ? 3 : WIDE || INDPTR || CACHE == 3 ? 4 : 5 };
+
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS) rope_sm80(const __grid_constant__ struct rope_args a)
 {
     extern __shared__ float4 tables[];
     uint32_t block = CHUNKED ? blockIdx.x >> a.chunk_bits : blockIdx.x;
     int first = CHUNKED ? (blockIdx.x - (block << a.chunk_bits)) * blockDim.x : 0;
-    int number = first + threadIdx.x, floats = table_floats(a);
-    int token = block * TOKENS, count = TOKENS == 1 ? 1 : min(TOKENS, a.nnz - token);
-    bool exists = number < a.pieces, rotates = first < a.rotating_pieces;
+    int number = first + threadIdx.x;
+    int64_t token = block;
+    bool exists = number < a.pieces;
     struct piece p = piece_of(a, exists ? number : 0, token);
-    struct share mine = share_of(a);
-    bool fills = rotates && mine.token < count;
-    double turns = rotates && !CACHE ? turns_of(a, mine.number) : 0.0;
+    bool block_rotates = first < a.rotating_pieces, rotates = SEGMENTS == ROTATING || p.rotates;
+    bool positioned = TABLE ? block_rotates && threadIdx.x < a.sharers : rotates;
+    double turns = TABLE && !CACHE && block_rotates ? turns_of(a, threadIdx.x) : 0.0;
     int fetches = fetches_ahead(a, block, number); /* known before the wait */
     forget(fetches);
 
     pdl_launch();
     pdl_wait();
-    POS position = fills ? position_of(a, token + mine.token) : 0;
-    struct runs r[TOKENS];
-#pragma unroll
-    for (int i = 0; i < TOKENS; i++)
-        r[i] = load_runs(a, p, i < count ? i * p.from_step : 0);
-    if (FETCHES && fetches)
-        fetch_tokens_ahead(a, block, number);
-    float *table = (float *)tables + mine.token * 2 * floats;
-    if (fills)
-        fill_table(table, table + floats, a, position, mine.number, turns);
+    POS position = positioned ? position_of(a, token) : 0;
+    POS later = CACHE >= 2 && fetches == SEGMENTS ? position_of(a, token + a.ahead.distance) : 0;
 #if PAGED
-    __shared__ OUT *places[TOKENS][SEGMENTS];
-    find_places(places, a, first, token, count);
+    int32_t request = a.tokens.batch_indices[token], at = a.tokens.positions[token]; /* at once: they come from afar */
 #endif
-    if (PAGED || rotates)
-        __syncthreads();
+    struct runs r[HEADS];
 #pragma unroll
-    for (int i = 0; i < TOKENS; i++) {
-        const float *cosine = (const float *)tables + i * 2 * floats;
-        bool stores = exists && i < count;
+    for (int i = 0; i < HEADS; i++)
+        r[i] = load_runs(a, p, has_head(p, i) ? i * p.from_step : 0);
+    float cosine[VEC] = {}, sine[VEC] = {};
+    if (!TABLE && rotates) {
+        const float *row = a.cos_sin + position * a.cos_sin_stride;
+        load_turns(cosine, row, p);
+        load_turns(sine, row + a.num_pairs, p);
+    }
+    const struct rope_segment &g = a.segment[p.segment];
 #if PAGED
-        OUT *to = places[i][p.segment];
-        stores = stores && to;
+    OUT *to = place_of(a, g, token, request, at);
 #else
-        OUT *to = (OUT *)a.segment[p.segment].to + i * p.to_step;
+    OUT *to = (OUT *)g.to + token * g.to_stride[0];
 #endif
-        if (stores)
-            store_runs(to + p.to, p, r[i], cosine, cosine + floats);
+    to += p.to;
+    if (FETCHES && fetches >= 0)
+        fetch_token_ahead(a, fetches, token + a.ahead.distance, later);
+#if CACHE < 3
+    float *table = (float *)tables;
+    int floats = table_floats(a);
+    if (positioned)
+        fill_table(table, table + floats, a, position, turns);
+    if (block_rotates)
+        __syncthreads();
+    if (rotates) {
+        load_turns(cosine, table, p);
+        load_turns(sine, table + floats, p);
+    }
+#endif
+#if PAGED
+    exists = exists && request >= 0;
+#endif
+    if (!exists)
+        return;
+    if (rotates) {
+#pragma unroll
+        for (int i = 0; i < VEC; i++) {
+            cosine[i] *= QUANTIZES ? p.scale : 1.0f;
+            sine[i] *= QUANTIZES ? p.scale : 1.0f;
+        }
+        store_heads<true>(to, p, r, cosine, sine);
+    } else {
+        store_heads<false>(to, p, r, cosine, sine);
     }
 }
