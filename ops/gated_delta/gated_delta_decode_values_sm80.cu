@@ -13,7 +13,7 @@
  * Grid: HEAD_DIM / 64, num_heads, num_sequences; HEAD_DIM threads. */
 #include "gated_delta_decode.cuh"
 
-enum { AHEAD = 198 /* states: half of those that an H200 has at work */ };
+enum { AHEAD = 198 * (128 / D) * (128 / D) /* states: half of those that an H200 has at work */ };
 enum { KEYS = 8, TILES = 2, OWN_VALUES = 2, THREADS = D, WARPS = THREADS / 32 };
 enum { ROUNDED = MIXED && differ<STATE, f16>::value }; /* bf16 is exact in f16 */
 
