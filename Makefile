@@ -151,6 +151,7 @@ python_sources := $(wildcard bindings/python/flashinfer_c/*.py bindings/python/f
 
 python: $(library) $(command)
 	@mkdir -p $(addprefix $(BUILD)/python/flashinfer_c/,lib bin) $(sort $(dir $(patsubst bindings/%,$(BUILD)/%,$(python_sources))))
+	@find $(BUILD)/python -xtype l -delete
 	@$(foreach f,$(python_sources),ln -sf $(abspath $(f)) $(patsubst bindings/%,$(BUILD)/%,$(f));)
 	@ln -sfn $(abspath include) $(BUILD)/python/flashinfer_c/include
 	@ln -sf $(abspath $(library)) $(BUILD)/python/flashinfer_c/lib/
