@@ -10,7 +10,7 @@
 #include "op/validate.h"
 
 /* Between tokens, and beyond them between sequences, where a tensor has an axis of sequences before that of tokens. `packed`: no
- * sequences, but tokens of all of them. */
+ * sequences, but tokens of all of them. Modulo 2^64, since the stride of an axis of one may be any number. */
 struct walk {
     int64_t token, sequence;
 };
@@ -22,13 +22,13 @@ static struct walk see_walk(const DLTensor *t, int axis, bool packed)
         return w;
     if (packed)
         return (struct walk){tensor_shape(t, 1) <= 1 ? tensor_stride(t, 0) : w.token, 0};
-    return (struct walk){w.token, tensor_stride(t, 0) - tensor_shape(t, 1) * w.token};
+    return (struct walk){w.token, (int64_t)((uint64_t)tensor_stride(t, 0) - (uint64_t)tensor_shape(t, 1) * (uint64_t)w.token)};
 }
 
 /* Whether one stride walks the tokens of all sequences, of a tensor that has an axis of sequences. */
 static bool is_packed(const DLTensor *t)
 {
-    return tensor_shape(t, 0) <= 1 || tensor_shape(t, 1) <= 1 || tensor_stride(t, 0) == tensor_shape(t, 1) * tensor_stride(t, 1);
+    return tensor_shape(t, 0) <= 1 || tensor_shape(t, 1) <= 1 || see_walk(t, 1 - t->ndim, false).sequence == 0;
 }
 
 static struct head_rows see_heads(const DLTensor *t, bool packed)

@@ -31,12 +31,6 @@ static int64_t num_heads(const struct copy_heads_view *v, const DLTensor *to)
     return v->kv_indptr ? to->ndim == 4 ? tensor_shape(to, is_hnd(v, to) ? 1 : 2) : 1 : tensor_shape(to, 1);
 }
 
-/* Unsigned, since the strides of a tensor without elements may be any number. */
-static int64_t stride_bytes(const DLTensor *t, int axis)
-{
-    return (int64_t)((uint64_t)tensor_stride(t, axis) * (uint64_t)dtype_bytes(tensor_dtype(t)));
-}
-
 /* Without numbers of pieces. */
 static struct copy_segment segment(const struct copy_heads_view *v, const struct copy_heads_pair *p)
 {
@@ -46,17 +40,17 @@ static struct copy_segment segment(const struct copy_heads_view *v, const struct
     struct copy_segment s = {
         .from = tensor_data(from),
         .to = tensor_at(to, p->first),
-        .from_stride = {stride_bytes(from, 0), from->ndim == 3 && !repeats ? stride_bytes(from, 1) : 0},
-        .to_stride = {stride_bytes(to, 0)},
+        .from_stride = {tensor_stride_bytes(from, 0), from->ndim == 3 && !repeats ? tensor_stride_bytes(from, 1) : 0},
+        .to_stride = {tensor_stride_bytes(to, 0)},
         .heads = num_heads(v, to),
         .width = tensor_shape(from, -1) * bytes,
     };
     if (!v->kv_indptr) {
-        s.to_stride[2] = stride_bytes(to, 1);
+        s.to_stride[2] = tensor_stride_bytes(to, 1);
         return s;
     }
-    s.to_stride[1] = stride_bytes(to, hnd ? 2 : 1);
-    s.to_stride[2] = to->ndim == 4 ? stride_bytes(to, hnd ? 1 : 2) : 0;
+    s.to_stride[1] = tensor_stride_bytes(to, hnd ? 2 : 1);
+    s.to_stride[2] = to->ndim == 4 ? tensor_stride_bytes(to, hnd ? 1 : 2) : 0;
     return s;
 }
 

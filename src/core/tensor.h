@@ -43,6 +43,12 @@ static inline int64_t tensor_stride(const DLTensor *t, int axis)
     return t->strides ? t->strides[axis] : tensor_packed_stride(t, axis);
 }
 
+/* Likewise in bytes, modulo 2^64. */
+static inline int64_t tensor_stride_bytes(const DLTensor *t, int axis)
+{
+    return (int64_t)((uint64_t)tensor_stride(t, axis) * (uint64_t)dtype_bytes(tensor_dtype(t)));
+}
+
 int64_t tensor_elements(const DLTensor *t);
 
 /* True if elements lie one after the other in row-major order; axes of size 0 or 1 have no say. */

@@ -10,7 +10,7 @@
 #include "tests/fuzz/corrupt.h"
 #include "tests/fuzz/oracle.h"
 
-enum { PROBLEMS = 6, MOST_SEEDS = 400, MOST_BYTES = 1 << 14, MOST_CHANGES = 8, MAX_OPS = 64 };
+enum { PROBLEMS = 6, MOST_SEEDS = 400, MOST_BYTES = 1 << 14, MOST_CHANGES = 8, MAX_OPS = 128 };
 
 static struct placement *placements[MAX_OPS][PROBLEMS];
 static int num_ops;
@@ -65,8 +65,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     setenv("FLASHINFER_VALIDATE_INPUTS", "1", 1);
     FUZZ_CHECK(!device_get((DLDevice){kDLCPU, 0}, &cpu), "%s", flashinfer_last_error());
-    for (; op_registry[num_ops] && num_ops < MAX_OPS; num_ops++)
+    for (; op_registry[num_ops]; num_ops++) {
+        FUZZ_CHECK(num_ops < MAX_OPS, "there are more than %d ops", MAX_OPS);
         make_problems(num_ops);
+    }
     return 0;
 }
 
