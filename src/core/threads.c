@@ -142,23 +142,32 @@ static void forget_workers(void)
     pool.workers = 0;
 }
 
+int threads_start(pthread_t *thread, void *(*body)(void *context), void *context)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t others, before;
+    sigfillset(&others);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&others, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &others, &before);
+    int error = pthread_create(thread, NULL, body, context);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
 static void start_workers(int wanted)
 {
     static bool handles_fork;
-    sigset_t all, before;
     if (!handles_fork && pthread_atfork(NULL, NULL, forget_workers))
         return;
     handles_fork = true;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool.workers < wanted && pool.workers < MAX_WORKERS) {
         pthread_t *thread = &pool.worker[pool.workers];
-        if (pthread_create(thread, NULL, worker_main, (void *)(intptr_t)(pool.workers + 1)))
+        if (threads_start(thread, worker_main, (void *)(intptr_t)(pool.workers + 1)))
             break;
         pthread_setname_np(*thread, "flashinfer");
         pool.workers++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 __attribute__((destructor)) static void stop_workers(void)

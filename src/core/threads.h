@@ -4,6 +4,7 @@
 #ifndef CORE_THREADS_H
 #define CORE_THREADS_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 /* Calls run(context, part) for every part in [0, parts), each once, on up to `threads` threads (0: the
@@ -14,6 +15,10 @@ void threads_run(void (*run)(void *context, int part), void *context, int parts,
 
 /* How many threads a call with exec.threads = `threads` uses at most. */
 int threads_count(int threads);
+
+/* pthread_create for threads of the library, which the program's signals are not for. One that the thread itself causes is: a
+ * blocked fault would end the process without the program's handler. */
+int threads_start(pthread_t *thread, void *(*body)(void *context), void *context);
 
 /* Processors in this process' affinity mask when it was first asked for. */
 int threads_processors(void);

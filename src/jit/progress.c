@@ -2,10 +2,10 @@
 /* Tells a program of compilations that last. Each is watched by a thread that lives only while it lasts, and only if
  * somebody wants to be told: a compiler that runs in this process gives nobody else a chance to speak. */
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "core/clock.h"
+#include "core/threads.h"
 #include "flashinfer/jit.h"
 #include "jit/internal.h"
 
@@ -98,17 +98,6 @@ static void *watch_main(void *argument)
     return NULL;
 }
 
-/* The program's signals are not for a thread of the library. */
-static bool start_thread(struct jit_watch *watch)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool started = !pthread_create(&watch->thread, NULL, watch_main, watch);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return started;
-}
-
 void jit_watch_begin(struct jit_watch *watch, const struct jit_job *job)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -124,7 +113,7 @@ void jit_watch_begin(struct jit_watch *watch, const struct jit_job *job)
     pthread_mutex_lock(&calling);
     bool wanted = callback != NULL;
     pthread_mutex_unlock(&calling);
-    watch->watched = wanted && start_thread(watch);
+    watch->watched = wanted && !threads_start(&watch->thread, watch_main, watch);
 }
 
 void jit_watch_end(struct jit_watch *watch)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The thread pool: every part runs once, whatever the number of parts and threads, from several callers at
- * once, from inside a part, after the workers fell asleep and in the child of a fork. Prints what a hand-off
- * costs. */
+ * once, from inside a part, after the workers fell asleep and in the child of a fork. Workers block the
+ * program's signals and no faults. Prints what a hand-off costs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -145,6 +146,29 @@ static void test_thread_limit(void **state)
     assert_true(threads_processors() >= 1);
 }
 
+static void note_signals(void *mask_of_part, int part)
+{
+    pthread_sigmask(SIG_BLOCK, NULL, &((sigset_t *)mask_of_part)[part]);
+    usleep(1000);
+}
+
+/* A fault that is blocked ends the process without a word, whatever handler the program has. */
+static void test_signals(void **state)
+{
+    (void)state;
+    sigset_t mask[12];
+    int workers = 0;
+    threads_run(note_signals, mask, 12, 4);
+    for (int i = 0; i < 12; i++) {
+        workers += sigismember(&mask[i], SIGUSR1);
+        assert_int_equal(sigismember(&mask[i], SIGINT), sigismember(&mask[i], SIGUSR1));
+        assert_false(sigismember(&mask[i], SIGSEGV));
+        assert_false(sigismember(&mask[i], SIGFPE));
+        assert_false(sigismember(&mask[i], SIGILL));
+    }
+    assert_true(workers > 0);
+}
+
 static void test_fork(void **state)
 {
     (void)state;
@@ -202,7 +226,8 @@ int main(void)
         cmocka_unit_test(test_every_part_once), cmocka_unit_test(test_after_sleep),
         cmocka_unit_test(test_slow_parts),      cmocka_unit_test(test_inside_a_part),
         cmocka_unit_test(test_several_callers), cmocka_unit_test(test_thread_limit),
-        cmocka_unit_test(test_fork),            cmocka_unit_test(test_hand_off),
+        cmocka_unit_test(test_signals),         cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_hand_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
