@@ -32,6 +32,7 @@ static double count_elements(const struct problem *problem)
     return elements;
 }
 
+/* row NULL: the reference. */
 static void tell_attempt(const struct bench *b, const char *row)
 {
     char command[REPRODUCE_COMMAND];
@@ -98,7 +99,6 @@ static flashinfer_status bench_row(struct bench *b, struct problem *problem, str
         b->op->cost(call, &result.bytes, &result.operations);
     else
         result.bytes = problem_bytes(problem);
-    tell_attempt(b, row->name);
     TRY(compiles(&b->compiles, way, b->device, &answer));
     if (answer == COMPILES_NOT_AS_BEFORE)
         return FLASHINFER_OK;
@@ -119,6 +119,7 @@ static flashinfer_status bench_rows(struct bench *b, struct problem *problem, st
     struct call call;
     struct way way;
     struct expected *expected = NULL;
+    tell_attempt(b, NULL);
     TRY(placement_check(placement, &call));
     if (call.empty)
         return FLASHINFER_OK;
@@ -126,9 +127,13 @@ static flashinfer_status bench_rows(struct bench *b, struct problem *problem, st
         TRY(expected_create(problem, &call, &expected));
     flashinfer_status status = FLASHINFER_OK;
     call.exec.kernel = b->options->kernel;
-    for (const struct op_kernel *row = b->op->kernels; !status && row && row->name; row++)
-        if ((!b->options->kernel || !strcmp(row->name, b->options->kernel)) && !call_fit(&call, row, &way))
+    for (const struct op_kernel *row = b->op->kernels; !status && row && row->name; row++) {
+        if (b->options->kernel && strcmp(row->name, b->options->kernel))
+            continue;
+        tell_attempt(b, row->name);
+        if (!call_fit(&call, row, &way))
             status = bench_row(b, problem, placement, &call, row, &way, expected);
+    }
     expected_destroy(expected);
     return status;
 }

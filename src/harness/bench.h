@@ -21,7 +21,7 @@ struct bench_options {
     bool unchecked;     /* time what was not compared with its reference */
     bool warm;          /* the same tensors every time; on a GPU 100 nodes of a graph, one after the other */
     bool pdl;           /* with FLASHINFER_PDL */
-    /* Before each row is compiled and run, which could crash: the command that does it again. May be NULL. */
+    /* Before the reference, and each row, which could crash: the command that does it again. May be NULL. */
     void (*trying)(void *context, const char *command);
 };
 

@@ -72,15 +72,20 @@ static bool belongs(const struct op_kernel *row, const struct device *device)
     return row->target == OP_ANYWHERE || (row->target == OP_CUDA) == device_is_cuda(device);
 }
 
-/* Before it runs: compiles what is not in the cache yet, which may crash too. *good: it can run. */
+/* What may crash from here on: a row, or with NULL the calls that are to be refused. */
+static void tell_attempt(const struct run *r, const char *row, const struct device *device)
+{
+    char command[REPRODUCE_COMMAND];
+    describe_command(r, row, device, command);
+    if (r->events->trying)
+        r->events->trying(r->events->context, command);
+}
+
+/* Before it runs: compiles what is not in the cache yet. *good: it can run. */
 static flashinfer_status compile_row(struct run *r, const struct device *device, const struct op_kernel *row,
                                      const struct way *way, struct check_coverage *coverage, bool *good)
 {
-    char command[REPRODUCE_COMMAND];
     enum compiles_answer answer;
-    describe_command(r, row->name, device, command);
-    if (r->events->trying)
-        r->events->trying(r->events->context, command);
     TRY(compiles(&r->compiles, way, device, &answer));
     *good = answer == COMPILES;
     if (answer == COMPILES_NOT) {
@@ -115,6 +120,7 @@ static flashinfer_status try_row(struct run *r, struct placement *p, struct call
     if (!coverage)
         return fail(FLASHINFER_MEMORY, "no memory for the coverage of %s", r->op->name);
     coverage->tried++;
+    tell_attempt(r, row->name, p->device);
     const char *why = call->empty                              ? "no output has an element"
                       : coverage->failed == CHECK_MAX_FAILURES ? "it failed too often before"
                                                                : call_fit(call, row, &way);
@@ -345,6 +351,7 @@ static flashinfer_status check_all(struct run *r)
     for (int i = 0; complete && !o->kernel && i < r->num_devices; i++) {
         int tried = 0;
         TRY(device_enter(r->device[i]));
+        tell_attempt(r, NULL, r->device[i]);
         TRY(refuse_all(r->op, r->device[i], &tried, failed_refusal, r));
         r->counts->refusals += tried;
     }
