@@ -99,6 +99,26 @@ static flashinfer_status validate_argument(const struct program *program, const 
     return validate_value(op, arg);
 }
 
+/* A field that no argument describes would be ignored; bindings give arguments by their order, which is the struct's. */
+static flashinfer_status validate_fields(const struct op *op)
+{
+    int64_t end = sizeof(size_t);
+    const char *before = "size";
+    for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++)
+        if (arg > op->args && arg->offset < arg[-1].offset)
+            return wrong(op, "%s stands behind %s in the table, and before it in the struct", arg->name, arg[-1].name);
+    for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++) {
+        int64_t alignment = arg->bytes < 8 ? arg->bytes : 8;
+        if (arg->offset > ceil_div(end, alignment) * alignment)
+            return wrong(op, "the struct has a field behind %s that is not in the table", before);
+        end = arg->offset + arg->bytes;
+        before = arg->name;
+    }
+    if ((int64_t)op->args_bytes > ceil_div(end, 8) * 8)
+        return wrong(op, "the struct has a field behind %s that is not in the table", before);
+    return FLASHINFER_OK;
+}
+
 /* Plans are judged by the runs of the op that reads them. */
 static flashinfer_status validate_kernels(const struct op *op)
 {
@@ -129,6 +149,8 @@ flashinfer_status op_validate(const struct op *op)
         return wrong(op, "a plan keeps at most %d dimensions and integers", PLAN_MAX_SYMBOLS);
     if (op->plan && (program->plan_arg < 0 || makes_plan))
         return wrong(op, "it names the op that makes its plan, but reads no plan");
+    if (!op->variant) /* whose further outputs stand in the struct behind all else */
+        TRY(validate_fields(op));
     return validate_kernels(op);
 }
 

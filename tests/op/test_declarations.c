@@ -278,13 +278,18 @@ static void expect_wrong(struct op op, int arg, const char *shape, const char *s
 static void test_wrong_arguments(void **state)
 {
     (void)state;
-    enum { VALUES, INDICES, INPUT, K, SORTED, TIE_BREAK = 6 };
+    enum { VALUES, INDICES, INPUT, K, SORTED, TIE_BREAK = 6, LAST };
     static const struct op_fill unbounded = BELOW("nowhere");
     WRONG(op_top_k, args[SORTED].max = -1, "sorted: max is less than min");
     WRONG(op_top_k, args[SORTED].value = 2, "sorted: the default is out of range");
     WRONG(op_top_k, args[K].value = -3, "k: the default is out of range");
     WRONG(op_top_k, (args[INDICES] = op_top_k.args[INPUT], args[INPUT] = op_top_k.args[INDICES]),
           "indices is an output and stands behind input, which is none");
+    WRONG(op_top_k, (args[SORTED] = op_top_k.args[SORTED + 1], args[SORTED + 1] = op_top_k.args[SORTED]),
+          "sorted stands behind deterministic in the table, and before it in the struct");
+    WRONG(op_top_k, memmove(args + SORTED, op_top_k.args + SORTED + 1, (LAST - SORTED) * sizeof *args),
+          "the struct has a field behind k that is not in the table");
+    WRONG(op_top_k, op.args_bytes += 8, "the struct has a field behind tie_break that is not in the table");
     WRONG(op_top_k, args[INPUT].required_if = "k > 1", "input has a condition but is not OPTIONAL");
     WRONG(op_top_k, args[INPUT].may_alias = "values", "input may alias but is not written");
     WRONG(op_top_k, args[VALUES].may_alias = "k", "values may alias k, which is no tensor");
