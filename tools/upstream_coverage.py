@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/coverage.md: which of upstream's public functions and classes the Python package has.
 
-    PYTHONPATH=build/python python3 tools/upstream_coverage.py > docs/coverage.md
+    PYTHONPATH=build/python build/venv/bin/python tools/upstream_coverage.py > docs/coverage.md
 
 A name runs if the package has it (tests hold its signature against upstream's), partly if PARTLY says what it refuses.
 """

@@ -127,7 +127,9 @@ def test_every_op_is_public():
     from flashinfer_c import _core
 
     reached = {op for ops in _api.PUBLIC.values() for op in ops}
-    assert set(_core.op_names) == reached
+    assert reached <= set(_core.op_names)
+    missing = sorted(set(_core.op_names) - reached)
+    assert not missing, f"no public function runs {missing}: docs/adding-an-op.md"
 
 
 def test_coverage_table_is_up_to_date():
