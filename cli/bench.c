@@ -179,7 +179,7 @@ const struct command command_bench = {
         "On a CPU, calls on 64 MB and more take turns with two copies by all threads, by memcpy and past "
         "the caches, of which the faster one counts; with FLASHINFER_NUM_THREADS=1 their clock is the thread's own, which "
         "other programs do not move.\n\n"
-        "NAME=VALUE times the first named shape with that dimension, number, enum or dtype instead.",
+        "NAME=VALUE times the first named shape, or that of --shape, with that dimension, number, enum or dtype instead.",
     .options =
         (const struct command_option[]){
             {OPTION_DEVICE, "default all: the CPU, and a GPU if there is one"},

@@ -12,14 +12,10 @@
 
 static void print_dtypes(const struct op_arg *arg)
 {
-    const char *separator = "";
-    for (int dtype = 1; dtype < DTYPE_COUNT; dtype++)
-        if (arg->dtype.set >> dtype & 1) {
-            printf("%s%s", separator, dtype_name((enum dtype)dtype));
-            separator = "|";
-        }
+    char names[DTYPE_SET_NAMES];
+    printf("%s", dtype_set_names(arg->dtype.set, "|", names));
     if (arg->dtype.like)
-        printf("%sas %s", !*separator ? "" : op_is_tensor(arg) ? " or " : ", default ", arg->dtype.like);
+        printf("%sas %s", !names[0] ? "" : op_is_tensor(arg) ? " or " : ", default ", arg->dtype.like);
 }
 
 /* An optional number that is absent stands for what the header says; one whose default is no legal value must be given. */

@@ -4,6 +4,7 @@
 #include "core/dtype.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const names[DTYPE_COUNT] = {
@@ -45,6 +46,16 @@ enum dtype dtype_by_name(const char *name)
         if (!strcmp(name, names[i]))
             return (enum dtype)i;
     return DTYPE_NONE;
+}
+
+const char *dtype_set_names(uint32_t set, const char *separator, char text[DTYPE_SET_NAMES])
+{
+    size_t length = 0;
+    text[0] = 0;
+    for (int i = DTYPE_NONE + 1; i < DTYPE_COUNT; i++)
+        if (set >> i & 1)
+            length += (size_t)snprintf(text + length, DTYPE_SET_NAMES - length, "%s%s", length ? separator : "", names[i]);
+    return text;
 }
 
 bool dtype_is_float(enum dtype dtype)

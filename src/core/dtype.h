@@ -44,6 +44,11 @@ enum {
 enum dtype dtype_of(DLDataType type);      /* DTYPE_NONE if it is none of ours */
 const char *dtype_name(enum dtype dtype);  /* "bf16"; "none" */
 enum dtype dtype_by_name(const char *name);
+
+/* "f16, bf16": the names of a set, written to `text`, which it returns. */
+enum { DTYPE_SET_NAMES = 16 * DTYPE_COUNT };
+const char *dtype_set_names(uint32_t set, const char *separator, char text[DTYPE_SET_NAMES]);
+
 bool dtype_is_float(enum dtype dtype);
 
 extern const DLDataType dtype_types[DTYPE_COUNT];

@@ -22,6 +22,14 @@ static bool known_elsewhere(const struct problem *problem, const char *name, con
     return other && (program_symbol(other, name) >= 0 || program_argument(other, name) >= 0);
 }
 
+static flashinfer_status complain_dtype(const struct problem *problem, const char *name, const char *what, const char *value,
+                                        uint32_t set)
+{
+    char names[DTYPE_SET_NAMES];
+    return fail(FLASHINFER_INVALID, "%s: %s%s=%s must be %s%s", problem->op->name, name, what, value,
+                set & (set - 1) ? "one of " : "", dtype_set_names(set, ", ", names));
+}
+
 static flashinfer_status parse_symbol(struct problem *problem, int symbol, const char *value)
 {
     const char *name = problem->program->symbol[symbol].name;
@@ -34,7 +42,7 @@ static flashinfer_status parse_symbol(struct problem *problem, int symbol, const
     if (kind == OP_DTYPE) {
         number = dtype_by_name(value);
         if (number == DTYPE_NONE)
-            return fail(FLASHINFER_INVALID, "%s: %s=%s names no dtype", problem->op->name, name, value);
+            return complain_dtype(problem, name, "", value, problem->op->args[arg].dtype.set);
     } else if (errno || *end || end == value) {
         int chosen = kind == OP_ENUM ? op_enum_value(&problem->op->args[arg], value, (int)strlen(value)) : -1;
         if (chosen < 0)
@@ -70,23 +78,24 @@ static bool takes_dtype(const struct program *program, int arg, enum dtype dtype
     return (program->op->args[arg].dtype.set >> dtype & 1) && a->like < 0 && a->like_symbol < 0;
 }
 
-static bool some_take_dtype(const struct program *program, enum dtype dtype)
+/* What `dtype=` may be, for some argument. */
+static uint32_t open_dtypes(const struct program *program)
 {
+    uint32_t set = 0;
     for (int i = 0; program && i < program->num_args; i++)
-        if (takes_dtype(program, i, dtype))
-            return true;
-    return false;
+        for (int dtype = 1; dtype < DTYPE_COUNT; dtype++)
+            set |= (uint32_t)takes_dtype(program, i, (enum dtype)dtype) << dtype;
+    return set;
 }
 
 /* "dtype=bf16": whatever may be that, and does not follow another. */
 static flashinfer_status parse_all_dtypes(struct problem *problem, const char *value, const struct program *other)
 {
     enum dtype dtype = dtype_by_name(value);
-    if (dtype == DTYPE_NONE)
-        return fail(FLASHINFER_INVALID, "%s: dtype=%s names no dtype", problem->op->name, value);
     const struct program *plan = problem->plan ? problem->plan->program : NULL;
-    if (!some_take_dtype(problem->program, dtype) && !some_take_dtype(plan, dtype) && !some_take_dtype(other, dtype))
-        return fail(FLASHINFER_INVALID, "%s: dtype=%s is a choice of no argument whose dtype is open", problem->op->name, value);
+    const uint32_t set = open_dtypes(problem->program) | open_dtypes(plan) | open_dtypes(other);
+    if (!(set >> dtype & 1))
+        return complain_dtype(problem, "dtype", "", value, set);
     for (int i = 0; i < problem->program->num_args; i++) {
         const struct program_arg *a = &problem->program->arg[i];
         if (!takes_dtype(problem->program, i, dtype))
@@ -121,7 +130,7 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
 {
     char *equals = strchr(word, '='), *colon = strstr(word, ":dtype=");
     int arg;
-    if (word[0] == '-' && !equals) {
+    if (word[0] == '-' && word[1] && !equals) {
         arg = program_argument(problem->program, word + 1);
         if (arg >= 0 && (problem->op->args[arg].flags & OPTIONAL)) {
             problem->tensor[arg].present = false;
@@ -282,8 +291,8 @@ static flashinfer_status choose_dtypes(struct problem *problem)
     }
     for (int i = 0; i < problem->program->num_args; i++)
         if (problem->tensor[i].dtype && !(problem_legal_dtypes(problem, i) >> problem->tensor[i].dtype & 1))
-            return fail(FLASHINFER_INVALID, "%s: %s:dtype=%s is not a choice of that argument", problem->op->name,
-                        problem->op->args[i].name, dtype_name(problem->tensor[i].dtype));
+            return complain_dtype(problem, problem->op->args[i].name, ":dtype", dtype_name(problem->tensor[i].dtype),
+                                  problem_legal_dtypes(problem, i));
     return FLASHINFER_OK;
 }
 

@@ -115,21 +115,12 @@ flashinfer_status complain_shape(const struct check *c, int arg, const DLTensor 
     return say(c, &text);
 }
 
-static void print_set(struct text *text, uint32_t set)
-{
-    const char *separator = "";
-    for (int dtype = 0; dtype < DTYPE_COUNT; dtype++)
-        if (set >> dtype & 1) {
-            text_print(text, "%s%s", separator, dtype_name((enum dtype)dtype));
-            separator = ", ";
-        }
-}
-
 /* ", must be f16 as input, or one of f32, f64". An absent argument passes the question on to the one it is like. */
 static void print_dtype_rule(struct text *text, const struct check *c, int arg)
 {
     const struct program_arg *a = &c->program->arg[arg];
     const DLTensor *like = NULL;
+    char names[DTYPE_SET_NAMES];
     uint32_t set = a->dtypes;
     bool follows = a->kind != OP_DTYPE || !set;
     for (; follows && a->like >= 0 && !(like = op_tensor(c->args, &c->op->args[a->like])); set |= a->dtypes)
@@ -145,8 +136,7 @@ static void print_dtype_rule(struct text *text, const struct check *c, int arg)
     if (like || (follows && a->like_symbol >= 0))
         separator = ", or ";
     if (set)
-        text_print(text, "%s%s", separator, set & (set - 1) ? "one of " : "");
-    print_set(text, set);
+        text_print(text, "%s%s%s", separator, set & (set - 1) ? "one of " : "", dtype_set_names(set, ", ", names));
 }
 
 flashinfer_status complain_dtype(const struct check *c, int arg, const DLTensor *tensor)

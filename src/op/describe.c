@@ -28,14 +28,9 @@ static void put_member(struct text *text, const char *key, const char *value)
 
 static void put_dtypes(struct text *text, uint32_t set)
 {
-    const char *separator = "";
-    text_print(text, ", \"dtypes\": [");
-    for (int dtype = 1; dtype < DTYPE_COUNT; dtype++)
-        if (set >> dtype & 1) {
-            text_print(text, "%s\"%s\"", separator, dtype_name((enum dtype)dtype));
-            separator = ", ";
-        }
-    text_print(text, "]");
+    char names[DTYPE_SET_NAMES];
+    const char *quote = set ? "\"" : "";
+    text_print(text, ", \"dtypes\": [%s%s%s]", quote, dtype_set_names(set, "\", \"", names), quote);
 }
 
 /* JSON knows no infinity: a limit that is one is none. */

@@ -82,12 +82,14 @@ expect 2 'rmsnorm has no dimension or number rwos; `flashinfer explain rmsnorm` 
 expect 2 'rmsnorm: rows=-3 is below 0' explain rmsnorm --device cpu rows=-3
 expect 2 'rmsnorm: rows=0x10 must be an integer of at most 64 bits' explain rmsnorm --device cpu rows=0x10
 expect 2 'rmsnorm: "=" is neither NAME=VALUE nor -ARGUMENT' explain rmsnorm --device cpu =
+expect 2 'rmsnorm: "-" is neither NAME=VALUE nor -ARGUMENT' explain rmsnorm --device cpu -- -
 expect 2 'kv_layout=XYZ must be one of: NHD HND' explain single_decode_with_kv_cache --device cpu kv_layout=XYZ
 expect 2 'rotary_dim=4294967298 does not fit into 32 bits' explain apply_rope_pos_ids --device cpu rotary_dim=4294967298
 expect 0 'rows=10 ' explain rmsnorm --device cpu rows=010
-for dtype in f64 e4m3; do # neither is the input's, whose dtype the others have
-    expect 2 "rmsnorm: dtype=$dtype is a choice of no argument" check rmsnorm --device cpu dtype=$dtype
+for dtype in f64 e4m3 half; do # none is the input's, whose dtype the others have
+    expect 2 "rmsnorm: dtype=$dtype must be one of f16, bf16, f32" check rmsnorm --device cpu dtype=$dtype
 done
+expect 2 'rmsnorm: weight:dtype=f16 must be f32' explain rmsnorm input:dtype=f32 weight:dtype=f16
 for given in '' '--shape odd'; do
     expect 2 'rmsnorm has no dimension or number foo' check rmsnorm --device cpu $given foo=3
     grep -q FAIL "$work/out" && complain "check $given foo=3: told as a failure of a shape"
