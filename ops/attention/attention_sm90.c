@@ -32,14 +32,14 @@ struct copied {
     struct tensor_map_view q, k, v;
 };
 
-/* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. Unsigned:
- * the stride of one head may be any number. NULL, or why copies cannot see it so. */
+/* Queries as [total_q, num_kv_heads, group, head_dim], so that a box is some tokens of all query heads of a KV head. NULL, or why
+ * copies cannot see it so. */
 static const char *see_queries(const struct attention_plan *plan, const DLTensor *q, struct tensor_map_view *view)
 {
     const int64_t group = plan->group, head = tensor_stride(q, 1);
     const struct tensor_map_axis axis[] = {{plan->head_dim, 1, SLAB_ELEMENTS},
                                            {group, head, (uint32_t)group},
-                                           {plan->num_kv_heads, (int64_t)((uint64_t)head * (uint64_t)group), 1},
+                                           {plan->num_kv_heads, wrapping_product(head, group), 1},
                                            {tensor_shape(q, 0), tensor_stride(q, 0), (uint32_t)(64 / group)}};
     return tensor_map_fit(view, tensor_data(q), (enum dtype)plan->dtype, sizeof axis / sizeof *axis, axis);
 }
@@ -65,8 +65,8 @@ static const char *see_cache(const struct attention_view *t, const struct attent
     const struct tensor_map_axis paged_axis[] = {
         {SLAB_ELEMENTS, 1, SLAB_ELEMENTS},
         {8, c.slot, 8},
-        {(plan->num_kv_heads - 1) * (c.head / SLAB_ELEMENTS) + slabs, SLAB_ELEMENTS, (uint32_t)slabs},
-        {c.slots / 8, 8 * c.slot, (uint32_t)box_tokens / 8},
+        {wrapping_product(plan->num_kv_heads - 1, c.head / SLAB_ELEMENTS) + slabs, SLAB_ELEMENTS, (uint32_t)slabs},
+        {c.slots / 8, wrapping_product(8, c.slot), (uint32_t)box_tokens / 8},
         {c.pages, c.page, 1}};
     /* A cache without tokens may have no address. Nothing of it is read. */
     const void *data = tensor_data(tensor_elements(cache) ? cache : t->q);

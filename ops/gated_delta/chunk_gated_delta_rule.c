@@ -51,15 +51,13 @@ static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
     const struct dims *d = call_dims(call);
-    int64_t states = d->num_sequences * tensor_shape(t->output, 1), slices = 1;
-    if (states < MIN_PARTS)
-        slices = 2;
-    if (states > INT32_MAX / slices)
+    int64_t heads = tensor_shape(t->output, 1);
+    if (d->num_sequences > INT32_MAX / most(heads, 1))
         return "there are more states than parts can be counted";
     int32_t *constant = way_spec(way, &chunk_cpu);
     constant[0] = tensor_dtype(t->q);
     constant[1] = (int32_t)d->head_dim;
-    way->value[WAY_SLICES] = slices;
+    way->value[WAY_SLICES] = d->num_sequences * heads < MIN_PARTS ? 2 : 1;
     return NULL;
 }
 

@@ -22,7 +22,8 @@ static struct walk see_walk(const DLTensor *t, int axis, bool packed)
         return w;
     if (packed)
         return (struct walk){tensor_shape(t, 1) <= 1 ? tensor_stride(t, 0) : w.token, 0};
-    return (struct walk){w.token, (int64_t)((uint64_t)tensor_stride(t, 0) - (uint64_t)tensor_shape(t, 1) * (uint64_t)w.token)};
+    w.sequence = (int64_t)((uint64_t)tensor_stride(t, 0) - (uint64_t)wrapping_product(tensor_shape(t, 1), w.token));
+    return w;
 }
 
 /* Whether one stride walks the tokens of all sequences, of a tensor that has an axis of sequences. */
@@ -116,7 +117,7 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .kept_every = t->kept_every,
         .kept_first = t->kept_first,
         .kept_step = t->kept_rows && !t->kept_starts ? tensor_shape(t->kept_rows, 1) : tensor_shape(t->output, -3),
-        .num_heads = (int32_t)num_heads,
+        .num_heads = (int32_t)least(num_heads, INT32_MAX),
         .q_group = (int32_t)(num_heads / tensor_shape(t->q, -2)),
         .k_group = (int32_t)(num_heads / tensor_shape(t->k, -2)),
         .v_group = (int32_t)(num_heads / tensor_shape(t->v, -2)),

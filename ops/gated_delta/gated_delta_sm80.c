@@ -17,7 +17,7 @@ int64_t gated_delta_tile_heads(const struct call *call, const struct gated_delta
 {
     int64_t group = a->q_group < a->k_group ? a->q_group : a->k_group;
     int64_t blocks = max_chunks * a->num_heads, enough = (int64_t)call->device->sms * 4;
-    int64_t heads = least(least(group, MAX_HEADS), blocks >= enough ? blocks / enough : 1);
+    int64_t heads = most(1, least(least(group, MAX_HEADS), blocks >= enough ? blocks / enough : 1));
     while (group % heads)
         heads--;
     return heads;
@@ -64,7 +64,7 @@ const char *gated_delta_fit_sm80(const struct call *call, struct way *way)
 const char *gated_delta_fit_few_sm80(const struct call *call, struct way *way)
 {
     const struct gated_delta_args a = gated_delta_args(call);
-    if (a.num_tokens > a.num_sequences * FEW_TOKENS && !fit(call, way, &a))
+    if (a.num_sequences <= INT32_MAX && a.num_tokens > a.num_sequences * FEW_TOKENS && !fit(call, way, &a))
         return "64 tokens at a time take less time";
     way->num_specs = 0;
     way->workspace = 0;

@@ -105,18 +105,18 @@ const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
     if (tensor_shape(t->q, -1) != HEAD_DIM)
         return "head_dim is not 128";
     const struct gated_delta_args a = gated_delta_args(call);
-    if (!a.num_tokens)
-        return "there are no tokens";
+    if (!a.num_tokens || !a.num_heads)
+        return "there are no tokens or heads";
     const char *why = see_all(t, WAY_ARGS(way, struct copied));
     if (why)
         return why;
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         if (states[i] && !tensor_is_aligned(states[i], 2 * dtype_bytes(tensor_dtype(states[i]))))
             return "a state is not aligned to two of its elements";
-    int64_t pairs = a.num_sequences * a.num_heads, max_chunks = a.num_tokens / GATED_DELTA_CHUNK + a.num_sequences;
-    if (pairs > INT32_MAX / 4 || max_chunks > INT32_MAX || a.num_heads > 65535)
+    int64_t max_chunks = a.num_tokens / GATED_DELTA_CHUNK + a.num_sequences;
+    if (max_chunks > INT32_MAX || a.num_heads > 65535 || a.num_sequences * a.num_heads > INT32_MAX / 4)
         return "there are more sequences, tokens or heads than a grid has blocks for";
-    int64_t segment_chunks = choose_segment(call, &a);
+    int64_t pairs = a.num_sequences * a.num_heads, segment_chunks = choose_segment(call, &a);
     int64_t max_cuts = segment_chunks ? a.num_tokens / GATED_DELTA_CHUNK / segment_chunks : 0;
     int64_t halves = max_cuts || 2 * pairs <= call->device->sms ? 1 : 2;
     int64_t beside = max_cuts ? 0 : choose_beside(call, &a);

@@ -90,8 +90,8 @@ static bool fill_args(const struct call *call, struct checkpointing_ssu_args *a)
         .tokens = d->tokens,
         .num_heads = d->num_heads,
         .head_dim = d->head_dim,
-        .group_heads = (int32_t)(d->num_heads / d->num_groups),
-        .group_factor = (UINT64_C(1) << 32) / (uint64_t)(d->num_heads / d->num_groups) + 1,
+        .group_heads = (int32_t)mamba_group(d->num_heads, d->num_groups),
+        .group_factor = (UINT64_C(1) << 32) / (uint64_t)mamba_group(d->num_heads, d->num_groups) + 1,
         .pad = (int32_t)c->pad_slot_id.value.i,
         .softplus = c->dt_softplus,
         .ring_len = (int32_t)d->ring_len,
@@ -126,6 +126,8 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     const DLTensor *pieces[] = {c->state, c->B, c->C, c->B_cache, c->x, c->x_cache, c->z};
     int32_t *constant = way_spec(way, &sm80);
     const char *why = fit(call, way, constant);
+    if (why)
+        return why;
     struct checkpointing_ssu_args *a = WAY_ARGS(way, struct checkpointing_ssu_args);
     int64_t element = dtype_bytes(tensor_dtype(c->state)), sms = call->device->sms;
     constant[4] = constant[0] == constant[1];
@@ -136,7 +138,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
             constant[6] = 1;
     if (constant[6] == PIECE && a->state.dim == d->state_dim)
         a->ahead = fetch_ahead(sms * AHEAD_BYTES, a->num_sequences * d->num_heads, d->head_dim * d->state_dim * element);
-    return why;
+    return NULL;
 }
 
 static const char *fit_cpu(const struct call *call, struct way *way) { return fit(call, way, way_spec(way, &cpu)); }

@@ -25,16 +25,18 @@ struct state_rows mamba_states(const DLTensor *t)
                                tensor_stride(t, -2)};
 }
 
+/* Modulo 2^64, since the stride of an axis of one may be any number. */
 bool mamba_walk(struct token_rows *const *all, int n, const DLTensor *cu_seqlens, int64_t batch, int64_t tokens)
 {
     bool one = true;
     for (int i = 0; i < n; i++) {
         struct token_rows *rows = all[i];
+        int64_t beyond = (int64_t)((uint64_t)rows->sequence - (uint64_t)wrapping_product(rows->token, tokens));
         if (!cu_seqlens) {
-            rows->sequence -= rows->token * tokens;
+            rows->sequence = beyond;
             continue;
         }
-        one &= !rows->data || batch <= 1 || tokens <= 1 || rows->sequence == rows->token * tokens;
+        one &= !rows->data || batch <= 1 || tokens <= 1 || beyond == 0;
         if (tokens <= 1 && batch > 1)
             rows->token = rows->sequence;
         rows->sequence = 0;

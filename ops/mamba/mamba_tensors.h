@@ -19,6 +19,9 @@ struct rounding_seed mamba_seed(const flashinfer_number *n);
 bool mamba_walk(struct token_rows *const *all, int n, const DLTensor *cu_seqlens, int64_t batch, int64_t tokens);
 #define MAMBA_NO_STRIDE "batch and tokens cannot be walked with one stride"
 
+/* Heads of a group. Of no heads 1, since a call that does nothing can be prepared, too. */
+static inline int64_t mamba_group(int64_t num_heads, int64_t num_groups) { return most(1, num_heads / num_groups); }
+
 /* RANDOM of a kernel: rounds, or 0 where states are rounded to nearest. */
 int32_t mamba_random(const flashinfer_number *seed, const DLTensor *state, int32_t rounds);
 

@@ -85,8 +85,8 @@ static bool fill_args(const struct call *call, struct selective_state_update_arg
         .num_sequences = c->cu_seqlens ? d->num_sequences : d->batch,
         .tokens = d->tokens,
         .num_heads = d->num_heads,
-        .group_heads = (int32_t)(d->num_heads / d->num_groups),
-        .group_factor = (UINT64_C(1) << 32) / (uint64_t)(d->num_heads / d->num_groups) + 1,
+        .group_heads = (int32_t)mamba_group(d->num_heads, d->num_groups),
+        .group_factor = (UINT64_C(1) << 32) / (uint64_t)mamba_group(d->num_heads, d->num_groups) + 1,
         .head_dim = d->head_dim,
         .columns = from ? tensor_shape(from, 1) : 1,
         .final_columns = to ? tensor_shape(to, 1) : 1,
@@ -140,6 +140,9 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     const struct dims *d = call_dims(call);
     const DLTensor *pieces[] = {c->state, c->intermediate_states_buffer, c->B, c->C};
     int32_t *constant = way_spec(way, &sm80), dim = (int32_t)d->state_dim;
+    const char *why = fit(call, way, constant);
+    if (why)
+        return why;
     int piece = dim % 64 == 0 && dtype_bytes(tensor_dtype(c->state)) == 2 ? 8 : dim % 32 == 0 ? 4 : 2;
     constant[5] = constant[6] = piece;
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
@@ -149,12 +152,11 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     constant[8] = c->cu_seqlens || d->tokens != 1 || c->intermediate_states_buffer ||
                   (c->dst_state_batch_indices && tensor_shape(c->dst_state_batch_indices, 1) > 1);
     constant[7] = rows_of(d, sequences, tensor_dtype(c->state), constant[8]);
-    const char *why = fit(call, way, constant);
     struct selective_state_update_args *a = WAY_ARGS(way, struct selective_state_update_args);
     int64_t element = dtype_bytes(tensor_dtype(c->state)), sms = call->device->sms;
     if (constant[6] * element == 16 && a->state.dim == dim)
         a->ahead = fetch_ahead(sms * AHEAD_BYTES, sequences * d->num_heads, d->head_dim * dim * element);
-    return why;
+    return NULL;
 }
 
 static const char *fit_cpu(const struct call *call, struct way *way) { return fit(call, way, way_spec(way, &cpu)); }

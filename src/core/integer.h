@@ -11,6 +11,12 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+/* Modulo 2^64: for strides, which may be any number where an axis has no two elements. */
+static inline int64_t wrapping_product(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a * (uint64_t)b);
+}
+
 static inline int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "core/integer.h"
 
 #define TENSOR_MAX_DIMS 8
 
@@ -46,7 +47,7 @@ static inline int64_t tensor_stride(const DLTensor *t, int axis)
 /* Likewise in bytes, modulo 2^64. */
 static inline int64_t tensor_stride_bytes(const DLTensor *t, int axis)
 {
-    return (int64_t)((uint64_t)tensor_stride(t, axis) * (uint64_t)dtype_bytes(tensor_dtype(t)));
+    return wrapping_product(tensor_stride(t, axis), dtype_bytes(tensor_dtype(t)));
 }
 
 int64_t tensor_elements(const DLTensor *t);
