@@ -92,9 +92,9 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
                    attention_converts(call);
     /* In its tiles of 128 rows, beside a window, rows that do not exist may move the bound of the logits elsewhere. */
     special = special || (is_invariant(call) && attention_window_of(call) >= 0);
-    int32_t tile_q = attention_tile_q(call), parts = 1, keys, smem;
     if (why)
         return why;
+    int32_t tile_q = attention_tile_q(call), parts = 1, keys, smem;
     if (special && tile_q == 128)
         tile_q = 64;
     if (!special && tile_q < 128 && (parts = choose_parts(call)) > 1)
@@ -122,9 +122,6 @@ static const char *fit_prefill_sm80(const struct call *call, struct way *way)
 
 static const char *fit_cpu(const struct call *call, struct way *way, const struct jit_kernel *kernel, int64_t parts)
 {
-    const char *why = attention_unserved(call);
-    if (why)
-        return why;
     if (parts > MAX_PARTS)
         return "there are more rows than parts can be numbered";
     way->value[WAY_GRID] = parts;
@@ -137,6 +134,9 @@ static const char *fit_prefill_cpu(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
+    const char *why = attention_unserved(call);
+    if (why)
+        return why;
     return fit_cpu(call, way, &prefill_cpu, count_tiles(call, t, ATTENTION_CPU_ROWS) * plan->num_kv_heads);
 }
 
@@ -158,7 +158,10 @@ static const char *fit_decode_cpu(const struct call *call, struct way *way)
 {
     const struct attention_view *t = call_view(call);
     const struct attention_plan *plan = attention_plan_of(call);
-    int64_t group = plan->group, batch = attention_batch(t);
+    int64_t group = plan->group, batch = most(1, attention_batch(t)); /* what is empty can be prepared */
+    const char *why = attention_unserved(call);
+    if (why)
+        return why;
     if (plan->q_len_per_req > 1)
         return "requests have more than one query token";
     int64_t parts_of_request = group > ATTENTION_CPU_ROWS

@@ -6,7 +6,13 @@
 #include "flashinfer/attention.h"
 #include "ops/attention/attention_host.h"
 
-static bool is_head_dim(int32_t head_dim) { return head_dim % 16 == 0 && (head_dim <= 256 || head_dim == 512); }
+static bool is_head_dim(int64_t head_dim)
+{
+    return head_dim > 0 && head_dim % 16 == 0 && (head_dim <= 256 || head_dim == 512);
+}
+
+/* Query heads that read one KV head, as far as they are counted. */
+static int64_t group_of(const struct attention_options *o) { return least(o->num_qo_heads / o->num_kv_heads, INT32_MAX); }
 
 static bool is_narrow(enum dtype dtype) { return dtype == DTYPE_E4M3 || dtype == DTYPE_E5M2; }
 
@@ -40,37 +46,37 @@ static struct attention_typical typical_of(const struct attention_options *o)
 
 const char *attention_single_fit(const struct attention_options *o, int64_t kv_len)
 {
-    if (o->max_total_qo > INT32_MAX || kv_len > INT32_MAX)
-        return "there are more tokens than a kernel counts";
+    if (o->max_total_qo > INT32_MAX || kv_len > INT32_MAX || o->num_qo_heads > INT32_MAX || o->num_kv_heads > INT32_MAX)
+        return "there are more tokens or heads than a kernel counts";
     return attention_plan_fit(o);
 }
 
 /* Packed rows of the longest request of a typical batch. */
 static int64_t typical_rows(const struct attention_options *o)
 {
-    int64_t group = o->num_qo_heads / o->num_kv_heads, longest = 0;
+    int64_t group = group_of(o), longest = 0;
     if (o->is_decode)
         return group * (o->q_len_per_req > 1 ? o->q_len_per_req : 1);
     if (!o->qo_indptr || !tensor_data(o->qo_indptr))
         return group * ceil_div(least(o->max_total_qo, INT32_MAX), o->max_batch_size);
     const int32_t *indptr = tensor_data(o->qo_indptr);
     for (int64_t b = 0; b + 1 < tensor_shape(o->qo_indptr, 0); b++)
-        longest = most(longest, indptr[b + 1] - indptr[b]);
-    return group * longest;
+        longest = most(longest, (int64_t)indptr[b + 1] - indptr[b]);
+    return group * least(longest, INT32_MAX);
 }
 
 struct attention_plan attention_single_plan(const struct attention_options *o)
 {
-    const int32_t group = o->num_qo_heads / o->num_kv_heads;
+    const int32_t group = (int32_t)group_of(o);
     enum dtype q = dtype_of(o->q_data_type);
     bool custom = o->custom_mask, items = o->multi_item_scoring && !custom;
     bool rope = o->pos_encoding_mode == FLASHINFER_POS_ENCODING_ROPE_LLAMA;
     return (struct attention_plan){
-        .num_qo_heads = o->num_qo_heads,
-        .num_kv_heads = o->num_kv_heads,
+        .num_qo_heads = (int32_t)o->num_qo_heads,
+        .num_kv_heads = (int32_t)o->num_kv_heads,
         .group = group,
-        .head_dim = o->head_dim_qk,
-        .head_dim_vo = o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk,
+        .head_dim = (int32_t)o->head_dim_qk,
+        .head_dim_vo = (int32_t)(o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk),
         .page_size = o->page_size,
         .by_page_size = attention_divisor((uint32_t)o->page_size),
         .by_group = attention_divisor((uint32_t)group),
@@ -90,9 +96,9 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
         .stream_rows = (int32_t)least(typical_rows(o), INT32_MAX),
         .stream_rows_known = o->is_decode || o->max_batch_size == 1 || (o->qo_indptr && tensor_data(o->qo_indptr)),
         .max_batch_size = (int32_t)(o->max_batch_size < INT32_MAX ? o->max_batch_size : INT32_MAX),
-        .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt(o->head_dim_qk),
+        .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt((double)o->head_dim_qk),
         .logits_soft_cap = o->logits_soft_cap,
-        .rope_ratio = rope ? pow(o->rope_theta, -2.0 / o->head_dim_qk) : 0,
+        .rope_ratio = rope ? pow(o->rope_theta, -2.0 / (double)o->head_dim_qk) : 0,
         .rope_unit = rope ? 1 / (2 * M_PI * o->rope_scale) : 0,
     };
 }

@@ -75,13 +75,14 @@ static size_t part_bytes(const struct attention_plan *plan, const struct block *
 static int64_t count_parts(const struct call *call, const struct attention_plan *plan, const struct block *b, int32_t split)
 {
     const struct attention_view *t = call_view(call);
-    int64_t pages = t->kv_indices ? tensor_shape(t->kv_indices, 0) : 0, tile = ATTENTION_STREAM_TILE(kv_row_bytes(plan));
+    const int64_t too_many = (int64_t)INT32_MAX + 1, tile = ATTENTION_STREAM_TILE(kv_row_bytes(plan));
+    const int64_t pages = t->kv_indices ? least(tensor_shape(t->kv_indices, 0), too_many) : 0;
     if (split == INT32_MAX)
         return 0;
     if (!split)
         return 2 * (int64_t)b->blocks * call->device->sms;
-    return (pages * plan->page_size / (ceil_div(split, tile) * tile) + attention_batch(t)) * plan->num_kv_heads *
-           ceil_div(plan->stream_rows, rows_of(b));
+    const int64_t units = pages * plan->page_size / (ceil_div(split, tile) * tile) + attention_batch(t);
+    return least(least(units, too_many) * plan->num_kv_heads, too_many) * ceil_div(plan->stream_rows, rows_of(b));
 }
 
 /* copied: keys and values by bulk copies, for which they are. */
@@ -123,7 +124,7 @@ static int32_t *fill_way(const struct call *call, const struct attention_plan *p
 static bool can_fold(const struct attention_plan *plan)
 {
     return kv_row_bytes(plan) == SLAB_BYTES && plan->kv_dtype == plan->dtype && plan->num_kv_heads % 2 == 0 &&
-           2 * plan->stream_rows <= LEAST_ROWS;
+           plan->stream_rows <= LEAST_ROWS / 2;
 }
 
 static struct attention_plan fold(const struct attention_plan *plan)
@@ -166,9 +167,6 @@ static const char *fit(const struct call *call, const struct attention_plan *pla
                        const struct jit_kernel *kernel, int32_t box_tokens)
 {
     const struct block b = choose_block(plan, call->device, plan->stream_rows);
-    const char *why = attention_needs_generic(call, true);
-    if (why)
-        return why;
     if (plan->head_dim_vo != plan->head_dim)
         return "head_dim_vo is not head_dim_qk";
     if (call->op->variant)
@@ -190,7 +188,8 @@ static const char *fit(const struct call *call, const struct attention_plan *pla
 
 const char *attention_fit_stream(const struct call *call, struct way *way)
 {
-    return fit(call, attention_plan_of(call), way, &stream_sm80, 0);
+    const char *why = attention_needs_generic(call, true);
+    return why ? why : fit(call, attention_plan_of(call), way, &stream_sm80, 0);
 }
 
 /* Keys and values as copies of batch_decode_stream_sm90 see them. */
@@ -215,7 +214,7 @@ static const char *see_caches(const struct attention_view *t, const struct atten
     struct tensor_map_axis axis[] = {{slab, 1, (uint32_t)slab},
                                      {k.slots, k.slot, (uint32_t)box_tokens},
                                      {slabs, next ? next : k.head, (uint32_t)slabs},
-                                     {plan->num_kv_heads, heads * k.head, 1},
+                                     {plan->num_kv_heads, wrapping_product(heads, k.head), 1},
                                      {k.pages, k.page, 1}};
     enum { AXES = sizeof axis / sizeof *axis };
     const char *why = tensor_map_fit(&caches->k, address_of(t, t->k_cache), dtype, AXES, axis);
@@ -225,7 +224,7 @@ static const char *see_caches(const struct attention_view *t, const struct atten
         return tensor_map_move(&caches->v, &caches->k, address_of(t, t->v_cache));
     axis[1] = (struct tensor_map_axis){v.slots, v.slot, (uint32_t)box_tokens};
     axis[2].stride = next ? next : v.head;
-    axis[3].stride = heads * v.head;
+    axis[3].stride = wrapping_product(heads, v.head);
     axis[4] = (struct tensor_map_axis){v.pages, v.page, 1};
     return tensor_map_fit(&caches->v, address_of(t, t->v_cache), dtype, AXES, axis);
 }
@@ -241,6 +240,9 @@ static int32_t choose_box(const struct attention_view *t, const struct attention
 
 const char *attention_fit_stream_sm90(const struct call *call, struct way *way)
 {
+    const char *why = attention_needs_generic(call, true);
+    if (why)
+        return why;
     const struct attention_view *t = call_view(call);
     const struct attention_plan own = *attention_plan_of(call), plan = folds(call) ? fold(&own) : own;
     struct caches *caches = WAY_ARGS(way, struct caches);
@@ -249,7 +251,7 @@ const char *attention_fit_stream_sm90(const struct call *call, struct way *way)
         return "page_size must be a multiple of 8";
     if (kv_row_bytes(&plan) % SLAB_BYTES)
         return "a row of keys is no multiple of 128 bytes";
-    const char *why = see_caches(t, &plan, own.num_kv_heads / plan.num_kv_heads, box, caches);
+    why = see_caches(t, &plan, own.num_kv_heads / plan.num_kv_heads, box, caches);
     return why ? why : fit(call, &plan, way, &stream_sm90, box);
 }
 

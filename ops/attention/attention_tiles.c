@@ -9,7 +9,7 @@ int32_t attention_typical_tile_q(const struct device *device, const struct atten
 {
     int64_t rows = typical.total_q * plan->group;
     for (int32_t tile = 128; tile > 16; tile = tile == 128 ? 64 : 16)
-        if (rows / typical.batch > tile / 2 && rows / tile * plan->num_kv_heads >= device->sms / (tile == 128 ? 1 : 2))
+        if (rows / most(1, typical.batch) > tile / 2 && rows / tile * plan->num_kv_heads >= device->sms / (tile == 128 ? 1 : 2))
             return tile;
     return 16;
 }

@@ -50,7 +50,7 @@ static flashinfer_status check_places(const struct call *call, const struct atte
         if (i->kv_last_page_len && kv_len)
             kv_len = (kv_len - 1) * plan->page_size + i->kv_last_page_len[b];
         if (i->mask_indptr)
-            TRY(check_place(call, "mask_indptr", b, i->mask_indptr[b], ceil_div(qo_len * kv_len, 8),
+            TRY(check_place(call, "mask_indptr", b, i->mask_indptr[b], ceil_div(qo_len * least(kv_len, INT32_MAX), 8),
                             tensor_shape(t->packed_custom_mask, 0)));
         if (i->v_indptr)
             TRY(check_place(call, "v_indptr", b, i->v_indptr[b], kv_len, attention_see_cache(plan, t->v_cache).slots));

@@ -54,8 +54,8 @@ static struct merge_states_args fill_args(const struct merge_states_view *t)
         a.s_state = tensor_stride(t->s[0], 1);
         a.rest = a.first;
         if (a.states > 1) { /* else the pointers may be anything */
-            a.rest.v = (const char *)a.first.v + a.v_state * dtype_bytes(tensor_dtype(t->v[0]));
-            a.rest.s += a.s_state;
+            a.rest.v = tensor_at(t->v[0], a.v_state);
+            a.rest.s = tensor_at(t->s[0], a.s_state);
         }
     }
     return a;
