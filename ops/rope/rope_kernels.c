@@ -207,6 +207,8 @@ static const char *misfit(const struct rope_view *v)
 {
     if (v->high_freq_factor != 0 && v->high_freq_factor <= v->low_freq_factor)
         return "high_freq_factor must be above low_freq_factor";
+    if (rotary_dim(v) / 2 > MAX_PAIRS && !v->cos_sin_cache)
+        return "without cos_sin_cache it rotates at most 8192 elements of a head";
     return NULL;
 }
 
