@@ -183,8 +183,8 @@ static int32_t alignment(const void *pointer)
     return (int32_t)(address & -address);
 }
 
-/* What libraries take: no empty sum, b contiguous along one axis, rows that do not overlap. NULL, or why it
- * is not so. */
+/* What libraries take: b contiguous along one axis, rows that do not overlap, no dimension of 0, for which oneDNN 2 divides by
+ * zero. NULL, or why it is not so. */
 static const char *library_shape(const struct call *call, struct matmul_shape *s)
 {
     const struct flashinfer_mm *t = call_args(call);
@@ -206,8 +206,8 @@ static const char *library_shape(const struct call *call, struct matmul_shape *s
                                .bias_alignment = t->bias ? alignment(a.bias) : 0};
     if (is_invariant(call))
         return not_invariant;
-    if (a.k == 0)
-        return "k is 0";
+    if (a.m == 0 || a.n == 0 || a.k == 0)
+        return "m, n or k is 0";
     if (by_rows && a.b_n_stride != 1)
         return "neither the rows nor the columns of b are contiguous";
     if (a.a_stride < a.k || s->b_stride < (by_rows ? a.n : a.k))
