@@ -115,7 +115,7 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         pieces += num_heads(v, v->pair[i].to) * of_head;
         odd |= of_head & (of_head - 1);
     }
-    if (ceil_div(pieces, THREADS) > MAX_GRID_Y || nnz > INT32_MAX)
+    if (ceil_div(pieces, v->kv_indptr ? MANY_THREADS : THREADS) > MAX_GRID_Y || nnz > INT32_MAX)
         return "there are more tokens, heads or elements than a grid has blocks for";
     if (v->kv_indptr && page_size(v) > INT32_MAX)
         return "page_size exceeds 32 bits";
