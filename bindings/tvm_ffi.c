@@ -333,7 +333,7 @@ static flashinfer_status unpack_option(struct ffi_call *c, int option, const str
         return FLASHINFER_OK;
     switch (option) {
     case 0:
-        exec->flags = (uint32_t)value->value.i;
+        exec->flags = value->value.i == (uint32_t)value->value.i ? (uint32_t)value->value.i : UINT32_MAX; /* refused */
         return is_integer(value) ? FLASHINFER_OK : complain_type(c, option_names[option], "an int", value);
     case 1:
         return unpack_workspace(c, value);
@@ -341,7 +341,7 @@ static flashinfer_status unpack_option(struct ffi_call *c, int option, const str
         exec->kernel = string_of(c, value);
         return exec->kernel ? FLASHINFER_OK : complain_type(c, option_names[option], "a kernel's name", value);
     case 3:
-        exec->threads = (int32_t)value->value.i;
+        exec->threads = value->value.i == (int32_t)value->value.i ? (int32_t)value->value.i : -1;
         return is_integer(value) ? FLASHINFER_OK : complain_type(c, option_names[option], "an int", value);
     default:
         exec->device = value->value.device;
