@@ -246,6 +246,16 @@ __attribute__((cold)) static flashinfer_status complain_misaligned(const struct 
                 c->op->args[arg].name, (void *)address, bytes);
 }
 
+/* Host code multiplies the sizes of a tensor: those of an empty one, too, must be such that a tensor may have the others. */
+__attribute__((noinline)) static flashinfer_status check_empty(const struct check *c, int arg, const DLTensor *t)
+{
+    int64_t bytes = t->dtype.bits * t->dtype.lanes / 8;
+    for (int i = 0; i < t->ndim; i++)
+        if (t->shape[i] && __builtin_mul_overflow(bytes, t->shape[i], &bytes))
+            return complain_too_large(c, arg);
+    return FLASHINFER_OK;
+}
+
 /* Strides, data and its alignment; then where it lies. */
 __attribute__((always_inline)) static inline flashinfer_status check_memory(struct check *c, int arg, const DLTensor *t,
                                                                             struct layout l)
@@ -254,7 +264,7 @@ __attribute__((always_inline)) static inline flashinfer_status check_memory(stru
     bool output = c->program->written >> arg & 1;
     c->has_output |= output;
     if (l.empty)
-        return FLASHINFER_OK;
+        return check_empty(c, arg, t);
     c->has_elements |= output;
     if (l.negative)
         return complain_strides(c, arg, t, "strides must not be negative");
