@@ -123,6 +123,9 @@ $(fuzzers): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(call object,$(filter-out $(fuz
             $(filter-out %/main.o,$(call object,$(generate_sources))) $(harness_objects) $(library_objects)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
 
+# What launches on GPUs is looked at there, since no GPU is.
+$(BUILD)/fuzz_call: ALL_LDFLAGS += -Wl,--wrap=call_launch,--wrap=tensor_map_encode
+
 fuzzers: $(fuzzers)
 
 build-fuzz:

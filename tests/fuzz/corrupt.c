@@ -25,7 +25,7 @@ void corrupt_begin(struct corrupt *c, const struct placement *right)
     for (int i = 0; i < count_arguments(c); i++) {
         const struct op_arg *arg = &op_of(c)->args[i];
         if (arg->kind == OP_PLAN) {
-            c->plan[0] = arg->is_output ? right->plan : right->planned->plan;
+            c->plan[0] = c->made = arg->is_output ? right->plan : right->planned->plan;
             *(flashinfer_plan **)op_field(c->args, arg) = c->plan;
         }
         c->tensor[i] = right->tensor[i];
@@ -61,6 +61,70 @@ static int64_t other_number(struct fuzz_input *in, int64_t now)
         return (int8_t)fuzz_byte(in);
     default:
         return (int64_t)fuzz_bytes(in, 8);
+    }
+}
+
+/* Tensors that have another size then lie where nothing is, far apart. */
+static void resize(struct corrupt *c, int arg, const int64_t *shape)
+{
+    DLTensor *t = &c->tensor[arg];
+    if (!memcmp(shape, c->shape[arg], sizeof *shape * (size_t)t->ndim))
+        return;
+    uint64_t stride = 1;
+    for (int axis = t->ndim - 1; axis >= 0; axis--) {
+        c->shape[arg][axis] = shape[axis];
+        c->stride[arg][axis] = (int64_t)stride;
+        stride *= (uint64_t)shape[axis];
+    }
+    t->data = (void *)((uintptr_t)(arg + 1) << 41);
+    t->byte_offset = 0;
+}
+
+/* False if the plan's op does not make that plan. */
+static bool plan_again(struct corrupt *c, const struct device *device, int symbol, int64_t value)
+{
+    struct call call;
+    struct way way;
+    const struct op_kernel *row;
+    const struct placement *planned = c->right->planned;
+    const struct op *op = planned->problem->op;
+    int arg = program_argument(planned->problem->program, planned->problem->program->symbol[symbol].name);
+    _Alignas(16) unsigned char args[OP_MAX_ARGS_BYTES];
+    if (arg < 0 || op->args[arg].kind != OP_INT)
+        return false;
+    memcpy(args, planned->args, sizeof args);
+    for (int i = 0; i < planned->problem->program->num_args; i++)
+        if (op->args[i].kind == OP_PLAN)
+            *(flashinfer_plan **)op_field(args, &op->args[i]) = c->plan;
+    op_set_int(args, &op->args[arg], value);
+    if (call_check(&call, op, args, &planned->exec, false, device) || call_pick(&call, &row, &way) || call_run(&call, row, &way))
+        return false;
+    c->made = c->plan[0];
+    return true;
+}
+
+void corrupt_dimension(struct corrupt *c, const struct device *device, struct fuzz_input *in)
+{
+    const struct problem *problem = c->right->problem;
+    const struct program *program = problem->program;
+    int symbol = fuzz_below(in, program->num_symbols), arg = program->symbol[symbol].arg;
+    int64_t dim[OP_MAX_DIMS], shape[TENSOR_MAX_DIMS];
+    memcpy(dim, problem->dim, sizeof dim);
+    dim[symbol] = fuzz_byte(in) & 1 ? fuzz_below(in, 200) : other_number(in, dim[symbol]);
+    if (arg >= 0 && op_of(c)->args[arg].kind == OP_INT)
+        op_set_int(c->args, &op_of(c)->args[arg], dim[symbol]);
+    if (program->symbol[symbol].plan_symbol >= 0 && !plan_again(c, device, program->symbol[symbol].plan_symbol, dim[symbol]))
+        return;
+    for (int i = 0; i < program->num_args; i++) {
+        const struct problem_tensor *t = &problem->tensor[i];
+        int ndim, num_leading = problem->num_leading;
+        bool has_rows = symbol == program->rows && num_leading > 0;
+        int64_t leading[TENSOR_MAX_DIMS];
+        memcpy(leading, problem->leading, sizeof leading);
+        for (int axis = 0; has_rows && axis < num_leading; axis++)
+            leading[axis] = axis ? 1 : dim[symbol];
+        if (t->present && !t->single && program_shape(program, i, dim, leading, num_leading, shape, &ndim) && ndim == t->ndim)
+            resize(c, i, shape);
     }
 }
 

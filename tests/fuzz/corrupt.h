@@ -14,6 +14,7 @@ struct corrupt {
     DLTensor tensor[OP_MAX_ARGS];
     int64_t shape[OP_MAX_ARGS][TENSOR_MAX_DIMS + 1], stride[OP_MAX_ARGS][TENSOR_MAX_DIMS + 1];
     flashinfer_plan plan[2]; /* so that it may begin off its place */
+    flashinfer_plan made;    /* what the plan's op wrote there */
     char kernel[16];
     union {
         flashinfer_exec exec;
@@ -25,5 +26,9 @@ struct corrupt {
 /* A copy of the right call, in which the input changes something while it lasts. */
 void corrupt_begin(struct corrupt *c, const struct placement *right);
 void corrupt_once(struct corrupt *c, struct fuzz_input *in);
+
+/* Gives one dimension or integer another value wherever it stands: a call that may well be right, of tensors that need not lie
+ * anywhere. Before all else that changes. `device`: where a plan is made, NULL: where its problem is placed. */
+void corrupt_dimension(struct corrupt *c, const struct device *device, struct fuzz_input *in);
 
 #endif

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls of the ops: a problem that the harness makes from an op's declaration, with anything in it changed. None may crash the
  * checker or a row's fit; one that is refused must say why and touch nothing; one that is accepted must be legal for the oracle.
- * If all it names lies in memory that the problem has, it runs, and may write its outputs only. */
+ * If all it names lies in memory that the problem has, it runs, and may write its outputs only. On a GPU that is not there it
+ * runs as far as its launches, which must be such as that GPU takes. */
 #include <string.h>
 
+#include "backend/bulk_copy.h"
 #include "core/arch.h"
 #include "jit/internal.h"
 #include "op/plan.h"
 #include "tests/fuzz/corrupt.h"
 #include "tests/fuzz/oracle.h"
 
-enum { PROBLEMS = 6, MOST_SEEDS = 400, MOST_BYTES = 1 << 14, MOST_CHANGES = 8, MAX_OPS = 128 };
+enum { PROBLEMS = 6, MOST_SEEDS = 400, MOST_BYTES = 1 << 14, MOST_BYTES_OF_LARGE = 1 << 18, MOST_CHANGES = 8, MAX_OPS = 128 };
 
 static struct placement *placements[MAX_OPS][PROBLEMS];
 static int num_ops;
@@ -42,20 +44,56 @@ static void prepare(struct placement *p)
     FUZZ_CHECK(!placement_workspace(p, workspace), "%s", flashinfer_last_error());
 }
 
-static void make_problems(int op)
+/* To fill what is large would take most of the time. */
+static bool is_small(struct problem_request request, size_t most_bytes)
 {
-    for (uint64_t seed = 0, made = 0; seed < MOST_SEEDS && made < PROBLEMS; seed++) {
+    struct problem *problem;
+    request.without_values = true;
+    if (problem_create(&request, &problem))
+        return false;
+    bool small = problem_bytes(problem) <= (double)most_bytes;
+    problem_destroy(problem);
+    return small;
+}
+
+/* Returns how many of the op's problems there are then. */
+static int make_problems(int op, int made, size_t most_bytes)
+{
+    for (uint64_t seed = 0; seed < MOST_SEEDS && made < PROBLEMS; seed++) {
         struct problem_request request = {.op = op_registry[op], .seed = seed};
         struct problem *problem;
-        if (problem_create(&request, &problem))
+        if (!is_small(request, most_bytes) || problem_create(&request, &problem))
             continue;
         /* A plan's op may have no row for what its declaration allows. */
-        if (memory_of(problem) > MOST_BYTES || placement_create(problem, cpu, &placements[op][made])) {
+        if (memory_of(problem) > most_bytes || placement_create(problem, cpu, &placements[op][made])) {
             problem_destroy(problem);
             continue;
         }
         prepare(placements[op][made++]);
     }
+    return made;
+}
+
+static bool does_something(const struct placement *p)
+{
+    struct call call;
+    return !placement_check(p, &call) && !call.empty;
+}
+
+/* Ops whose smallest calls write much have some larger ones. */
+static void make_all_problems(int op)
+{
+    int made = make_problems(op, 0, MOST_BYTES), active = 0;
+    for (int i = 0; i < made; i++)
+        active += does_something(placements[op][i]);
+    for (int i = PROBLEMS / 2; active == 0 && i < made; i++) {
+        struct problem *problem = (struct problem *)(uintptr_t)placements[op][i]->problem;
+        placement_destroy(placements[op][i]);
+        problem_destroy(problem);
+        placements[op][i] = NULL;
+    }
+    if (active == 0)
+        make_problems(op, PROBLEMS / 2, MOST_BYTES_OF_LARGE);
     FUZZ_CHECK(placements[op][0], "%s has no small problem", op_registry[op]->name);
 }
 
@@ -67,7 +105,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     FUZZ_CHECK(!device_get((DLDevice){kDLCPU, 0}, &cpu), "%s", flashinfer_last_error());
     for (; op_registry[num_ops]; num_ops++) {
         FUZZ_CHECK(num_ops < MAX_OPS, "there are more than %d ops", MAX_OPS);
-        make_problems(num_ops);
+        make_all_problems(num_ops);
     }
     return 0;
 }
@@ -93,8 +131,7 @@ static bool plan_is_intact(const struct corrupt *c)
     int arg = c->right->problem->program->plan_arg;
     if (arg < 0 || op_of(c)->args[arg].is_output)
         return true;
-    const struct plan_blob *right = (const struct plan_blob *)&c->right->planned->plan,
-                           *given = (const struct plan_blob *)c->plan;
+    const struct plan_blob *right = (const struct plan_blob *)&c->made, *given = (const struct plan_blob *)c->plan;
     return !memcmp(right, given, offsetof(struct plan_blob, op)) && /* the name is for sentences */
            right->checksum == given->checksum &&
            !memcmp(right->symbol, given->symbol, right->num_symbols * sizeof *right->symbol) &&
@@ -191,6 +228,67 @@ static void run(const struct corrupt *c, const void *args)
     check_workspace(c);
 }
 
+/* In place of call_launch and tensor_map_encode, see the Makefile. */
+flashinfer_status __real_call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch);
+flashinfer_status __wrap_call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch);
+flashinfer_status __wrap_tensor_map_encode(struct tensor_map *map, const struct tensor_map_view *view);
+
+/* As cuLaunchKernelEx has it. A number that was cut off to 32 bits is not seen here. */
+static bool is_launch(const struct device *device, const struct jit_launch *l)
+{
+    uint32_t cluster = 1, block = 1;
+    bool divides = true;
+    for (int i = 0; i < 3; i++) {
+        uint32_t blocks = l->grid[i] ? l->grid[i] : 1, of_cluster = l->cluster[i] ? l->cluster[i] : 1;
+        divides = divides && blocks <= (i ? 65535 : INT32_MAX) && blocks % of_cluster == 0 && of_cluster <= 8;
+        cluster *= of_cluster;
+        divides = divides && l->block[i] <= 1024;
+        block *= l->block[i] ? l->block[i] : 1;
+    }
+    return divides && cluster <= (device->arch >= 90 ? 8 : 1) && block <= 1024 &&
+           l->smem <= (uint32_t)device->smem_block;
+}
+
+flashinfer_status __wrap_call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch)
+{
+    unsigned sum = 0;
+    if (call->device->id.device_type == kDLCPU)
+        return __real_call_launch(call, way, i, launch);
+    for (uint32_t at = 0; at < launch->args_size; at++)
+        sum += ((const unsigned char *)launch->args)[at];
+    FUZZ_CHECK(i < way->num_specs && launch->args_size <= 4096 && is_launch(call->device, launch),
+               "%s: launches %s with a grid of %u %u %u in %u %u %u, %u threads, %u bytes of shared memory, of args %u (%u)",
+               call->op->name, way->spec[i].kernel->name, launch->grid[0], launch->grid[1], launch->grid[2], launch->cluster[0],
+               launch->cluster[1], launch->cluster[2], launch->block[0], launch->smem, launch->args_size, sum);
+    return FLASHINFER_OK;
+}
+
+/* As cuTensorMapEncodeTiled has it, of the swizzle that it is always asked for. */
+flashinfer_status __wrap_tensor_map_encode(struct tensor_map *map, const struct tensor_map_view *view)
+{
+    bool right = view->address % 16 == 0 && view->axes >= 1 && view->axes <= TENSOR_MAP_MAX_AXES;
+    uint64_t bytes = view->type ? 2 : 1;
+    for (int i = 0; i < view->axes; i++)
+        right = right && view->size[i] >= 1 && view->size[i] <= UINT64_C(1) << 32 && view->box[i] >= 1 && view->box[i] <= 256 &&
+                (i == 0 || (view->stride[i - 1] % 16 == 0 && view->stride[i - 1] < UINT64_C(1) << 40));
+    FUZZ_CHECK(right && view->box[0] * bytes <= 128, "a tensor map of %d axes", view->axes);
+    memset(map, 0, sizeof *map);
+    return FLASHINFER_OK;
+}
+
+/* Not rows that call vendors' libraries. What runs anywhere reads its tensors. */
+static void run_on_imagined(const struct corrupt *c, struct call *call, const struct op_kernel *row, const struct way *way)
+{
+    if (row->target == OP_ANYWHERE ? !lies_inside(c, call->args) : !way->num_specs)
+        return;
+    call->exec.workspace = (void *)((uintptr_t)1 << 40);
+    call->exec.workspace_size = way->workspace;
+    flashinfer_status status = call_run(call, row, way);
+    if (status)
+        check_refusal(op_of(c), status);
+    check_memory(c, c->args, false);
+}
+
 static void call(struct corrupt *c, bool loosely, const struct device *imagined)
 {
     struct call call;
@@ -208,7 +306,9 @@ static void call(struct corrupt *c, bool loosely, const struct device *imagined)
     status = call_pick(&call, &row, &way);
     if (status)
         check_refusal(op_of(c), status);
-    else if (!loosely && !imagined && is_loaded(&call, &way) && lies_inside(c, call.args))
+    else if (!loosely && imagined)
+        run_on_imagined(c, &call, row, &way);
+    else if (!loosely && is_loaded(&call, &way) && lies_inside(c, call.args))
         run(c, call.args);
 }
 
@@ -236,14 +336,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int op = pick_op((uint16_t)fuzz_bytes(&in, 2)), which = fuzz_below(&in, PROBLEMS), how = fuzz_byte(&in), archs = 0;
     if (!placements[op][which])
         return -1;
-    corrupt_begin(&c, placements[op][which]);
-    for (int i = 0; i < MOST_CHANGES && in.at < in.end; i++)
-        corrupt_once(&c, &in);
     while (arch_numbers[archs])
         archs++;
     bool elsewhere = how % 4 == 1;
     if (elsewhere)
         FUZZ_CHECK(!device_imagine(arch_numbers[how / 4 % archs], &imagined), "%s", flashinfer_last_error());
+    corrupt_begin(&c, placements[op][which]);
+    if (how & 128)
+        corrupt_dimension(&c, elsewhere ? &imagined : NULL, &in);
+    for (int i = 0; i < MOST_CHANGES && in.at < in.end; i++)
+        corrupt_once(&c, &in);
     call(&c, how % 4 == 2, elsewhere ? &imagined : NULL);
     return 0;
 }
