@@ -237,7 +237,7 @@ void rope_cpu(const struct rope_args *a, int part, int parts)
 {
     int64_t end = part_begin(a->nnz, part + 1, parts), bytes = 0;
     for (int s = 0; s < a->num_segments; s++)
-        bytes += a->nnz * a->segment[s].heads * a->segment[s].width * (int)sizeof(OUT);
+        bytes += (int64_t)a->nnz * a->segment[s].heads * a->segment[s].width * (int)sizeof(OUT);
     bool past_caches = streams(bytes);
     double base = 1;
     int32_t first = 0;

@@ -327,8 +327,8 @@ static const char *fit_cpu(const struct call *call, struct way *way)
             return "there are more heads or elements than 32 bits count";
         pieces += p->heads * pieces_of(p, 8);
     }
-    if (pieces > INT32_MAX)
-        return "there are more heads and elements than 32 bits count";
+    if (pieces > INT32_MAX || tensor_shape(v->q, 0) > INT32_MAX)
+        return "there are more tokens, or heads and elements, than 32 bits count";
     fill_args(v, &parts, 8, WAY_ARGS(way, struct rope_args));
     set_forms(v, v->cos_sin_cache != NULL, way_spec(way, &cpu));
     return NULL;
