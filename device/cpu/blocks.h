@@ -6,6 +6,10 @@
 
 #include "pair.h"
 
+/* What `tame` says of blocks: nothing; that none of their elements is NaN, or rounds to more than the largest code, which the
+ * caller makes sure of; or that and that its ties may fall either way, where NaN is looked for among codes. */
+enum { BLOCKS_WILD, BLOCKS_TAME, BLOCKS_LOOSE };
+
 /* The larger ones, of lanes or of their halves. */
 INLINE vecu blocks_larger(vecu a, vecu b, int halves)
 {
@@ -96,14 +100,27 @@ INLINE vec blocks_amax_f16(const f16 *from, int block, enum pair_order order, in
     return vec_load(largest);
 }
 
+/* The larger magnitude of two floats. */
+INLINE vecu blocks_larger_magnitude(vec a, vec b, int tame)
+{
+#ifdef __AVX512DQ__
+    if (tame == BLOCKS_LOOSE)
+        return (vecu)_mm512_range_ps((__m512)a, (__m512)b, RANGE_LARGER_MAGNITUDE);
+#endif
+    return blocks_larger(blocks_magnitude((vecu)a, tame), blocks_magnitude((vecu)b, tame), 0);
+}
+
 /* Pairs in `order`. */
 INLINE vec blocks_amax_f32(const f32 *from, int block, enum pair_order order, int tame)
 {
     vecu x[LANES];
     int mixed = block == LANES && order == EVEN_ODD, step = mixed ? PAIR : block; /* two blocks in each vec */
     for (int i = 0; i < (mixed ? LANES / 2 : LANES); i++) {
-        x[i] = blocks_magnitude((vecu)vec_load(from + i * step), tame);
-        for (int k = LANES; k < step; k += LANES)
+        if (step == LANES)
+            x[i] = blocks_magnitude((vecu)vec_load(from + i * step), tame);
+        else
+            x[i] = blocks_larger_magnitude(vec_load(from + i * step), vec_load(from + i * step + LANES), tame);
+        for (int k = PAIR; k < step; k += LANES)
             x[i] = blocks_larger(blocks_magnitude((vecu)vec_load(from + i * step + k), tame), x[i], 0);
     }
     return (vec)(mixed ? blocks_largest_of_8(x, 0) : blocks_largest_of_16(x, 0));
@@ -130,10 +147,10 @@ INLINE int blocks_are_tame(vecu worst, float limit)
 }
 
 /* x, which begins with element `at` of the sixteen blocks, with each block multiplied by its multiplier, of sixteen. */
-INLINE struct pair blocks_multiplied(struct pair x, int at, const float *multiplier, int block, enum pair_order order)
+INLINE struct pair blocks_multiplied(struct pair x, unsigned at, const float *multiplier, int block, enum pair_order order)
 {
     const veci first_eight = {-1, -1, -1, -1, -1, -1, -1, -1};
-    int i = at / block;
+    unsigned i = at / (unsigned)block;
     vec a = vec_set(multiplier[i]), b = block > LANES ? a : vec_set(multiplier[i + 1]);
     if (block == LANES && order == EVEN_ODD)
         a = b = vec_select(first_eight, a, b);

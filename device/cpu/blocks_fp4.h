@@ -9,36 +9,40 @@
 
 enum { E2M1_BLOCKS = 4 * LANES }; /* at a time, at most */
 
-/* Codes and scales of `count` blocks; there is room for whole runs of sixteen. Floats are pairs in `order`. All scales come
- * first: what one takes, from maxima to quotient, hides behind the next ones. ahead: from these elements to those that are taken
- * soon, or 0. Returns 0 if the blocks are not tame, and both are to be made again. */
+/* Codes and scales of `count` blocks of elements times `factor`; there is room for whole runs of sixteen. Floats are pairs in
+ * `order`. All scales come first: what one takes, from maxima to quotient, hides behind the next ones. ahead: from these elements
+ * to those that are taken soon, or 0. Returns 0 if the blocks are not as tame, and both are to be made again. */
 #define BLOCKS_TO_E2M1(T, stored)                                                                                              \
     INLINE int blocks_to_e2m1_##T(e2m1x2 *to, uint8_t *scales, const T *from, int count, const int block, const bool e8m0,     \
-                                  float global_scale, enum pair_order order, const int tame, const int past_caches,            \
-                                  const int64_t ahead)                                                                         \
+                                  float global_scale, float factor, enum pair_order order, const int tame,                     \
+                                  const int past_caches, const int64_t ahead)                                                  \
     {                                                                                                                          \
+        const int loose = tame == BLOCKS_LOOSE && E2M1_IS_LOOSE;                                                               \
         _Alignas(64) float multiplier[E2M1_BLOCKS];                                                                            \
-        vecu worst = {0};                                                                                                      \
+        vecu worst = {0}, least = {0};                                                                                         \
         for (int i = 0; i < count; i += LANES) {                                                                               \
-            vec amax = blocks_amax_##T(from + i * block, block, order, tame);                                                  \
+            vec amax = blocks_amax_##T(from + i * block, block, order, loose ? BLOCKS_LOOSE : tame != BLOCKS_WILD) * factor;   \
             struct vec_scale s = e8m0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale, tame);                 \
-            vec_store(multiplier + i, s.multiplier);                                                                           \
+            vec_store(multiplier + i, s.multiplier * (loose ? 4 * factor : factor));                                           \
             vec_store_bytes(scales + i, s.code);                                                                               \
             worst = blocks_worst(worst, amax, s.multiplier);                                                                   \
         }                                                                                                                      \
         if (tame && !blocks_are_tame(worst, 6.9f))                                                                             \
             return 0;                                                                                                          \
-        for (int at = 0; at < count * block; at += E2M1_LINE) {                                                                \
+        for (unsigned at = 0; at < (unsigned)(count * block); at += E2M1_LINE) {                                               \
             struct pair x[E2M1_LINE / PAIR];                                                                                   \
             for (int i = 0; i < E2M1_LINE / PAIR; i++) {                                                                       \
-                int first = at + i * PAIR;                                                                                     \
+                unsigned first = at + i * PAIR;                                                                                \
                 if (ahead)                                                                                                     \
                     __builtin_prefetch(from + first + ahead, 0, 2);                                                            \
                 x[i] = blocks_multiplied(pair_load_##T(from + first, stored), first, multiplier, block, order);                \
             }                                                                                                                  \
-            line_narrow_e2m1x2(to + at / 2, x, order, tame, past_caches);                                                      \
+            if (loose)                                                                                                         \
+                line_narrow_e2m1_loose(to + at / 2, x, order, past_caches, &least);                                            \
+            else                                                                                                               \
+                line_narrow_e2m1x2(to + at / 2, x, order, tame, past_caches);                                                  \
         }                                                                                                                      \
-        return 1;                                                                                                              \
+        return !e2m1_loose_has_nan(least);                                                                                     \
     }
 BLOCKS_TO_E2M1(f16, order)
 BLOCKS_TO_E2M1(bf16, order)

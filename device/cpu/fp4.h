@@ -5,6 +5,7 @@
 #define FP4_H
 
 #include "stream.h"
+#include "x86_vbmi.h"
 
 typedef uint64_t pairs __attribute__((vector_size(4 * LANES))); /* of lanes */
 
@@ -89,6 +90,54 @@ INLINE void line_narrow_e2m1x2(void *to, const struct pair *x, enum pair_order o
         bytes[i] = pair_e2m1_bytes(x[i], order, tame);
     write_line(to, bytes, past_caches);
 }
+
+#ifdef __AVX512VBMI__
+/* As line_narrow_e2m1x2 of what is tame and was multiplied by 4, but for ties, which fall either way: the integer below it, one
+ * of -28 to 27, tells a value's code. least: the least of them, in each byte, also of earlier lines; NaN makes it -128. */
+INLINE void line_narrow_e2m1_loose(void *to, const struct pair *x, enum pair_order order, int past_caches, vecu *least)
+{
+    typedef uint8_t bytes __attribute__((vector_size(4 * LANES)));
+    const bytes codes = {0,  1,  1,  2,  2,  3,  3,  4,  4,  4,  5,  5,  5,  5,  6,  6,  6,  6,  6,  6,  7,  7,
+                         7,  7,  7,  7,  7,  7,  7,  7,  7,  7,  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+                         14, 14, 14, 14, 14, 14, 13, 13, 13, 13, 12, 12, 12, 11, 11, 10, 10, 9,  9,  8};
+    vecu half[2], line; /* even and odd elements, or the first and the last ones */
+    for (int i = 0; i < 2; i++) {
+        __m512i below[4];
+        for (int k = 0; k < 4; k++)
+            below[k] = _mm512_cvt_roundps_epi32(order == EVEN_ODD ? x[k].v[i] : x[2 * i + k / 2].v[k % 2],
+                                                _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        half[i] = (vecu)_mm512_packs_epi16(_mm512_packs_epi32(below[0], below[1]), _mm512_packs_epi32(below[2], below[3]));
+        *least = (vecu)_mm512_min_epi8((__m512i)*least, (__m512i)half[i]);
+    }
+    if (order == EVEN_ODD) {
+        line = packed_in_order((vecu)_mm512_permutexvar_epi8((__m512i)half[0], (__m512i)codes) |
+                               (vecu)_mm512_permutexvar_epi8((__m512i)half[1], (__m512i)(codes << 4)));
+    } else {
+        const words in_order = {0, 8,  16, 24, 1, 9,  17, 25, 2, 10, 18, 26, 3, 11, 19, 27,
+                                4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30, 7, 15, 23, 31};
+        for (int i = 0; i < 2; i++) /* neighbours side by side in a word */
+            half[i] = (vecu)_mm512_maddubs_epi16(_mm512_permutexvar_epi8((__m512i)half[i], (__m512i)codes),
+                                                 (__m512i)((vecu){0} + 0x10011001u));
+        line = (vecu)_mm512_permutexvar_epi16((__m512i)in_order, _mm512_packus_epi16((__m512i)half[0], (__m512i)half[1]));
+    }
+    store_line(to, &line, past_caches);
+}
+
+/* Of line_narrow_e2m1_loose. */
+INLINE int e2m1_loose_has_nan(vecu least)
+{
+    return _mm512_test_epi32_mask((__m512i)(least & ~(least << 1)), (__m512i)((vecu){0} + 0x80808080u)) != 0;
+}
+enum { E2M1_IS_LOOSE = 1 };
+#else
+INLINE void line_narrow_e2m1_loose(void *to, const struct pair *x, enum pair_order order, int past_caches, vecu *least)
+{
+    line_narrow_e2m1x2(to, x, order, 1, past_caches);
+    (void)least;
+}
+INLINE int e2m1_loose_has_nan(vecu least) { return (void)least, 0; }
+enum { E2M1_IS_LOOSE = 0 };
+#endif
 
 /* The values of the low four bits of each lane. */
 INLINE vec vec_e2m1_values(vecu codes)

@@ -120,10 +120,6 @@ INLINE void pair_narrow_bf16(bf16 *to, struct pair x, enum pair_order order, enu
     memcpy(to, &words, sizeof words);
 }
 
-#ifdef __AVX512DQ__ /* the one of lesser, or larger, magnitude, with the sign of the first */
-enum { RANGE_LESSER = 2, RANGE_LARGER = 3 };
-#endif
-
 /* As vec_narrow_low. NaN is looked for in all lanes at once. */
 #if defined __AVX512DQ__ && defined __AVX512BW__
 INLINE void pair_narrow_low(void *to, struct pair x, enum pair_order order, enum tame tame, int mantissa, int bias, float largest)

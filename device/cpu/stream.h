@@ -63,25 +63,38 @@ INLINE void stream_bytes(void *to, const void *from, int bytes)
 #endif
 }
 
+/* 64 bytes, to a multiple of so many if they go past the caches. */
+INLINE void store_line(void *to, const void *from, int past_caches)
+{
+    if (past_caches)
+        stream_bytes(to, from, 4 * LANES);
+    else
+        memcpy(to, from, 4 * LANES);
+}
+
+#ifdef __AVX512BW__
+/* Dwords in the order of four vectors; packs of them take lanes by fours. */
+INLINE vecu packed_in_order(vecu x)
+{
+    return (vecu)vec_permute((vec)x, (veci){0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15});
+}
+#endif
+
 /* Bytes, one in each lane of four vectors. */
 INLINE void write_line(void *to, const vecu *x, int past_caches)
 {
     uint8_t line[4 * LANES];
-#ifdef __AVX512BW__ /* packs take lanes by fours */
-    vec words[2], bytes;
+#ifdef __AVX512BW__
+    vecu words[2], bytes;
     for (int i = 0; i < 2; i++)
-        words[i] = (vec)_mm512_packus_epi32((__m512i)x[2 * i], (__m512i)x[2 * i + 1]);
-    bytes = (vec)_mm512_packus_epi16((__m512i)words[0], (__m512i)words[1]);
-    bytes = vec_permute(bytes, (veci){0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15});
+        words[i] = (vecu)_mm512_packus_epi32((__m512i)x[2 * i], (__m512i)x[2 * i + 1]);
+    bytes = packed_in_order((vecu)_mm512_packus_epi16((__m512i)words[0], (__m512i)words[1]));
     memcpy(line, &bytes, sizeof line);
 #else
     for (int i = 0; i < 4; i++)
         vec_store_bytes(line + i * LANES, x[i]);
 #endif
-    if (past_caches)
-        stream_bytes(to, line, sizeof line);
-    else
-        memcpy(to, line, sizeof line);
+    store_line(to, line, past_caches);
 }
 
 /* Thirty-two elements, to a multiple of their bytes, at most of 64. stored: how many bytes pair_narrow stores at a time. */

@@ -125,6 +125,13 @@ INLINE vecu vec_round_bf16(vec x, enum tame tame)
 #endif
 }
 
+/* As a float, for |x| below 2^111; what is below 2^-126 is rounded less. */
+INLINE vec vec_near_bf16(vec x)
+{
+    vec rounded = x - x * 65536.0f; /* to the unit of bf16, as a multiple of which 65536 x is even where x is a tie */
+    return rounded + x * 65536.0f;
+}
+
 INLINE void vec_store_bf16(bf16 *to, vec x)
 {
     vecu h = vec_round_bf16(x, WILD) >> 16;
@@ -160,6 +167,10 @@ INLINE vecu vec_select_bits(veci mask, vecu a, vecu b) { return ((vecu)mask & a)
 #ifdef __AVX512F__
 INLINE vec vec_max2(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vec vec_min2(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
+#endif
+
+#ifdef __AVX512DQ__ /* the one of lesser, or larger, magnitude, with the sign of the first, or none */
+enum { RANGE_LESSER = 2, RANGE_LARGER = 3, RANGE_LARGER_MAGNITUDE = 11 };
 #endif
 
 /* Of bits, which are in the order of the floats if those are not negative; faster on some processors. */

@@ -35,6 +35,7 @@ typedef float __v8sf __attribute__((vector_size(32)));
 typedef float __v16sf __attribute__((vector_size(64)));
 
 #define _MM_FROUND_TO_NEAREST_INT 0x00
+#define _MM_FROUND_TO_NEG_INF 0x01
 #define _MM_FROUND_CUR_DIRECTION 0x04
 #define _MM_FROUND_NO_EXC 0x08
 #define _CMP_UNORD_Q 0x03
@@ -126,6 +127,9 @@ X86_INLINE __m512i _mm512_cvtps_epi32(__m512 x)
 {
     return (__m512i)__builtin_ia32_cvtps2dq512_mask((__v16sf)x, (__v16si){0}, X86_ALL, _MM_FROUND_CUR_DIRECTION);
 }
+
+#define _mm512_cvt_roundps_epi32(x, rounding) \
+    ((__m512i)__builtin_ia32_cvtps2dq512_mask((__v16sf)(x), (__v16si){0}, X86_ALL, rounding))
 
 X86_INLINE __m512i _mm512_min_epu32(__m512i a, __m512i b)
 {
@@ -240,6 +244,26 @@ X86_INLINE __m512i _mm512_permutex2var_epi16(__m512i a, __m512i which, __m512i b
 X86_INLINE __m512i _mm512_packus_epi32(__m512i a, __m512i b)
 {
     return (__m512i)__builtin_ia32_packusdw512_mask((__v16si)a, (__v16si)b, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __m512i _mm512_packs_epi32(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_packssdw512_mask((__v16si)a, (__v16si)b, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __m512i _mm512_packs_epi16(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_packsswb512_mask((__v32hi)a, (__v32hi)b, (__v64qi){0}, (__mmask64)-1);
+}
+
+X86_INLINE __m512i _mm512_maddubs_epi16(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pmaddubsw512_mask((__v64qi)a, (__v64qi)b, (__v32hi){0}, (__mmask32)-1);
+}
+
+X86_INLINE __m512i _mm512_min_epi8(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pminsb512_mask((__v64qi)a, (__v64qi)b, (__v64qi){0}, (__mmask64)-1);
 }
 
 X86_INLINE __m512i _mm512_packus_epi16(__m512i a, __m512i b)

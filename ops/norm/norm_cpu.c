@@ -19,6 +19,8 @@
 enum {
     ORDER = PAIR_ORDER(T),
     KNOWN = IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) && IS_BF16(OUT) ? NUMBERS : WILD,
+    FOLDED = BLOCK_SIZE && !ADD_RESIDUAL && !SILU, /* tame values lack their row's deviation as a factor */
+    BIASED = !LAYERNORM && !SILU && sizeof(OUT) > 1, /* others have no weight_bias */
 };
 
 struct row {
@@ -30,30 +32,38 @@ struct row {
     float mean, deviation;
 };
 
+INLINE struct pair load_residual(const struct row *row, int64_t at, int64_t n)
+{
+    return pair_load_n(row->residual + at, n, ORDER);
+}
+
 INLINE struct pair load_x(const struct row *row, int64_t at, int64_t n)
 {
     struct pair x = pair_load_n(row->input + at, n, ORDER);
 #if ADD_RESIDUAL
-    struct pair r = pair_load_n(row->residual + at, n, ORDER);
+    struct pair r = load_residual(row, at, n);
     for (int i = 0; i < 2; i++)
         x.v[i] += r.v[i];
 #endif
     return x;
 }
 
-INLINE vec round_to_bf16(vec x)
+/* near: see vec_near_bf16. */
+INLINE vec round_to_bf16(vec x, int near)
 {
-    return (vec)(vec_round_bf16(x, IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) ? NUMBERS : WILD) & 0xffff0000u);
+    enum tame tame = IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) ? NUMBERS : WILD;
+    return near ? vec_near_bf16(x) : (vec)(vec_round_bf16(x, tame) & 0xffff0000u);
 }
-INLINE vec round_to_f32(vec x) { return x; }
-INLINE vec round_to_f16(vec x)
+INLINE vec round_to_f32(vec x, int near) { return (void)near, x; }
+INLINE vec round_to_f16(vec x, int near)
 {
     f16 rounded[LANES];
+    (void)near;
     vec_store(rounded, x);
     return vec_load(rounded);
 }
-#define ROUND(type, x) ROUND_IN(type, x) /* when type is itself a constant */
-#define ROUND_IN(type, x) round_to_##type(x)
+#define ROUND(type, ...) ROUND_IN(type, __VA_ARGS__) /* when type is itself a constant */
+#define ROUND_IN(type, ...) round_to_##type(__VA_ARGS__)
 
 /* Adds x, or (x - mean)^2; lanes beyond the row are no elements of it. */
 INLINE void add_terms(struct pair *sum, struct pair x, int squares, float mean, int64_t n)
@@ -66,73 +76,93 @@ INLINE void add_terms(struct pair *sum, struct pair x, int squares, float mean, 
 
 INLINE float row_sum(const struct row *row, int64_t hidden, int squares, float mean)
 {
-    struct pair sum = {{{0}}}, other = {{{0}}}; /* side by side, to keep the adders busy */
+    enum { SUMS = 4 }; /* side by side, to keep the adders busy */
+    struct pair sum[SUMS] = {{{{0}}}};
     int64_t at = 0;
-    for (; at + 2 * PAIR <= hidden; at += 2 * PAIR) {
-        add_terms(&sum, load_x(row, at, PAIR), squares, mean, PAIR);
-        add_terms(&other, load_x(row, at + PAIR, PAIR), squares, mean, PAIR);
-    }
+    for (; at + SUMS * PAIR <= hidden; at += SUMS * PAIR)
+        for (int i = 0; i < SUMS; i++)
+            add_terms(&sum[i], load_x(row, at + i * PAIR, PAIR), squares, mean, PAIR);
     for (; at < hidden; at += PAIR)
-        add_terms(&sum, load_x(row, at, hidden - at), squares, mean, hidden - at);
-    return vec_sum((sum.v[0] + other.v[0]) + (sum.v[1] + other.v[1]));
+        add_terms(&sum[0], load_x(row, at, hidden - at), squares, mean, hidden - at);
+    for (int i = 0; i < 2; i++)
+        sum[0].v[i] = (sum[0].v[i] + sum[1].v[i]) + (sum[2].v[i] + sum[3].v[i]);
+    return vec_sum(sum[0].v[0] + sum[0].v[1]);
 }
 
-INLINE vec finish_vec(vec x, vec factor, vec beta, float mean, float deviation)
+/* tame: blocks' values, of which NaN or infinity makes known that they are to be worked out again. */
+INLINE vec finish_vec(vec x, vec factor, vec beta, float mean, float deviation, int tame)
 {
 #if BLOCK_SIZE && ADD_RESIDUAL
-    vec y = ROUND(R, x) * deviation * factor;
+    vec y = ROUND(R, x, 0) * deviation * factor; /* as the residual is stored */
 #elif BLOCK_SIZE && !SILU
-    vec y = ROUND(T, x * factor) * deviation;
+    vec y = ROUND(T, x * factor, tame) * (FOLDED && tame ? 1.0f : deviation);
 #else
     vec y = (LAYERNORM ? x - mean : x) * deviation * factor;
 #endif
     (void)mean;
     y = LAYERNORM ? y + beta : y;
-    return SILU ? silu(y) : y;
+    return !SILU ? y : tame ? silu_near(y) : silu(y);
 }
 
 INLINE struct pair load_factors(const struct norm_args *a, int64_t at, int64_t n)
 {
     struct pair factor = pair_load_n((const W *)a->weight + at, n, ORDER);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2 && BIASED; i++)
         factor.v[i] += a->weight_bias;
     return factor;
 }
 
 /* factors: weight + weight_bias, in the order of pairs; NULL: to be worked out.
- * What the n elements from `at` on become, before they are quantised. Stores the sum with the residual. */
-INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n, const float *factors)
+ * What the n elements from `at` on become, before they are quantised. Stores the sum with the residual, which is there if this is
+ * done again. */
+INLINE struct pair finish(const struct norm_args *a, const struct row *row, int64_t at, int64_t n, const float *factors,
+                          const int tame, const int again)
 {
-    struct pair x = load_x(row, at, n), beta = {{{0}}};
+    struct pair x = ADD_RESIDUAL && again ? load_residual(row, at, n) : load_x(row, at, n), beta = {{{0}}};
     struct pair factor = factors ? pair_load_f32(factors + at, HALVES) : load_factors(a, at, n);
     for (int i = 0; i < PAIR; i += 64 / (int)sizeof(T))
         __builtin_prefetch(row->next_input + at + i, 0, 2); /* to the second cache: the first one's misses are few at a time */
 #if ADD_RESIDUAL
     for (int i = 0; i < PAIR; i += 64 / (int)sizeof(R))
         __builtin_prefetch(row->next_residual + at + i, 0, 2);
-    pair_store_n(row->residual + at, x, n, ORDER);
+    if (!again)
+        pair_store_n(row->residual + at, x, n, ORDER);
 #endif
 #if LAYERNORM
     beta = pair_load_n((const W *)a->beta + at, n, ORDER);
 #endif
     for (int i = 0; i < 2; i++)
-        x.v[i] = finish_vec(x.v[i], factor.v[i], beta.v[i], row->mean, row->deviation);
+        x.v[i] = finish_vec(x.v[i], factor.v[i], beta.v[i], row->mean, row->deviation, tame);
     return x;
 }
 
 #if BLOCK_SIZE
 enum { PIECE = E2M1_BLOCKS * BLOCK_SIZE };
 
-/* As blocks_to_e2m1. */
-INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count, float global_scale, int tame, int past_caches)
+/* Values of the n elements from `at` on, at most a piece, with zeros behind them. */
+INLINE void fill_piece(struct pair *y, const struct norm_args *a, const struct row *row, int64_t at, int n, const int tame)
 {
-    return blocks_to_e2m1(to, scales, (const f32 *)y, count, BLOCK_SIZE, E8M0, global_scale, ORDER, tame, past_caches, 0);
+    if (n < PIECE)
+        memset(y, 0, PIECE / PAIR * sizeof *y);
+    int whole = n / PAIR;
+    for (int i = 0; i < whole; i++)
+        y[i] = finish(a, row, at + i * PAIR, PAIR, NULL, tame, !tame);
+    if (n % PAIR)
+        y[whole] = finish(a, row, at + whole * PAIR, n % PAIR, NULL, tame, !tame);
 }
 
-static __attribute__((noinline)) void quantise_wild(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count,
-                                                    float global_scale)
+/* As blocks_to_e2m1. */
+INLINE int quantise(e2m1x2 *to, uint8_t *scales, const struct pair *y, int count, float global_scale, float factor, int tame,
+                    int past_caches)
 {
-    quantise(to, scales, y, count, global_scale, 0, 0);
+    return blocks_to_e2m1(to, scales, (const f32 *)y, count, BLOCK_SIZE, E8M0, global_scale, factor, ORDER, tame, past_caches, 0);
+}
+
+static __attribute__((noinline)) void quantise_wild(e2m1x2 *to, uint8_t *scales, struct pair *y, const struct norm_args *a,
+                                                    const struct row *row, int64_t at, int n, float global_scale)
+{
+    fill_piece(y, a, row, at, n, 0);
+    quantise(to, scales, y, n / BLOCK_SIZE, global_scale, 1, BLOCKS_WILD, 0);
 }
 
 /* The values of a piece of a row, then their scales and codes. */
@@ -140,7 +170,8 @@ static void normalise(const struct norm_args *all, const struct row *this, const
 {
     const struct norm_args a = *all; /* so that no store can change it */
     const struct row row = *this;
-    float global_scale = a.scale ? *a.scale : a.scale_value;
+    float global_scale = a.scale ? *a.scale : a.scale_value, tame_factor = FOLDED ? row.deviation : 1;
+    bool is_tame = row.deviation > 0x1p-100f && row.deviation < 0x1p100f && global_scale < 0x1p90f; /* silu_near suffices then */
     int64_t blocks = a.hidden / BLOCK_SIZE;
     uint8_t *linear = a.linear_scales + row.row * a.scale_stride[0] + row.group * a.scale_stride[1];
     T *to = (T *)a.y + row.row * a.y_stride[0] + row.group * a.y_stride[1];
@@ -150,21 +181,21 @@ static void normalise(const struct norm_args *all, const struct row *this, const
         _Alignas(64) e2m1x2 part[PIECE / 2];
         e2m1x2 *out = (e2m1x2 *)row.out + at / 2;
         int n = (int)(a.hidden - at < PIECE ? a.hidden - at : PIECE), count = n / BLOCK_SIZE;
-        if (n < PIECE) {
-            memset(y, 0, sizeof y);
-            for (int i = 0; i < n; i += PAIR)
-                y[i / PAIR] = finish(&a, &row, at + i, n - i, NULL);
-        } else {
-            for (int i = 0; i < PIECE; i += PAIR)
-                y[i / PAIR] = finish(&a, &row, at + i, PAIR, NULL);
+        if (n < PIECE)
+            fill_piece(y, &a, &row, at, n, 1);
+        else
+            fill_piece(y, &a, &row, at, PIECE, 1);
+        bool tame = past_caches && n == PIECE && (intptr_t)out % 64 == 0
+                        ? quantise(out, scales, y, PIECE / BLOCK_SIZE, global_scale, tame_factor, BLOCKS_LOOSE, 1)
+                        : quantise(n == PIECE ? out : part, scales, y, count, global_scale, tame_factor, BLOCKS_LOOSE, 0);
+        if (!tame || !is_tame)
+            quantise_wild(n == PIECE ? out : part, scales, y, &a, &row, at, n, global_scale);
+        float factor = FOLDED && tame && is_tame ? tame_factor : 1;
+        for (int i = 0; i < n && a.y; i += PAIR) {
+            const vec *value = y[i / PAIR].v;
+            struct pair whole = {{value[0] * factor, value[1] * factor}};
+            pair_store_n(to + at + i, whole, n - i, ORDER);
         }
-        for (int i = 0; i < n && a.y; i += PAIR)
-            pair_store_n(to + at + i, y[i / PAIR], n - i, ORDER);
-        int tame = past_caches && n == PIECE && (intptr_t)out % 64 == 0
-                       ? quantise(out, scales, y, PIECE / BLOCK_SIZE, global_scale, 1, 1)
-                       : quantise(n == PIECE ? out : part, scales, y, count, global_scale, 1, 0);
-        if (!tame)
-            quantise_wild(n == PIECE ? out : part, scales, y, count, global_scale);
         if (n < PIECE)
             memcpy(out, part, (size_t)n / 2);
         if (a.linear_scales)
@@ -196,7 +227,7 @@ static void pad_scales(const struct norm_args *a, int64_t index, int64_t first)
 INLINE struct pair quantised(struct pair y, float multiplier)
 {
     for (int i = 0; i < 2 && sizeof(OUT) == 1; i++)
-        y.v[i] = (LAYERNORM ? ROUND(T, y.v[i]) : y.v[i]) * multiplier;
+        y.v[i] = (LAYERNORM ? ROUND(T, y.v[i], 0) : y.v[i]) * multiplier;
     return y;
 }
 
@@ -209,14 +240,14 @@ static void normalise(const struct norm_args *all, const struct row *this, const
     if (past_caches && (intptr_t)row.out % 64 == 0) {
         if (factors)
             for (; at + PAIR <= a.hidden; at += PAIR)
-                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, factors), multiplier), ORDER, KNOWN);
+                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, factors, 0, 0), multiplier), ORDER, KNOWN);
         for (; at + PAIR <= a.hidden; at += PAIR)
-            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL), multiplier), ORDER, KNOWN);
+            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL, 0, 0), multiplier), ORDER, KNOWN);
     }
     for (; at + PAIR <= a.hidden; at += PAIR)
-        pair_narrow(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL), multiplier), ORDER, KNOWN);
+        pair_narrow(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL, 0, 0), multiplier), ORDER, KNOWN);
     if (at < a.hidden)
-        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at, NULL), multiplier), a.hidden - at, ORDER);
+        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at, NULL, 0, 0), multiplier), a.hidden - at, ORDER);
 }
 #endif
 

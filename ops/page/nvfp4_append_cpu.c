@@ -24,7 +24,7 @@ enum { ORDER = PAIR_ORDER(T), RUN = LANES * NVFP4_BLOCK };
 INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count, float global_scale, int tame,
                            int past_caches, int64_t ahead)
 {
-    return blocks_to_e2m1(codes, scales, from, count, NVFP4_BLOCK, false, global_scale, ORDER, tame, past_caches, ahead);
+    return blocks_to_e2m1(codes, scales, from, count, NVFP4_BLOCK, false, global_scale, 1.0f, ORDER, tame, past_caches, ahead);
 }
 
 static __attribute__((noinline)) void quantize_wild_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count,

@@ -59,6 +59,7 @@ static const struct feature {
     {4, STRUCTURED, EBX, 28, ZMM, "avx512cd", NULL},
     {4, STRUCTURED, EBX, 30, ZMM, "avx512bw", NULL},
     {4, STRUCTURED, EBX, 31, ZMM, "avx512vl", NULL},
+    {0, STRUCTURED, ECX, 1, ZMM, "avx512vbmi", "__AVX512VBMI__"},
     {0, STRUCTURED, ECX, 11, ZMM, "avx512_vnni", "__AVX512VNNI__"},
     {0, STRUCTURED_1, EAX, 5, ZMM, "avx512_bf16", "__AVX512BF16__"},
     {0, STRUCTURED, EDX, 23, ZMM, "avx512_fp16", "__AVX512FP16__"},
