@@ -12,7 +12,8 @@ Usage: make python && python3 -m venv venv && venv/bin/pip install numpy==2.4.6 
 Decode is over pages of 16 tokens in random order, prefill over ragged keys and values; the others have the same tensors
 without pages. llama.cpp takes queries in float32; "torch f32" has the same values, widened before the clock starts. Tensors
 of decode are taken in turn, together larger than three times a last-level cache of 32 MB. In a round every side is called for
-3 ms, or once, in an order drawn anew, short ones after a call that wakes its threads. Times are medians of the rounds; ratio
+3 ms, or once, in an order drawn anew, when the threads of the side before have stopped watching for more work (OpenMP's watch
+for some 10 ms on the same processors), short ones after a call that wakes its own. Times are medians of the rounds; ratio
 is the time of a round's fastest other side over ours, the median of the rounds: above 1 ours is faster. The ratio of fastest
 rounds, of each side for itself, shows what other programs on the machine did. difference is |ours - side| / |side|. With
 --threads 1 the clock is the thread's own, which other programs do not move.
@@ -35,7 +36,7 @@ import llama_cpp
 import numpy
 import torch
 
-REST_SECONDS = SAMPLE_SECONDS = 0.003  # in a rest the threads of the side before, which watch for more work, fall asleep
+SAMPLE_SECONDS, REST_SECONDS, MOST_RESTS = 0.003, 0.01, 100
 PAGE, CACHE_BYTES, GGML_TYPES = 16, 3 * 32 << 20, {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
 SHAPES = [  # name, requests, query tokens, keys, query heads, KV heads, head_dim, causal
     ("prefill Llama 8B, 512", 1, 512, 512, 32, 8, 128, True),
@@ -59,6 +60,12 @@ class InitParams(ctypes.Structure):
     _fields_ = [("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]
 
 
+class GraphPlan(ctypes.Structure):
+    _fields_ = [("work_size", ctypes.c_size_t), ("work_data", ctypes.c_void_p), ("n_threads", ctypes.c_int),
+                ("threadpool", ctypes.c_void_p), ("abort_callback", ctypes.c_void_p), ("abort_callback_data", ctypes.c_void_p),
+                ("use_ref", ctypes.c_bool)]
+
+
 def load_ggml():
     """The functions of the libraries inside llama_cpp that are called here."""
     folder = os.path.join(os.path.dirname(llama_cpp.__file__), "lib")
@@ -70,7 +77,8 @@ def load_ggml():
             (base, "ggml_get_data", pointer, [pointer]), (base, "ggml_permute", pointer, [pointer] * 2 + [ctypes.c_int] * 4),
             (base, "ggml_flash_attn_ext", pointer, [pointer] * 5 + [number] * 3),
             (base, "ggml_new_graph", pointer, [pointer]), (base, "ggml_build_forward_expand", None, [pointer] * 2),
-            (cpu, "ggml_graph_compute_with_ctx", ctypes.c_int, [pointer, pointer, ctypes.c_int])):
+            (cpu, "ggml_graph_plan", GraphPlan, [pointer, ctypes.c_int, pointer]),
+            (cpu, "ggml_graph_compute", ctypes.c_int, [pointer, ctypes.POINTER(GraphPlan)])):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
         setattr(ggml, name, function)
@@ -81,9 +89,9 @@ class Llama:
     """ggml_flash_attn_ext over keys and values as llama.cpp's cache has them: heads inside tokens."""
 
     def __init__(self, ggml, q, k, v, causal, threads):
-        self.ggml, self.threads = ggml, threads
+        self.ggml = ggml
         bytes_ = sum(x.numel() * x.element_size() for x in (q, q, q, q, k, v)) + q.shape[1] * k.shape[1] * 2
-        self.context = ggml.ggml_init(InitParams(bytes_ + (64 << 20), None, False))
+        self.context = ggml.ggml_init(InitParams(bytes_ + (1 << 20), None, False))
         q, k, v = (self.tensor(x) for x in (q.float(), k, v))
         mask = None
         if causal:
@@ -93,6 +101,9 @@ class Llama:
         out = ggml.ggml_flash_attn_ext(self.context, q, k, v, mask, self.shape[0][3] ** -0.5, 0.0, 0.0)
         self.out, self.graph = out, ggml.ggml_new_graph(self.context)
         ggml.ggml_build_forward_expand(self.graph, out)
+        self.plan = ggml.ggml_graph_plan(self.graph, threads, None)
+        self.work = torch.empty(self.plan.work_size, dtype=torch.uint8)
+        self.plan.work_data = self.work.data_ptr()
 
     shape = ()
 
@@ -104,7 +115,7 @@ class Llama:
         return self.ggml.ggml_permute(self.context, t, 0, 2, 1, 3) if permute else t
 
     def run(self):
-        self.ggml.ggml_graph_compute_with_ctx(self.context, self.graph, self.threads)
+        self.ggml.ggml_graph_compute(self.graph, self.plan)
 
     def result(self):
         """[requests, tokens, heads, head_dim]"""
@@ -151,6 +162,16 @@ def difference(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
+def rest():
+    """Until no thread of this process runs."""
+    for _ in range(MOST_RESTS):
+        begun = time.process_time()
+        time.sleep(REST_SECONDS)
+        if time.process_time() - begun < REST_SECONDS / 10:
+            return
+    sys.exit("threads watch for more work without an end (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME)")
+
+
 def timed(clock, copies, calls):
     """Seconds of a call, of several in a row; one more goes before several."""
     if calls > 1:
@@ -181,10 +202,13 @@ def measure(ggml, shape, dtype, arguments):
     sides["llama.cpp"][-1]()
     differences["llama.cpp"] = difference(result, llamas[-1].result())
     times = {side: [] for side in sides}
-    calls = {side: math.ceil(SAMPLE_SECONDS / timed(clock, sides[side], 1)) for side in sides}
+    calls = {}
+    for side, runs in sides.items():
+        rest()
+        calls[side] = math.ceil(SAMPLE_SECONDS / min(timed(clock, runs, 1) for _ in range(2)))
     for _ in range(arguments.rounds):
         for side in random.sample(list(sides), len(sides)):
-            time.sleep(REST_SECONDS)
+            rest()
             times[side].append(timed(clock, sides[side], calls[side]))
     for llama in llamas:
         llama.free()
@@ -203,23 +227,23 @@ def main():
     os.environ["FLASHINFER_NUM_THREADS"] = str(arguments.threads)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    ggml, rows = load_ggml(), []
-    for dtype in (torch.bfloat16, torch.float16):
-        for shape in SHAPES:
-            if not re.search(arguments.only, shape[0]):
-                continue
-            seconds, ratios, differences = measure(ggml, shape, dtype, arguments)
-            rows.append([shape[0], str(dtype)[6:], arguments.threads] + [f"{seconds[side] * 1e3:.3f}" for side in seconds] +
-                        [f"{x:.2f}" for x in ratios] + [f"{x:.1e}" for x in differences.values()])
-            print(", ".join(f"{side} {t * 1e3:.2f}" for side, t in seconds.items()), "ms, ratios", *(f"{x:.2f}" for x in ratios),
-                  "differences", *(f"{x:.1e}" for x in differences.values()), "|", shape[0], str(dtype)[6:], flush=True)
-    if arguments.csv:
-        with open(arguments.csv, "w", encoding="ascii", newline="") as file:
-            file.write("# " + " ".join(sys.argv) + "\n")
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["shape", "dtype", "threads", "ours ms", "torch ms", "torch f32 ms", "llama.cpp ms", "ratio",
-                             "ratio of fastest rounds"] + [f"difference to {side}" for side in differences])
-            writer.writerows(rows)
+    ggml, compared = load_ggml(), ("torch", "torch f32", "llama.cpp")
+    with open(arguments.csv or os.devnull, "w", encoding="ascii", newline="") as file:
+        file.write("# " + " ".join(sys.argv) + "\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["shape", "dtype", "threads", "ours ms", *(f"{side} ms" for side in compared), "ratio",
+                         "ratio of fastest rounds", *(f"difference to {side}" for side in compared)])
+        for dtype in (torch.bfloat16, torch.float16):
+            for shape in SHAPES:
+                if not re.search(arguments.only, shape[0]):
+                    continue
+                seconds, ratios, differences = measure(ggml, shape, dtype, arguments)
+                differences = [f"{differences[side]:.1e}" for side in compared]
+                writer.writerow([shape[0], str(dtype)[6:], arguments.threads] + [f"{t * 1e3:.3f}" for t in seconds.values()] +
+                                [f"{x:.2f}" for x in ratios] + differences)
+                file.flush()
+                print(", ".join(f"{side} {t * 1e3:.2f}" for side, t in seconds.items()), "ms, ratios",
+                      *(f"{x:.2f}" for x in ratios), "differences", *differences, "|", shape[0], str(dtype)[6:], flush=True)
 
 
 if __name__ == "__main__":
