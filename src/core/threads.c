@@ -5,7 +5,9 @@
  * many workers may take part. Whoever decrements it owns a part; only then does it read the job, which stays
  * as it is until that part is done. Workers watch the ticket for SPIN_NS after the last job and then sleep on
  * a futex: a decoder step is hundreds of kernels in a row, and waking a sleeping thread costs more than most
- * of them. */
+ * of them. While they watch, a worker on the caller's processor moves to another one, and all yield: where other
+ * programs, or spinning threads of other libraries, keep every processor busy, the caller would else wait in each
+ * call until a worker that took its processor has watched for SPIN_NS. */
 #include "core/threads.h"
 
 #include <linux/futex.h>
@@ -31,6 +33,7 @@ static struct {
     void (*run)(void *context, int part);
     void *context;
     int parts;
+    atomic_int caller_processor;
     _Alignas(CACHE_LINE) atomic_uint unfinished; /* parts of the job; its caller sleeps on it */
     atomic_bool caller_sleeps;
     _Alignas(CACHE_LINE) atomic_uint wakes; /* workers sleep on it */
@@ -86,7 +89,20 @@ static void work(int worker)
     }
 }
 
-/* True once there is a part to take, false if none came for SPIN_NS. */
+/* Moves the calling thread to another processor, if there is one that it may run on. */
+static bool leave(int processor)
+{
+    cpu_set_t own, others;
+    if (sched_getaffinity(0, sizeof own, &own))
+        return false;
+    others = own;
+    CPU_CLR(processor, &others);
+    return CPU_COUNT(&others) > 0 && !sched_setaffinity(0, sizeof others, &others)
+           && !sched_setaffinity(0, sizeof own, &own);
+}
+
+/* True once there is a part to take, false if none came for SPIN_NS, or if the caller has no other processor than
+ * this one. */
 static bool watch(int worker)
 {
     for (int64_t end = clock_ns() + SPIN_NS;;) {
@@ -97,6 +113,10 @@ static bool watch(int worker)
         }
         if (atomic_load_explicit(&pool.stop, memory_order_relaxed) || clock_ns() > end)
             return false;
+        int processor = atomic_load_explicit(&pool.caller_processor, memory_order_relaxed);
+        if (sched_getcpu() == processor && !leave(processor))
+            return false;
+        sched_yield();
     }
 }
 
@@ -245,6 +265,7 @@ void threads_run(void (*run)(void *context, int part), void *context, int parts,
     pool.run = run;
     pool.context = context;
     pool.parts = parts;
+    atomic_store_explicit(&pool.caller_processor, sched_getcpu(), memory_order_relaxed);
     atomic_store_explicit(&pool.unfinished, (unsigned)parts, memory_order_relaxed);
     atomic_store(&pool.ticket, (uint64_t)(helpers + 1) << 32 | (uint32_t)parts);
     wake_workers(helpers);

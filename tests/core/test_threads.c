@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The thread pool: every part runs once, whatever the number of parts and threads, from several callers at
- * once, from inside a part, after the workers fell asleep and in the child of a fork. Workers block the
- * program's signals and no faults. Prints what a hand-off costs. */
+ * once, from inside a part, after the workers fell asleep, on the processor of a worker and in the child of a
+ * fork. Workers block the program's signals and no faults. Prints what a hand-off costs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -60,6 +61,43 @@ static void test_after_sleep(void **state)
     for (int i = 0; i < 20; i++) {
         usleep(i % 2 ? 1000 : 140);
         assert_true(run_and_check(8, 3));
+    }
+}
+
+struct place {
+    pthread_t caller;
+    atomic_int processor; /* of the worker */
+    cpu_set_t allowed;    /* to it */
+};
+
+static void find_worker(void *context, int part)
+{
+    struct place *place = context;
+    (void)part;
+    if (!pthread_equal(pthread_self(), place->caller)) {
+        sched_getaffinity(0, sizeof place->allowed, &place->allowed);
+        atomic_store(&place->processor, sched_getcpu());
+    }
+    usleep(20);
+}
+
+/* A caller that is bound to the processor where the worker watches: the worker may go, and keeps its mask. */
+static void test_same_processor(void **state)
+{
+    struct place place = {pthread_self(), -1, {{0}}};
+    cpu_set_t before, one;
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    for (int i = 0; i < 50; i++) {
+        atomic_store(&place.processor, -1);
+        while (atomic_load(&place.processor) < 0)
+            threads_run(find_worker, &place, 2, 2);
+        assert_true(CPU_EQUAL(&place.allowed, &before));
+        CPU_ZERO(&one);
+        CPU_SET(atomic_load(&place.processor), &one);
+        assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+        assert_true(run_and_check(100, 2));
+        assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
     }
 }
 
@@ -226,8 +264,8 @@ int main(void)
         cmocka_unit_test(test_every_part_once), cmocka_unit_test(test_after_sleep),
         cmocka_unit_test(test_slow_parts),      cmocka_unit_test(test_inside_a_part),
         cmocka_unit_test(test_several_callers), cmocka_unit_test(test_thread_limit),
-        cmocka_unit_test(test_signals),         cmocka_unit_test(test_fork),
-        cmocka_unit_test(test_hand_off),
+        cmocka_unit_test(test_signals),         cmocka_unit_test(test_same_processor),
+        cmocka_unit_test(test_fork),            cmocka_unit_test(test_hand_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
