@@ -9,6 +9,7 @@ int exit_with(flashinfer_status status)
 {
     if (status == FLASHINFER_OK)
         return EXIT_FINE;
+    fflush(stdout); /* what was found before it, where both go to one file */
     fprintf(stderr, "flashinfer: %s\n", flashinfer_last_error());
     switch (status) {
     case FLASHINFER_INVALID:

@@ -80,9 +80,10 @@ void page_item(struct page *page, int width, const char *term, const char *meani
         return;
     }
     int column = INDENT + width + 2;
-    printf("%*s%-*s  ", INDENT, "", width, term);
     if ((int)strlen(term) > width)
-        printf("\n%*s", column, "");
+        printf("%*s%s\n%*s", INDENT, "", term, column, "");
+    else
+        printf("%*s%-*s  ", INDENT, "", width, term);
     fill(meaning, column);
 }
 

@@ -16,8 +16,8 @@ while read -r name; do
     expect 0 '^.SH NAME' help --man $name
     expect 2 'unknown option --no-such-option' $name --no-such-option
     expect 2 'unknown option -Z' $name -Z
-    flashinfer $name --help | awk 'length > 100 { print; wide = 1 } END { exit wide }' ||
-        complain "$name --help: lines of more than 100 characters"
+    flashinfer $name --help | awk 'length > 100 || / $/ { print; wrong = 1 } END { exit wrong }' ||
+        complain "$name --help: lines of more than 100 characters, or that end with blanks"
 done <<NAMES
 $names
 NAMES
@@ -96,6 +96,8 @@ for given in '' '--shape odd'; do
 done
 expect 2 'rmsnorm has no shape named none' check rmsnorm --device cpu --shape none
 expect 2 'name one op' explain
+expect 2 'has no dimension' explain rmsnorm --device cpu foo=3
+tail -n 1 "$work/out" | grep -q '^flashinfer: ' || complain 'explain: what is wrong stands before what was found'
 # Examples that need neither a GPU nor time do what their pages say.
 for name in list explain show-config help version completion; do
     flashinfer "$name" --help | sed -n '/^EXAMPLES/,$s/^  flashinfer \([^|>]*\)$/\1/p' >"$work/examples"
