@@ -125,7 +125,16 @@ INLINE vecu vec_round_bf16(vec x, enum tame tame)
 #endif
 }
 
-/* As a float, for |x| below 2^111; what is below 2^-126 is rounded less. */
+#ifdef __AVX512DQ__
+/* Whether no lane of either is infinite or NaN. */
+INLINE int vec_are_finite(vec a, vec b)
+{
+    enum { NAN_OR_INFINITE = 0x99 };
+    return !(_mm512_fpclass_ps_mask((__m512)a, NAN_OR_INFINITE) | _mm512_fpclass_ps_mask((__m512)b, NAN_OR_INFINITE));
+}
+#endif
+
+/* As a float, for |x| below 2^111, beyond which it is infinite or NaN; what is below 2^-126 is rounded less. */
 INLINE vec vec_near_bf16(vec x)
 {
     vec rounded = x - x * 65536.0f; /* to the unit of bf16, as a multiple of which 65536 x is even where x is a tie */

@@ -191,6 +191,7 @@ X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
 }
 
 #ifdef __AVX512DQ__
+#define _mm512_fpclass_ps_mask(x, classes) ((__mmask16)__builtin_ia32_fpclassps512_mask((__v16sf)(x), classes, X86_ALL))
 #define _mm512_range_ps(a, b, which) \
     ((__m512)__builtin_ia32_rangeps512_mask((__v16sf)(a), (__v16sf)(b), which, (__v16sf){0}, X86_ALL, _MM_FROUND_CUR_DIRECTION))
 #endif

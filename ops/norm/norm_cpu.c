@@ -224,10 +224,19 @@ static void pad_scales(const struct norm_args *a, int64_t index, int64_t first)
         a->swizzled_scales[block_scale_offset(SCALES_128X4, index, i, blocks)] = 0;
 }
 #else
+INLINE struct pair rounded(struct pair x, int near) { return (struct pair){{ROUND(T, x.v[0], near), ROUND(T, x.v[1], near)}}; }
+
 INLINE struct pair quantised(struct pair y, float multiplier)
 {
+#if LAYERNORM && defined __AVX512DQ__
+    struct pair near = rounded(y, IS_BF16(T));
+    int usual = vec_are_finite(near.v[0], near.v[1]) & (fabsf(multiplier) < 0x1p90f); /* 2^-126 of that is 0 */
+    y = sizeof(OUT) > 1 ? y : !IS_BF16(T) || __builtin_expect(usual, 1) ? near : rounded(y, 0);
+#elif LAYERNORM
+    y = sizeof(OUT) > 1 ? y : rounded(y, 0);
+#endif
     for (int i = 0; i < 2 && sizeof(OUT) == 1; i++)
-        y.v[i] = (LAYERNORM ? ROUND(T, y.v[i], 0) : y.v[i]) * multiplier;
+        y.v[i] *= multiplier;
     return y;
 }
 
