@@ -16,6 +16,9 @@ static int count_arguments(const struct corrupt *c)
     return c->right->problem->program->num_args;
 }
 
+/* Where nothing is, far from other arguments. */
+static void *nowhere(int arg) { return (void *)((uintptr_t)(arg + 1) << 41); }
+
 void corrupt_begin(struct corrupt *c, const struct placement *right)
 {
     memset(c, 0, sizeof *c);
@@ -36,6 +39,8 @@ void corrupt_begin(struct corrupt *c, const struct placement *right)
             c->stride[i][axis] = tensor_stride(&right->tensor[i], axis);
         }
         c->tensor[i].shape = c->shape[i];
+        if (!c->tensor[i].data)
+            c->tensor[i].data = nowhere(right->problem->tensor[i].alias < 0 ? i : right->problem->tensor[i].alias);
         if (c->tensor[i].strides)
             c->tensor[i].strides = c->stride[i];
         op_set_tensor(c->args, arg, &c->tensor[i]);
@@ -76,7 +81,7 @@ static void resize(struct corrupt *c, int arg, const int64_t *shape)
         c->stride[arg][axis] = (int64_t)stride;
         stride *= (uint64_t)shape[axis];
     }
-    t->data = (void *)((uintptr_t)(arg + 1) << 41);
+    t->data = nowhere(arg);
     t->byte_offset = 0;
 }
 

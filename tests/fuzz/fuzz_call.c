@@ -56,8 +56,21 @@ static bool is_small(struct problem_request request, size_t most_bytes)
     return small;
 }
 
+static bool does_something(const struct placement *p)
+{
+    struct call call;
+    return !placement_check(p, &call) && !call.empty;
+}
+
+static void destroy(struct placement *p)
+{
+    struct problem *problem = (struct problem *)(uintptr_t)p->problem;
+    placement_destroy(p);
+    problem_destroy(problem);
+}
+
 /* Returns how many of the op's problems there are then. */
-static int make_problems(int op, int made, size_t most_bytes)
+static int make_problems(int op, int made, size_t most_bytes, bool active)
 {
     for (uint64_t seed = 0; seed < MOST_SEEDS && made < PROBLEMS; seed++) {
         struct problem_request request = {.op = op_registry[op], .seed = seed};
@@ -69,31 +82,28 @@ static int make_problems(int op, int made, size_t most_bytes)
             problem_destroy(problem);
             continue;
         }
+        if (active && !does_something(placements[op][made])) {
+            destroy(placements[op][made]);
+            placements[op][made] = NULL;
+            continue;
+        }
         prepare(placements[op][made++]);
     }
     return made;
 }
 
-static bool does_something(const struct placement *p)
-{
-    struct call call;
-    return !placement_check(p, &call) && !call.empty;
-}
-
 /* Ops whose smallest calls write much have some larger ones. */
 static void make_all_problems(int op)
 {
-    int made = make_problems(op, 0, MOST_BYTES), active = 0;
+    int made = make_problems(op, 0, MOST_BYTES, false), active = 0;
     for (int i = 0; i < made; i++)
         active += does_something(placements[op][i]);
     for (int i = PROBLEMS / 2; active == 0 && i < made; i++) {
-        struct problem *problem = (struct problem *)(uintptr_t)placements[op][i]->problem;
-        placement_destroy(placements[op][i]);
-        problem_destroy(problem);
+        destroy(placements[op][i]);
         placements[op][i] = NULL;
     }
     if (active == 0)
-        make_problems(op, PROBLEMS / 2, MOST_BYTES_OF_LARGE);
+        make_problems(op, PROBLEMS / 2, MOST_BYTES_OF_LARGE, true);
     FUZZ_CHECK(placements[op][0], "%s has no small problem", op_registry[op]->name);
 }
 
@@ -187,6 +197,8 @@ static void check_memory(const struct corrupt *c, const void *args, bool ran)
 {
     const struct problem *problem = c->right->problem;
     struct written written = {.p = c->right};
+    if (problem->without_values)
+        return;
     for (int i = 0; i < problem->num_memories; i++) {
         written.now[i] = malloc(problem->memory[i].bytes);
         FUZZ_CHECK(written.now[i], "out of memory");
@@ -328,6 +340,23 @@ static int pick_op(uint16_t wanted)
     return best;
 }
 
+/* A named shape, without memory: those are what the rows of CUDA are for. NULL if the device does not serve it. */
+static struct placement *place_shape(const struct op *op, int which, const struct device *device)
+{
+    int shapes = 0;
+    struct placement *p;
+    struct problem *problem;
+    while (op->shapes[shapes].name)
+        shapes++;
+    const struct problem_request request = {.op = op, .values = op->shapes[which % shapes].values, .without_values = true};
+    if (problem_create(&request, &problem))
+        return NULL;
+    if (!placement_create(problem, device, &p))
+        return p;
+    problem_destroy(problem);
+    return NULL;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct corrupt c;
@@ -341,11 +370,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool elsewhere = how % 4 == 1;
     if (elsewhere)
         FUZZ_CHECK(!device_imagine(arch_numbers[how / 4 % archs], &imagined), "%s", flashinfer_last_error());
-    corrupt_begin(&c, placements[op][which]);
+    struct placement *named = elsewhere && how & 64 ? place_shape(op_registry[op], fuzz_byte(&in), &imagined) : NULL;
+    corrupt_begin(&c, named ? named : placements[op][which]);
     if (how & 128)
         corrupt_dimension(&c, elsewhere ? &imagined : NULL, &in);
     for (int i = 0; i < MOST_CHANGES && in.at < in.end; i++)
         corrupt_once(&c, &in);
     call(&c, how % 4 == 2, elsewhere ? &imagined : NULL);
+    if (named)
+        destroy(named);
     return 0;
 }
