@@ -66,12 +66,6 @@ static bool wanted(const struct run *r, const struct op_kernel *row)
     return !r->options->kernel || !strcmp(r->options->kernel, row->name);
 }
 
-/* A row is counted on the kind of device it runs on. */
-static bool belongs(const struct op_kernel *row, const struct device *device)
-{
-    return row->target == OP_ANYWHERE || (row->target == OP_CUDA) == device_is_cuda(device);
-}
-
 /* What may crash from here on: a row, or with NULL the calls that are to be refused. */
 static void tell_attempt(const struct run *r, const char *row, const struct device *device)
 {
@@ -159,7 +153,7 @@ static void skip_all(struct run *r, const struct device *device, const char *dty
 {
     for (const struct op_kernel *row = r->op->kernels; row && row->name; row++) {
         struct check_coverage *coverage =
-            wanted(r, row) && belongs(row, device)
+            wanted(r, row) && call_row_is_for(row, device)
                 ? coverage_of(&r->coverage, row->name, device->id.device_type, dtypes)
                 : NULL;
         if (coverage) {
@@ -179,7 +173,7 @@ static flashinfer_status try_rows(struct run *r, struct placement *p, const char
     if (call.empty)
         TRY(try_empty(r, p));
     for (const struct op_kernel *row = r->op->kernels; row && row->name; row++)
-        if (wanted(r, row) && belongs(row, p->device))
+        if (wanted(r, row) && call_row_is_for(row, p->device))
             TRY(try_row(r, p, &call, row, dtypes, ran));
     return FLASHINFER_OK;
 }
@@ -311,7 +305,7 @@ static void check_reached(struct run *r)
     for (const struct op_kernel *row = r->op->kernels; row && row->name; row++)
         for (int i = 0; i < r->num_devices; i++) {
             const struct device *device = r->device[i];
-            bool here = belongs(row, device) &&
+            bool here = call_row_is_for(row, device) &&
                         (row->target != OP_CUDA || (device->arch >= row->arch_min &&
                                                     (!row->arch_max || device->arch <= row->arch_max)));
             here = here && !(r->op->missing && r->op->missing(row));

@@ -42,8 +42,7 @@ static void report(struct huge *h, const struct op_kernel *row, enum huge_outcom
 
 static bool wanted(const struct huge *h, const struct op_kernel *row)
 {
-    return (row->target == OP_ANYWHERE || (row->target == OP_CUDA) == device_is_cuda(h->device)) &&
-           (!h->options->kernel || !strcmp(h->options->kernel, row->name));
+    return call_row_is_for(row, h->device) && (!h->options->kernel || !strcmp(h->options->kernel, row->name));
 }
 
 static void tell_attempt(const struct huge *h, const struct op_kernel *row)

@@ -43,14 +43,16 @@ static const char *fit_variant(const struct call *call, const struct op_kernel *
     return why ? why : variant_unserved(variant, way->hooks);
 }
 
+bool call_row_is_for(const struct op_kernel *row, const struct device *device)
+{
+    return row->target == OP_ANYWHERE || (row->target == OP_CUDA) == (device->id.device_type == kDLCUDA);
+}
+
 const char *call_fit(const struct call *call, const struct op_kernel *row, struct way *way)
 {
     const struct device *device = call->device;
-    bool cuda = device->id.device_type == kDLCUDA;
-    if (row->target == OP_CUDA && !cuda)
-        return "runs on CUDA devices";
-    if (row->target == OP_CPU && cuda)
-        return "runs on CPUs";
+    if (!call_row_is_for(row, device))
+        return row->target == OP_CUDA ? "runs on CUDA devices" : "runs on CPUs";
     if (row->target == OP_CUDA && (device->arch < row->arch_min || (row->arch_max && device->arch > row->arch_max)))
         return complain_arch(row, device->arch);
     way->num_specs = 0;
@@ -111,13 +113,16 @@ __attribute__((cold)) static void add_values(struct text *reasons, const struct 
         text_print(reasons, ")");
 }
 
-/* A plan op has one row, of its own name. */
+/* Of rows for another kind of device only if there are no others. A plan op has one row, of its own name. */
 __attribute__((cold)) static flashinfer_status complain_unsupported(const struct call *call)
 {
     struct text reasons = {0};
     struct way way;
+    bool some_here = false;
     for (const struct op_kernel *row = call->op->kernels; row && row->name; row++)
-        if (!call->exec.kernel || !strcmp(call->exec.kernel, row->name))
+        some_here = some_here || call_row_is_for(row, call->device);
+    for (const struct op_kernel *row = call->op->kernels; row && row->name; row++)
+        if (call->exec.kernel ? !strcmp(call->exec.kernel, row->name) : !some_here || call_row_is_for(row, call->device))
             text_print(&reasons, "%s%s%s%s", reasons.size ? "; " : "", row->target == OP_ANYWHERE ? "" : row->name,
                        row->target == OP_ANYWHERE ? "" : ": ", call_fit(call, row, &way));
     add_values(&reasons, call);

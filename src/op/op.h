@@ -291,8 +291,12 @@ static inline const void *call_dims(const struct call *call) { return call->dim;
 flashinfer_status call_check(struct call *call, const struct op *op, const void *args, const flashinfer_exec *exec, bool loosely,
                              const struct device *device);
 
-/* The first row that fits, or the one that exec.kernel names. UNSUPPORTED lists every row's reason. */
+/* The first row that fits, or the one that exec.kernel names. UNSUPPORTED lists the reasons of rows
+ * for that kind of device; of all, if there are none. */
 flashinfer_status call_pick(const struct call *call, const struct op_kernel **row, struct way *way);
+
+/* Whether the row is for that kind of device. */
+bool call_row_is_for(const struct op_kernel *row, const struct device *device);
 
 /* NULL if that row serves the call, else why not (target, architecture, or its fit). */
 const char *call_fit(const struct call *call, const struct op_kernel *row, struct way *way);

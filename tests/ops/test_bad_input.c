@@ -372,8 +372,8 @@ static void test_sampling(void **state)
     REFUSED(sampling_from_probs, t->args.seed = VALUE(FLOAT, 1.5), "seed is the float 1.5, must be an integer");
     REFUSED(sampling_from_probs, t->valid.data = t->samples.data, "valid overlaps samples, must share no memory with it");
     UNSUPPORTED(sampling_from_probs, t->args.check_nan = 1,
-                "no kernel serves this call: sampling_sm80: runs on CUDA devices; sampling_cpu: check_nan would have to wait for "
-                "the device; rows of NaN are told by `valid` (check_nan = 1)");
+                "no kernel serves this call: sampling_cpu: check_nan would have to wait for the device; rows of NaN "
+                "are told by `valid` (check_nan = 1)");
     REFUSED(top_k_top_p_sampling_from_probs, t->args.top_k = VALUE(INT, 0), "top_k is 0, must be at least 1");
     REFUSED(top_k_top_p_sampling_from_probs, t->args.top_p = VALUE(FLOAT, 1.5), "top_p is 1.5, must be 0 to 1");
     REFUSED(top_k_top_p_sampling_from_probs, t->args.top_p = VALUE(FLOAT, -0.1), "top_p is -0.1, must be 0 to 1");
