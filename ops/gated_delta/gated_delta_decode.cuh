@@ -20,8 +20,6 @@
 
 enum { D = HEAD_DIM, VALUES = 64 /* of a block */ };
 
-template <class A, class B> struct differ { enum { value = 1 }; };
-template <class A> struct differ<A, A> { enum { value = 0 }; };
 enum { MIXED = differ<T, STATE>::value }; /* k and q have to be rounded to what the tensor cores take with a state */
 
 template <class Element, int N = 8> union piece {

@@ -291,8 +291,9 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
 }
 #endif
 
-/* Of a multiprocessor: as many as there are registers for; ptxas takes more of them from sm_100 on. */
-enum { MANY_BLOCKS = FETCHED && HEAD_DIM == 128 && __CUDA_ARCH__ == 900 ? 4 : 3 };
+/* Of a multiprocessor: as many as there are registers for; ptxas takes more of them from sm_100 on, and of f16 with gates by key. */
+enum { FOUR = FETCHED && HEAD_DIM == 128 && __CUDA_ARCH__ == 900 && !(PER_KEY && differ<T, bf16>::value) };
+enum { MANY_BLOCKS = FOUR ? 4 : 3 };
 enum { ONE_BLOCKS = __CUDA_ARCH__ >= 1000 || (PER_KEY && sizeof(INITIAL) == 4) ? 5 : 6 };
 enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? MANY_BLOCKS : ONE_BLOCKS };
 

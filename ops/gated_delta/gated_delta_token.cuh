@@ -11,6 +11,9 @@
 
 #define PER_KEY (GATES >= GATES_PER_KEY)
 
+template <class A, class B> struct differ { enum { value = 1 }; };
+template <class A> struct differ<A, A> { enum { value = 0 }; };
+
 #ifndef GATES_APPROX
 #define GATES_APPROX 0
 #endif
