@@ -291,7 +291,7 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
 }
 #endif
 
-/* Of a multiprocessor: as many as there are registers for; ptxas takes more of them from sm_100 on, and of f16 with gates by key. */
+/* Of a multiprocessor: as many as there are registers for; ptxas takes more from sm_100 on, and of f16 with gates by key. */
 enum { FOUR = FETCHED && HEAD_DIM == 128 && __CUDA_ARCH__ == 900 && !(PER_KEY && differ<T, bf16>::value) };
 enum { MANY_BLOCKS = FOUR ? 4 : 3 };
 enum { ONE_BLOCKS = __CUDA_ARCH__ >= 1000 || (PER_KEY && sizeof(INITIAL) == 4) ? 5 : 6 };
