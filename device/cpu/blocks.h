@@ -7,7 +7,7 @@
 #include "pair.h"
 
 /* What `tame` says of blocks: nothing; that none of their elements is NaN, or rounds to more than the largest code, which the
- * caller makes sure of; or that and that its ties may fall either way, where NaN is looked for among codes. */
+ * caller makes sure of; or that and that ties may fall either way. Maxima of what is LOOSE may miss NaN: it shows among codes. */
 enum { BLOCKS_WILD, BLOCKS_TAME, BLOCKS_LOOSE };
 
 /* The larger ones, of lanes or of their halves. */

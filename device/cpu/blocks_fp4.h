@@ -17,17 +17,18 @@ enum { E2M1_BLOCKS = 4 * LANES }; /* at a time, at most */
                                   float global_scale, float factor, enum pair_order order, const int tame,                     \
                                   const int past_caches, const int64_t ahead)                                                  \
     {                                                                                                                          \
-        const int loose = tame == BLOCKS_LOOSE && E2M1_IS_LOOSE;                                                               \
+        const int tame_amax = tame && E2M1_FINDS_NAN ? BLOCKS_LOOSE : tame != BLOCKS_WILD;                                     \
+        const float times = tame ? E2M1_TIMES : 1.0f;                                                                          \
         _Alignas(64) float multiplier[E2M1_BLOCKS];                                                                            \
         vecu worst = {0}, least = {0};                                                                                         \
         for (int i = 0; i < count; i += LANES) {                                                                               \
-            vec amax = blocks_amax_##T(from + i * block, block, order, loose ? BLOCKS_LOOSE : tame != BLOCKS_WILD) * factor;   \
+            vec amax = blocks_amax_##T(from + i * block, block, order, tame_amax) * factor;                                    \
             struct vec_scale s = e8m0 ? vec_scale_e8m0(amax, 6.0f) : vec_scale_e4m3(amax, global_scale, tame);                 \
-            vec_store(multiplier + i, s.multiplier * (loose ? 4 * factor : factor));                                           \
+            vec_store(multiplier + i, s.multiplier * (times * factor));                                                        \
             vec_store_bytes(scales + i, s.code);                                                                               \
-            worst = blocks_worst(worst, amax, s.multiplier);                                                                   \
+            worst = blocks_worst(worst, amax, s.multiplier * times);                                                           \
         }                                                                                                                      \
-        if (tame && !blocks_are_tame(worst, 6.9f))                                                                             \
+        if (tame && !blocks_are_tame(worst, 6.9f * times))                                                                     \
             return 0;                                                                                                          \
         for (unsigned at = 0; at < (unsigned)(count * block); at += E2M1_LINE) {                                               \
             struct pair x[E2M1_LINE / PAIR];                                                                                   \
@@ -37,12 +38,14 @@ enum { E2M1_BLOCKS = 4 * LANES }; /* at a time, at most */
                     __builtin_prefetch(from + first + ahead, 0, 2);                                                            \
                 x[i] = blocks_multiplied(pair_load_##T(from + first, stored), first, multiplier, block, order);                \
             }                                                                                                                  \
-            if (loose)                                                                                                         \
+            if (tame == BLOCKS_LOOSE)                                                                                          \
                 line_narrow_e2m1_loose(to + at / 2, x, order, past_caches, &least);                                            \
+            else if (tame)                                                                                                     \
+                line_narrow_e2m1_tame(to + at / 2, x, order, past_caches, &least);                                             \
             else                                                                                                               \
-                line_narrow_e2m1x2(to + at / 2, x, order, tame, past_caches);                                                  \
+                line_narrow_e2m1x2(to + at / 2, x, order, 0, past_caches);                                                     \
         }                                                                                                                      \
-        return !e2m1_loose_has_nan(least);                                                                                     \
+        return !e2m1_has_nan(least);                                                                                           \
     }
 BLOCKS_TO_E2M1(f16, order)
 BLOCKS_TO_E2M1(bf16, order)

@@ -44,15 +44,31 @@ INLINE vecu vec_e2m1_high(vec x, int tame)
 
 typedef uint16_t words __attribute__((vector_size(4 * LANES)));
 
-/* The bytes of thirty-two elements, one in each lane: f16 or bf16, by the bits of their mantissa, divided by powers of two, of
- * which `quarter` is a fourth in their dtype. Of numbers, less than 8 times that. */
-INLINE vecu words_e2m1_bytes(words x, words quarter, const int mantissa)
+/* Of bytes that hold a code, neighbours joined: of a and of b in turn, by 128 bits. */
+INLINE vecu joined_e2m1(vecu a, vecu b)
+{
+    const __m512i places = (__m512i)((vecu){0} + 0x10011001u);
+    return (vecu)_mm512_packus_epi16(_mm512_maddubs_epi16((__m512i)a, places), _mm512_maddubs_epi16((__m512i)b, places));
+}
+
+/* Codes in words: of f16 or bf16, by the bits of their mantissa, divided by powers of two, of which `quarter` is a fourth in
+ * their dtype. Of numbers, less than 8 times that. */
+INLINE vecu words_e2m1(words x, words quarter, const int mantissa)
 {
     const words added = {E2M1_0_TO_11(12, mantissa - 2, 0), E2M1_12_TO_19(12, mantissa - 2, 0)};
     words above = (words)_mm512_subs_epu16((__m512i)(x & 0x7fff), (__m512i)quarter);
     words code = above + (words)_mm512_permutexvar_epi16((__m512i)(above >> (mantissa - 2)), (__m512i)added);
-    vecu codes = (vecu)((x & 0x8000) | (code & 0x7fff));
-    return (codes >> 12 & 15) | (codes >> 24 & ~15u);
+    return (vecu)(((x & 0x8000) | (code & 0x7fff)) >> 12);
+}
+
+/* Of four vectors of such words. */
+INLINE void write_e2m1_words(void *to, const vecu *x, int past_caches)
+{
+    vecu bytes[2];
+    for (int i = 0; i < 2; i++)
+        bytes[i] = (vecu)_mm512_packus_epi16((__m512i)x[2 * i], (__m512i)x[2 * i + 1]);
+    bytes[0] = packed_in_order(joined_e2m1(bytes[0], bytes[1]));
+    store_line(to, bytes, past_caches);
 }
 #else
 /* The highest four bits of each lane are the code of x, rounded to nearest, ties to even; 6 beyond it and for NaN. The rest is
@@ -91,52 +107,109 @@ INLINE void line_narrow_e2m1x2(void *to, const struct pair *x, enum pair_order o
     write_line(to, bytes, past_caches);
 }
 
+/* Of lines of what is tame and was multiplied by E2M1_TIMES; NaN is found afterwards, in `least`, which begins as 0. */
 #ifdef __AVX512VBMI__
-/* As line_narrow_e2m1x2 of what is tame and was multiplied by 4, but for ties, which fall either way: the integer below it, one
- * of -28 to 27, tells a value's code. least: the least of them, in each byte, also of earlier lines; NaN makes it -128. */
-INLINE void line_narrow_e2m1_loose(void *to, const struct pair *x, enum pair_order order, int past_caches, vecu *least)
+enum { E2M1_TIMES = 4, E2M1_FINDS_NAN = 1 };
+typedef uint8_t line_bytes __attribute__((vector_size(4 * LANES)));
+
+/* The k-th of four vectors of a line's half: of the even or odd elements, or of the first or last ones. */
+INLINE vec line_quarter(const struct pair *x, enum pair_order order, int half, int k)
 {
-    typedef uint8_t bytes __attribute__((vector_size(4 * LANES)));
-    const bytes codes = {0,  1,  1,  2,  2,  3,  3,  4,  4,  4,  5,  5,  5,  5,  6,  6,  6,  6,  6,  6,  7,  7,
-                         7,  7,  7,  7,  7,  7,  7,  7,  7,  7,  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
-                         14, 14, 14, 14, 14, 14, 13, 13, 13, 13, 12, 12, 12, 11, 11, 10, 10, 9,  9,  8};
-    vecu half[2], line; /* even and odd elements, or the first and the last ones */
-    for (int i = 0; i < 2; i++) {
-        __m512i below[4];
-        for (int k = 0; k < 4; k++)
-            below[k] = _mm512_cvt_roundps_epi32(order == EVEN_ODD ? x[k].v[i] : x[2 * i + k / 2].v[k % 2],
-                                                _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-        half[i] = (vecu)_mm512_packs_epi16(_mm512_packs_epi32(below[0], below[1]), _mm512_packs_epi32(below[2], below[3]));
-        *least = (vecu)_mm512_min_epi8((__m512i)*least, (__m512i)half[i]);
+    return order == EVEN_ODD ? x[k].v[half] : x[2 * half + k / 2].v[k % 2];
+}
+
+INLINE vecu packed_bytes(const __m512i *x)
+{
+    return (vecu)_mm512_packs_epi16(_mm512_packs_epi32(x[0], x[1]), _mm512_packs_epi32(x[2], x[3]));
+}
+
+/* Of a half, the integers below, or the sums of those and of the integers above. NaN is the least one, or 0. */
+INLINE vecu integers_of_half(const struct pair *x, enum pair_order order, int half, const int sums)
+{
+    __m512i n[4];
+    for (int k = 0; k < 4; k++) {
+        __m512 y = (__m512)line_quarter(x, order, half, k);
+        n[k] = _mm512_cvt_roundps_epi32(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        if (sums)
+            n[k] = (__m512i)((vecu)n[k] + (vecu)_mm512_cvt_roundps_epi32(y, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC));
     }
-    if (order == EVEN_ODD) {
-        line = packed_in_order((vecu)_mm512_permutexvar_epi8((__m512i)half[0], (__m512i)codes) |
-                               (vecu)_mm512_permutexvar_epi8((__m512i)half[1], (__m512i)(codes << 4)));
-    } else {
-        const words in_order = {0, 8,  16, 24, 1, 9,  17, 25, 2, 10, 18, 26, 3, 11, 19, 27,
-                                4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30, 7, 15, 23, 31};
-        for (int i = 0; i < 2; i++) /* neighbours side by side in a word */
-            half[i] = (vecu)_mm512_maddubs_epi16(_mm512_permutexvar_epi8((__m512i)half[i], (__m512i)codes),
-                                                 (__m512i)((vecu){0} + 0x10011001u));
-        line = (vecu)_mm512_permutexvar_epi16((__m512i)in_order, _mm512_packus_epi16((__m512i)half[0], (__m512i)half[1]));
-    }
+    return packed_bytes(n);
+}
+
+/* code: of both halves, in the low four bits, or in EVEN_ODD those of odd elements in the high ones. */
+INLINE void store_e2m1_line(void *to, const vecu *code, enum pair_order order, int past_caches)
+{
+    const words in_order = {0, 8,  16, 24, 1, 9,  17, 25, 2, 10, 18, 26, 3, 11, 19, 27,
+                            4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30, 7, 15, 23, 31};
+    vecu line = order == EVEN_ODD ? packed_in_order(code[0] | code[1])
+                                  : (vecu)_mm512_permutexvar_epi16((__m512i)in_order, (__m512i)joined_e2m1(code[0], code[1]));
     store_line(to, &line, past_caches);
 }
 
-/* Of line_narrow_e2m1_loose. */
-INLINE int e2m1_loose_has_nan(vecu least)
+/* Ties fall either way: the integer below it, one of -28 to 27, tells a value's code. */
+INLINE void line_narrow_e2m1_loose(void *to, const struct pair *x, enum pair_order order, int past_caches, vecu *least)
+{
+    const line_bytes codes = {0,  1,  1,  2,  2,  3,  3,  4,  4,  4,  5,  5,  5,  5,  6,  6,  6,  6,  6,  6,  7,  7,
+                              7,  7,  7,  7,  7,  7,  7,  7,  7,  7,  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+                              14, 14, 14, 14, 14, 14, 13, 13, 13, 13, 12, 12, 12, 11, 11, 10, 10, 9,  9,  8};
+    vecu code[2];
+    for (int i = 0; i < 2; i++) {
+        vecu below = integers_of_half(x, order, i, 0);
+        *least = (vecu)_mm512_min_epi8((__m512i)*least, (__m512i)below);
+        code[i] = (vecu)_mm512_permutexvar_epi8((__m512i)below, (__m512i)(codes << (order == EVEN_ODD ? 4 * i : 0)));
+    }
+    store_e2m1_line(to, code, order, past_caches);
+}
+
+/* Sums of 0 become those of small values with their sign, and NaN is noted. */
+INLINE void sign_zeros(vecu *sum, const struct pair *x, enum pair_order order, vecu *least)
+{
+    typedef int8_t integers __attribute__((vector_size(4 * LANES)));
+    for (int i = 0; i < 2; i++) {
+        __m512i bits[4], is_nan[4];
+        for (int k = 0; k < 4; k++) {
+            vec y = line_quarter(x, order, i, k);
+            bits[k] = (__m512i)y;
+            is_nan[k] = (__m512i)vec_where_nan(y, (vecu){0} + 0x80000000u, (vecu){0});
+        }
+        sum[i] |= (vecu)(((integers)sum[i] == 0) & ((integers)packed_bytes(bits) < 0));
+        *least = (vecu)_mm512_min_epi8((__m512i)*least, (__m512i)packed_bytes(is_nan));
+    }
+}
+
+/* Ties to even: the sum of the integers below and above it, one of -55 to 55, tells a value's code, but for the sign of 0. */
+INLINE void line_narrow_e2m1_tame(void *to, const struct pair *x, enum pair_order order, int past_caches, vecu *least)
+{
+    const line_bytes positive = {0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 5,
+                                 5, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 7, 7, 7,
+                                 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7};
+    const line_bytes negative = {15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+                                 15, 15, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 13, 13, 13, 13, 13, 13, 13,
+                                 12, 12, 12, 12, 12, 12, 12, 11, 11, 11, 10, 10, 10, 10, 10, 9,  9,  9,  8,  8};
+    vecu code[2], sum[2] = {integers_of_half(x, order, 0, 1), integers_of_half(x, order, 1, 1)};
+    __m512i lesser = _mm512_min_epu8((__m512i)sum[0], (__m512i)sum[1]);
+    if (__builtin_expect(_mm512_test_epi8_mask(lesser, lesser) != (__mmask64)-1, 0))
+        sign_zeros(sum, x, order, least);
+    for (int i = 0; i < 2; i++) {
+        const int shift = order == EVEN_ODD ? 4 * i : 0;
+        code[i] = (vecu)_mm512_permutex2var_epi8((__m512i)(positive << shift), (__m512i)sum[i], (__m512i)(negative << shift));
+    }
+    store_e2m1_line(to, code, order, past_caches);
+}
+
+INLINE int e2m1_has_nan(vecu least)
 {
     return _mm512_test_epi32_mask((__m512i)(least & ~(least << 1)), (__m512i)((vecu){0} + 0x80808080u)) != 0;
 }
-enum { E2M1_IS_LOOSE = 1 };
 #else
-INLINE void line_narrow_e2m1_loose(void *to, const struct pair *x, enum pair_order order, int past_caches, vecu *least)
+enum { E2M1_TIMES = 1, E2M1_FINDS_NAN = 0 };
+INLINE void line_narrow_e2m1_tame(void *to, const struct pair *x, enum pair_order order, int past_caches, vecu *least)
 {
     line_narrow_e2m1x2(to, x, order, 1, past_caches);
     (void)least;
 }
-INLINE int e2m1_loose_has_nan(vecu least) { return (void)least, 0; }
-enum { E2M1_IS_LOOSE = 0 };
+#define line_narrow_e2m1_loose line_narrow_e2m1_tame
+INLINE int e2m1_has_nan(vecu least) { return (void)least, 0; }
 #endif
 
 /* The values of the low four bits of each lane. */

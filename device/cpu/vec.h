@@ -134,7 +134,7 @@ INLINE int vec_are_finite(vec a, vec b)
 }
 #endif
 
-/* As a float, for |x| below 2^111, beyond which it is infinite or NaN; what is below 2^-126 is rounded less. */
+/* As a float, for |x| below 2^111, beyond which it is infinite or NaN; what is below 2^-126 is rounded less, and -0 is 0. */
 INLINE vec vec_near_bf16(vec x)
 {
     vec rounded = x - x * 65536.0f; /* to the unit of bf16, as a multiple of which 65536 x is even where x is a tie */

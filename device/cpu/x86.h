@@ -36,6 +36,7 @@ typedef float __v16sf __attribute__((vector_size(64)));
 
 #define _MM_FROUND_TO_NEAREST_INT 0x00
 #define _MM_FROUND_TO_NEG_INF 0x01
+#define _MM_FROUND_TO_POS_INF 0x02
 #define _MM_FROUND_CUR_DIRECTION 0x04
 #define _MM_FROUND_NO_EXC 0x08
 #define _CMP_UNORD_Q 0x03
@@ -210,6 +211,11 @@ X86_INLINE __mmask64 _mm512_test_epi8_mask(__m512i a, __m512i b)
 X86_INLINE __m512i _mm512_max_epu8(__m512i a, __m512i b)
 {
     return (__m512i)__builtin_ia32_pmaxub512_mask((__v64qi)a, (__v64qi)b, (__v64qi){0}, (__mmask64)-1);
+}
+
+X86_INLINE __m512i _mm512_min_epu8(__m512i a, __m512i b)
+{
+    return (__m512i)__builtin_ia32_pminub512_mask((__v64qi)a, (__v64qi)b, (__v64qi){0}, (__mmask64)-1);
 }
 
 X86_INLINE __m512i _mm512_adds_epu8(__m512i a, __m512i b)

@@ -26,11 +26,22 @@ struct by_largest {
 enum { BY_LARGEST = 0 };
 #endif
 
-/* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
+#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
+
+/* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. What is
+ * worked out in bf16 stays floats, pairs in ORDER, where vectors are registers. */
+#if GATED && defined __AVX512F__
+typedef __typeof__(_Generic((T *)0, bf16 * : (f32){0}, default : (T){0})) element;
+#else
 typedef __typeof__(_Generic((T *)0, e4m3 * : (f16){0}, default : (T){0})) element;
+#endif
 enum {
     STAGES = GATED || sizeof(T) == 1,
-    ORDER = PAIR_ORDER(element),
+    ORDER = PAIR_ORDER(T),
+    STORED = PAIR_ORDER(element),
+    NEAR = GATED && sizeof(element) > sizeof(T), /* tame elements may be rounded by vec_near_bf16 */
+    BY_INTEGERS = ELEMENTS(CODE) == 2 && SCALE == SCALE_E4M3, /* tame codes are; there, multipliers are by E2M1_TIMES larger */
+    TIMES = BY_INTEGERS ? E2M1_TIMES : 1,
     RUN = LANES * BLOCK,
     LINE = 64 * ELEMENTS(CODE),
     FETCH = 4096 / sizeof(T),               /* columns ahead */
@@ -61,28 +72,34 @@ INLINE vecu lack_quarters(vec amax)
     return (vecu)((vecu)amax - least >= infinity - least) & (vecu)amax;
 }
 
-INLINE vecu bytes_by_exponent(const element *from, float quarter)
+INLINE void line_by_exponent(void *to, const element *from, const float *quarter, int past_caches)
 {
-    words x;
-    memcpy(&x, from, sizeof x);
-    return words_e2m1_bytes(x, (words)vec_set(quarter), MANTISSA);
+    vecu codes[LINE / BLOCK];
+    for (int i = 0; i < LINE / BLOCK; i++) {
+        words x;
+        memcpy(&x, from + i * BLOCK, sizeof x);
+        codes[i] = words_e2m1(x, (words)vec_set(quarter[i]), MANTISSA);
+    }
+    write_e2m1_words(to, codes, past_caches);
 }
 #else
 enum { BY_EXPONENT = 0 };
 INLINE vec quarters(vec multiplier) { return multiplier; }
 INLINE vecu lack_quarters(vec amax) { return (vecu)amax; }
-INLINE vecu bytes_by_exponent(const element *from, float quarter) { return (void)from, (void)quarter, (vecu){0}; }
+INLINE void line_by_exponent(void *to, const element *from, const float *quarter, int past_caches)
+{
+    (void)to, (void)from, (void)quarter, (void)past_caches;
+}
 #endif
 
 #define NARROW_(code) line_narrow_##code
 #define NARROW(code) NARROW_(code)
 
-#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
 #define LOAD_(type) pair_load_n_##type
 #define LOAD(type) LOAD_(type)
 
-/* Thirty-two columns as elements, 0 from `columns` on. up: what GATED columns scale. */
-INLINE void stage(element *to, const T *from, const T *up, int64_t columns, float factor)
+/* Thirty-two columns as elements, 0 from `columns` on. up: what GATED columns scale. near: see vec_near_bf16. */
+INLINE void stage(element *to, const T *from, const T *up, int64_t columns, float factor, const int near)
 {
     struct pair x = {{{0}}};
     if (columns > 0)
@@ -94,10 +111,13 @@ INLINE void stage(element *to, const T *from, const T *up, int64_t columns, floa
     for (int i = 0; i < 2; i++)
         x.v[i] = silu(x.v[i]) * y.v[i];
 #endif
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         x.v[i] = _Generic(from, const e4m3 * : x.v[i] * factor, default : x.v[i]);
-    (void)up;
-    pair_narrow(to, x, ORDER, IS_BF16(T) ? NUMBERS : WILD);
+        if (NEAR)
+            x.v[i] = near ? vec_near_bf16(x.v[i]) : (vec)(vec_round_bf16(x.v[i], NUMBERS) & 0xffff0000u);
+    }
+    (void)up, (void)near;
+    pair_narrow(to, x, STORED, IS_BF16(T) ? NUMBERS : WILD);
 }
 
 struct line {
@@ -142,40 +162,56 @@ INLINE int quantize_blocks(const struct block_quantize_args *a, const struct lin
                            int count, const int tame, const int past_caches)
 {
     _Alignas(64) float multiplier[CHUNK / BLOCK];
-    vecu worst = {0};
+    const int tame_amax = tame && BY_INTEGERS && E2M1_FINDS_NAN ? BLOCKS_LOOSE : tame;
+    vecu worst = {0}, least = {0};
     for (int i = 0; i < count; i += LANES) {
         for (int at = i * BLOCK; at < (i + LANES) * BLOCK && FETCHES_EARLY; at += 2 * PAIR)
             __builtin_prefetch(x + at + l->ahead, 0, 2);
-        vec amax = blocks_amax(x + i * BLOCK, BLOCK, ORDER, tame);
-        vec m = store_scales(a, l, block + i, count - i < LANES ? count - i : LANES, amax, tame);
+        vec amax = blocks_amax(x + i * BLOCK, BLOCK, ORDER, tame_amax);
+        vec m = store_scales(a, l, block + i, count - i < LANES ? count - i : LANES, amax, tame) * (tame ? TIMES : 1.0f);
         vec_store(multiplier + i, BY_EXPONENT && tame ? quarters(m) : m);
         worst = BY_EXPONENT ? worst | lack_quarters(amax) : blocks_worst(worst, amax, m);
     }
-    if (tame && !blocks_are_tame(worst, BY_EXPONENT ? 0 : TAME_LIMIT))
+    if (tame && !blocks_are_tame(worst, BY_EXPONENT ? 0 : TAME_LIMIT * TIMES))
         return 0;
     for (int at = 0; at < count * BLOCK; at += LINE) {
         struct pair y[LINE / PAIR];
-        vecu bytes[LINE / PAIR];
         for (int i = 0; i < LINE / PAIR; i++) {
             int first = at + i * PAIR;
             if (!STAGES && (i % 2 || !FETCHES_EARLY))
                 __builtin_prefetch(x + first + l->ahead, 0, 2);
-            if (BY_EXPONENT && tame)
-                bytes[i] = bytes_by_exponent(x + first, multiplier[first / BLOCK]);
-            else
-                y[i] = blocks_multiplied(pair_load(x + first, ORDER), first, multiplier, BLOCK, ORDER);
+            if (!(BY_EXPONENT && tame))
+                y[i] = blocks_multiplied(pair_load(x + first, STORED), first, multiplier, BLOCK, ORDER);
         }
         if (BY_EXPONENT && tame)
-            write_line(out + at / ELEMENTS(CODE), bytes, past_caches);
+            line_by_exponent(out + at / ELEMENTS(CODE), x + at, multiplier + at / BLOCK, past_caches);
+        else if (BY_INTEGERS && tame)
+            line_narrow_e2m1_tame(out + at / ELEMENTS(CODE), y, ORDER, past_caches, &least);
         else
             NARROW(CODE)(out + at / ELEMENTS(CODE), y, ORDER, tame, past_caches);
     }
-    return 1;
+    return !BY_INTEGERS || !e2m1_has_nan(least);
 }
 
-static __attribute__((noinline)) void quantize_wild_blocks(const struct block_quantize_args *a, const struct line *l, CODE *out,
-                                                           const element *x, int64_t block, int count)
+/* Columns from `begin` on. */
+INLINE void stage_columns(const struct block_quantize_args *a, const struct line *l, element *staged, int64_t begin, int staging,
+                          const int are_there, const int near)
 {
+    const T *from = l->input + begin;
+    for (int at = 0; at < staging; at += PAIR) {
+        __builtin_prefetch(from + at + l->ahead, 0, 2);
+        if (GATED)
+            __builtin_prefetch(from + a->columns + at + l->ahead, 0, 2);
+        stage(staged + at, from + at, from + a->columns + at, are_there ? PAIR : a->columns - begin - at, l->factor, near);
+    }
+}
+
+/* staged: where x is, if it was staged. */
+static __attribute__((noinline)) void quantize_wild_blocks(const struct block_quantize_args *a, const struct line *l, CODE *out,
+                                                           const element *x, element *staged, int64_t block, int count)
+{
+    if (NEAR)
+        stage_columns(a, l, staged, block * BLOCK, (count + LANES - 1) / LANES * RUN, 0, 0);
     quantize_blocks(a, l, out, x, block, count, 0, 0);
 }
 
@@ -198,13 +234,12 @@ INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, i
             return 0;
         vec_store_bytes(largest, y);
         vec_store_bytes(scales, by_largest_scales(y, table));
-#pragma GCC unroll 4
-        for (int k = 0; k < LANES; k += 4) {
-            char *to = (char *)out + (i + k) * BLOCK / 2, codes[32];
+        for (int k = 0; k < LANES; k += 4)
             memcpy(l->scales + (uint64_t)(block + i + k) / 4 * l->step, scales + k, 4);
-            by_largest_codes(past_caches ? codes : to, x[k / 4], largest, k, table);
-            if (past_caches)
-                stream_bytes(to, codes, sizeof codes);
+#pragma GCC unroll 2
+        for (int k = 0; k < 2; k++) {
+            vecu line = by_largest_line(x, magnitude, largest, k, table);
+            store_line((char *)out + (i + k * LANES / 2) * BLOCK / 2, &line, past_caches);
         }
     }
     return 1;
@@ -222,8 +257,8 @@ static const struct by_largest *table_of(struct by_largest *t, float global_scal
             element staged[PAIR];
             for (int k = 0; k < PAIR; k++)
                 codes[k] = (uint8_t)(i + k);
-            stage(staged, (const T *)codes, NULL, PAIR, factor);
-            pair_store(value + i, pair_load(staged, ORDER), ORDER);
+            stage(staged, (const T *)codes, NULL, PAIR, factor, 0);
+            pair_store(value + i, pair_load(staged, STORED), ORDER);
         }
         by_largest_fill(t, value, global_scale);
     }
@@ -255,13 +290,7 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
     }
     int64_t staging = (count + LANES - 1) / LANES * RUN, there = a->columns > begin ? a->columns - begin : 0;
     if (STAGES)
-        for (int64_t at = begin; at < begin + staging; at += PAIR) {
-            __builtin_prefetch(l->input + at + l->ahead, 0, 2);
-            if (GATED)
-                __builtin_prefetch(l->input + a->columns + at + l->ahead, 0, 2);
-            stage(staged + (at - begin), l->input + at, l->input + a->columns + at, are_there ? PAIR : a->columns - at,
-                  l->factor);
-        }
+        stage_columns(a, l, staged, begin, (int)staging, are_there, 1);
     if (!STAGES && !are_there) {
         there = there < staging ? there : staging;
         memcpy(staged, l->input + begin, (size_t)there * sizeof *staged);
@@ -272,9 +301,10 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
     if (!are_there || !whole_lines)
         out = codes;
     const element *x = STAGES || !are_there ? staged : (const element *)(l->input + begin);
-    if (!(past_caches ? quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 1)
-                      : quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 0)))
-        quantize_wild_blocks(a, l, out, x, begin / BLOCK, count);
+    bool tame = past_caches ? quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 1)
+                            : quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 0);
+    if (!tame || (NEAR && !(fabsf(l->global_scale) < 0x1p90f))) /* 2^-126 of that is 0 */
+        quantize_wild_blocks(a, l, out, x, staged, begin / BLOCK, count);
     int64_t last = end < a->out_columns ? end : a->out_columns;
     if (out != to && begin < last)
         write_out(to, codes, (last - begin) / ELEMENTS(CODE), l->past_caches);

@@ -60,27 +60,51 @@ INLINE vecu by_largest_scales(vecu largest, const struct by_largest *t)
     return (vecu)_mm512_permutex2var_epi16((__m512i)pairs[0], (__m512i)(largest >> 1), (__m512i)pairs[1]) >> (largest << 3 & 8);
 }
 
-/* Thirty-two bytes: the codes of four blocks from the i-th of sixteen on. x: their elements. */
-INLINE void by_largest_codes(void *to, vecu x, const uint8_t *largest, int i, const struct by_largest *t)
+/* Bytes: the codes of the i-th four of sixteen blocks. x: their elements; below: how many magnitudes these are below the largest
+ * one of their block. */
+#ifdef __AVX512VBMI__
+INLINE vecu by_largest_codes(vecu x, vecu below, const uint8_t *largest, int i, const struct by_largest *t)
 {
-    vecu table[3], all, which = {0, 0, 0, 0, 0x01010101u, 0x01010101u, 0x01010101u, 0x01010101u, 0x02020202u, 0x02020202u,
-                                 0x02020202u, 0x02020202u, 0x03030303u, 0x03030303u, 0x03030303u, 0x03030303u};
+    __m512i codes, at = _mm512_min_epu8((__m512i)below, (__m512i)((vecu){0} + 0x3f3f3f3fu));
+    codes = _mm512_permutexvar_epi8(at, (__m512i)vec_load((const f32 *)t->code[largest[4 * i]]));
+    for (int j = 1; j < 4; j++)
+        codes = _mm512_mask_permutexvar_epi8(codes, (__mmask64)0xffff << 16 * j, at,
+                                             (__m512i)vec_load((const f32 *)t->code[largest[4 * i + j]]));
+    return (vecu)codes | (x >> 4 & 0x08080808u);
+}
+#else
+INLINE vecu by_largest_codes(vecu x, vecu below, const uint8_t *largest, int i, const struct by_largest *t)
+{
+    vecu table[3], codes = x >> 4 & 0x08080808u;
     for (int k = 0; k < 3; k++) {
         __m512i lanes = {0};
         for (int j = 0; j < 4; j++)
             lanes = _mm512_mask_broadcast_i32x4(lanes, (__mmask16)(15 << 4 * j),
-                                                _mm_loadu_si128((const __m128i *)(t->code[largest[i + j]] + LANES * k)));
+                                                _mm_loadu_si128((const __m128i *)(t->code[largest[4 * i + j]] + LANES * k)));
         table[k] = (vecu)lanes;
     }
-    all = (vecu)_mm512_mask_broadcast_i32x4((__m512i){0}, (__mmask16)-1, _mm_loadu_si128((const __m128i *)largest));
-    all = (vecu)_mm512_shuffle_epi8((__m512i)all, (__m512i)(which + 0x01010101u * (uint32_t)i));
-    __m512i below = _mm512_subs_epu8((__m512i)all, (__m512i)(x & 0x7f7f7f7fu));
-    vecu codes = x >> 4 & 0x08080808u;
     for (int k = 0; k < 3; k++) { /* only what is in this table stays below 0x80, beyond which a shuffle gives 0 */
-        __m512i at = _mm512_adds_epu8((__m512i)((vecu)below ^ 0x10101010u * (uint32_t)k), (__m512i)((vecu){0} + 0x70707070u));
+        __m512i at = _mm512_adds_epu8((__m512i)(below ^ 0x10101010u * (uint32_t)k), (__m512i)((vecu){0} + 0x70707070u));
         codes |= (vecu)_mm512_shuffle_epi8((__m512i)table[k], at);
     }
-    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi16_epi8((__m512i)(codes | codes >> 4)));
+    return codes;
+}
+#endif
+
+/* A line of 64 bytes: the codes of the i-th eight of sixteen blocks. x, magnitude: their elements. */
+INLINE vecu by_largest_line(const vecu *x, const vecu *magnitude, const uint8_t *largest, int i, const struct by_largest *t)
+{
+    const vecu which = {0, 0, 0, 0, 0x01010101u, 0x01010101u, 0x01010101u, 0x01010101u, 0x02020202u, 0x02020202u,
+                        0x02020202u, 0x02020202u, 0x03030303u, 0x03030303u, 0x03030303u, 0x03030303u};
+    __m512i all = _mm512_mask_broadcast_i32x4((__m512i){0}, (__mmask16)-1, _mm_loadu_si128((const __m128i *)largest));
+    vecu codes[2];
+    for (int k = 0; k < 2; k++) {
+        __m512i each = _mm512_shuffle_epi8(all, (__m512i)(which + 0x04040404u * (uint32_t)(2 * i + k)));
+        vecu below = (vecu)_mm512_subs_epu8(each, (__m512i)magnitude[2 * i + k]);
+        codes[k] = by_largest_codes(x[2 * i + k], below, largest, 2 * i + k, t);
+    }
+    vecu line = joined_e2m1(codes[0], codes[1]);
+    return BLOCKS_PICK(line, line, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
 }
 
 #endif

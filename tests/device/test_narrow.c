@@ -148,8 +148,8 @@ static const struct texts widen_e2m1 = {"#include \"fp4.h\"\n" ARGUMENTS "static
         "        vecu bytes = pair_e2m1_bytes(y, HALVES, 0), by_words = bytes;\n"                                \
         "#if defined __AVX512DQ__ && defined __AVX512BW__\n"                                                     \
         "        memcpy(&by_words, x, sizeof x);\n"                                                              \
-        "        by_words = words_e2m1_bytes((words)by_words, (words){0} + quarter.bits, " mantissa ");\n"       \
-        "#endif\n        for (int k = 0; k < LANES; k++)\n"                                                     \
+        "        by_words = words_e2m1((words)by_words, (words){0} + quarter.bits, " mantissa ");\n"             \
+        "        by_words = (by_words | by_words >> 12) & 255;\n#endif\n        for (int k = 0; k < LANES; k++)\n"\
         "            ((uint8_t *)a->scalar.data)[i + k] |= bytes[k] != by_words[k];\n    }\n}\n" LOOPS,          \
             NULL                                                                                                 \
     }
