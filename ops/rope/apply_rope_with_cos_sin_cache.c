@@ -17,14 +17,6 @@ static const struct op_arg args[] = {
     {0},
 };
 
-static const char *const rules[] = {"rotary_dim > 0",
-                                    "rotary_dim % 2 == 0",
-                                    "rotary_dim <= head_size",
-                                    "nnz == 0 or max_positions > 0",
-                                    "q_columns % head_size == 0",
-                                    "k_columns % head_size == 0",
-                                    NULL};
-
 static void view(const void *from, void *to)
 {
     const struct flashinfer_apply_rope_with_cos_sin_cache *a = from;
@@ -40,14 +32,6 @@ static void view(const void *from, void *to)
     };
 }
 
-static const struct op_range ranges[] = {{"nnz", 0, 100, 0},
-                                         {"q_columns", 0, 900, 6},
-                                         {"k_columns", 0, 300, 6},
-                                         {"head_size", 2, 280, 2},
-                                         {"rotary_dim", 2, 280, 2},
-                                         {"max_positions", 1, 500, 0},
-                                         {0}};
-
-DEFINE_OP("rope", "rotary position embedding of query and key by cosines and sines from a table", .rules = rules, .view = view,
-          .kernels = rope_kernels, .validate = rope_validate, .ranges = ranges, .shapes = rope_cache_shapes,
-          .reference = rope_reference, .cost = rope_cost);
+DEFINE_OP("rope", "rotary position embedding of query and key by cosines and sines from a table",
+          .rules = rope_cache_rules, .view = view, .kernels = rope_kernels, .validate = rope_validate,
+          .ranges = rope_cache_ranges, .shapes = rope_cache_shapes, .reference = rope_reference, .cost = rope_cost);

@@ -400,9 +400,19 @@ flashinfer_status rope_validate(const struct call *call)
 }
 
 const char *const rope_rules[] = {"head_dim > 0", "head_dim % 2 == 0", "rotary_dim % 2 == 0", "rotary_dim <= head_dim", NULL};
+const char *const rope_cache_rules[] = {"rotary_dim > 0",
+                                        "rotary_dim % 2 == 0",
+                                        "rotary_dim <= head_size",
+                                        "nnz == 0 or max_positions > 0",
+                                        "q_columns % head_size == 0",
+                                        "k_columns % head_size == 0",
+                                        NULL};
 
 const struct op_range rope_ranges[] = {{"nnz", 0, 100, 0},      {"num_qo_heads", 0, 20, 0}, {"num_kv_heads", 0, 8, 0},
                                        {"head_dim", 2, 280, 2}, {"rotary_dim", 0, 280, 2},  {0}};
+const struct op_range rope_cache_ranges[] = {{"nnz", 0, 100, 0},       {"q_columns", 0, 900, 6},  {"k_columns", 0, 300, 6},
+                                             {"head_size", 2, 280, 2}, {"rotary_dim", 2, 280, 2}, {"max_positions", 1, 500, 0},
+                                             {0}};
 
 const struct op_shape rope_request_shapes[] = {
     {"smollm2_135m", "nnz=1 num_qo_heads=9 num_kv_heads=3 head_dim=64 dtype=bf16 batch=1 indptr:dtype=i32"},

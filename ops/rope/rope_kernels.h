@@ -36,9 +36,10 @@ void rope_cost(const struct call *call, double *bytes, double *operations);
 /* Under FLASHINFER_VALIDATE_INPUTS: positions have a row of cos_sin_cache. */
 flashinfer_status rope_validate(const struct call *call);
 
-/* For apply_rope_*: rules, ranges, shapes of ops with requests, with positions, and with a table of cosines and sines. */
-extern const char *const rope_rules[];
-extern const struct op_range rope_ranges[];
+/* For apply_rope_*: rules and ranges, those with a table of cosines and sines apart; shapes of ops with requests, with positions,
+ * and with such a table. */
+extern const char *const rope_rules[], *const rope_cache_rules[];
+extern const struct op_range rope_ranges[], rope_cache_ranges[];
 extern const struct op_shape rope_request_shapes[], rope_position_shapes[], rope_cache_shapes[];
 
 /* Their last arguments. */
