@@ -41,7 +41,7 @@ flashinfer_status attention_run_stream_sm90(const struct call *call, const struc
 /* Tokens to the left that a kernel is told; -1: all. */
 int32_t attention_window(int64_t window_left);
 
-/* What the plan ops, and the ops without a plan, take, as far as it matters here; what an op does not have is 0. */
+/* What the plan ops are seen as, and what the ops without a plan take; what an op does not have is 0. */
 struct attention_options {
     flashinfer_plan *plan;
     bool is_decode;
@@ -55,8 +55,8 @@ struct attention_options {
     DLDataType q_data_type, kv_data_type, o_data_type;
 };
 
-const char *attention_plan_fit(const struct attention_options *options);
-flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *options);
+const char *attention_fit_plan(const struct call *call, struct way *way);
+flashinfer_status attention_run_plan(const struct call *call, const struct way *way);
 
 /* Of ops without a plan: what it would hold, with tile_q 0, and why no kernel serves the call. */
 struct attention_plan attention_single_plan(const struct attention_options *options);

@@ -16,7 +16,7 @@ static int64_t group_of(const struct attention_options *o) { return least(o->num
 
 static bool is_narrow(enum dtype dtype) { return dtype == DTYPE_E4M3 || dtype == DTYPE_E5M2; }
 
-const char *attention_plan_fit(const struct attention_options *o)
+static const char *misfit(const struct attention_options *o)
 {
     enum dtype q = dtype_of(o->q_data_type), kv = dtype_of(o->kv_data_type);
     if (!is_head_dim(o->head_dim_qk) || !is_head_dim(o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk))
@@ -26,6 +26,12 @@ const char *attention_plan_fit(const struct attention_options *o)
     if (kv != q && !is_narrow(kv))
         return "kv_data_type must be q_data_type, e4m3 or e5m2";
     return NULL;
+}
+
+const char *attention_fit_plan(const struct call *call, struct way *way)
+{
+    (void)way;
+    return misfit(call_view(call));
 }
 
 static bool is_known(const DLTensor *indptr) { return indptr && tensor_data(indptr) && tensor_shape(indptr, 0) > 1; }
@@ -48,7 +54,7 @@ const char *attention_single_fit(const struct attention_options *o, int64_t kv_l
 {
     if (o->max_total_qo > INT32_MAX || kv_len > INT32_MAX || o->num_qo_heads > INT32_MAX || o->num_kv_heads > INT32_MAX)
         return "there are more tokens or heads than a kernel counts";
-    return attention_plan_fit(o);
+    return misfit(o);
 }
 
 /* Packed rows of the longest request of a typical batch. */
@@ -103,10 +109,12 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
     };
 }
 
-flashinfer_status attention_plan_run(const struct call *call, const struct attention_options *o)
+flashinfer_status attention_run_plan(const struct call *call, const struct way *way)
 {
+    const struct attention_options *o = call_view(call);
     struct attention_plan plan = attention_single_plan(o);
     size_t workspace = 0;
+    (void)way;
     if (!o->is_decode) {
         struct attention_typical typical = typical_of(o);
         plan.tile_q = attention_typical_tile_q(call->device, &plan, typical);

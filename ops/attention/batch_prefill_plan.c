@@ -39,10 +39,10 @@ static const struct op_arg args[] = {
 
 static const char *const rules[] = {"num_qo_heads % num_kv_heads == 0", NULL};
 
-static struct attention_options options(const struct call *call)
+static void view(const void *from, void *to)
 {
-    const struct flashinfer_batch_prefill_plan *a = call_args(call);
-    return (struct attention_options){
+    const struct flashinfer_batch_prefill_plan *a = from;
+    *(struct attention_options *)to = (struct attention_options){
         .plan = a->plan,
         .max_total_qo = a->max_total_qo,
         .max_batch_size = a->max_batch_size,
@@ -71,21 +71,10 @@ static struct attention_options options(const struct call *call)
     };
 }
 
-static const char *fit(const struct call *call, struct way *way)
-{
-    const struct attention_options o = options(call);
-    (void)way;
-    return attention_plan_fit(&o);
-}
-
-static flashinfer_status run(const struct call *call, const struct way *way)
-{
-    const struct attention_options o = options(call);
-    (void)way;
-    return attention_plan_run(call, &o);
-}
-
-static const struct op_kernel kernels[] = {{"batch_prefill_plan", OP_ANYWHERE, 0, 0, fit, run}, {0}};
+static const struct op_kernel kernels[] = {
+    {"batch_prefill_plan", OP_ANYWHERE, 0, 0, attention_fit_plan, attention_run_plan},
+    {0},
+};
 
 static const struct op_range ranges[] = {
     {"max_total_qo", 1, 96, 0}, {"max_batch_size", 1, 8, 0},  {"typical_batch", 1, 8, 0}, {"num_qo_heads", 1, 14, 0},
@@ -100,5 +89,5 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("attention", "plans batch_prefill: what its grid and workspace depend on", .rules = rules, .kernels = kernels,
-          .ranges = ranges, .shapes = shapes);
+DEFINE_OP("attention", "plans batch_prefill: what its grid and workspace depend on", .rules = rules, .view = view,
+          .kernels = kernels, .ranges = ranges, .shapes = shapes);
