@@ -234,3 +234,14 @@ const struct op_kernel block_quantize_kernels[] = {
     {"block_quantize_cpu", OP_CPU, 0, 0, fit_cpu, run},
     {0},
 };
+
+const struct op_range block_quantize_batch_ranges[] = {{"batch", 0, 9, 0}, {"rows", 0, 140, 0}, {"columns", 16, 1000, 16}, {0}};
+
+const struct op_shape block_quantize_batch_shapes[] = {
+    {"deepseek_v3_experts", "batch=8 rows=128 columns=7168 dtype=bf16 out:dtype=e2m1x2 out_scale:dtype=u8"},
+    {"odd", "batch=3 rows=7 columns=96 dtype=f16 out:dtype=u8 out_scale:dtype=e4m3"},
+    {"one_token", "batch=16 rows=1 columns=2048 dtype=bf16 out:dtype=u8 out_scale:dtype=u8"},
+    {"large", "batch=32 rows=512 columns=4096 dtype=bf16 out:dtype=e2m1x2 out_scale:dtype=u8"},
+    {"qwen3_experts", "batch=128 rows=32 columns=2048 dtype=f16 out:dtype=e2m1x2 out_scale:dtype=e4m3"},
+    {0},
+};

@@ -28,6 +28,10 @@ void block_quantize_reference(const struct reference *r);
  * written. */
 const char *block_quantize_verify(const struct reference *r);
 
+/* Of the ops on a batch of matrices. */
+extern const struct op_range block_quantize_batch_ranges[];
+extern const struct op_shape block_quantize_batch_shapes[];
+
 /* A row of scales has whole tiles of 4 blocks, groups of rows whole tiles of 128 or 8. */
 #define SCALE_LAYOUTS "SCALES_128X4 SCALES_8X4 SCALES_LINEAR"
 #define SCALE_SHAPE(leading, rows, blocks)                                                  \

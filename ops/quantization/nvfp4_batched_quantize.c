@@ -29,17 +29,6 @@ static void view(const void *from, void *to)
                                                                      .layout = SCALES_128X4};
 }
 
-static const struct op_range ranges[] = {{"batch", 0, 9, 0}, {"rows", 0, 140, 0}, {"columns", 16, 1000, 16}, {0}};
-
-static const struct op_shape shapes[] = {
-    {"deepseek_v3_experts", "batch=8 rows=128 columns=7168 dtype=bf16 out:dtype=e2m1x2 out_scale:dtype=u8"},
-    {"odd", "batch=3 rows=7 columns=96 dtype=f16 out:dtype=u8 out_scale:dtype=e4m3"},
-    {"one_token", "batch=16 rows=1 columns=2048 dtype=bf16 out:dtype=u8 out_scale:dtype=u8"},
-    {"large", "batch=32 rows=512 columns=4096 dtype=bf16 out:dtype=e2m1x2 out_scale:dtype=u8"},
-    {"qwen3_experts", "batch=128 rows=32 columns=2048 dtype=f16 out:dtype=e2m1x2 out_scale:dtype=e4m3"},
-    {0},
-};
-
 DEFINE_OP("quantization", "out, out_scale = each matrix of a in blocks of e2m1 with e4m3 scales", .rules = rules,
-          .kernels = block_quantize_kernels, .view = view, .ranges = ranges, .shapes = shapes,
-          .reference = block_quantize_reference);
+          .kernels = block_quantize_kernels, .view = view,
+          .ranges = block_quantize_batch_ranges, .shapes = block_quantize_batch_shapes, .reference = block_quantize_reference);
