@@ -66,15 +66,6 @@ static bool fill_args(const struct call *call, struct checkpointing_ssu_args *a)
     const struct flashinfer_checkpointing_ssu *c = call_args(call);
     const struct dims *d = call_dims(call);
     *a = (struct checkpointing_ssu_args){
-        .out = mamba_tokens(c->out),
-        .x = mamba_tokens(c->x),
-        .dt = mamba_tokens(c->dt),
-        .B = mamba_tokens(c->B),
-        .C = mamba_tokens(c->C),
-        .z = mamba_tokens(c->z),
-        .A = mamba_weights(c->A),
-        .D = mamba_weights(c->D),
-        .dt_bias = mamba_weights(c->dt_bias),
         .state = mamba_states(c->state),
         .x_cache = mamba_states(c->x_cache),
         .B_cache = mamba_states(c->B_cache),
@@ -97,7 +88,11 @@ static bool fill_args(const struct call *call, struct checkpointing_ssu_args *a)
         .ring_len = (int32_t)d->ring_len,
         .window = (int32_t)(d->ring_len - most_tokens(c, d)),
     };
-    struct token_rows *all[] = {&a->out, &a->x, &a->dt, &a->B, &a->C, &a->z};
+    mamba_weights(c->A, &a->A);
+    mamba_weights(c->D, &a->D);
+    mamba_weights(c->dt_bias, &a->dt_bias);
+    const struct mamba_tokens all[] = {{c->out, &a->out}, {c->x, &a->x}, {c->dt, &a->dt},
+                                       {c->B, &a->B},     {c->C, &a->C}, {c->z, &a->z}};
     return mamba_walk(all, sizeof all / sizeof *all, c->cu_seqlens, d->batch, d->tokens);
 }
 

@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ops/mamba/mamba_tensors.h"
 
-struct token_rows mamba_tokens(const DLTensor *t)
+void mamba_weights(const DLTensor *t, struct head_weights *weights)
 {
     if (!t)
-        return (struct token_rows){0};
-    return (struct token_rows){tensor_data(t), tensor_stride(t, 0), tensor_stride(t, 1), tensor_stride(t, 2),
-                               t->ndim > 3 ? tensor_stride(t, 3) : 0, tensor_is(t, DTYPE_F32)};
-}
-
-struct head_weights mamba_weights(const DLTensor *t)
-{
-    if (!t)
-        return (struct head_weights){0};
-    return (struct head_weights){tensor_data(t), tensor_stride(t, 0), t->ndim > 1 ? tensor_stride(t, 1) : 0,
-                                 t->ndim == 3 ? tensor_stride(t, 2) : 0, tensor_is(t, DTYPE_F32)};
+        return;
+    weights->data = tensor_data(t);
+    weights->head = tensor_stride(t, 0);
+    weights->dim = t->ndim > 1 ? tensor_stride(t, 1) : 0;
+    weights->state = t->ndim == 3 ? tensor_stride(t, 2) : 0;
+    weights->wide = tensor_is(t, DTYPE_F32);
 }
 
 struct state_rows mamba_states(const DLTensor *t)
@@ -26,20 +21,27 @@ struct state_rows mamba_states(const DLTensor *t)
 }
 
 /* Modulo 2^64, since the stride of an axis of one may be any number. */
-bool mamba_walk(struct token_rows *const *all, int n, const DLTensor *cu_seqlens, int64_t batch, int64_t tokens)
+bool mamba_walk(const struct mamba_tokens *all, int n, const DLTensor *cu_seqlens, int64_t batch, int64_t tokens)
 {
     bool one = true;
     for (int i = 0; i < n; i++) {
-        struct token_rows *rows = all[i];
-        int64_t beyond = (int64_t)((uint64_t)rows->sequence - (uint64_t)wrapping_product(rows->token, tokens));
+        const DLTensor *t = all[i].tensor;
+        struct token_rows *rows = all[i].rows;
+        if (!t)
+            continue;
+        rows->data = tensor_data(t);
+        rows->token = tensor_stride(t, 1);
+        rows->head = tensor_stride(t, 2);
+        rows->dim = t->ndim > 3 ? tensor_stride(t, 3) : 0;
+        rows->wide = tensor_is(t, DTYPE_F32);
+        int64_t beyond = (int64_t)((uint64_t)tensor_stride(t, 0) - (uint64_t)wrapping_product(rows->token, tokens));
         if (!cu_seqlens) {
             rows->sequence = beyond;
             continue;
         }
         one &= !rows->data || batch <= 1 || tokens <= 1 || beyond == 0;
         if (tokens <= 1 && batch > 1)
-            rows->token = rows->sequence;
-        rows->sequence = 0;
+            rows->token = tensor_stride(t, 0);
     }
     return one;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensors of the ops on Mamba-2's states as their kernels see them. An absent tensor (NULL) gives zeros. */
+/* Tensors of the ops on Mamba-2's states as their kernels see them. An absent tensor (NULL) gives zeros. What is
+ * filled in through a pointer is zero before, padding too: a call has the same bytes each time. */
 #ifndef MAMBA_TENSORS_H
 #define MAMBA_TENSORS_H
 
@@ -10,13 +11,18 @@
 #include "op/op.h"
 #include "ops/mamba/mamba_args.h"
 
-struct token_rows mamba_tokens(const DLTensor *t); /* [batch, tokens, heads, dim], or without dim */
-struct head_weights mamba_weights(const DLTensor *t);
+void mamba_weights(const DLTensor *t, struct head_weights *weights);
 struct state_rows mamba_states(const DLTensor *t); /* [rows, steps, heads, dim, state], or without steps */
 struct rounding_seed mamba_seed(const flashinfer_number *n);
 
-/* Strides of tokens as kernels count them; false if cu_seqlens counts them over the batch and no one stride walks them. */
-bool mamba_walk(struct token_rows *const *all, int n, const DLTensor *cu_seqlens, int64_t batch, int64_t tokens);
+/* [batch, tokens, heads, dim], or without dim, and where the kernels find it. */
+struct mamba_tokens {
+    const DLTensor *tensor;
+    struct token_rows *rows;
+};
+
+/* Strides of tokens are as kernels count them; false if cu_seqlens counts them over the batch and no one stride walks them. */
+bool mamba_walk(const struct mamba_tokens *all, int n, const DLTensor *cu_seqlens, int64_t batch, int64_t tokens);
 #define MAMBA_NO_STRIDE "batch and tokens cannot be walked with one stride"
 
 /* Heads of a group. Of no heads 1, since a call that does nothing can be prepared, too. */

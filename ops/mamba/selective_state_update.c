@@ -65,15 +65,6 @@ static bool fill_args(const struct call *call, struct selective_state_update_arg
     const struct dims *d = call_dims(call);
     const DLTensor *from = c->state_batch_indices, *to = c->dst_state_batch_indices, *kept = c->intermediate_states_buffer;
     *a = (struct selective_state_update_args){
-        .out = mamba_tokens(c->out),
-        .x = mamba_tokens(c->x),
-        .dt = mamba_tokens(c->dt),
-        .B = mamba_tokens(c->B),
-        .C = mamba_tokens(c->C),
-        .z = mamba_tokens(c->z),
-        .A = mamba_weights(c->A),
-        .D = mamba_weights(c->D),
-        .dt_bias = mamba_weights(c->dt_bias),
         .state = mamba_states(c->state),
         .kept = mamba_states(kept),
         .rows = tensor_data_or_null(from),
@@ -95,7 +86,11 @@ static bool fill_args(const struct call *call, struct selective_state_update_arg
         .softplus = c->dt_softplus,
         .update = !c->disable_state_update,
     };
-    struct token_rows *all[] = {&a->out, &a->x, &a->dt, &a->B, &a->C, &a->z};
+    mamba_weights(c->A, &a->A);
+    mamba_weights(c->D, &a->D);
+    mamba_weights(c->dt_bias, &a->dt_bias);
+    const struct mamba_tokens all[] = {{c->out, &a->out}, {c->x, &a->x}, {c->dt, &a->dt},
+                                       {c->B, &a->B},     {c->C, &a->C}, {c->z, &a->z}};
     return mamba_walk(all, sizeof all / sizeof *all, c->cu_seqlens, d->batch, d->tokens);
 }
 
