@@ -45,22 +45,21 @@ static struct token_pool see_tokens(const DLTensor *t)
     return (struct token_pool){tensor_data(t), tensor_stride(t, 0), tensor_stride(t, 1), tensor_stride(t, 2), tensor_shape(t, 2)};
 }
 
-static struct state_pool see_states(const DLTensor *t)
+/* `states` is zero before, padding too, which stays so: a call has the same bytes each time. */
+static void see_states(const DLTensor *t, struct state_pool *states)
 {
     if (!t)
-        return (struct state_pool){0};
+        return;
     enum dtype dtype = tensor_dtype(t);
-    return (struct state_pool){tensor_data(t), tensor_stride(t, -4), tensor_stride(t, -3), tensor_stride(t, -2),
-                               dtype == DTYPE_F16    ? STATE_F16
-                               : dtype == DTYPE_BF16 ? STATE_BF16
-                               : dtype == DTYPE_E4M3 ? STATE_E4M3
-                               : dtype == DTYPE_E5M2 ? STATE_E5M2
-                                                     : STATE_F32};
-}
-
-static struct index_list see_indices(const DLTensor *t)
-{
-    return t ? (struct index_list){tensor_data(t), tensor_dtype(t) == DTYPE_I64} : (struct index_list){0};
+    states->data = tensor_data(t);
+    states->row = tensor_stride(t, -4);
+    states->head = tensor_stride(t, -3);
+    states->line = tensor_stride(t, -2);
+    states->dtype = dtype == DTYPE_F16    ? STATE_F16
+                    : dtype == DTYPE_BF16 ? STATE_BF16
+                    : dtype == DTYPE_E4M3 ? STATE_E4M3
+                    : dtype == DTYPE_E5M2 ? STATE_E5M2
+                                          : STATE_F32;
 }
 
 /* Whether all that is kept is the state after the only token of each sequence. */
@@ -100,9 +99,6 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .A_log = tensor_data_or_null(t->A_log),
         .dt_bias = tensor_data_or_null(t->dt_bias),
         .dt_bias_wide = t->dt_bias && tensor_dtype(t->dt_bias) == DTYPE_F32,
-        .initial = see_states(t->initial),
-        .final = see_states(last ? t->kept : t->final),
-        .kept = see_states(last ? NULL : t->kept),
         .added = see_tokens(t->added),
         .given = see_tokens(t->given),
         .initial_rows = tensor_data_or_null(t->initial_rows),
@@ -110,8 +106,8 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .kept_rows = tensor_data_or_null(t->kept_rows),
         .accepted = tensor_data_or_null(t->accepted),
         .initial_step = t->initial_rows && t->initial_rows->ndim == 2 ? tensor_shape(t->initial_rows, 1) : 1,
-        .cu_seqlens = see_indices(t->cu_seqlens),
-        .kept_starts = see_indices(t->kept_starts),
+        .cu_seqlens = {tensor_data_or_null(t->cu_seqlens), t->cu_seqlens && tensor_is(t->cu_seqlens, DTYPE_I64)},
+        .kept_starts = {tensor_data_or_null(t->kept_starts), t->kept_starts && tensor_is(t->kept_starts, DTYPE_I64)},
         .num_sequences = num_sequences(t),
         .num_tokens = tensor_shape(t->output, -3),
         .kept_every = t->kept_every,
@@ -127,6 +123,9 @@ struct gated_delta_args gated_delta_args(const struct call *call)
         .lower_bound = (float)t->lower_bound,
         .scale = (float)(t->scale > 0 ? t->scale : 1 / sqrt((double)tensor_shape(t->q, -1))),
     };
+    see_states(t->initial, &a.initial);
+    see_states(last ? t->kept : t->final, &a.final);
+    see_states(last ? NULL : t->kept, &a.kept);
     return a;
 }
 
