@@ -113,6 +113,13 @@ const struct op_kernel nvfp4_append_kernels[] = {
     {0},
 };
 
+void nvfp4_append_cost(const struct call *call, double *bytes, double *operations)
+{
+    const struct nvfp4_append_view *v = call_view(call);
+    *bytes = 2 * (double)tensor_elements(v->append[0]) * (2 + 0.5 + 1.0 / 16) + 8 * (double)tensor_shape(v->append[0], 0);
+    *operations = 0;
+}
+
 /* The slot of a token, counted over all pages; -1: none. */
 static int64_t slot_of(const struct nvfp4_append_view *v, int64_t token)
 {

@@ -19,6 +19,7 @@ struct nvfp4_append_view {
 extern const struct op_kernel nvfp4_append_kernels[];
 
 void nvfp4_append_reference(const struct reference *r);
+void nvfp4_append_cost(const struct call *call, double *bytes, double *operations);
 
 #define NVFP4_CACHE(width) \
     "NHD: pages page_size num_kv_heads " width " | HND: pages num_kv_heads page_size " width, .by = "kv_layout"

@@ -51,13 +51,6 @@ static void make(struct problem *problem)
     }
 }
 
-static void cost(const struct call *call, double *bytes, double *operations)
-{
-    const struct dims *d = call_dims(call);
-    *bytes = (double)d->nnz * (2 * (double)(d->num_kv_heads * d->head_dim) * (2 + 0.5 + 1.0 / 16) + 8);
-    *operations = 0;
-}
-
 static const struct op_range ranges[] = {{"pages", 20, 30, 0},      {"page_size", 1, 20, 0}, {"num_kv_heads", 0, 6, 0},
                                          {"head_dim", 16, 400, 16}, {"nnz", 0, 100, 0},      {0}};
 
@@ -77,4 +70,4 @@ static const struct op_shape shapes[] = {
 
 DEFINE_OP("page", "quantizes keys and values of new tokens to blocks of e2m1 in a paged cache, in given slots", .rules = rules,
           .view = view, .kernels = nvfp4_append_kernels, .ranges = ranges, .shapes = shapes, .reference = nvfp4_append_reference,
-          .make = make, .cost = cost);
+          .make = make, .cost = nvfp4_append_cost);
