@@ -24,13 +24,7 @@ static void view(const void *from, void *to)
         .q = a->q,
         .k = a->k,
         .pos_ids = a->pos_ids,
-        .rotary_dim = a->rotary_dim,
-        .interleave = a->interleave,
-        .rope_scale = a->rope_scale,
-        .rope_theta = a->rope_theta,
-        .low_freq_factor = a->low_freq_factor,
-        .high_freq_factor = a->high_freq_factor,
-        .old_context_len = a->old_context_len,
+        ROPE_LLAMA31_OPTIONS_OF(a),
     };
 }
 

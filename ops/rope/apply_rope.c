@@ -26,10 +26,7 @@ static void view(const void *from, void *to)
         .k = a->k,
         .indptr = a->indptr,
         .offsets = a->offsets,
-        .rotary_dim = a->rotary_dim,
-        .interleave = a->interleave,
-        .rope_scale = a->rope_scale,
-        .rope_theta = a->rope_theta,
+        ROPE_OPTIONS_OF(a),
     };
 }
 

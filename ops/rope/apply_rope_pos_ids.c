@@ -24,10 +24,7 @@ static void view(const void *from, void *to)
         .q = a->q,
         .k = a->k,
         .pos_ids = a->pos_ids,
-        .rotary_dim = a->rotary_dim,
-        .interleave = a->interleave,
-        .rope_scale = a->rope_scale,
-        .rope_theta = a->rope_theta,
+        ROPE_OPTIONS_OF(a),
     };
 }
 

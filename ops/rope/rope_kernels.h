@@ -55,4 +55,12 @@ extern const struct op_shape rope_request_shapes[], rope_position_shapes[], rope
     NUMBER(high_freq_factor, .value = 4, .min = 1e-6),  \
     NUMBER(old_context_len, .value = 8192, .min = 1)
 
+/* The same from an op's struct, for its view. */
+#define ROPE_OPTIONS_OF(a)                                              \
+    .rotary_dim = (a)->rotary_dim, .interleave = (a)->interleave,       \
+    .rope_scale = (a)->rope_scale, .rope_theta = (a)->rope_theta
+#define ROPE_LLAMA31_OPTIONS_OF(a)                                      \
+    ROPE_OPTIONS_OF(a), .low_freq_factor = (a)->low_freq_factor,        \
+    .high_freq_factor = (a)->high_freq_factor, .old_context_len = (a)->old_context_len
+
 #endif
