@@ -6,12 +6,11 @@
 #define OP chunk_gated_delta_rule
 DIMS(tokens, num_q_heads, num_k_heads, num_v_heads, head_dim, num_sequences, num_states);
 
-#define HEADS "max(num_q_heads, num_v_heads)"
-#define STATE HEADS " head_dim head_dim"
+#define STATE STATE_HEADS " head_dim head_dim"
 #define STATES F32 | F16 | BF16 | E4M3 | E5M2
 
 static const struct op_arg args[] = {
-    OUT(output, LIKE(q), "tokens " HEADS " head_dim"),
+    OUT(output, LIKE(q), "tokens " STATE_HEADS " head_dim"),
     INOUT(output_state, STATES, "num_states " STATE, .flags = OPTIONAL, MAY_ALIAS(initial_state),
           .required_if = "checkpoint_every_n_tokens > 0"),
     INOUT(state_checkpoints, LIKE(output_state), "num_checkpoints " STATE, .flags = OPTIONAL,
@@ -19,8 +18,8 @@ static const struct op_arg args[] = {
     IN(q, F16 | BF16, "tokens num_q_heads head_dim", .fill = NORMAL),
     IN(k, LIKE(q), "tokens num_k_heads head_dim", .fill = NORMAL),
     IN(v, LIKE(q), "tokens num_v_heads head_dim", .fill = NORMAL),
-    IN(g, F32, "tokens " HEADS, .flags = OPTIONAL, .fill = UNIFORM(0.9, 1)),
-    IN(beta, F32, "tokens " HEADS, .flags = OPTIONAL, .fill = UNIFORM(0, 1)),
+    IN(g, F32, "tokens " STATE_HEADS, .flags = OPTIONAL, .fill = UNIFORM(0.9, 1)),
+    IN(beta, F32, "tokens " STATE_HEADS, .flags = OPTIONAL, .fill = UNIFORM(0, 1)),
     NUMBER(scale, .min = 0),
     IN(initial_state, STATES, "num_states " STATE, .flags = OPTIONAL, .fill = NORMAL),
     IN(cu_seqlens, I32 | I64, "num_sequences+1", .fill = INDPTR("tokens")),
@@ -32,10 +31,7 @@ static const struct op_arg args[] = {
     {0},
 };
 
-static const char *const rules[] = {"num_k_heads == min(num_q_heads, num_v_heads)",
-
-                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0",
-                                    "head_dim == 64 or head_dim == 128",
+static const char *const rules[] = {HEAD_RULES,
                                     "num_states >= num_sequences",
                                     "tokens == 0 or num_sequences > 0",
                                     "checkpoint_every_n_tokens % 64 == 0",

@@ -28,6 +28,12 @@ struct gated_delta_view {
     int32_t pads;        /* sequences without a row have outputs of 0, instead of a state that starts with 0 */
 };
 
+/* Of the ops with a gate for each head: their states have as many heads as q or v, whichever has more. */
+#define STATE_HEADS "max(num_q_heads, num_v_heads)"
+#define HEAD_RULES                                                                                      \
+    "num_k_heads == min(num_q_heads, num_v_heads)", "max(num_q_heads, num_v_heads) % num_k_heads == 0", \
+    "head_dim == 64 or head_dim == 128"
+
 /* Everything but what depends on a kernel. */
 struct gated_delta_args gated_delta_args(const struct call *call);
 

@@ -6,26 +6,22 @@
 #define OP gated_delta_rule_decode
 DIMS(batch, num_q_heads, num_k_heads, num_v_heads, head_dim);
 
-#define HEADS "max(num_q_heads, num_v_heads)"
-
 static const struct op_arg args[] = {
-    OUT(output, LIKE(q), "batch 1 " HEADS " head_dim"),
-    INOUT(state, F32 | F16 | BF16, "batch " HEADS " head_dim head_dim", .fill = NORMAL),
+    OUT(output, LIKE(q), "batch 1 " STATE_HEADS " head_dim"),
+    INOUT(state, F32 | F16 | BF16, "batch " STATE_HEADS " head_dim head_dim", .fill = NORMAL),
     IN(q, F16 | BF16, "batch 1 num_q_heads head_dim", .fill = NORMAL),
     IN(k, LIKE(q), "batch 1 num_k_heads head_dim", .fill = NORMAL),
     IN(v, LIKE(q), "batch 1 num_v_heads head_dim", .fill = NORMAL),
-    IN(A_log, F32, HEADS, .fill = UNIFORM(-4, 1)),
-    IN(a, LIKE(q), "batch 1 " HEADS, .fill = NORMAL),
-    IN(dt_bias, LIKE_OR(q, F32), HEADS, .fill = NORMAL),
-    IN(b, LIKE(q), "batch 1 " HEADS, .fill = NORMAL),
+    IN(A_log, F32, STATE_HEADS, .fill = UNIFORM(-4, 1)),
+    IN(a, LIKE(q), "batch 1 " STATE_HEADS, .fill = NORMAL),
+    IN(dt_bias, LIKE_OR(q, F32), STATE_HEADS, .fill = NORMAL),
+    IN(b, LIKE(q), "batch 1 " STATE_HEADS, .fill = NORMAL),
     NUMBER(scale, .min = 0),
     FLAG(skip_qk_l2norm),
     {0},
 };
 
-static const char *const rules[] = {"num_k_heads == min(num_q_heads, num_v_heads)",
-                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0", "head_dim == 64 or head_dim == 128",
-                                    NULL};
+static const char *const rules[] = {HEAD_RULES, NULL};
 
 static void view(const void *from, void *to)
 {

@@ -6,18 +6,16 @@
 #define OP gated_delta_rule_decode_pretranspose
 DIMS(batch, tokens, num_q_heads, num_k_heads, num_v_heads, head_dim, num_states);
 
-#define HEADS "max(num_q_heads, num_v_heads)"
-
 static const struct op_arg args[] = {
-    OUT(output, LIKE(q), "batch tokens " HEADS " head_dim"),
-    INOUT(state, F32 | F16 | BF16, "num_states " HEADS " head_dim head_dim", .fill = NORMAL),
+    OUT(output, LIKE(q), "batch tokens " STATE_HEADS " head_dim"),
+    INOUT(state, F32 | F16 | BF16, "num_states " STATE_HEADS " head_dim head_dim", .fill = NORMAL),
     IN(q, F16 | BF16, "batch tokens num_q_heads head_dim", .fill = NORMAL),
     IN(k, LIKE(q), "batch tokens num_k_heads head_dim", .fill = NORMAL),
     IN(v, LIKE(q), "batch tokens num_v_heads head_dim", .fill = NORMAL),
-    IN(A_log, F32, HEADS, .fill = UNIFORM(-4, 1)),
-    IN(a, LIKE(q), "batch tokens " HEADS, .fill = NORMAL),
-    IN(dt_bias, LIKE_OR(q, F32), HEADS, .fill = NORMAL),
-    IN(b, LIKE(q), "batch tokens " HEADS, .fill = NORMAL),
+    IN(A_log, F32, STATE_HEADS, .fill = UNIFORM(-4, 1)),
+    IN(a, LIKE(q), "batch tokens " STATE_HEADS, .fill = NORMAL),
+    IN(dt_bias, LIKE_OR(q, F32), STATE_HEADS, .fill = NORMAL),
+    IN(b, LIKE(q), "batch tokens " STATE_HEADS, .fill = NORMAL),
     NUMBER(scale, .min = 0),
     FLAG(skip_qk_l2norm),
     IN(initial_state_indices, I32, "batch", .flags = OPTIONAL, .fill = PERMUTED("num_states")),
@@ -25,9 +23,7 @@ static const struct op_arg args[] = {
     {0},
 };
 
-static const char *const rules[] = {"num_k_heads == min(num_q_heads, num_v_heads)",
-                                    "max(num_q_heads, num_v_heads) % num_k_heads == 0", "head_dim == 64 or head_dim == 128",
-                                    "num_states >= batch", NULL};
+static const char *const rules[] = {HEAD_RULES, "num_states >= batch", NULL};
 
 static void view(const void *from, void *to)
 {
