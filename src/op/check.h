@@ -76,6 +76,15 @@ static inline bool check_same_type(DLDataType a, DLDataType b)
     return !memcmp(&a, &b, sizeof a);
 }
 
+/* Whether it is one of those that the declaration lists. */
+static inline bool check_among(DLDataType type, const struct program_arg *a)
+{
+    for (int i = 0; i < a->num_types; i++)
+        if (check_same_type(type, a->types[i]))
+            return true;
+    return false;
+}
+
 flashinfer_status check_value(struct check *c, int arg);
 
 /* Walks over tensors of the usual kind that are right, or absent and optional. Returns the first that is anything else, of which

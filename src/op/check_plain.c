@@ -24,10 +24,7 @@ static inline bool dtype_is_plain(const struct check *c, const struct program_ar
     if (a->like_symbol >= 0)
         return c->call->bound >> a->like_symbol & 1 &&
                check_same_type(type, dtype_dlpack((enum dtype)c->call->dim[a->like_symbol]));
-    for (int i = 0; i < a->num_types; i++)
-        if (check_same_type(type, a->types[i]))
-            return true;
-    return false;
+    return check_among(type, a);
 }
 
 /* The first tensor says where the call runs. */

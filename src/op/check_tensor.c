@@ -90,14 +90,6 @@ static const DLTensor *given(const struct check *c, int arg)
     return *(const DLTensor *const *)op_field_const(c->args, &c->op->args[arg]);
 }
 
-static inline bool is_among(const struct program_arg *a, DLDataType type)
-{
-    for (int i = 0; i < a->num_types; i++)
-        if (check_same_type(type, a->types[i]))
-            return true;
-    return false;
-}
-
 /* An absent argument passes the question on to the one it is like. */
 static inline bool dtype_is_right(const struct check *c, int arg, DLDataType type)
 {
@@ -105,11 +97,11 @@ static inline bool dtype_is_right(const struct check *c, int arg, DLDataType typ
     for (; a->like >= 0; a = &c->program->arg[a->like]) {
         const DLTensor *like = given(c, a->like);
         if (like)
-            return check_same_type(type, like->dtype) || is_among(a, type);
-        if (is_among(a, type))
+            return check_same_type(type, like->dtype) || check_among(type, a);
+        if (check_among(type, a))
             return true;
     }
-    if (is_among(a, type))
+    if (check_among(type, a))
         return true;
     if (a->like_symbol < 0)
         return false;
