@@ -47,7 +47,7 @@ struct attention_options {
     bool is_decode;
     int64_t max_total_qo, max_batch_size;
     const DLTensor *qo_indptr, *kv_indptr;
-    int64_t num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo; /* head_dim_vo 0: head_dim_qk */
+    int64_t num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo;
     int32_t kv_layout, page_size;
     int32_t custom_mask, causal, pos_encoding_mode, multi_item_scoring, fixed_split_size, disable_split_kv, q_len_per_req;
     double sm_scale, logits_soft_cap, rope_scale, rope_theta;

@@ -19,7 +19,7 @@ static bool is_narrow(enum dtype dtype) { return dtype == DTYPE_E4M3 || dtype ==
 static const char *misfit(const struct attention_options *o)
 {
     enum dtype q = dtype_of(o->q_data_type), kv = dtype_of(o->kv_data_type);
-    if (!is_head_dim(o->head_dim_qk) || !is_head_dim(o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk))
+    if (!is_head_dim(o->head_dim_qk) || !is_head_dim(o->head_dim_vo))
         return "head_dim must be a multiple of 16 up to 256, or 512";
     if (kv == DTYPE_U8)
         return "caches of e2m1 are not served";
@@ -82,7 +82,7 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
         .num_kv_heads = (int32_t)o->num_kv_heads,
         .group = group,
         .head_dim = (int32_t)o->head_dim_qk,
-        .head_dim_vo = (int32_t)(o->head_dim_vo ? o->head_dim_vo : o->head_dim_qk),
+        .head_dim_vo = (int32_t)o->head_dim_vo,
         .page_size = o->page_size,
         .by_page_size = attention_divisor((uint32_t)o->page_size),
         .by_group = attention_divisor((uint32_t)group),

@@ -45,6 +45,7 @@ static void view(const void *from, void *to)
         .num_qo_heads = a->num_qo_heads,
         .num_kv_heads = a->num_kv_heads,
         .head_dim_qk = a->head_dim,
+        .head_dim_vo = a->head_dim,
         .page_size = a->page_size,
         .pos_encoding_mode = a->pos_encoding_mode,
         .fixed_split_size = a->fixed_split_size,

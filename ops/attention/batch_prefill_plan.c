@@ -52,7 +52,7 @@ static void view(const void *from, void *to)
         .num_qo_heads = a->num_qo_heads,
         .num_kv_heads = a->num_kv_heads,
         .head_dim_qk = a->head_dim_qk,
-        .head_dim_vo = a->head_dim_vo,
+        .head_dim_vo = a->head_dim_vo ? a->head_dim_vo : a->head_dim_qk,
         .page_size = a->page_size,
         .custom_mask = a->custom_mask,
         .causal = a->causal,

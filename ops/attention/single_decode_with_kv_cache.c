@@ -43,6 +43,7 @@ static void view(const void *from, void *to)
         .num_qo_heads = tensor_shape(a->q, 0),
         .num_kv_heads = tensor_shape(a->k, a->kv_layout == FLASHINFER_NHD ? 1 : 0),
         .head_dim_qk = tensor_shape(a->q, 1),
+        .head_dim_vo = tensor_shape(a->q, 1),
         .page_size = 1,
         .pos_encoding_mode = a->pos_encoding_mode,
         .sm_scale = a->sm_scale,

@@ -56,7 +56,7 @@ static void view(const void *from, void *to)
         .num_qo_heads = tensor_shape(a->q, 1),
         .num_kv_heads = tensor_shape(a->k, a->kv_layout == FLASHINFER_NHD ? 1 : 0),
         .head_dim_qk = tensor_shape(a->q, 2),
-        .head_dim_vo = tensor_shape(a->v, 2) ? tensor_shape(a->v, 2) : -1,
+        .head_dim_vo = tensor_shape(a->v, 2),
         .page_size = 1,
         .custom_mask = a->custom_mask || a->packed_custom_mask,
         .causal = a->causal,

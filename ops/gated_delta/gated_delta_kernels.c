@@ -22,7 +22,7 @@ static struct walk see_walk(const DLTensor *t, int axis, bool packed)
         return w;
     if (packed)
         return (struct walk){tensor_shape(t, 1) <= 1 ? tensor_stride(t, 0) : w.token, 0};
-    w.sequence = (int64_t)((uint64_t)tensor_stride(t, 0) - (uint64_t)wrapping_product(tensor_shape(t, 1), w.token));
+    w.sequence = wrapping_difference(tensor_stride(t, 0), wrapping_product(tensor_shape(t, 1), w.token));
     return w;
 }
 

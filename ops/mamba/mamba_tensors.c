@@ -34,7 +34,7 @@ bool mamba_walk(const struct mamba_tokens *all, int n, const DLTensor *cu_seqlen
         rows->head = tensor_stride(t, 2);
         rows->dim = t->ndim > 3 ? tensor_stride(t, 3) : 0;
         rows->wide = tensor_is(t, DTYPE_F32);
-        int64_t beyond = (int64_t)((uint64_t)tensor_stride(t, 0) - (uint64_t)wrapping_product(rows->token, tokens));
+        int64_t beyond = wrapping_difference(tensor_stride(t, 0), wrapping_product(rows->token, tokens));
         if (!cu_seqlens) {
             rows->sequence = beyond;
             continue;

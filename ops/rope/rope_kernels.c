@@ -259,7 +259,7 @@ static struct fetch_ahead fetch_tokens_ahead(const struct call *call, const stru
         const struct rope_segment *s = &a->segment[i];
         int64_t token = (int64_t)s->heads * s->width * element;
         if (token == 0 || (s->heads > 1 && s->from_stride[1] != s->width) ||
-            ((uint64_t)token | (uint64_t)s->from_stride[0] * (uint64_t)element | (uintptr_t)s->from) % 16)
+            (token | wrapping_product(s->from_stride[0], element) | (int64_t)(uintptr_t)s->from) % 16)
             return (struct fetch_ahead){0};
         bytes += token;
     }

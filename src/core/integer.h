@@ -16,6 +16,10 @@ static inline int64_t wrapping_product(int64_t a, int64_t b)
 {
     return (int64_t)((uint64_t)a * (uint64_t)b);
 }
+static inline int64_t wrapping_difference(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a - (uint64_t)b);
+}
 
 static inline int64_t least(int64_t a, int64_t b)
 {

@@ -97,12 +97,12 @@ static bool leave(int processor)
         return false;
     others = own;
     CPU_CLR(processor, &others);
-    return CPU_COUNT(&others) > 0 && !sched_setaffinity(0, sizeof others, &others)
-           && !sched_setaffinity(0, sizeof own, &own);
+    return CPU_COUNT(&others) > 0 && !sched_setaffinity(0, sizeof others, &others) &&
+           !sched_setaffinity(0, sizeof own, &own);
 }
 
-/* True once there is a part to take, false if none came for SPIN_NS, or if the caller has no other processor than
- * this one. */
+/* True once there is a part to take, false if none came for SPIN_NS, or if this thread has no other processor than
+ * the caller's. */
 static bool watch(int worker)
 {
     for (int64_t end = clock_ns() + SPIN_NS;;) {
