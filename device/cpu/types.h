@@ -31,6 +31,8 @@ typedef uint8_t u8;
 /* Of which one T holds so many. */
 #define ELEMENTS(T) _Generic((T *)0, e2m1x2 * : 2, default : 1)
 
+#define IS_BF16(T) _Generic((T *)0, bf16 * : 1, default : 0)
+
 INLINE float f16_to_float(f16 x)
 {
 #ifdef __F16C__ /* Clang 14 has no _Float16 on x86 */

@@ -141,6 +141,12 @@ INLINE vec vec_near_bf16(vec x)
     return rounded + x * 65536.0f;
 }
 
+/* As floats. near: by vec_near_bf16. */
+INLINE vec vec_rounded_bf16(vec x, enum tame tame, int near)
+{
+    return near ? vec_near_bf16(x) : (vec)(vec_round_bf16(x, tame) & 0xffff0000u);
+}
+
 INLINE void vec_store_bf16(bf16 *to, vec x)
 {
     vecu h = vec_round_bf16(x, WILD) >> 16;

@@ -15,7 +15,6 @@ INLINE vec activation(vec x)
     return ACTIVATION == 0 ? silu(x) : ACTIVATION == 1 ? gelu(x) : gelu_tanh(x);
 }
 
-#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
 enum { AHEAD = 1024 }; /* columns, which are fetched */
 enum { ORDER = PAIR_ORDER(T), KNOWN = IS_BF16(T) && IS_BF16(O) ? NUMBERS : WILD };
 

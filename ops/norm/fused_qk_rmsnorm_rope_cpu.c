@@ -9,7 +9,6 @@
 #include "stream.h"
 #include "fused_qk_rmsnorm_rope_args.h"
 
-#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
 enum { PAIRS = HEAD_DIM / 2, ORDER = PAIR_ORDER(T), KNOWN = IS_BF16(T) && IS_BF16(OUT) ? NUMBERS : WILD };
 
 /* By element of a head, thirty-two of which are in ORDER; sines with the sign of the partner's share. */

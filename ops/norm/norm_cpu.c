@@ -15,7 +15,6 @@
 #include "blocks_fp4.h"
 #include "norm_args.h"
 
-#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
 enum {
     ORDER = PAIR_ORDER(T),
     KNOWN = IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) && IS_BF16(OUT) ? NUMBERS : WILD,
@@ -52,7 +51,7 @@ INLINE struct pair load_x(const struct row *row, int64_t at, int64_t n)
 INLINE vec round_to_bf16(vec x, int near)
 {
     enum tame tame = IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) ? NUMBERS : WILD;
-    return near ? vec_near_bf16(x) : (vec)(vec_round_bf16(x, tame) & 0xffff0000u);
+    return vec_rounded_bf16(x, tame, near);
 }
 INLINE vec round_to_f32(vec x, int near) { return (void)near, x; }
 INLINE vec round_to_f16(vec x, int near)

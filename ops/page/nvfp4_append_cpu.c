@@ -30,7 +30,7 @@ INLINE int quantize_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int co
 static __attribute__((noinline)) void quantize_wild_blocks(e2m1x2 *codes, uint8_t *scales, const T *from, int count,
                                                            float global_scale)
 {
-    quantize_blocks(codes, scales, from, count, global_scale, 0, 0, 0);
+    quantize_blocks(codes, scales, from, count, global_scale, BLOCKS_WILD, 0, 0);
 }
 
 /* `count` blocks, at most those of a piece, by way of memory with room for whole runs where they are not whole. */
@@ -42,8 +42,8 @@ static void quantize(uint8_t *codes, uint8_t *scales, const T *from, int count, 
     uint8_t scale[LANES];
     int whole = count / LANES * LANES, rest = count - whole;
     if (whole && !(past_caches && (intptr_t)codes % 64 == 0
-                       ? quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, 1, 1, ahead)
-                       : quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, 1, 0, ahead)))
+                       ? quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, BLOCKS_TAME, 1, ahead)
+                       : quantize_blocks((e2m1x2 *)codes, scales, from, whole, global_scale, BLOCKS_TAME, 0, ahead)))
         quantize_wild_blocks((e2m1x2 *)codes, scales, from, whole, global_scale);
     if (!rest)
         return;

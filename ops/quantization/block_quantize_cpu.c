@@ -26,8 +26,6 @@ struct by_largest {
 enum { BY_LARGEST = 0 };
 #endif
 
-#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
-
 /* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. What is
  * worked out in bf16 stays floats, pairs in ORDER, where vectors are registers. */
 #if GATED && defined __AVX512F__
@@ -114,7 +112,7 @@ INLINE void stage(element *to, const T *from, const T *up, int64_t columns, floa
     for (int i = 0; i < 2; i++) {
         x.v[i] = _Generic(from, const e4m3 * : x.v[i] * factor, default : x.v[i]);
         if (NEAR)
-            x.v[i] = near ? vec_near_bf16(x.v[i]) : (vec)(vec_round_bf16(x.v[i], NUMBERS) & 0xffff0000u);
+            x.v[i] = vec_rounded_bf16(x.v[i], NUMBERS, near);
     }
     (void)up, (void)near;
     pair_narrow(to, x, STORED, IS_BF16(T) ? NUMBERS : WILD);
@@ -212,7 +210,7 @@ static __attribute__((noinline)) void quantize_wild_blocks(const struct block_qu
 {
     if (NEAR)
         stage_columns(a, l, staged, block * BLOCK, (count + LANES - 1) / LANES * RUN, 0, 0);
-    quantize_blocks(a, l, out, x, block, count, 0, 0);
+    quantize_blocks(a, l, out, x, block, count, BLOCKS_WILD, 0);
 }
 
 #if SCALE == SCALE_E4M3 && BLOCK == 16 && !GATED && defined __AVX512BW__
@@ -301,8 +299,8 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
     if (!are_there || !whole_lines)
         out = codes;
     const element *x = STAGES || !are_there ? staged : (const element *)(l->input + begin);
-    bool tame = past_caches ? quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 1)
-                            : quantize_blocks(a, l, out, x, begin / BLOCK, count, 1, 0);
+    bool tame = past_caches ? quantize_blocks(a, l, out, x, begin / BLOCK, count, BLOCKS_TAME, 1)
+                            : quantize_blocks(a, l, out, x, begin / BLOCK, count, BLOCKS_TAME, 0);
     if (!tame || (NEAR && !(fabsf(l->global_scale) < 0x1p90f))) /* 2^-126 of that is 0 */
         quantize_wild_blocks(a, l, out, x, staged, begin / BLOCK, count);
     int64_t last = end < a->out_columns ? end : a->out_columns;

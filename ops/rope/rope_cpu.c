@@ -13,7 +13,6 @@
 #include "stream.h"
 #include "rope_args.h"
 
-#define IS_BF16(type) _Generic((type *)0, bf16 * : 1, default : 0)
 enum {
     CHUNK = 256,
     QUANTIZES = sizeof(OUT) < sizeof(T),
