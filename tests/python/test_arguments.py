@@ -8,6 +8,7 @@ import importlib
 import inspect
 import sys
 
+import numpy
 import pytest
 import test_functions  # noqa: F401  its cases
 import torch
@@ -131,6 +132,25 @@ def test_ops_name_what_is_wrong(arguments, error, sentence):
     right = {"input": x, "weight": None if arguments.get("input", x) is None else x[0]}
     with pytest.raises(error, match=sentence):
         flashinfer_c.ops.rmsnorm(**right | arguments)
+
+
+def test_functions_name_what_has_no_memory():
+    x, w = torch.ones(2, 8), torch.ones(8)
+    read_only = numpy.ones((2, 8), "float32")
+    read_only.setflags(write=False)
+    variant = flashinfer_c.Variant("same", "single_decode_with_kv_cache",
+                                   "HOOK float logits(struct variant v, float s, struct at a) { return s; }")
+    for call, named in (
+        (lambda: flashinfer_c.rmsnorm(x.to("meta"), w), "rmsnorm: input"),
+        (lambda: flashinfer_c.rmsnorm(x, w.to("meta")), "rmsnorm: weight"),
+        (lambda: flashinfer_c.rmsnorm(x, w, out=x.to("meta")), "rmsnorm: out"),
+        (lambda: flashinfer_c.ops.rmsnorm(input=x.to_sparse(), weight=w), "rmsnorm: input"),
+        (lambda: flashinfer_c.rmsnorm(read_only, numpy.ones(8, "float32")), "rmsnorm: input"),
+        (lambda: torch.vmap(lambda row: flashinfer_c.rmsnorm(row, w))(x[None]), "rmsnorm: input"),
+        (lambda: variant(q=x, k=x[None].to("meta"), v=x[None]), "same: k"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{named} cannot be shared by DLPack: [^\n]*$"):
+            call()
 
 
 @pytest.mark.parametrize("layout, error", [("ABC", ValueError), (9, ValueError), ([], TypeError)])

@@ -148,25 +148,48 @@ def _wait(number):
         raise RuntimeError(f"a kernel failed on device {number}: error {failed} of the CUDA driver")
 
 
-def _in_order(function):
-    """TVM-FFI's function, in order with what else a framework does on a GPU, where TVM-FFI knows torch's streams alone: a call on
-    CuPy's arrays joins CuPy's current stream; JAX shows nobody its streams, so that the host waits before and after."""
+def _unreadable(declared, values, error):
+    """What to raise for an error of TVM-FFI: a ValueError for the first array of which no framework tells where its elements lie
+    (torch's on "meta", sparse ones, NumPy's that are read-only), else the error itself."""
+    # Outputs are the last: they may have been allocated like an input.
+    for argument, value in sorted(zip(declared.arguments, values), key=lambda pair: pair[0].kind == "out"):
+        if is_array(value):
+            try:
+                tvm_ffi.convert(value)
+            except Exception as reason:  # torch's is followed by the stack of its C++
+                said = str(reason).partition("\n")[0]
+                return ValueError(f"{declared.name}: {argument.name} cannot be shared by DLPack: {said}")
+    return error
+
+
+def _run_in_order(function, args):
+    for array in args:
+        framework = type(array).__module__.partition(".")[0]
+        if framework not in ("cupy", "jax", "jaxlib") or array.__dlpack_device__()[0] != CUDA:
+            continue
+        number = array.__dlpack_device__()[1]
+        if framework == "cupy":
+            with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda", number), sys.modules["cupy"].cuda.get_current_stream().ptr):
+                return function(*args)
+        sys.modules["jax"].block_until_ready([value for value in args if is_array(value)])
+        function(*args)
+        return _wait(number)
+    return function(*args)
+
+
+def through_tvm_ffi(function, declared):
+    """A declaration with TVM-FFI's function of the op, in order with what else a framework does on a GPU, where TVM-FFI knows torch's
+    streams alone: a call on CuPy's arrays joins CuPy's current stream; JAX shows nobody its streams, so that the host waits before
+    and after."""
 
     def run(*args):
-        for array in args:
-            framework = type(array).__module__.partition(".")[0]
-            if framework not in ("cupy", "jax", "jaxlib") or array.__dlpack_device__()[0] != CUDA:
-                continue
-            number = array.__dlpack_device__()[1]
-            if framework == "cupy":
-                with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda", number), sys.modules["cupy"].cuda.get_current_stream().ptr):
-                    return function(*args)
-            sys.modules["jax"].block_until_ready([value for value in args if is_array(value)])
-            function(*args)
-            return _wait(number)
-        return function(*args)
+        try:
+            return _run_in_order(function, args) if "cupy" in sys.modules or "jax" in sys.modules else function(*args)
+        except (BufferError, RuntimeError) as error:
+            raise _unreadable(declared, args, error) from None
 
-    return run
+    declared.function = run
+    return declared
 
 
 def _direct(name, function):
@@ -187,8 +210,10 @@ def op(name):
     """The declaration of an op."""
     if name not in op_names:
         raise AttributeError(f"no op is called {name!r}")
-    declared = described(functools.partial(library.flashinfer_describe, name.encode()))
-    return Op(declared, _direct(name, _in_order(module.get_function(name))))
+    fields = described(functools.partial(library.flashinfer_describe, name.encode()))
+    declared = through_tvm_ffi(module.get_function(name), Op(fields))
+    declared.function = _direct(name, declared.function)
+    return declared
 
 
 # ------------------------------------------------------------------------------------------------------------------ calls

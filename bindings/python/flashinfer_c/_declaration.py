@@ -159,12 +159,13 @@ def _bracketed(text, named):
 
 
 class Op:
-    """One op as the library declares it; function takes its arguments in order."""
+    """One op as the library declares it."""
 
-    def __init__(self, fields, function):
+    function = None  # takes its arguments in order
+
+    def __init__(self, fields):
         self.name, self.family, self.summary = fields["name"], fields["family"], fields["summary"]
         self.arguments = [Argument(a, i) for i, a in enumerate(fields["arguments"])]
         self.by_name = {a.name: a for a in self.arguments}
         self.rules, self.kernels = fields["rules"], fields["kernels"]
         self.plan = fields.get("plan")
-        self.function = function

@@ -89,7 +89,8 @@ class Variant:
         if _create(ctypes.byref(source), ctypes.byref(handle)):
             raise ValueError(_core.last_error())
         self._handle = handle
-        self.declaration = _core.Op(_core.described(functools.partial(_describe, handle)), functools.partial(_entry, handle))
+        self.declaration = _core.through_tvm_ffi(functools.partial(_entry, handle),
+                                                 _core.Op(_core.described(functools.partial(_describe, handle))))
         lines = [f"    {a.name}: {a.describe()}" for a in self.declaration.arguments]
         self.__doc__ = "\n".join([f"{base} with hooks: {self.declaration.summary}", "", "Arguments:", *lines])
 
