@@ -161,7 +161,8 @@ static int run(const struct options *options)
     int rows = table_close(out.table);
     if (!status && !failures && !rows)
         status = fail(FLASHINFER_UNSUPPORTED,
-                      "nothing to time: no kernel that was asked for serves that; `flashinfer explain OP` says why");
+                      "nothing to time: outputs have no elements, or no kernel that was asked for serves that; "
+                      "`flashinfer explain OP` says why");
     return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
 }
 

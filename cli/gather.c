@@ -100,12 +100,12 @@ static int add_file(const struct command *command, const struct options *options
     for (ssize_t length; !status && (length = getline(&line, &room, file)) >= 0; number += !status)
         status = memchr(line, 0, (size_t)length) ? fail(FLASHINFER_INVALID, "the line holds a NUL; this is no list of kernels")
                                                  : add_line(options, line, out);
-    bool unread = ferror(file);
+    int unread = ferror(file) ? errno : 0;
     if (!standard)
         fclose(file);
     free(line);
     if (unread)
-        return usage_error(command, "--from %s: cannot be read", options->from);
+        return usage_error(command, "--from %s: cannot be read: %s", options->from, strerror(unread));
     if (!status)
         return -1;
     fprintf(stderr, "flashinfer: %s:%d: %s\n", options->from, number, flashinfer_last_error());

@@ -14,7 +14,7 @@ expect 2 'rmsnorm has no dimension or number hiden' compile rmsnorm hiden=64
 expect 2 'no kernel "none"\|has a kernel "none"' compile rmsnorm --kernel none
 expect 3 'serves none of these calls' compile rmsnorm --kernel norm_sm80 --device cpu
 expect 2 'cannot be read: No such file' compile --from "$work/none"
-expect 2 'cannot be read' compile --from "$work"
+expect 2 'cannot be read: Is a directory' compile --from "$work"
 expect 2 'the line holds a NUL' compile --from "$build/flashinfer"
 [ -e "$FLASHINFER_CACHE_DIR" ] && [ "$(find "$FLASHINFER_CACHE_DIR" -type f | wc -l)" != 0 ] &&
     complain 'what was refused compiled something'
