@@ -134,6 +134,27 @@ def test_ops_name_what_is_wrong(arguments, error, sentence):
         flashinfer_c.ops.rmsnorm(**right | arguments)
 
 
+@pytest.mark.parametrize("name, wrong, error, sentence", [
+    ("page.get_batch_indices_positions", {"nnz": -1}, ValueError, "nnz is -1, must be at least 0"),
+    ("page.get_batch_indices_positions", {"nnz": 1.5}, TypeError, "nnz is of type float, must be an int"),
+    ("page.get_batch_indices_positions", {"nnz": None}, TypeError, "nnz is of type NoneType, must be an int"),
+    ("norm.fused_qk_rmsnorm_rope", {"num_heads_q": -1}, ValueError, "num_heads_q is -1, must be at least 1"),
+    ("norm.rmsnorm_fp4quant", {"block_size": 0}, ValueError, "block_size is 0, must be at least 16"),
+    ("norm.add_rmsnorm_fp4quant", {"output_both_sf_layouts": "x"}, TypeError,
+     "output_both_sf_layouts is of type str, must be a bool"),
+    ("quantization.fp8_quantization.per_token_group_quant_8bit", {"group_size": "x"}, TypeError, "group_size is of type str"),
+    ("quantization.fp4_quantization.mxfp4_dequantize_host", {"scale": torch.ones(2, 5, dtype=torch.uint8)}, ValueError,
+     r"the scales have shape \[2, 5\], must be \[5, 2\]"),
+    ("gdn_prefill.chunk_gated_delta_rule", {"cu_seqlens": torch.ones(0, dtype=torch.int64)}, ValueError,
+     r"cu_seqlens has shape \[0\]"),
+])
+def test_a_function_names_what_gives_no_output_a_shape(name, wrong, error, sentence, monkeypatch):
+    arguments = first_call(name, monkeypatch)
+    monkeypatch.undo()
+    with pytest.raises(error, match=sentence):
+        find(name)(**arguments | wrong)
+
+
 def test_functions_name_what_has_no_memory():
     x, w = torch.ones(2, 8), torch.ones(8)
     read_only = numpy.ones((2, 8), "float32")

@@ -57,7 +57,7 @@ _UNDECLARED = {name: hint for hint, names in {
 }.items() for name in names.split()}
 
 
-_tensors = {}  # function: {parameter: the tensor that an op declares}
+_declared = {}  # function: {parameter: the tensor or integer that an op declares}
 
 
 def _hint(name, argument, parameter):
@@ -83,8 +83,8 @@ def annotate(function, declared=(), renamed={}):
             continue
         called = renamed.get(name, name)
         argument = next((op.by_name[called] for op in declared if called in op.by_name), None)
-        if argument is not None and argument.is_tensor:
-            _tensors.setdefault(function, {})[name] = argument
+        if argument is not None and (argument.is_tensor or argument.kind == "int"):
+            _declared.setdefault(function, {})[name] = argument
         hint = _hint(name, argument, parameter)
         if hint:
             function.__annotations__[name] = hint
@@ -101,26 +101,43 @@ def _is(value, kind, is_array):
     return is_array(value) if kind == "Tensor" else value is None if kind == "None" else isinstance(value, numbers.Real)
 
 
+def _wrong_integer(what, value, argument, kinds):
+    """The error of a value that stands where an int or a flag is declared, or None."""
+    if argument.may_be_tensor or (value is None and "None" in kinds):
+        return None
+    if not isinstance(value, numbers.Integral):
+        return TypeError(f"{what} is of type {type(value).__name__}, must be {'a bool' if argument.is_flag else 'an int'}")
+    return ValueError(f"{what} is {value}, must be at least {argument.min:.0f}") if value < argument.min else None
+
+
 def _complaint(function, values, error):
-    """What to raise instead of an error of Python's: a TypeError for the first of these arguments that should be an array and is
-    none, or a ValueError for the first with so many axes as it cannot have; None if there is no such."""
+    """What to raise instead of an error of Python's or of torch's: a TypeError for the first of these arguments that should be an
+    array and is none, a ValueError for the first with so many axes as it cannot have, or either for the first integer that the op
+    would not take, as where an output's shape follows from it; None if there is no such."""
+    if isinstance(error, NotImplementedError):
+        return None
     is_array, array = _core.is_array, "an array"
     if function.__module__.rpartition(".")[2] in NEED_TORCH:
         is_array, array = _core.torch.is_tensor, "a torch tensor"
     words = {"Tensor": array, _PAIR: f"a pair of {array.partition(' ')[2]}s", _LIST: f"a list of {array.partition(' ')[2]}s",
              "float": "a number", "int": "an int"}
-    owner = type(values["self"]).__name__ + "." if "." in function.__qualname__ else ""
+    shown = (type(values["self"]).__name__ + "." if "." in function.__qualname__ else "") + function.__name__
     for name, value in values.items():
         kinds = (hint := function.__annotations__.get(name, "")).split(" | ")
         if "Tensor" not in hint or any(_is(value, kind, is_array) for kind in kinds):
             continue
-        return TypeError(f"{owner}{function.__name__}: {name} is of type {type(value).__name__}, must be "
+        return TypeError(f"{shown}: {name} is of type {type(value).__name__}, must be "
                          f"{' or '.join(words[kind] for kind in kinds if kind != 'None')}")
     if isinstance(error, IndexError) or "to unpack" in str(error):
-        for name, argument in _tensors.get(function, {}).items():
-            if is_array(values[name]) and not argument.may_have_rank(len(values[name].shape)):
-                return ValueError(f"{owner}{function.__name__}: {name} has shape {list(values[name].shape)}, must be "
+        for name, argument in _declared.get(function, {}).items():
+            if argument.is_tensor and is_array(values[name]) and not argument.may_have_rank(len(values[name].shape)):
+                return ValueError(f"{shown}: {name} has shape {list(values[name].shape)}, must be "
                                   f"{argument.describe_shape()}")
+    if not str(error).startswith(tuple(f"{op}: " for op in _core.op_names)):
+        integers = ((name, argument) for name, argument in _declared.get(function, {}).items() if argument.kind == "int")
+        wrong = (_wrong_integer(f"{shown}: {name}", values[name], argument, function.__annotations__[name].split(" | "))
+                 for name, argument in integers)
+        return next(filter(None, wrong), None)
     return None
 
 
@@ -130,7 +147,8 @@ def _hands_on(function):
     return all(callable(value) and value in _core.complaining for value in called)
 
 
-_MISTAKES = AttributeError, IndexError, KeyError, TypeError, Unplanned, ValueError
+# RuntimeError is what torch raises for a size that it cannot allocate.
+_MISTAKES = AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError, ZeroDivisionError
 
 
 @functools.cache

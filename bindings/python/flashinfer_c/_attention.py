@@ -26,7 +26,7 @@ def _guarded_method(method, declared):
         return functools.partialmethod(_guarded_method(method.func, declared), *method.args, **method.keywords)
     if not inspect.isfunction(method) or hasattr(method, "__wrapped__"):
         return method
-    annotate(method, declared)
+    annotate(method, declared, {"custom_mask": "packed_custom_mask"})  # for plan ops it is a flag, for wrappers the mask itself
     return guarded(method)
 
 

@@ -178,9 +178,9 @@ def _run_in_order(function, args):
 
 
 def through_tvm_ffi(function, declared):
-    """A declaration with TVM-FFI's function of the op, in order with what else a framework does on a GPU, where TVM-FFI knows torch's
-    streams alone: a call on CuPy's arrays joins CuPy's current stream; JAX shows nobody its streams, so that the host waits before
-    and after."""
+    """A declaration with TVM-FFI's function of the op, in order with what else a framework does on a GPU, where TVM-FFI knows
+    torch's streams alone: a call on CuPy's arrays joins CuPy's current stream; JAX shows nobody its streams, so that the host
+    waits before and after."""
 
     def run(*args):
         try:

@@ -27,7 +27,7 @@ def chunk_gated_delta_rule(q, k, v, g=None, beta=None, scale=None, initial_state
         if state_indices is not None:
             raise ValueError("output_state must be given with state_indices")
         dtype = "float32" if output_final_state or state_checkpoints is None else state_checkpoints.dtype
-        output_state = empty((cu_seqlens.shape[0] - 1, heads, v.shape[2], head_dim), dtype, q)
+        output_state = empty((max(cu_seqlens.shape[0] - 1, 0), heads, v.shape[2], head_dim), dtype, q)
     if output is None:
         output = empty((q.shape[0], heads, v.shape[2]), q.dtype, q)
     call("chunk_gated_delta_rule", flags=1, output=output, output_state=output_state if keep else None,

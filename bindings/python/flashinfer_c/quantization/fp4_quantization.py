@@ -169,9 +169,11 @@ def _host_scales(sf, rows, blocks, layout):
     if layout != 2:
         tile = 8 if layout else 128
         rows, blocks = -(-rows // tile) * tile, -(-blocks // 4) * 4
-    if math.prod(sf.shape) != rows * blocks:
+    sf = viewed(sf, "uint8")
+    is_matrix = len(sf.shape) == 2 and 1 not in sf.shape
+    if math.prod(sf.shape) != rows * blocks or (is_matrix and sf.shape[1] != blocks):
         raise ValueError(f"the scales have shape {list(sf.shape)}, must be [{rows}, {blocks}], or as many in one axis")
-    return viewed(sf, "uint8").reshape(rows, blocks)
+    return sf.reshape(rows, blocks)
 
 
 @api("e2m1_and_ufp8sf_scale_to_float", e2m1_tensor="e2m1", ufp8_scale_tensor="sf", global_scale_tensor="global_scale",
