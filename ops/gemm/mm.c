@@ -208,6 +208,8 @@ static const char *library_shape(const struct call *call, struct matmul_shape *s
         return not_invariant;
     if (a.m == 0 || a.n == 0 || a.k == 0)
         return "m, n or k is 0";
+    if (a.m > INT32_MAX || a.n > INT32_MAX || a.k > INT32_MAX)
+        return too_large;
     if (by_rows && a.b_n_stride != 1)
         return "neither the rows nor the columns of b are contiguous";
     if (a.a_stride < a.k || s->b_stride < (by_rows ? a.n : a.k))
@@ -232,8 +234,6 @@ static const char *fit_cublaslt(const struct call *call, struct way *way)
         return why;
     if (!call->exec.kernel && operations(call_dims(call)) < worth_it)
         return "the product is too small to open cuBLASLt for";
-    if (shape->m > INT32_MAX || shape->n > INT32_MAX || shape->k > INT32_MAX)
-        return too_large;
     if ((why = cublaslt_missing()) || !call->device->context)
         return why;
     if (call->exec.workspace)

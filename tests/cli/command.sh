@@ -53,6 +53,7 @@ expect 2 '--device gpu: must be cpu, cuda or all' check --device gpu
 expect 2 '--arch 75: must be of' explain mm --arch 75
 expect 2 '--arch ,: names no architecture' explain mm --arch ,
 expect 3 'nothing to time' bench rmsnorm --kernel norm_sm80 --device cpu
+expect 0 'mm_onednn .* no .* a dimension is more than' explain mm m=2 n=300 k=4294967296 dtype=bf16 --device cpu
 expect 3 'outputs have no elements' bench rmsnorm rows=0 hidden=64 --device cpu
 (ulimit -v 4000000 && expect 3 'rmsnorm: no memory for input and its 40960000000 elements' \
     bench rmsnorm rows=10000000 hidden=4096 --device cpu
