@@ -354,6 +354,10 @@ def test_block_sparse(device):
         wrapper.plan(indptr, indices, sizes[0], sizes[1] + 1, *sizes[2:])
     with pytest.raises(ValueError, match="columns of blocks"):
         wrapper.plan(indptr, indices + 1, *sizes)
+    with pytest.raises(ValueError, match="v has 39 rows"):
+        wrapper.run(q, k, v[1:])
+    with pytest.raises(ValueError, match="R is 0, must be at least 1"):
+        wrapper.plan(indptr, indices, *sizes[:2], 0, *sizes[3:])
 
 
 def test_block_sparse_with_a_mask(device):
@@ -383,6 +387,11 @@ def test_variable_block_sparse(device):
             wrapper.plan(*wrong, KV_HEADS, DIM)
     wrapper.plan(seen, row_sizes, column_sizes, HEADS, KV_HEADS, DIM)
     out, lse = wrapper.run(q, k, v, return_lse=True)
+    for wrong, sentence in (((q.transpose(0, 1), k, v), rf"q has .* \[10, {HEADS}, {DIM}\], must be \[{HEADS}, 10, head_dim\]"),
+                            ((q, k[:, 1:], v), "k has shape"), ((q, k, v[:1]), "v has shape"),
+                            ((q, k, v, torch.stack([q, q])), "out has shape")):
+        with pytest.raises(ValueError, match=sentence):
+            wrapper.run(*wrong)
     group = HEADS // KV_HEADS
     for head in range(KV_HEADS):
         mask = seen[head].repeat_interleave(row_sizes[head], 0).repeat_interleave(column_sizes[head], 1).to(device)

@@ -77,6 +77,9 @@ class BlockSparseAttentionWrapper(BlockSparse):
                             ("k_scale", k_scale), ("v_scale", v_scale)):
             if value is not None:
                 raise NotImplementedError(f"{name} is not served")
+        for name, value in (("R", R), ("C", C)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, must be at least 1")
         if M % R or N % C:
             raise ValueError(f"M is {M} and N {N}; they must be multiples of R, {R}, and C, {C}")
         if mask is not None and tuple(mask.shape) != (len(indices), R, C):
@@ -119,8 +122,9 @@ class BlockSparseAttentionWrapper(BlockSparse):
         Returns out [M, num_qo_heads, head_dim], with return_lse (out, lse [M, num_qo_heads] float32, to base 2).
         """
         self._wrapper._refuse_unplanned()
-        if len(k) != self.N:
-            raise ValueError(f"k has {len(k)} rows; plan() was told {self.N}")
+        for name, rows in (("k", len(k)), ("v", len(v))):
+            if rows != self.N:
+                raise ValueError(f"{name} has {rows} rows; plan() was told {self.N}")
         pages = (self.N // self.C, self.C)
         return self._wrapper.run(q, (k.reshape(*pages, *k.shape[1:]), v.reshape(*pages, *v.shape[1:])), q_scale=scale_q,
                                  k_scale=scale_k, v_scale=scale_v, out=out, lse=lse, return_lse=return_lse, enable_pdl=enable_pdl)
@@ -187,6 +191,10 @@ class VariableBlockSparseAttentionWrapper(BlockSparse):
         """
         self._wrapper._refuse_unplanned()
         heads, group, head_dim = self._num_kv_heads, self._group, q.shape[-1]
+        for name, array, tokens, of_each in (("q", q, self._qo_len, heads * group), ("k", k, self._kv_len, heads),
+                                             ("v", v, self._kv_len, heads), ("out", out, self._qo_len, heads * group)):
+            if array is not None and (array.dim() != 3 or array.shape[:2] != (of_each, tokens)):
+                raise ValueError(f"{name} has shape {list(array.shape)}, must be [{of_each}, {tokens}, head_dim]")
         # [heads, group, tokens, ...] to [heads * tokens, group, ...] and back.
         stacked = q.reshape(heads, group, self._qo_len, head_dim).transpose(1, 2).reshape(heads * self._qo_len, group, head_dim)
         cache = tuple(t.reshape(heads * self._kv_len, 1, 1, t.shape[-1]) for t in (k, v))
