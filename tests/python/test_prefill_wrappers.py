@@ -230,6 +230,8 @@ def test_cascade_with_fixed_buffers(device):
     for b in range(batch):
         k, v = (torch.cat(both) for both in zip(pages.request(0), pages.request(b + 1)))
         close(out[b:b + 1], attention(q[b:b + 1], k, v)[0])
+    with pytest.raises(ValueError, match="paged_kv_indptr_arr has 1 tensors, and there are 2 levels"):
+        wrapper.plan(tables[0], tables[1][:1], *tables[2:], HEADS, KV_HEADS, DIM, PAGE)
     with pytest.raises(ValueError, match="four lists of 2"):
         flashinfer.MultiLevelCascadeAttentionWrapper(2, workspace(device), "NHD", True, *buffers[:3])
 

@@ -71,7 +71,10 @@ class MultiLevelCascadeAttentionWrapper(Single):
         if pos_encoding_mode != "NONE" and self._num_levels > 1:
             raise NotImplementedError("pos_encoding_mode: positions count from the start of a request, not of a level")
         arrays = (qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len)
-        for level, (wrapper, *tables) in enumerate(zip(self._batch_prefill_wrappers, *arrays, strict=True)):
+        for name, array in zip(("qo_indptr_arr", "paged_kv_indptr_arr", "paged_kv_indices_arr", "paged_kv_last_page_len"), arrays):
+            if len(array) != self._num_levels:
+                raise ValueError(f"{name} has {len(array)} tensors, and there are {self._num_levels} levels")
+        for level, (wrapper, *tables) in enumerate(zip(self._batch_prefill_wrappers, *arrays)):
             wrapper.plan(*tables, num_qo_heads, num_kv_heads, head_dim, page_size,
                          causal=causal and level == self._num_levels - 1, pos_encoding_mode=pos_encoding_mode,
                          use_fp16_qk_reduction=use_fp16_qk_reduction, sm_scale=sm_scale, window_left=window_left,
