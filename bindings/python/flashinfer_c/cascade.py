@@ -71,7 +71,8 @@ class MultiLevelCascadeAttentionWrapper(Single):
         if pos_encoding_mode != "NONE" and self._num_levels > 1:
             raise NotImplementedError("pos_encoding_mode: positions count from the start of a request, not of a level")
         arrays = (qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len)
-        for name, array in zip(("qo_indptr_arr", "paged_kv_indptr_arr", "paged_kv_indices_arr", "paged_kv_last_page_len"), arrays):
+        names = ("qo_indptr_arr", "paged_kv_indptr_arr", "paged_kv_indices_arr", "paged_kv_last_page_len")
+        for name, array in zip(names, arrays):
             if len(array) != self._num_levels:
                 raise ValueError(f"{name} has {len(array)} tensors, and there are {self._num_levels} levels")
         for level, (wrapper, *tables) in enumerate(zip(self._batch_prefill_wrappers, *arrays)):
