@@ -129,7 +129,7 @@ $(BUILD)/fuzz_call: ALL_LDFLAGS += -Wl,--wrap=call_launch,--wrap=tensor_map_enco
 fuzzers: $(fuzzers)
 
 build-fuzz:
-	@$(MAKE) --no-print-directory -s -j$(shell nproc) BUILD=$(BUILD)/fuzz CC=$(CLANG) OPTIMISE=-O1 \
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) BUILD=$(BUILD)/fuzz CC="$(CLANG)" OPTIMISE=-O1 \
 	    SANITIZE=address,undefined,fuzzer-no-link fuzzers
 
 fuzz: build-fuzz
