@@ -82,7 +82,6 @@ static bool fill_args(const struct call *call, struct checkpointing_ssu_args *a)
         .num_heads = d->num_heads,
         .head_dim = d->head_dim,
         .group_heads = (int32_t)mamba_group(d->num_heads, d->num_groups),
-        .group_factor = (UINT64_C(1) << 32) / (uint64_t)mamba_group(d->num_heads, d->num_groups) + 1,
         .pad = (int32_t)c->pad_slot_id.value.i,
         .softplus = c->dt_softplus,
         .ring_len = (int32_t)d->ring_len,
@@ -97,11 +96,12 @@ static bool fill_args(const struct call *call, struct checkpointing_ssu_args *a)
 }
 
 static const struct jit_kernel sm80 = {
-    "checkpointing_ssu_sm80", JIT_CUDA, {"T:dtype", "STATE:dtype", "STATE_DIM", "RANDOM", "SAME", "TILES", "ACCESS"}};
+    "checkpointing_ssu_sm80",
+    JIT_CUDA,
+    {"T:dtype", "STATE:dtype", "STATE_DIM", "RANDOM", "SAME", "TILES", "ACCESS", "HEADS", "STAGES"}};
 static const struct jit_kernel cpu = {"checkpointing_ssu_cpu", JIT_CPU, {"T:dtype", "STATE:dtype", "STATE_DIM", "RANDOM"}};
 
 enum { PIECE = 8 };
-enum { AHEAD_BYTES = 40960 }; /* of states, for each multiprocessor, that are fetched to the L2 cache before */
 
 static const char *fit(const struct call *call, struct way *way, int32_t *constant)
 {
@@ -114,25 +114,38 @@ static const char *fit(const struct call *call, struct way *way, int32_t *consta
     return fill_args(call, a) ? mamba_too_many(call, a->num_sequences, a->num_heads) : MAMBA_NO_STRIDE;
 }
 
+static int64_t shared_bytes(const int32_t *constant, int stages)
+{
+    return RING_SHARED_BYTES(constant[2], dtype_bytes((enum dtype)constant[1]), constant[5], constant[7], stages);
+}
+
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct flashinfer_checkpointing_ssu *c = call_args(call);
     const struct dims *d = call_dims(call);
-    const DLTensor *pieces[] = {c->state, c->B, c->C, c->B_cache, c->x, c->x_cache, c->z};
+    const DLTensor *pieces[] = {c->state, c->B, c->C, c->B_cache, c->x, c->x_cache, c->z, c->out};
     int32_t *constant = way_spec(way, &sm80);
     const char *why = fit(call, way, constant);
     if (why)
         return why;
     struct checkpointing_ssu_args *a = WAY_ARGS(way, struct checkpointing_ssu_args);
-    int64_t element = dtype_bytes(tensor_dtype(c->state)), sms = call->device->sms;
     constant[4] = constant[0] == constant[1];
     constant[5] = a->ring_len - a->window <= 8 ? 1 : 2;
-    constant[6] = d->head_dim % PIECE == 0 ? PIECE : 1;
+    constant[6] = d->head_dim % PIECE == 0 && a->state.dim == d->state_dim ? PIECE : 1;
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         if (pieces[i] && !tensor_is_aligned(pieces[i], 16))
             constant[6] = 1;
-    if (constant[6] == PIECE && a->state.dim == d->state_dim)
-        a->ahead = fetch_ahead(sms * AHEAD_BYTES, a->num_sequences * d->num_heads, d->head_dim * d->state_dim * element);
+    /* Several heads of a block pay where each multiprocessor has one such block. Where it has no more than eight, all are halved;
+     * else those of the last sequences, that no multiprocessor works for long when others are done. */
+    int64_t sms = call->device->sms, all_heads = a->num_sequences * d->num_heads;
+    int64_t heads = a->group_heads >= RING_HEADS && all_heads >= sms * RING_HEADS ? RING_HEADS : 1;
+    bool waves = heads > 1 && all_heads > 8 * sms * RING_HEADS;
+    constant[7] = (int32_t)heads;
+    constant[8] = waves && 3 * (shared_bytes(constant, 2) + 1024) <= call->device->smem_sm ? 2 : 1;
+    a->group_blocks = (int32_t)ceil_div(a->group_heads, heads);
+    a->group_factor = (UINT64_C(1) << 32) / (uint64_t)a->group_blocks + 1;
+    int64_t last = heads == 1 ? 0 : waves ? 2 * sms * RING_HEADS / most(1, d->num_heads) : a->num_sequences;
+    a->whole = (int32_t)(a->num_sequences - least(least(last, a->num_sequences), MAMBA_MAX_GRID_YZ - a->num_sequences));
     return NULL;
 }
 
@@ -146,9 +159,11 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct jit_launch launch = {.args = a, .args_size = sizeof *a};
     if (!d->batch || !d->tokens)
         return FLASHINFER_OK;
-    if (way->spec[0].kernel->target == JIT_CUDA)
-        launch.smem = (uint32_t)RING_SHARED_BYTES(constant[2], dtype_bytes((enum dtype)constant[1]), constant[5]);
-    return mamba_launch(call, way, &launch, a->num_sequences, a->num_heads, a->head_dim, RING_ROWS);
+    if (way->spec[0].kernel->target == JIT_CPU)
+        return mamba_launch(call, way, &launch, a->num_sequences, a->num_heads, a->head_dim, RING_ROWS);
+    launch.smem = (uint32_t)shared_bytes(constant, constant[8]);
+    return mamba_launch(call, way, &launch, 2 * a->num_sequences - a->whole, d->num_groups * a->group_blocks, a->head_dim,
+                        RING_ROWS);
 }
 
 static const struct op_kernel kernels[] = {
@@ -379,6 +394,10 @@ static const struct op_shape shapes[] = {
                 "state_dim=64 state:dtype=f16 rand_seed=7 -cu_seqlens"},
     {"packed", "dtype=bf16 batch=1 num_sequences=5 num_states=9 tokens=13 max_seqlen=4 ring_len=12 num_heads=4 num_groups=2 "
                "head_dim=64 state_dim=128 state:dtype=f16"},
+    {"many_heads", "dtype=f16 batch=1 num_sequences=60 num_states=70 tokens=170 max_seqlen=4 ring_len=12 num_heads=28 "
+                   "num_groups=4 head_dim=72 state_dim=64 state:dtype=f16 dt_softplus=1 rand_seed=7"},
+    {"many_heads_mixed", "dtype=bf16 batch=64 num_sequences=64 num_states=64 tokens=16 ring_len=32 num_heads=28 num_groups=4 "
+                         "head_dim=64 state_dim=128 state:dtype=f16 dt_softplus=1 -cu_seqlens -rand_seed"},
     {0},
 };
 

@@ -3,22 +3,24 @@
 #ifndef CHECKPOINTING_SSU_ARGS_H
 #define CHECKPOINTING_SSU_ARGS_H
 
-#include "fetch_ahead.h"
 #include "index_list.h"
 #include "mamba_args.h"
 
 enum { WINDOW = 16 }; /* the most tokens that are live, and the most new ones */
 
-/* Of a block of checkpointing_ssu_sm80: the rows of a state that it has, and bytes of shared memory. In that, strides of rows
- * without bank conflicts. */
+/* Of a block of checkpointing_ssu_sm80: the rows of a state that it has, its heads where it has several, and bytes of shared
+ * memory, with `stages` of `heads` on their way. Strides of rows are without bank conflicts. */
 #define RING_ROWS 64
-#define RING_STATE_ROW(state_dim, element) ((state_dim) + ((element) == 2 ? 32 : 4))
-#define RING_WEIGHT_ROW(tiles) ((tiles) == 1 ? 8 : 24)
+#define RING_HEADS 4
+#define RING_WEIGHT_ROW(tiles) ((tiles) == 1 ? 12 : 20)
 #define RING_B_ROW(state_dim) ((state_dim) + 8)
 #define RING_X_ROW (RING_ROWS + 8)
-#define RING_SHARED_BYTES(state_dim, element, tiles)                                                                      \
-    (RING_ROWS * RING_STATE_ROW(state_dim, element) * (element) + 2 * WINDOW * RING_B_ROW(state_dim) +                    \
-     2 * (WINDOW + 16 * (tiles)) * RING_X_ROW + 5 * 4 * WINDOW + 8 * WINDOW * RING_WEIGHT_ROW(tiles))
+#define RING_STAGE_BYTES(state_dim, element, tiles)                                                                       \
+    (RING_ROWS * (state_dim) * (element) + 2 * (WINDOW + 16 * (tiles)) * RING_X_ROW)
+#define RING_HEAD_BYTES(tiles) (6 * 4 * WINDOW + 16 + 8 * WINDOW * RING_WEIGHT_ROW(tiles))
+#define RING_SHARED_BYTES(state_dim, element, tiles, heads, stages)                                                       \
+    ((stages) * RING_STAGE_BYTES(state_dim, element, tiles) + 2 * WINDOW * RING_B_ROW(state_dim) +                        \
+     8 * WINDOW * RING_WEIGHT_ROW(tiles) + (heads) * RING_HEAD_BYTES(tiles))
 
 struct checkpointing_ssu_args {
     struct token_rows out, x, dt, B, C, z;
@@ -29,15 +31,15 @@ struct checkpointing_ssu_args {
     const int32_t *ring_start, *accepted, *rows; /* rows may be NULL */
     struct index_list cu_seqlens;                /* NULL: tokens each */
     struct rounding_seed seed;
-    uint64_t group_factor; /* head / group_heads is head * this / 2^32 */
+    uint64_t group_factor; /* n / group_blocks is n * this / 2^32 */
     int64_t num_sequences, tokens, num_heads, head_dim;
-    int32_t group_heads, pad, softplus, ring_len, window;
-    struct fetch_ahead ahead; /* heads of all sequences */
+    int32_t group_heads, group_blocks, pad, softplus, ring_len, window;
+    int32_t whole; /* sequences from this one on have two blocks of half as many heads in place of one */
 };
 
 /* A sequence: of `all` tokens from `begin` on `count` are served; its row, and the live tokens of its ring. */
 struct ring_sequence {
-    int64_t begin, all, row; /* row below 0: padding */
+    int64_t index, begin, all, row; /* row below 0: padding */
     int32_t count, start, live;
 };
 
@@ -51,7 +53,7 @@ ANYWHERE int64_t ring_row(const struct checkpointing_ssu_args *a, int64_t sequen
 /* Without what its ring has. */
 ANYWHERE struct ring_sequence ring_tokens(const struct checkpointing_ssu_args *a, int64_t sequence)
 {
-    struct ring_sequence s = {sequence * a->tokens, a->tokens, ring_row(a, sequence), 0, 0, 0};
+    struct ring_sequence s = {sequence, sequence * a->tokens, a->tokens, ring_row(a, sequence), 0, 0, 0};
     if (a->cu_seqlens.data) {
         s.begin = index_at(&a->cu_seqlens, sequence);
         s.all = index_at(&a->cu_seqlens, sequence + 1) - s.begin;

@@ -5,7 +5,7 @@
  *     y(t) = exp(R(t)) C(t) . S + sum over j of exp(R(t) - R(j)) delta(j) (C(t) . B(j)) x(j)
  *
  * A block has ROWS rows of a head, a warp 16, as rows of its products; columns are outputs. A lane holds eight numbers that lie
- * together of rows g and g + 8, which as they lie are operands of two steps of a product over state_dim; the operands beside them
+ * together of two rows, which as they lie are operands of two steps of a product over state_dim; the operands beside them
  * are read in the same order. Products of x are in tf32, where x and B are exact and the other factor is two parts.
  *
  *   T          f16, bf16
@@ -15,55 +15,75 @@
  *   TILES      1: at most eight tokens of a sequence; 2: sixteen
  *   RANDOM     rounds of Philox, for states, of 16 bits, that are rounded at random; 0: to nearest
  *   ACCESS     elements of an access: 8, or 1 where addresses are odd
- * Grid: head_dim / ROWS, num_heads, num_sequences; 128 threads. */
+ *   HEADS      of a block, one after the other: what depends on a group only, and where things are, is found once; or 1
+ *   STAGES     heads on their way to shared memory
+ * Grid: head_dim / ROWS, heads of all groups by HEADS, num_sequences with those from `whole` on twice; 128 threads. */
 #define PIECE 8
 #include "checkpointing_ssu_tokens.cuh"
+#include "activation.cuh"
 #include "pdl.cuh"
-#include "prefetch.cuh"
 
 /* What tf32 leaves of a number. */
 DEVICE float below_tf32(float x) { return x - __uint_as_float(__float_as_uint(x) & 0xffffe000u); }
 
-/* The warp's rows of the state, on their way to shared memory. */
-DEVICE void begin_state(struct shared &shared, const struct checkpointing_ssu_args &a, const STATE *from)
+enum { EACH = 16 / sizeof(STATE), ROW_PIECES = STATE_DIM / EACH };
+
+/* Pieces of every second pair of rows change places by so many, so that lanes that read two pairs meet no bank twice. */
+enum { SWAP = EACH == 4 ? 1 : STATE_DIM % 64 == 0 ? 4 : 0 };
+
+/* Of the lane's piece of these 32: whether its row is of such a pair. */
+DEVICE int odd_pair(int n, const struct lane &l)
 {
-    enum { EACH = ACCESS > 1 ? 16 / sizeof(STATE) : 1, PER_ROW = STATE_DIM / EACH, STEP = PER_ROW < 32 ? 32 / PER_ROW : 1 };
-    struct lane l = this_lane();
-    int lane = threadIdx.x % 32, first = lane / PER_ROW, left = (int)a.head_dim - (int)blockIdx.x * ROWS - 16 * l.warp - first;
-    STATE *to = &shared.state[16 * l.warp + first][lane % PER_ROW * EACH];
-    uint32_t address = shared_address(to);
-    from += first * a.state.dim + lane % PER_ROW * EACH;
-#pragma unroll
-    for (int row = 0; row < 16; row += STEP, from += STEP * a.state.dim)
-#pragma unroll
-        for (int n = 0; n < PER_ROW; n += 32) {
-            bool exists = row < left && first < STEP && (STEP > 1 || n + lane < PER_ROW);
-            if (ACCESS == 1 && exists)
-                to[row * STATE_ROW + n] = from[n];
-            else if (exists)
-                cp_async_16(address + (row * STATE_ROW + n * EACH) * sizeof(STATE), from + n * EACH, 16);
-        }
+    return 32 % ROW_PIECES == 0 ? (n / ROW_PIECES + l.at / ROW_PIECES) / 2 % 2 : (n + l.at) / ROW_PIECES / 2 % 2;
 }
 
-DEVICE vec<STATE, 8> state_piece(const struct shared &shared, const struct lane &l, int half, int q)
+/* The warp's rows of a state, on their way to shared memory. from: its first row; where rows are dense, the lane's piece. */
+DEVICE void begin_state(uint32_t stage, const STATE *from, const struct checkpointing_ssu_args &a, const struct lane &l)
 {
-    return load_vec<8>(&shared.state[16 * l.warp + l.g + 8 * half][32 * q + 8 * l.t]);
+    int left = (int)a.head_dim - (int)blockIdx.x * ROWS - 16 * l.warp;
+    stage += 16 * l.warp * STATE_DIM * sizeof(STATE);
+    if (ACCESS > 1 && left >= 16) {
+#pragma unroll
+        for (int n = 0; n < 16 * ROW_PIECES; n += 32)
+            cp_async_16(stage + 16 * n + 16 * (l.at ^ odd_pair(n, l) * SWAP), from + n * EACH, 16);
+        return;
+    }
+#pragma unroll 1
+    for (int n = 0; n < 16 * ROW_PIECES; n += 32) {
+        int row = (n + l.at) / ROW_PIECES;
+        if (row < left)
+            begin_piece(stage + 16 * n + 16 * (l.at ^ odd_pair(n, l) * SWAP),
+                        from + (ACCESS > 1 ? n * EACH : row * a.state.dim + (n + l.at) % ROW_PIECES * EACH), EACH);
+    }
 }
 
-/* S . C of the lane's rows for outputs 2t and 2t + 1. */
-DEVICE void multiply_state(float (&y)[TILES][4], const struct shared &shared, const struct pieces (&c)[TILES])
+/* Eight numbers of the lane's row. */
+DEVICE vec<STATE, 8> state_piece(const struct stage &stage, const struct lane &l, int half, int q)
 {
-    struct lane l = this_lane();
+    vec_accesses<STATE, 8, EACH> v;
+    const STATE *row = &stage.state[(16 * l.warp + 2 * l.g + half) * STATE_DIM + 8 * l.t];
+#pragma unroll
+    for (int i = 0; i < 8 / EACH; i++) {
+        int piece = 32 / EACH * q + i, swap = l.g % 2 * SWAP * EACH;
+        v.at[i] = load_vec<EACH>(row + piece * EACH + (piece & SWAP ? -swap : swap));
+    }
+    return v.all;
+}
+
+/* S . C of the lane's rows for outputs 2t and 2t + 1, in two sums, that not every product waits for the one before. */
+DEVICE void multiply_state(float (&y)[TILES][4], const struct stage &stage, const struct pieces (&c)[TILES], const struct lane &l)
+{
+    float other[TILES][4] = {};
 #pragma unroll
     for (int q = 0; q < PIECES; q++) {
 #if SAME
         vec_elements<uint32_t, 4> up, down;
-        up.all.bits = state_piece(shared, l, 0, q).bits;
-        down.all.bits = state_piece(shared, l, 1, q).bits;
+        up.all.bits = state_piece(stage, l, 0, q).bits;
+        down.all.bits = state_piece(stage, l, 1, q).bits;
 #else
         float up[8], down[8];
-        widen(up, state_piece(shared, l, 0, q));
-        widen(down, state_piece(shared, l, 1, q));
+        widen(up, state_piece(stage, l, 0, q));
+        widen(down, state_piece(stage, l, 1, q));
 #endif
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
@@ -73,152 +93,190 @@ DEVICE void multiply_state(float (&y)[TILES][4], const struct shared &shared, co
 #pragma unroll
             for (int k = 0; k < 4; k += 2) {
                 uint32_t left[4] = {up.at[k], down.at[k], up.at[k + 1], down.at[k + 1]}, two[2] = {right.at[k], right.at[k + 1]};
-                mma_m16n8k16(y[tile], left, two, T());
+                mma_m16n8k16(k ? other[tile] : y[tile], left, two, T());
             }
 #else
             float right[8];
-            widen(right, c[tile].at[q]);
+            vec<T, 8> narrow = c[tile].at[q];
+            if (HEADS > 1) /* widened once for all heads they would fill registers */
+                forget(narrow);
+            widen(right, narrow);
 #pragma unroll
             for (int k = 0; k < 8; k += 2) {
                 float left[4] = {up[k], down[k], up[k + 1], down[k + 1]}, two[2] = {right[k], right[k + 1]};
                 mma_m16n8k8(y[tile], left, two);
                 if (sizeof(STATE) == 4) {
                     float low[4] = {below_tf32(left[0]), below_tf32(left[1]), below_tf32(left[2]), below_tf32(left[3])};
-                    mma_m16n8k8(y[tile], low, two);
+                    mma_m16n8k8(other[tile], low, two);
                 }
             }
 #endif
         }
     }
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            y[tile][e] += other[tile][e];
 }
 
 /* The other part of the outputs' sum. */
-DEVICE void add_tokens(float (&y)[TILES][4], const struct shared &shared, const struct ring_sequence &s)
+DEVICE void add_tokens(float (&y)[TILES][4], const uint32_t (&x)[STEPS + TILES][2], const struct head_tokens &tokens,
+                       const struct ring_sequence &s, const struct lane &l)
 {
-    struct lane l = this_lane();
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) {
-        float2 reach = *(const float2 *)&shared.reach[WINDOW + 8 * tile + 2 * l.t];
-        float decay[2] = {expf(reach.x), expf(reach.y)};
+        float2 decay = *(const float2 *)&tokens.decay[8 * tile + 2 * l.t];
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            y[tile][e] *= decay[e % 2];
+            y[tile][e] *= e % 2 ? decay.y : decay.x;
     }
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         if (step % 2 * 8 >= (step < 2 ? s.live : s.count))
             continue;
         float left[4];
-        find_inputs(left, shared, step);
+        widen_inputs(left, x[step]);
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
-            const float *weight = &shared.weight[8 * step + l.t][8 * tile + l.g];
-            float two[2] = {weight[0], weight[4 * WEIGHT_ROW]}, low[2] = {below_tf32(two[0]), below_tf32(two[1])};
+            const float *weight = &tokens.weight[8 * step + 2 * l.t][8 * tile + l.g];
+            float two[2] = {weight[0], weight[WEIGHT_ROW]}, low[2] = {below_tf32(two[0]), below_tf32(two[1])};
             mma_m16n8k8(y[tile], left, low);
             mma_m16n8k8(y[tile], left, two);
         }
     }
 }
 
-/* Of rows g and g + 8 and tokens 2t and 2t + 1. */
-DEVICE void store_outputs(const float (&y)[TILES][4], const struct shared &shared, const struct checkpointing_ssu_args &a,
-                          const struct ring_sequence &s)
+/* Of the lane's rows and tokens 2t and 2t + 1. */
+DEVICE void store_outputs(const float (&y)[TILES][4], const uint32_t (&x)[STEPS + TILES][2], struct lane_rows &rows,
+                          const struct checkpointing_ssu_args &a, const struct ring_sequence &s, const struct lane &l)
 {
-    struct lane l = this_lane();
-    T *first = (T *)a.out.data + token_place(a.out, s, 2 * l.t, blockIdx.y) + head_row(l, 0);
+    int left = (int)a.head_dim - head_row(l, 0);
 #pragma unroll
-    for (int tile = 0; tile < TILES; tile++, first += 8 * a.out.token)
+    for (int tile = 0; tile < TILES; tile++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int token = 8 * tile + 2 * l.t + e % 2, half = e / 2;
-            if (token >= s.count || head_row(l, half) >= a.head_dim)
+        for (int token = 0; token < 2; token++) {
+            float up = y[tile][token], down = y[tile][2 + token];
+            T *to = rows.out + (8 * tile + token) * a.out.token;
+            if (a.z.data) {
+                float2 gates = unpack2(T(), x[STEPS + tile][token]);
+                up = times_sigmoid(up * gates.x, gates.x);
+                down = times_sigmoid(down * gates.y, gates.y);
+            }
+            if (8 * tile + 2 * l.t + token >= s.count || left <= 0)
                 continue;
-            float gate = to_float(shared.z[token][16 * l.warp + l.g + 8 * half]), value = y[tile][e];
-            value = a.z.data ? __fdividef(value * gate, 1.0f + expf(-gate)) : value;
-            from_float((e % 2 ? first + a.out.token : first) + 8 * half, value);
+            if (ACCESS > 1) {
+                *(uint32_t *)to = pack2(T(), up, down);
+                continue;
+            }
+            from_float(to, up);
+            if (left > 1)
+                from_float(to + 1, down);
         }
+    rows.out += a.out.head;
 }
 
 /* The state behind the live tokens, 32 numbers of the warp's rows at a time. */
-DEVICE void store_state(const struct shared &shared, const struct checkpointing_ssu_args &a, const struct ring_sequence &s,
-                        STATE *to)
+DEVICE void store_state(const struct shared &shared, const struct stage &stage, const uint32_t (&x)[STEPS + TILES][2],
+                        const struct head_tokens &tokens, const struct checkpointing_ssu_args &a, const struct ring_sequence &s,
+                        int head, const struct lane &l)
 {
-    struct lane l = this_lane();
     uint64_t key = RANDOM ? rounding_key(&a.seed) : 0;
-    float decay = expf(shared.reach[WINDOW - 1]), left[2][4], low[2][4];
+    STATE *to = (STATE *)a.state.data + s.row * a.state.row + head * a.state.head + head_row(l, 0) * a.state.dim + 8 * l.t;
+    float decay = tokens.whole, left[2][4], low[2][4];
 #pragma unroll
     for (int step = 0; step < 2; step++) {
-        find_inputs(left[step], shared, step);
+        float2 kept = *(const float2 *)&tokens.kept[8 * step + 2 * l.t];
+        widen_inputs(left[step], x[step]);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            left[step][i] *= shared.kept[8 * step + i / 2 * 4 + l.t];
+            left[step][i] *= i < 2 ? kept.x : kept.y;
             low[step][i] = below_tf32(left[step][i]);
         }
     }
-#pragma unroll
+#pragma unroll (SAME ? PIECES : sizeof(STATE) == 4 ? 1 : 2)
     for (int q = 0; q < PIECES; q++) {
-        float row[2][8], sum[4];
-        widen(row[0], state_piece(shared, l, 0, q));
-        widen(row[1], state_piece(shared, l, 1, q));
+        float row[2][8], sum[2][4];
+        widen(row[0], state_piece(stage, l, 0, q));
+        widen(row[1], state_piece(stage, l, 1, q));
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 4; i += 2) {
+            uint32_t four[4];
+            ldmatrix_x4_trans(four, shared_address(&shared.B[l.at % 16][32 * q + 8 * i + l.at / 16 * 8]));
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                sum[e] = row[e / 2][2 * i + e % 2] * decay;
+            for (int e = 0; e < 8; e++)
+                sum[e / 4][e % 4] = row[e % 4 / 2][2 * i + e / 4 * 2 + e % 2] * decay;
 #pragma unroll
-            for (int step = 0; step < 2 && 8 * step < s.live; step++) {
-                const T *b = &shared.B[8 * step + l.t][32 * q + 8 * i + l.g];
-                float two[2] = {to_float(b[0]), to_float(b[4 * B_ROW])};
-                mma_m16n8k8(sum, low[step], two);
-                mma_m16n8k8(sum, left[step], two);
+            for (int n = 0; n < 4; n++) {
+                float2 b = unpack2(T(), four[n]);
+                float two[2] = {b.x, b.y};
+                mma_m16n8k8(sum[n / 2], low[n % 2], two);
+                mma_m16n8k8(sum[n / 2], left[n % 2], two);
             }
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                row[e / 2][2 * i + e % 2] = sum[e];
+            for (int e = 0; e < 8; e++)
+                row[e % 4 / 2][2 * i + e / 4 * 2 + e % 2] = sum[e / 4][e % 4];
         }
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int64_t read = RANDOM ? ((s.row * a.num_heads + blockIdx.y) * a.head_dim + head_row(l, half)) * STATE_DIM : 0;
-            int number = 32 * q + 8 * l.t;
+            int64_t read = RANDOM ? ((s.row * a.num_heads + head) * a.head_dim + head_row(l, half)) * STATE_DIM : 0;
             if (head_row(l, half) < a.head_dim)
-                store_piece(to + 8 * half * a.state.dim + number, row[half], key, read + number);
+                store_piece(to + half * a.state.dim + 32 * q, row[half], key, read + 32 * q + 8 * l.t);
         }
     }
 }
 
-DEVICE void store_zeros(const struct checkpointing_ssu_args &a, const struct ring_sequence &s, int64_t first)
+DEVICE void store_zeros(const struct checkpointing_ssu_args &a, const struct ring_sequence &s, int64_t first, int head)
 {
     int row = blockIdx.x * ROWS + threadIdx.x % ROWS;
     for (int64_t i = first + threadIdx.x / ROWS; i < s.all && row < a.head_dim; i += THREADS / ROWS)
-        from_float((T *)a.out.data + token_place(a.out, s, i, blockIdx.y) + row, 0.0f);
+        from_float((T *)a.out.data + token_place(a.out, s, i, head) + row, 0.0f);
 }
 
-/* What a later block has for itself, and the first of a group for all of it: its state and the lines of its tokens. By a warp. */
-DEVICE void fetch_block_ahead(const struct checkpointing_ssu_args &a)
+/* The heads of a block, of one group. */
+struct heads {
+    int sequence, group, first, count;
+};
+
+DEVICE struct heads block_heads(const struct checkpointing_ssu_args &a)
 {
-    uint32_t at = blockIdx.z * gridDim.y + blockIdx.y, sequence = (at + a.ahead.distance) / gridDim.y;
-    if (at >= a.ahead.blocks)
-        return;
-    int head = at + a.ahead.distance - sequence * gridDim.y, lane = threadIdx.x % 32, first = blockIdx.x * ROWS;
-    struct ring_sequence s = ring_sequence(&a, sequence);
-    if (s.row < 0)
-        return;
-    if (lane == 0)
-        bulk_prefetch((const STATE *)a.state.data + s.row * a.state.row + head * a.state.head + first * STATE_DIM,
-                      min(ROWS, (int)a.head_dim - first) * STATE_DIM * sizeof(STATE));
-    if (lane < s.count) {
-        int64_t x = sequence * a.x.sequence + (s.begin + lane) * a.x.token + head * a.x.head + first;
-        prefetch_l2((const T *)a.x.data + x);
-        if (a.z.data)
-            prefetch_l2((const T *)a.z.data + sequence * a.z.sequence + (s.begin + lane) * a.z.token + head * a.z.head + first);
+    int group = (int)((uint64_t)blockIdx.y * a.group_factor >> 32), before = (blockIdx.y - group * a.group_blocks) * HEADS;
+    int sequence = blockIdx.z, most = HEADS, half = sequence - a.whole;
+    if (HEADS > 1 && half >= 0) {
+        most = HEADS / 2;
+        sequence = a.whole + half / 2;
+        before += half % 2 * most;
     }
-    if (lane < s.live)
-        prefetch_l2(ring_at(a.x_cache, a, s, head, lane) + first);
+    struct heads h = {sequence, group, group * a.group_heads + before, min(most, a.group_heads - before)};
+    return h;
+}
+
+/* What tokens weigh in all outputs of the block: of several heads a warp has one. Of a single one every warp finds a part, and
+ * waits for the others' later. */
+DEVICE void weigh_tokens(struct shared &shared, const struct pieces (&c)[TILES], const struct checkpointing_ssu_args &a,
+                         const struct ring_sequence &s, const struct heads &heads)
+{
+    struct lane l = this_lane();
+    int own = 3 - l.role;
+    if (own < heads.count)
+        find_deltas(shared.head[own], a, s, heads.first + own);
+    if (multiplies(l, s))
+        multiply_tokens(shared, c, a, s, heads.group, ring_is_full(&a, &s),
+                        blockIdx.x == 0 && heads.first == heads.group * a.group_heads);
+    __syncthreads();
+    if (HEADS == 1) {
+        find_weights(shared.head[0], shared, s, threadIdx.x, THREADS);
+        return;
+    }
+    if (own < heads.count)
+        find_weights(shared.head[own], shared, s, l.at, 32);
+    __syncthreads();
 }
 
 /* Of a multiprocessor: as many as there are registers and shared memory for. */
-enum { LARGE = __CUDA_ARCH__ >= 900 && SM_THREADS == 2048, SMALL = sizeof(struct shared) <= 32000 && TILES == 1 };
-enum { BLOCKS = sizeof(struct shared) > 45000 ? 2 : LARGE ? 5 + SMALL : 4 };
+enum { ROOM = __CUDA_ARCH__ >= 900 && SM_THREADS == 2048 ? 233000 : 100000, FIT = ROOM / (sizeof(struct shared) + 1024) };
+enum { SMALL = TILES * PIECES <= 4 && !RANDOM, LARGE = TILES * PIECES > 8 };
+enum { MOST = LARGE ? 2 : HEADS == 1 ? 5 : 3 + SMALL, BLOCKS = FIT > MOST ? MOST : FIT > 1 ? FIT : 1 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     checkpointing_ssu_sm80(const __grid_constant__ struct checkpointing_ssu_args a)
@@ -226,51 +284,66 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     extern __shared__ __align__(16) unsigned char memory[];
     struct shared &shared = *(struct shared *)memory;
     struct lane l = this_lane();
-    int group = (int)((uint64_t)blockIdx.y * a.group_factor >> 32);
+    struct heads heads = block_heads(a);
+    uint32_t base = shared_address(memory);
+    forget(base);
     pdl_wait();
     pdl_launch();
-    struct ring_sequence s = ring_tokens(&a, blockIdx.z);
+    struct ring_sequence s = ring_tokens(&a, heads.sequence);
     if (s.row < 0 || s.all > s.count)
-        store_zeros(a, s, s.row < 0 ? 0 : s.count);
-    if (s.row < 0 || s.count <= 0)
+        for (int i = 0; i < heads.count; i++)
+            store_zeros(a, s, s.row < 0 ? 0 : s.count, heads.first + i);
+    if (s.row < 0 || s.count <= 0 || heads.count <= 0)
         return;
     /* Nothing waits for where the ring begins that can be asked for without. */
     int32_t start = a.ring_start[s.row], accepted = a.accepted[s.row];
-    STATE *rows = (STATE *)a.state.data + s.row * a.state.row + blockIdx.y * a.state.head +
-                  (blockIdx.x * ROWS + 16 * l.warp) * a.state.dim;
-    begin_state(shared, a, rows);
+    const STATE *state = (const STATE *)a.state.data + s.row * a.state.row + heads.first * a.state.head +
+                         (blockIdx.x * ROWS + 16 * l.warp) * a.state.dim + (ACCESS > 1 ? l.at * EACH : 0);
+    begin_state(base, state, a, l);
     struct pieces c[TILES] = {};
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++)
         if (l.g + 8 * tile < s.count)
-            load_pieces(c[tile], (const T *)a.C.data + token_place(a.C, s, l.g + 8 * tile, group) + 8 * l.t);
-    begin_rows(&shared.x[WINDOW], 8 * TILES, s.count, a,
-               [&](int i) { return (const T *)a.x.data + token_place(a.x, s, i, blockIdx.y); });
-    if (a.z.data)
-        begin_rows(shared.z, 8 * TILES, s.count, a,
-                   [&](int i) { return (const T *)a.z.data + token_place(a.z, s, i, blockIdx.y); });
+            load_pieces(c[tile], (const T *)a.C.data + token_place(a.C, s, l.g + 8 * tile, heads.group) + 8 * l.t);
     ring_has(&a, &s, start, accepted);
     bool full = ring_is_full(&a, &s);
-    begin_rows(shared.x, WINDOW, s.live, a, [&](int i) { return ring_at(a.x_cache, a, s, blockIdx.y, i); });
+    struct lane_rows rows = find_rows(a, s, heads.first);
+    begin_inputs(base, rows, a, l);
     cp_async_commit();
-    uint32_t skip = fetch_weight(a.D);
-    if (l.role == 3)
-        find_deltas(shared, a, s);
-    float product[4] = {}, y[TILES][4] = {};
-    if (multiplies(l, s))
-        multiply_tokens(product, c, shared, a, s, group, full);
-    __syncthreads();
-    if (multiplies(l, s))
-        store_weights(shared, product, meant(skip, a.D.wide), s);
-    if (l.role == 2)
-        fetch_block_ahead(a);
-    cp_async_wait<0>();
-    __syncwarp();
-    append_inputs(shared, a, s);
-    multiply_state(y, shared, c);
-    __syncthreads();
-    add_tokens(y, shared, s);
-    store_outputs(y, shared, a, s);
-    if (full)
-        store_state(shared, a, s, rows + l.g * a.state.dim);
+    if (STAGES > 1) {
+        if (heads.count > 1) {
+            begin_state(base + sizeof(struct stage), state += a.state.head, a, l);
+            begin_inputs(base + sizeof(struct stage), rows, a, l);
+        }
+        cp_async_commit();
+    }
+    weigh_tokens(shared, c, a, s, heads);
+#pragma unroll 1
+    for (int i = 0; i < heads.count; i++) {
+        struct stage &stage = shared.stage[i % STAGES];
+        struct lane l = this_lane();
+        float y[TILES][4] = {};
+        uint32_t x[STEPS + TILES][2];
+        cp_async_wait<STAGES - 1>();
+        __syncwarp();
+        append_inputs(stage, rows, a, l);
+        find_inputs(x, stage, l);
+        multiply_state(y, stage, c, l);
+        if (HEADS == 1)
+            __syncthreads();
+        if (HEADS > 1 && full)
+            store_state(shared, stage, x, shared.head[i], a, s, heads.first + i, l);
+        if (HEADS > 1) {
+            __syncwarp();
+            if (i + STAGES < heads.count) {
+                begin_state(base + i % STAGES * sizeof stage, state += a.state.head, a, l);
+                begin_inputs(base + i % STAGES * sizeof stage, rows, a, l);
+            }
+            cp_async_commit();
+        }
+        add_tokens(y, x, shared.head[i], s, l);
+        store_outputs(y, x, rows, a, s, l);
+        if (HEADS == 1 && full)
+            store_state(shared, stage, x, shared.head[i], a, s, heads.first, l);
+    }
 }

@@ -59,10 +59,9 @@ int32_t mamba_random(const flashinfer_number *seed, const DLTensor *state, int32
 
 const char *mamba_too_many(const struct call *call, int64_t sequences, int64_t heads)
 {
-    enum { MAX_GRID_YZ = 65535 };
     if (call->device->id.device_type == kDLCPU)
         return sequences > INT32_MAX / most(heads, 1) ? "there are more states than parts can be counted" : NULL;
-    return sequences > MAX_GRID_YZ || heads > MAX_GRID_YZ ? "there are more sequences or heads than a grid has blocks for" : NULL;
+    return most(sequences, heads) > MAMBA_MAX_GRID_YZ ? "there are more sequences or heads than a grid has blocks for" : NULL;
 }
 
 flashinfer_status mamba_launch(const struct call *call, const struct way *way, struct jit_launch *launch, int64_t sequences,
