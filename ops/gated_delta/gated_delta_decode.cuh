@@ -18,7 +18,17 @@
 #endif
 #include "gated_delta_token.cuh"
 
-enum { D = HEAD_DIM, VALUES = 64 /* of a block */ };
+#ifndef VALUES
+#define VALUES 64 /* of a block */
+#endif
+enum { D = HEAD_DIM };
+
+/* Both halves of a state at the same time. */
+#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 2 * VALUES
+#define TOGETHER __cluster_dims__(2, 1, 1)
+#else
+#define TOGETHER
+#endif
 
 enum { MIXED = differ<T, STATE>::value }; /* k and q have to be rounded to what the tensor cores take with a state */
 

@@ -138,7 +138,7 @@ static const struct jit_kernel recurrent_sm80 = {
     JIT_CUDA,
     {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES", "INITIAL:dtype", "FINAL:dtype", "ACCESS", "MANY"}};
 static const struct jit_kernel tokens_sm80 = {
-    "gated_delta_tokens_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES", "STATE:dtype", "KEPT"}};
+    "gated_delta_tokens_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES", "STATE:dtype", "KEPT", "TOKENS", "VALUES"}};
 static const struct jit_kernel decode_sm80 = {
     "gated_delta_decode_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "GATES", "STATE:dtype"}};
 static const struct jit_kernel decode_values_sm80 = {
@@ -248,14 +248,12 @@ static const char *fit_decode(const struct call *call, struct way *way)
     return fit_states(call, way, t->values_last ? &decode_values_sm80 : &decode_sm80);
 }
 
-/* As measured: where products of states are in parts, or those of tokens have gates in them. */
+/* As measured, of few states of 32 bits. */
 static bool is_faster_by_steps(const struct gated_delta_view *t)
 {
     bool wide = dtype_bytes(tensor_dtype(t->initial)) == 4, few = num_sequences(t) * tensor_shape(t->output, -2) < 256;
     int64_t tokens = tensor_shape(t->output, -3);
-    if (wide && t->per_key)
-        return t->kept || few || tokens < 3;
-    return few && tokens < (t->per_key ? 4 : wide ? 3 : 0);
+    return wide && few && ((t->kept && t->per_key) || (tokens < 3 && (t->kept || t->per_key)));
 }
 
 static const char *fit_tokens(const struct call *call, struct way *way)
@@ -270,9 +268,13 @@ static const char *fit_tokens(const struct call *call, struct way *way)
     if (t->added || t->given || (t->kept && (t->kept_every != 1 || t->kept_starts)))
         return "more or less is kept than the state after each token";
     if (is_faster_by_steps(t))
-        return "token by token is faster: few tokens or states, or kept ones of 32 bits with a gate for each key";
+        return "token by token is faster: few states of 32 bits";
     const char *unfit = fit_states(call, way, &tokens_sm80);
-    way->spec[0].constant[4] = t->kept != NULL;
+    bool half = tensor_shape(t->output, -3) <= MOST_TOKENS / 2, wide = dtype_bytes(tensor_dtype(t->initial)) == 4;
+    int32_t *constant = way->spec[0].constant;
+    constant[4] = t->kept != NULL;
+    constant[5] = half ? MOST_TOKENS / 2 : MOST_TOKENS;
+    constant[6] = t->per_key && !t->kept && (wide || !half) ? (int32_t)tensor_shape(t->q, -1) : DECODE_VALUES; /* as measured */
     return unfit;
 }
 
@@ -292,11 +294,16 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
     if (!a.num_sequences || !a.num_heads)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        bool recurrent = way->spec[0].kernel == &recurrent_sm80, values = way->spec[0].kernel == &decode_values_sm80;
-        launch.grid[0] = (uint32_t)(tensor_shape(t->q, -1) / (recurrent ? BLOCK_VALUES : DECODE_VALUES));
+        const struct jit_spec *spec = &way->spec[0];
+        bool recurrent = spec->kernel == &recurrent_sm80, values = spec->kernel == &decode_values_sm80;
+        bool tokens = spec->kernel == &tokens_sm80;
+        uint32_t dim = (uint32_t)tensor_shape(t->q, -1), block_values = recurrent ? BLOCK_VALUES : DECODE_VALUES;
+        if (tokens)
+            block_values = (uint32_t)spec->constant[6];
+        launch.grid[0] = dim / block_values;
         launch.grid[1] = (uint32_t)a.num_heads;
         launch.grid[2] = (uint32_t)a.num_sequences;
-        launch.block[0] = values ? (uint32_t)tensor_shape(t->q, -1) : 128;
+        launch.block[0] = values ? dim : tokens ? 2 * block_values : 128;
     } else {
         launch.grid[0] = (uint32_t)(a.num_sequences * a.num_heads);
     }

@@ -38,13 +38,6 @@ DEVICE float sigmoid(float x)
     return GATES_APPROX ? reciprocal_approx(1.0f + e) : 1.0f / (1.0f + e);
 }
 
-/* Both halves of a state at the same time. */
-#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 128
-#define TOGETHER __cluster_dims__(2, 1, 1)
-#else
-#define TOGETHER
-#endif
-
 /* The head of q, k or v that a head of the state goes with; `heads` of them share one. Heads are at most 65,535, so that the
  * error of a reciprocal does not matter, and a division is many instructions. */
 DEVICE int head_of(int head, int heads)

@@ -7,21 +7,31 @@
 #include "gated_delta_decode.cuh"
 #include "reduce.cuh"
 
-enum { TOKENS = 8, THREADS = 128, PIECE = 16 / sizeof(STATE), PIECES = D / 4 / PIECE };
+enum { THREADS = 2 * VALUES, OWN_VALUES = 2, PIECE = 16 / sizeof(STATE), PIECES = D / 4 / PIECE };
 enum { ROW = D + (PIECE == 8 ? 32 : 16), DECAYED_ROW = D + (PIECE == 8 ? 4 : 16) /* padded for the banks */ };
+/* k and q by gates are two of T: f16 has no room for them, and kept states of 8 tokens have no registers. So is what the last
+ * state gains. */
+enum { PARTS = PER_KEY && !MIXED && !differ<STATE, bf16>::value && !(KEPT && TOKENS == 8), GAIN_PARTS = PARTS && !KEPT };
 
-/* What a block needs of the tokens. With a gate for each key gates are in all products, and alpha
- * is 1. */
+typedef piece<STATE, PIECE> raw_state[OWN_VALUES][PIECES];
+
+/* Rows of k, then of q, are operands of one product or two. */
+enum { ROWS = 2 * TOKENS, TILES = ROWS / 8 };
+
+/* What a block needs of the tokens. With a gate for each key gates are in all products, and alpha is 1. */
 struct tokens {
 #if PER_KEY
-    float gates[TOKENS][D], decayed_k[TOKENS][DECAYED_ROW], decayed_q[TOKENS][DECAYED_ROW]; /* by gates up to this token's */
-    float all_gates[D];
+    float gates[TOKENS][D], all_gates[D];
+    float decayed[PARTS ? 1 : ROWS][DECAYED_ROW]; /* k and q by gates up to a token's, */
+    T part[2][PARTS ? ROWS : 1][ROW];             /* or both rounded, and what rounding left */
 #endif
-    T k[TOKENS][ROW], q[TOKENS][ROW];
-    float wide_k[TOKENS][D + 16]; /* as in the state after a token; or, with a gate for each key, as in the last one */
-    float v[TOKENS][VALUES + 8];  /* then what values gain along k */
-    float kk[TOKENS][TOKENS], kq[TOKENS][TOKENS];             /* products of k with k and with q */
-    float of_k[VALUES][TOKENS + 4], of_q[VALUES][TOKENS + 4]; /* of the state */
+    T kq[ROWS][ROW];
+    /* k as in the state after a token; or, with a gate for each key, as in the last one, where its parts are pairs of tokens. */
+    uint32_t pairs[GAIN_PARTS ? TILES : 1][GAIN_PARTS ? D / 4 : 1][4][4];
+    float wide_k[GAIN_PARTS ? 1 : TOKENS][D + 16];
+    float v[TOKENS][VALUES + 8];      /* then what values gain along k */
+    float own[TOKENS][ROWS];          /* products of k with k and q */
+    float of_state[VALUES][ROWS + 4]; /* of the state with both */
     float alpha[TOKENS], beta[TOKENS], k_norm[TOKENS] /* 1 / the norm */, scale[TOKENS];
     float decay[TOKENS], after[TOKENS]; /* of the state before it, for the last state that before all, and of what it adds */
     STATE *kept[TOKENS], *last;         /* the block's part of a state, or NULL */
@@ -82,7 +92,19 @@ DEVICE void load_scalars(struct tokens &x, const struct gated_delta_args &a, int
     x.last = row < 0 ? NULL : (STATE *)a.final.data + place(a.final, row, head);
 }
 
-DEVICE void load_tokens(struct tokens &x, const struct gated_delta_args &a, int64_t begin, int head)
+DEVICE void load_state(raw_state &s, const struct state_pool &pool, int64_t row, int head)
+{
+    const STATE *from = (const STATE *)pool.data + place(pool, row, head);
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++)
+#pragma unroll
+        for (int j = 0; j < PIECES; j++)
+            s[i][j].all = load_vec<PIECE>(from + place_of(i, j, pool.line));
+}
+
+/* Tokens, which come from DRAM, are asked for before the state, which is in L2. */
+DEVICE void load_all(raw_state &raw, struct tokens &x, const struct gated_delta_args &a, int64_t begin, int64_t row, int head,
+                     int ahead)
 {
     enum { K_ROW = D / 8, V_ROW = VALUES / 8 };
     int t = threadIdx.x / K_ROW, key = threadIdx.x % K_ROW * 8, v_t = threadIdx.x / V_ROW, value = threadIdx.x % V_ROW * 8;
@@ -94,22 +116,29 @@ DEVICE void load_tokens(struct tokens &x, const struct gated_delta_args &a, int6
     if (v_t < a.num_tokens)
         v = load_vec<8>(row_of(a.v, begin + v_t, head_of(head, a.v_group)) + blockIdx.x * VALUES + value);
 #if PER_KEY
-#pragma unroll 4
-    for (int i = 0; i < a.num_tokens; i++) {
-        float alpha, beta;
-        load_gates(alpha, beta, a, begin + i, head);
-        if (threadIdx.x < D)
-            x.gates[i][threadIdx.x] = alpha;
-        if (threadIdx.x == 0)
-            x.beta[i] = beta;
+    enum { OWN = TOKENS * D / THREADS };
+    float alpha[OWN], beta[OWN];
+    int first = THREADS > D ? threadIdx.x / D * OWN : 0;
+#pragma unroll
+    for (int i = 0; i < OWN; i++)
+        load_gates(alpha[i], beta[i], a, begin + min(first + i, (int)a.num_tokens - 1), head);
+#endif
+    load_state(raw, a.initial, row, head);
+    prefetch_state<STATE>(a, ahead, VALUES);
+#if PER_KEY
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        x.gates[first + i][threadIdx.x % D] = alpha[i];
+        if (threadIdx.x % D == 0)
+            x.beta[first + i] = beta[i];
     }
 #endif
     if (warp() == THREADS / 32 - 1)
         load_scalars(x, a, begin, head);
     float wide[8];
     if (t < TOKENS) {
-        store_vec(&x.k[t][key], k);
-        store_vec(&x.q[t][key], q);
+        store_vec(&x.kq[t][key], k);
+        store_vec(&x.kq[TOKENS + t][key], q);
         widen(wide, k);
         if (KEPT)
             store_by<4>(&x.wide_k[t][key], wide);
@@ -121,23 +150,26 @@ DEVICE void load_tokens(struct tokens &x, const struct gated_delta_args &a, int6
 }
 
 /* Operands b, of all tokens. */
-DEVICE void load_operands(piece<T, PIECE> &k, piece<T, PIECE> &q, const struct tokens &x, int piece)
+DEVICE void load_operands(piece<T, PIECE> (&b)[TILES], const T (*rows)[ROW], int piece)
 {
-    k.all = load_vec<PIECE>(&x.k[group()][key_of(piece)]);
-    q.all = load_vec<PIECE>(&x.q[group()][key_of(piece)]);
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++)
+        b[tile].all = load_vec<PIECE>(&rows[8 * tile + group()][key_of(piece)]);
 }
 
 /* Products of rows g and g + 8 with k and q of all tokens. */
 template <class Element>
-DEVICE void multiply(float (&of_k)[4], float (&of_q)[4], const piece<Element, PIECE> &low, const piece<Element, PIECE> &high,
-                     const piece<T, PIECE> &k, const piece<T, PIECE> &q)
+DEVICE void multiply(float (&of)[TILES][4], const piece<Element, PIECE> &low, const piece<Element, PIECE> &high,
+                     const piece<T, PIECE> (&b)[TILES])
 {
 #pragma unroll
     for (int i = 0; i < PIECE / 2; i += 2) {
         uint32_t a[4] = {low.pair[i], high.pair[i], low.pair[i + 1], high.pair[i + 1]};
-        uint32_t b_k[2] = {k.pair[i], k.pair[i + 1]}, b_q[2] = {q.pair[i], q.pair[i + 1]};
-        mma_m16n8k16(of_k, a, b_k, T());
-        mma_m16n8k16(of_q, a, b_q, T());
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            uint32_t two[2] = {b[tile].pair[i], b[tile].pair[i + 1]};
+            mma_m16n8k16(of[tile], a, two, T());
+        }
     }
 }
 
@@ -148,8 +180,8 @@ DEVICE float rest_of(float x)
 }
 
 /* The same in tf32, which holds 16 bits as they are; anything else is two parts. */
-DEVICE void multiply_wide(float (&of_k)[4], float (&of_q)[4], const piece<STATE, PIECE> &low, const piece<STATE, PIECE> &high,
-                          const float (&k)[PIECE], const float (&q)[PIECE])
+DEVICE void multiply_wide(float (&of)[TILES][4], const piece<STATE, PIECE> &low, const piece<STATE, PIECE> &high,
+                          const float (&b)[TILES][PIECE])
 {
     float rows[2][PIECE];
     widen(rows[0], low.all);
@@ -157,18 +189,15 @@ DEVICE void multiply_wide(float (&of_k)[4], float (&of_q)[4], const piece<STATE,
 #pragma unroll
     for (int i = 0; i < PIECE; i += 2) {
         float a[4] = {rows[0][i], rows[1][i], rows[0][i + 1], rows[1][i + 1]};
-        float b_k[2] = {k[i], k[i + 1]}, b_q[2] = {q[i], q[i + 1]};
-        mma_m16n8k8(of_k, a, b_k);
-        mma_m16n8k8(of_q, a, b_q);
-        if (PER_KEY) {
-            float rest_k[2] = {rest_of(k[i]), rest_of(k[i + 1])}, rest_q[2] = {rest_of(q[i]), rest_of(q[i + 1])};
-            mma_m16n8k8(of_k, a, rest_k);
-            mma_m16n8k8(of_q, a, rest_q);
-        }
-        if (sizeof(STATE) == 4) {
-            float rest[4] = {rest_of(a[0]), rest_of(a[1]), rest_of(a[2]), rest_of(a[3])};
-            mma_m16n8k8(of_k, rest, b_k);
-            mma_m16n8k8(of_q, rest, b_q);
+        float rest[4] = {rest_of(a[0]), rest_of(a[1]), rest_of(a[2]), rest_of(a[3])};
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            float two[2] = {b[tile][i], b[tile][i + 1]}, rest_two[2] = {rest_of(two[0]), rest_of(two[1])};
+            mma_m16n8k8(of[tile], a, two);
+            if (PER_KEY)
+                mma_m16n8k8(of[tile], a, rest_two);
+            if (sizeof(STATE) == 4)
+                mma_m16n8k8(of[tile], rest, two);
         }
     }
 }
@@ -186,73 +215,119 @@ DEVICE int place_of_key(int key)
 }
 
 #if PER_KEY
+template <int N> DEVICE void split(piece<T, N> &high, piece<T, N> &low, const float (&x)[N])
+{
+    float rest[N];
+    narrow(high.all, x);
+    widen(rest, high.all);
+#pragma unroll
+    for (int n = 0; n < N; n++)
+        rest[n] = x[n] - rest[n];
+    narrow(low.all, rest);
+}
+
 /* k of each token as the last state has it, and the gates of all. */
 DEVICE void decay_tokens(struct tokens &x, const struct gated_delta_args &a)
 {
-    int key = threadIdx.x;
-    if (KEPT || key >= D)
+    int key = (int)threadIdx.x - (THREADS - D); /* the last threads: the first ones multiply */
+    if (KEPT || key < 0)
         return;
-    float gates = 1.0f;
+    float gates = 1.0f, k[TOKENS];
 #pragma unroll
     for (int t = TOKENS - 1; t >= 0; t--) {
-        x.wide_k[t][place_of_key(key)] = gates * to_float(x.k[t][key]);
+        k[t] = gates * to_float(x.kq[t][key]);
+        if (!GAIN_PARTS)
+            x.wide_k[t][place_of_key(key)] = k[t];
         gates *= t < a.num_tokens ? x.gates[t][key] : 1.0f;
     }
     x.all_gates[key] = gates;
+    if (!GAIN_PARTS)
+        return;
+    piece<T, TOKENS> part[2];
+    split(part[0], part[1], k);
+    int column = key / 32 * 8 + key % 32 / 8 * 2 + key % 2;
+#pragma unroll
+    for (int n = 0; n < TOKENS; n++)
+        x.pairs[n / 4][column][n % 4][key % 8 / 2] = part[2 * n / TOKENS].pair[n % (TOKENS / 2)];
 }
 
-/* Products of tokens with each other, and what the state is multiplied with; a warp has every fourth token. */
+template <int N> DEVICE void store_decayed(struct tokens &x, int row, int key, const float (&decayed)[N])
+{
+    if (!PARTS) {
+        store(&x.decayed[row][key], decayed);
+        return;
+    }
+    piece<T, N> part[2];
+    split(part[0], part[1], decayed);
+    store_vec(&x.part[0][row][key], part[0].all);
+    store_vec(&x.part[1][row][key], part[1].all);
+}
+
+/* Products of tokens with each other, and what the state is multiplied with; a warp has every fourth token, with itself and
+ * those before it, EACH at once. */
 DEVICE void multiply_tokens(struct tokens &x, const struct gated_delta_args &a)
 {
-    enum { KEYS = D / 32 };
+    enum { KEYS = D / 32, EACH = 4 };
     int lane = threadIdx.x % 32, key = lane * KEYS;
 #pragma unroll 1
     for (int t = warp(); t < TOKENS; t += THREADS / 32) {
         float k[KEYS], q[KEYS], before[KEYS], gates[KEYS], qq = 0.0f;
-        load(k, &x.k[t][key]);
-        load(q, &x.q[t][key]);
+        load(k, &x.kq[t][key]);
+        load(q, &x.kq[TOKENS + t][key]);
 #pragma unroll
         for (int i = 0; i < KEYS; i++)
             qq += q[i] * q[i];
         qq = warp_sum(qq);
 #pragma unroll 1
-        for (int j = t < a.num_tokens ? t : -1; j >= 0; j--) {
-            float sums[2] = {}; /* with k and with q */
-            load(before, &x.k[j][key]);
-            load(gates, &x.gates[j][key]);
+        for (int last = t < a.num_tokens ? t : -1; last >= 0; last -= EACH) {
+            float sums[2 * EACH] = {}; /* with k and with q */
 #pragma unroll
-            for (int i = 0; i < KEYS; i++) {
-                sums[0] += before[i] * k[i];
-                sums[1] += before[i] * q[i];
-                k[i] *= gates[i];
-                q[i] *= gates[i];
+            for (int j = 0; j < EACH; j++) {
+                if (j > last)
+                    break;
+                load(before, &x.kq[last - j][key]);
+                load(gates, &x.gates[last - j][key]);
+#pragma unroll
+                for (int i = 0; i < KEYS; i++) {
+                    sums[j] += before[i] * k[i];
+                    sums[EACH + j] += before[i] * q[i];
+                    k[i] *= gates[i];
+                    q[i] *= gates[i];
+                }
             }
-            float sum = warp_sums<2>(sums);
-            if (lane % 16 == 0)
-                (lane ? x.kq : x.kk)[j][t] = sum;
+            float sum = warp_sums(sums);
+            int j = last - lane / 4 % EACH;
+            if (lane % 4 == 0 && j >= 0)
+                x.own[j][lane / 16 * TOKENS + t] = sum;
             if (lane == 0 && j == t)
                 set_norms(x, a, t, sum, qq);
         }
-        store(&x.decayed_k[t][key], k);
-        store(&x.decayed_q[t][key], q);
+        store_decayed(x, t, key, k);
+        store_decayed(x, TOKENS + t, key, q);
     }
 }
 #else
-/* Of tokens with each other, by one warp. */
+/* Of tokens with each other, by one warp. Rows of k and q are those of an operand a, too. */
 DEVICE void multiply_tokens(struct tokens &x, const struct gated_delta_args &a)
 {
-    float of_k[4] = {}, of_q[4] = {};
+    float of[TILES][4] = {};
 #pragma unroll
     for (int j = 0; j < PIECES; j++) {
-        piece<T, PIECE> k, q;
-        load_operands(k, q, x, j);
-        multiply(of_k, of_q, k, q, k, q);
+        piece<T, PIECE> b[TILES];
+        load_operands(b, x.kq, j);
+        multiply(of, b[0], b[TILES - 1], b);
     }
-    *(float2 *)&x.kk[group()][2 * lane4()] = make_float2(of_k[0], of_k[1]);
-    *(float2 *)&x.kq[group()][2 * lane4()] = make_float2(of_q[0], of_q[1]);
-    if (group() / 2 == lane4()) {
-        int odd = group() % 2;
-        set_norms(x, a, group(), odd ? of_k[1] : of_k[0], odd ? of_q[3] : of_q[2]);
+    int token = group() % TOKENS;
+    bool first = group() < TOKENS;
+#pragma unroll
+    for (int tile = 0; first && tile < TILES; tile++)
+        *(float2 *)&x.own[token][8 * tile + 2 * lane4()] = make_float2(of[tile][0], of[tile][1]);
+    __syncwarp();
+    /* Of q with itself: the last rows' last columns. */
+    int row = TILES == 2 ? group() : group() - TOKENS, odd = row % 2, column = TILES == 2 ? row : TOKENS + row;
+    if (row >= 0 && column % 8 / 2 == lane4()) {
+        const float *last = &of[TILES - 1][TILES == 2 ? 2 : 0];
+        set_norms(x, a, row, TILES == 1 ? x.own[row][row] : odd ? of[0][1] : of[0][0], odd ? last[1] : last[0]);
     }
 }
 #endif

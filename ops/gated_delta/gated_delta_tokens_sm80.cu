@@ -9,46 +9,57 @@
  *   STATE    f32, f16, bf16
  *   HEAD_DIM 64, 128
  *   GATES    as gated_delta_recurrent_sm80
+ *   TOKENS   4 or 8: as many, or fewer. Of 4, k and q are columns of one product, and rows of gains are both their parts
  *   KEPT     1: states after tokens are kept, each whole before the next. 0: the last state alone, piece by piece, so that more
  *            blocks run at once
- * Grid: HEAD_DIM / 64, num_heads, num_sequences; 128 threads. */
+ *   VALUES   of a block: 64; or all, so that what it needs of the tokens is worked out once
+ * Grid: HEAD_DIM / VALUES, num_heads, num_sequences; 2 VALUES threads. */
 #include "gated_delta_tokens.cuh"
 
-enum { OWN_VALUES = 2, WIDE = PER_KEY || MIXED /* products with the state are in tf32 */ };
-/* Blocks of a multiprocessor; where operands are made of states, later ones than Hopper spill registers with as many. */
-enum { FEWER = !KEPT && (WIDE || sizeof(STATE) == 4) && __CUDA_ARCH__ >= 1000 };
-enum { BLOCKS = (KEPT || sizeof(STATE) == 4 ? 4 : WIDE ? 5 : 7) - FEWER };
-enum { AHEAD = !KEPT ? 99 : sizeof(STATE) == 4 ? 33 : 66 /* states: more are gone again when they are read */ };
-
-typedef piece<STATE, PIECE> raw_state[OWN_VALUES][PIECES];
+enum { FLOATS = sizeof(STATE) == 4 };
+enum { WIDE = (PER_KEY && !PARTS) || MIXED /* products with the state are in tf32 */ };
+/* Blocks of a multiprocessor; of the last state alone, with operands that are made first, later ones than Hopper spill registers
+ * with as many. */
+enum { FEWER = (PER_KEY || MIXED || (TOKENS == 8 && !FLOATS)) && __CUDA_ARCH__ >= 1000 };
+enum { MANY = (PER_KEY || MIXED) && !(PARTS && TOKENS == 4) ? 5 : 7 };
+enum { BLOCKS = (KEPT ? 4 + (PARTS && !FEWER) : (FLOATS ? 4 : MANY) - FEWER) * 64 / VALUES };
+enum { FAR = GAIN_PARTS && TOKENS == 4 && D == 128 };
+enum { AHEAD = (FAR ? 198 : !KEPT ? 99 : FLOATS ? 33 : 66) * (128 / D) * (128 / D) /* states: more are gone when read */ };
 
 DEVICE void multiply_state(struct tokens &x, const raw_state &s)
 {
-    float of_k[4] = {}, of_q[4] = {};
+    float of[TILES][4] = {};
 #pragma unroll
     for (int j = 0; j < PIECES; j++) {
-        piece<T, PIECE> k, q;
-        load_operands(k, q, x, j);
-        if (!WIDE) {
-            multiply(of_k, of_q, s[0][j], s[1][j], k, q);
-            continue;
-        }
-        float wide_k[PIECE], wide_q[PIECE];
+        piece<T, PIECE> b[TILES];
 #if PER_KEY
-        load(wide_k, &x.decayed_k[group()][key_of(j)]);
-        load(wide_q, &x.decayed_q[group()][key_of(j)]);
+        for (int i = 0; PARTS && i < 2; i++) {
+            load_operands(b, x.part[i], j);
+            multiply(of, s[0][j], s[1][j], b);
+        }
 #else
-        widen(wide_k, k.all);
-        widen(wide_q, q.all);
+        load_operands(b, x.kq, j);
+        if (!WIDE)
+            multiply(of, s[0][j], s[1][j], b);
 #endif
-        multiply_wide(of_k, of_q, s[0][j], s[1][j], wide_k, wide_q);
+        if (!WIDE)
+            continue;
+        float wide[TILES][PIECE];
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+#if PER_KEY
+            load(wide[tile], &x.decayed[8 * tile + group()][key_of(j)]);
+#else
+            widen(wide[tile], b[tile].all);
+#endif
+        multiply_wide(of, s[0][j], s[1][j], wide);
     }
 #pragma unroll
-    for (int i = 0; i < OWN_VALUES; i++) {
-        int value = 16 * warp() + 8 * i + group();
-        *(float2 *)&x.of_k[value][2 * lane4()] = make_float2(of_k[2 * i], of_k[2 * i + 1]);
-        *(float2 *)&x.of_q[value][2 * lane4()] = make_float2(of_q[2 * i], of_q[2 * i + 1]);
-    }
+    for (int i = 0; i < OWN_VALUES; i++)
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+            *(float2 *)&x.of_state[16 * warp() + 8 * i + group()][8 * tile + 2 * lane4()] =
+                make_float2(of[tile][2 * i], of[tile][2 * i + 1]);
 }
 
 /* Outputs of a value, and what it gains along k with each token: in the state after that token where those are kept, or else in
@@ -56,34 +67,23 @@ DEVICE void multiply_state(struct tokens &x, const raw_state &s)
 DEVICE void solve(struct tokens &x, const struct gated_delta_args &a, int64_t begin, int head)
 {
     int value = 16 * warp() + threadIdx.x % 16;
-    float of_k[TOKENS], of_q[TOKENS]; /* products with the state before a token */
-    load(of_k, x.of_k[value]);
-    load(of_q, x.of_q[value]);
+    float of[ROWS]; /* products of k, then q, with the state before a token */
+    load(of, x.of_state[value]);
     T *to = output_of(a, begin, head);
 #pragma unroll
     for (int t = 0; t < TOKENS; t++) {
         if (t >= a.num_tokens)
             break;
-        float alpha = x.alpha[t], k_norm = x.k_norm[t], gain = x.beta[t] * (x.v[t][value] - alpha * k_norm * of_k[t]) * k_norm;
+        float alpha = x.alpha[t], k_norm = x.k_norm[t], gain = x.beta[t] * (x.v[t][value] - alpha * k_norm * of[t]) * k_norm;
 #pragma unroll
         for (int u = t; u < TOKENS; u++) {
-            of_k[u] = alpha * of_k[u] + gain * x.kk[t][u];
-            of_q[u] = alpha * of_q[u] + gain * x.kq[t][u];
+            of[u] = alpha * of[u] + gain * x.own[t][u];
+            of[TOKENS + u] = alpha * of[TOKENS + u] + gain * x.own[t][TOKENS + u];
         }
         x.v[t][value] = x.after[t] * gain;
-        from_float(to, x.scale[t] * of_q[t]);
+        from_float(to, x.scale[t] * of[TOKENS + t]);
         to += a.output.token;
     }
-}
-
-DEVICE void load_state(raw_state &s, const struct state_pool &pool, int64_t row, int head)
-{
-    const STATE *from = (const STATE *)pool.data + place(pool, row, head);
-#pragma unroll
-    for (int i = 0; i < OWN_VALUES; i++)
-#pragma unroll
-        for (int j = 0; j < PIECES; j++)
-            s[i][j].all = load_vec<PIECE>(from + place_of(i, j, pool.line));
 }
 
 /* A piece of the state before a token is added. */
@@ -160,11 +160,11 @@ DEVICE void walk_tokens(const raw_state &raw, const struct tokens &x, const stru
     }
 }
 #else
-/* Of 8 columns, keys 2 i and 2 i + 1 of a piece of each thread, rows are tokens lane4() and lane4() + 4. */
+/* Of 8 columns, keys 2 i and 2 i + 1 of a piece of each thread, rows are tokens lane4() and lane4() + 4; or, of 4, twice. */
 DEVICE void load_columns(float (&b)[PIECE / 2][2], const struct tokens &x, int piece)
 {
 #pragma unroll
-    for (int row = 0; row < 2; row++) {
+    for (int row = 0; row < TILES; row++) {
         int t = lane4() + 4 * row, key = PIECE * (4 * piece + group() / 2);
 #if PER_KEY
         float own[PIECE / 2];
@@ -174,24 +174,66 @@ DEVICE void load_columns(float (&b)[PIECE / 2][2], const struct tokens &x, int p
             b[i][row] = own[i];
 #else
         float own[PIECE];
-        load(own, &x.k[t][key]);
+        load(own, &x.kq[t][key]);
 #pragma unroll
         for (int i = 0; i < PIECE / 2; i++)
             b[i][row] = group() % 2 ? own[2 * i + 1] : own[2 * i];
 #endif
     }
+#pragma unroll
+    for (int i = 0; TILES == 1 && i < PIECE / 2; i++)
+        b[i][1] = b[i][0];
 }
 
-/* A product of gains and k, in tf32. */
-DEVICE void add_tokens(float (&s)[OWN_VALUES][PIECE], const float (&gain)[4], const struct tokens &x, int piece)
+#if PER_KEY
+/* Operands a of values g and g + 8; columns, and rows of k, are tokens. Of four tokens one product has both parts of gains with
+ * both of k, of eight two have. */
+DEVICE void load_gains(uint32_t (&gains)[TILES][4], const struct tokens &x, int value)
 {
-    float columns[PIECE / 2][2], rest[4] = {rest_of(gain[0]), rest_of(gain[1]), rest_of(gain[2]), rest_of(gain[3])};
+    int t = 2 * lane4() % TOKENS;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float gain[2] = {x.v[t][value + 8 * i], x.v[t + 1][value + 8 * i]};
+        piece<T, 2> high, low;
+        split(high, low, gain);
+        gains[0][i] = high.pair[0];
+        gains[0][2 + i] = TILES == 2 ? high.pair[0] : low.pair[0];
+        gains[TILES - 1][2 + i] = low.pair[0];
+        if (TILES == 2)
+            gains[1][i] = low.pair[0];
+    }
+}
+
+DEVICE void add_parts(float (&s)[OWN_VALUES][PIECE], const uint32_t (&gains)[TILES][4], const struct tokens &x, int at)
+{
+    piece<uint32_t, 4> k[TILES];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++)
+        k[tile].all = load_vec<4>(x.pairs[tile][8 * at + group()][lane4()]);
+#pragma unroll
+    for (int i = 0; i < PIECE / 2; i++) {
+        float sum[4] = {s[0][2 * i], s[0][2 * i + 1], s[1][2 * i], s[1][2 * i + 1]};
+        uint32_t b[2] = {k[0].pair[i], k[TILES - 1].pair[i]};
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+            mma_m16n8k16(sum, gains[tile], b, T());
+        s[0][2 * i] = sum[0], s[0][2 * i + 1] = sum[1], s[1][2 * i] = sum[2], s[1][2 * i + 1] = sum[3];
+    }
+}
+#endif
+
+/* A product of gains and k, in tf32. */
+DEVICE void add_tokens(float (&s)[OWN_VALUES][PIECE], const float (&gain)[4], const float (&rest)[4], const struct tokens &x,
+                       int piece)
+{
+    float columns[PIECE / 2][2];
     load_columns(columns, x, piece);
 #pragma unroll
     for (int i = 0; i < PIECE / 2; i++) {
         float sum[4] = {s[0][2 * i], s[0][2 * i + 1], s[1][2 * i], s[1][2 * i + 1]};
         mma_m16n8k8(sum, gain, columns[i]);
-        mma_m16n8k8(sum, rest, columns[i]);
+        if (TILES == 2)
+            mma_m16n8k8(sum, rest, columns[i]);
         if (PER_KEY) {
             float rest_k[2] = {rest_of(columns[i][0]), rest_of(columns[i][1])};
             mma_m16n8k8(sum, gain, rest_k);
@@ -204,13 +246,27 @@ DEVICE void walk_tokens(const raw_state &raw, const struct tokens &x, const stru
 {
     STATE *to = x.last;
     int value = 16 * warp() + group();
-    float gain[4] = {x.v[lane4()][value], x.v[lane4()][value + 8], x.v[lane4() + 4][value], x.v[lane4() + 4][value + 8]};
+#if PER_KEY
+    uint32_t gains[TILES][4];
+    if (GAIN_PARTS)
+        load_gains(gains, x, value);
+#endif
+    float gain[4] = {x.v[lane4()][value], x.v[lane4()][value + 8]}, rest[4] = {rest_of(gain[0]), rest_of(gain[1])};
+    for (int i = 0; i < 2; i++) {
+        gain[2 + i] = TILES == 2 ? x.v[lane4() + 4 * (TILES - 1)][value + 8 * i] : rest[i];
+        rest[2 + i] = rest_of(gain[2 + i]);
+    }
 #pragma unroll
     for (int j = 0; to && j < PIECES; j++) {
         float s[OWN_VALUES][PIECE];
         widen_piece(s, raw, j);
         decay_piece(s, x, 0, j);
-        add_tokens(s, gain, x, j);
+#if PER_KEY
+        if (GAIN_PARTS)
+            add_parts(s, gains, x, j);
+        else
+#endif
+            add_tokens(s, gain, rest, x, j);
         store_piece(to, a.final.line, s, j);
         __syncwarp(); /* or loads of all pieces come first, and registers are spilled */
     }
@@ -233,9 +289,7 @@ extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
         return;
     }
     raw_state raw;
-    load_state(raw, a.initial, row, head);
-    prefetch_state<STATE>(a, AHEAD, VALUES);
-    load_tokens(x, a, begin, head);
+    load_all(raw, x, a, begin, row, head, AHEAD);
     __syncthreads();
 #if PER_KEY
     decay_tokens(x, a);
@@ -246,7 +300,11 @@ extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
         multiply_tokens(x, a);
 #endif
     multiply_state(x, raw);
+#if PER_KEY
+    __syncwarp(); /* a warp has values of its own, and all know the tokens */
+#else
     __syncthreads();
+#endif
     if (threadIdx.x % 32 < 16)
         solve(x, a, begin, head);
     __syncwarp();
