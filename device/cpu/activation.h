@@ -68,15 +68,23 @@ INLINE vec times_sigmoid(vec x, vec y) { return x * sigmoid(y); }
 
 INLINE vec silu(vec x) { return times_sigmoid(x, x); }
 
-/* silu; below -87, where it is nearly 0, off by up to 2^-125 x. */
-INLINE vec silu_near(vec x)
+/* x / (1 + e^(-times x)); below -87 / times, where it is nearly 0, off by up to 2^-125 x. times: 2^-60 to 2^60. */
+INLINE vec silu_near(vec x, float times)
 {
 #ifdef __AVX512DQ__
-    vec bounded = (vec)_mm512_range_ps((__m512)x, (__m512)vec_set(87.0f), RANGE_LESSER);
-    struct quotient e = exp_quotient_up(bounded, 0);
-    return x * (e.numerator / (e.numerator + e.denominator));
+    const vec power[2] = { /* as exp_quotient_up's, but factors of s */
+        {1.0f, 0.990930557f, 0.982845902f, 0.975671232f, 0.969340205f, 0.963793933f, 0.958979905f, 0.954851151f,
+         0.951365709f, 0.948485732f, 0.946177363f, 0.944410026f, 0.943156064f, 0.942390501f, 0.942090809f, 0.942236543f},
+        {0.942809045f, 0.943791568f, 0.945168734f, 0.946926713f, 0.949052811f, 0.951535583f, 0.954364657f, 0.957530439f,
+         0.961024463f, 0.964838922f, 0.968966722f, 0.973401546f, 0.978137672f, 0.983169913f, 0.988493681f, 0.994104981f}};
+    const float magic = 393343.0f;
+    vec bounded = (vec)_mm512_range_ps((__m512)x, (__m512)vec_set(87.0f / times), RANGE_LESSER);
+    vec shifted = bounded * (-LOG2E * times) + magic, r = bounded + (shifted - magic) * (0.693147182f / times);
+    vec c = (vec)_mm512_permutex2var_ps((__m512)power[0], (__m512i)shifted, (__m512)power[1]);
+    vec rest = 1.0f + r * (-1.0000147f * times + r * (0.5f * times * times)); /* e^(-times r) */
+    return x / (1.0f + (vec)((vecu)shifted << 18) * c * rest);
 #else
-    return silu(x);
+    return x * sigmoid(x * times);
 #endif
 }
 

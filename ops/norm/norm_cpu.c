@@ -18,7 +18,7 @@
 enum {
     ORDER = PAIR_ORDER(T),
     KNOWN = IS_BF16(T) && IS_BF16(W) && (!ADD_RESIDUAL || IS_BF16(R)) && IS_BF16(OUT) ? NUMBERS : WILD,
-    FOLDED = BLOCK_SIZE && !ADD_RESIDUAL && !SILU, /* tame values lack their row's deviation as a factor */
+    FOLDED = BLOCK_SIZE && !ADD_RESIDUAL, /* tame values lack their row's deviation as a factor */
     BIASED = !LAYERNORM && !SILU && sizeof(OUT) > 1, /* others have no weight_bias */
 };
 
@@ -29,6 +29,7 @@ struct row {
     OUT *out;
     int64_t row, group, index;
     float mean, deviation;
+    bool near; /* |mean| is at most the standard deviation */
 };
 
 INLINE struct pair load_residual(const struct row *row, int64_t at, int64_t n)
@@ -73,9 +74,18 @@ INLINE void add_terms(struct pair *sum, struct pair x, int squares, float mean, 
     }
 }
 
+enum { SUMS = 4 }; /* side by side, to keep the adders busy */
+
+INLINE float sum_of(const struct pair *sum)
+{
+    vec all[2];
+    for (int i = 0; i < 2; i++)
+        all[i] = (sum[0].v[i] + sum[1].v[i]) + (sum[2].v[i] + sum[3].v[i]);
+    return vec_sum(all[0] + all[1]);
+}
+
 INLINE float row_sum(const struct row *row, int64_t hidden, int squares, float mean)
 {
-    enum { SUMS = 4 }; /* side by side, to keep the adders busy */
     struct pair sum[SUMS] = {{{{0}}}};
     int64_t at = 0;
     for (; at + SUMS * PAIR <= hidden; at += SUMS * PAIR)
@@ -83,24 +93,26 @@ INLINE float row_sum(const struct row *row, int64_t hidden, int squares, float m
             add_terms(&sum[i], load_x(row, at + i * PAIR, PAIR), squares, mean, PAIR);
     for (; at < hidden; at += PAIR)
         add_terms(&sum[0], load_x(row, at, hidden - at), squares, mean, hidden - at);
-    for (int i = 0; i < 2; i++)
-        sum[0].v[i] = (sum[0].v[i] + sum[1].v[i]) + (sum[2].v[i] + sum[3].v[i]);
-    return vec_sum(sum[0].v[0] + sum[0].v[1]);
+    return sum_of(sum);
 }
 
-/* tame: blocks' values, of which NaN or infinity makes known that they are to be worked out again. */
+/* tame: blocks' values, of which NaN or infinity makes known that they are to be worked out again; or of a row that is near. */
 INLINE vec finish_vec(vec x, vec factor, vec beta, float mean, float deviation, int tame)
 {
+#if BLOCK_SIZE && SILU
+    if (tame)
+        return silu_near(x * factor, deviation);
+#endif
 #if BLOCK_SIZE && ADD_RESIDUAL
     vec y = ROUND(R, x, 0) * deviation * factor; /* as the residual is stored */
 #elif BLOCK_SIZE && !SILU
     vec y = ROUND(T, x * factor, tame) * (FOLDED && tame ? 1.0f : deviation);
 #else
-    vec y = (LAYERNORM ? x - mean : x) * deviation * factor;
+    vec y = (!LAYERNORM ? x * deviation : tame ? x * deviation - mean * deviation : (x - mean) * deviation) * factor;
 #endif
     (void)mean;
     y = LAYERNORM ? y + beta : y;
-    return !SILU ? y : tame ? silu_near(y) : silu(y);
+    return SILU ? silu(y) : y;
 }
 
 INLINE struct pair load_factors(const struct norm_args *a, int64_t at, int64_t n)
@@ -170,7 +182,7 @@ static void normalise(const struct norm_args *all, const struct row *this, const
     const struct norm_args a = *all; /* so that no store can change it */
     const struct row row = *this;
     float global_scale = a.scale ? *a.scale : a.scale_value, tame_factor = FOLDED ? row.deviation : 1;
-    bool is_tame = row.deviation > 0x1p-100f && row.deviation < 0x1p100f && global_scale < 0x1p90f; /* silu_near suffices then */
+    bool is_tame = row.deviation > 0x1p-60f && row.deviation < 0x1p60f && global_scale < 0x1p90f; /* silu_near suffices then */
     int64_t blocks = a.hidden / BLOCK_SIZE;
     uint8_t *linear = a.linear_scales + row.row * a.scale_stride[0] + row.group * a.scale_stride[1];
     T *to = (T *)a.y + row.row * a.y_stride[0] + row.group * a.y_stride[1];
@@ -246,6 +258,9 @@ static void normalise(const struct norm_args *all, const struct row *this, const
     float multiplier = 1.0f / (a.scale ? *a.scale : a.scale_value);
     int64_t at = 0;
     if (past_caches && (intptr_t)row.out % 64 == 0) {
+        if (LAYERNORM && row.near)
+            for (; at + PAIR <= a.hidden; at += PAIR)
+                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL, 1, 0), multiplier), ORDER, KNOWN);
         if (factors)
             for (; at + PAIR <= a.hidden; at += PAIR)
                 pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, factors, 0, 0), multiplier), ORDER, KNOWN);
@@ -259,6 +274,42 @@ static void normalise(const struct norm_args *all, const struct row *this, const
 }
 #endif
 
+/* Sums of the row's elements and of their squares. */
+INLINE void row_sums(const struct row *row, int64_t hidden, float *elements, float *squares)
+{
+    struct pair sum[SUMS] = {{{{0}}}}, square[SUMS] = {{{{0}}}};
+    int64_t at = 0;
+    for (; at + SUMS * PAIR <= hidden; at += SUMS * PAIR)
+        for (int i = 0; i < SUMS; i++) {
+            struct pair x = load_x(row, at + i * PAIR, PAIR);
+            add_terms(&sum[i], x, 0, 0, PAIR);
+            add_terms(&square[i], x, 1, 0, PAIR);
+        }
+    for (; at < hidden; at += PAIR) {
+        struct pair x = load_x(row, at, hidden - at);
+        add_terms(&sum[0], x, 0, 0, PAIR);
+        add_terms(&square[0], x, 1, 0, PAIR);
+    }
+    *elements = sum_of(sum);
+    *squares = sum_of(square);
+}
+
+/* The row's mean and deviation; of rows that are near in one pass. */
+static void measure(struct row *row, const struct norm_args *a)
+{
+    float sum = 0, squares = 0, variance;
+    if (LAYERNORM)
+        row_sums(row, a->hidden, &sum, &squares);
+    row->mean = sum * a->inverse_hidden;
+    variance = squares * a->inverse_hidden - row->mean * row->mean;
+    row->near = LAYERNORM && squares > 0x1p-90f && squares < 0x1p127f && row->mean * row->mean <= variance;
+    if (!row->near) {
+        row->mean = LAYERNORM ? row_sum(row, a->hidden, 0, 0) * a->inverse_hidden : 0;
+        variance = row_sum(row, a->hidden, 1, row->mean) * a->inverse_hidden;
+    }
+    row->deviation = 1.0f / sqrtf(variance + a->eps);
+}
+
 static struct row row_at(const struct norm_args *a, int64_t row, int64_t group, int64_t index)
 {
     struct row r = {.input = (const T *)a->input + row * a->input_stride[0] + group * a->input_stride[1],
@@ -267,8 +318,7 @@ static struct row row_at(const struct norm_args *a, int64_t row, int64_t group, 
                     .row = row,
                     .group = group,
                     .index = index};
-    r.mean = LAYERNORM ? row_sum(&r, a->hidden, 0, 0) * a->inverse_hidden : 0;
-    r.deviation = 1.0f / sqrtf(row_sum(&r, a->hidden, 1, r.mean) * a->inverse_hidden + a->eps);
+    measure(&r, a);
     return r;
 }
 
