@@ -339,18 +339,21 @@ INLINE vec vec_first(vec x, int64_t n)
     return vec_select(lane < (int32_t)n, x, (vec){0});
 }
 
+/* Lanes of a (0 to 15) and b (16 to 31) in any order. */
+#ifdef __clang__
+#define VEC_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define VEC_PICK(a, b, ...) __builtin_shuffle(a, b, (veci){__VA_ARGS__})
+#endif
+
+/* The second one of two where either is NaN. */
 INLINE float vec_max(vec x)
 {
-    vec8 a, b;
-    vec4 c, d;
-    VEC_SPLIT(a, b, x);
-    for (int i = 0; i < 8; i++)
-        a[i] = a[i] > b[i] ? a[i] : b[i];
-    VEC_SPLIT(c, d, a);
-    for (int i = 0; i < 4; i++)
-        c[i] = c[i] > d[i] ? c[i] : d[i];
-    float even = c[0] > c[2] ? c[0] : c[2], odd = c[1] > c[3] ? c[1] : c[3];
-    return even > odd ? even : odd;
+    x = vec_max2(x, VEC_PICK(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    x = vec_max2(x, VEC_PICK(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    x = vec_max2(x, VEC_PICK(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    x = vec_max2(x, VEC_PICK(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+    return x[0];
 }
 
 /* Whether a lane is above `limit`; NaN is not. */
@@ -362,13 +365,6 @@ INLINE int vec_any_above(vec x, float limit)
     return vec_max(x) > limit;
 #endif
 }
-
-/* Lanes of a (0 to 15) and b (16 to 31) in any order. */
-#ifdef __clang__
-#define VEC_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define VEC_PICK(a, b, ...) __builtin_shuffle(a, b, (veci){__VA_ARGS__})
-#endif
 
 /* Lane i: x[order[i] % 16]. */
 INLINE vec vec_permute(vec x, veci order)

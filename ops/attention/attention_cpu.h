@@ -151,49 +151,52 @@ INLINE void multiply(int64_t rows, const bool add, float *c, int c_stride, const
     }
 }
 
+/* Relative to a larger top. What was added up for none is 0. */
+INLINE void raise_top(struct state *s, int r, float top)
+{
+    if (s->top[r] > -INFINITY) {
+        float shrink = exp2f(s->top[r] - top);
+        vec_store_f32(s->sum[r], vec_load_f32(s->sum[r]) * shrink);
+        for (int i = 0; i < HEAD_DIM_VO; i += LANES)
+            vec_store_f32(s->o[r] + i, vec_load_f32(s->o[r] + i) * shrink);
+    }
+    s->top[r] = top;
+}
+
 /* Turns a row's products with the tile's keys into weights, relative to its top, which may grow. */
 INLINE void weigh_row(const struct attention_args *a, const struct task *t, struct state *s, int r, int64_t first)
 {
     const vec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vec x[4], peak = vec_set(-INFINITY), sum;
-    bool masked = !CHANGES_LOGITS && (s->begin[r] > first || s->end[r] < first + TILE);
+    vec x[4];
     if (CHANGES_LOGITS)
         change_logits(a, t, s, r, first);
     for (int j = 0; j < 4; j++) {
         x[j] = vec_load_f32(s->logits[r] + j * LANES);
-        if (WITHOUT_SOFTMAX) {
+        if (WITHOUT_SOFTMAX)
             dot_store(T, s->weights[r] + j * LANES / UNIT, x[j]);
-            continue;
-        }
-        if (!CHANGES_LOGITS)
+        else if (!CHANGES_LOGITS)
             x[j] *= s->factor;
-        if (!CHANGES_LOGITS && s->cap > 0)
+    }
+    if (WITHOUT_SOFTMAX)
+        return;
+    if (!CHANGES_LOGITS && s->cap > 0)
+        for (int j = 0; j < 4; j++)
             x[j] = s->cap * (1.0f - 2.0f / (1.0f + vec_exp2(2.0f * LOG2E * x[j])));
-        if (masked) {
+    if (!CHANGES_LOGITS && (s->begin[r] > first || s->end[r] < first + TILE))
+        for (int j = 0; j < 4; j++) {
             vec token = lane + (float)(j * LANES);
             veci hidden = (token < (float)(s->begin[r] - first)) | (token >= (float)(s->end[r] - first));
             x[j] = vec_select(hidden, vec_set(-INFINITY), x[j]);
         }
-        peak = vec_max2(x[j], peak);
-    }
-    if (WITHOUT_SOFTMAX)
-        return;
-    float base = s->top[r];
-    sum = vec_load_f32(s->sum[r]);
-    if (vec_any_above(peak, base + LAZY)) {
-        float top = vec_max(peak), shrink = exp2f(base - top);
-        sum *= shrink;
-        for (int i = 0; i < HEAD_DIM_VO; i += LANES)
-            vec_store_f32(s->o[r] + i, vec_load_f32(s->o[r] + i) * shrink);
-        s->top[r] = base = top;
-    }
-    base = base == -INFINITY ? 0 : base; /* nothing seen yet: all weights are 0, not NaN */
+    vec peak = vec_max2(vec_max2(x[0], x[1]), vec_max2(x[2], x[3]));
+    if (vec_any_above(peak, s->top[r] + LAZY))
+        raise_top(s, r, vec_max(peak));
+    float base = s->top[r] == -INFINITY ? 0 : s->top[r]; /* nothing seen yet: all weights are 0, not NaN */
     for (int j = 0; j < 4; j++) {
         x[j] = vec_exp2_bounded(x[j] - base);
-        sum += x[j];
         dot_store(T, s->weights[r] + j * LANES / UNIT, x[j]);
     }
-    vec_store_f32(s->sum[r], sum);
+    vec_store_f32(s->sum[r], vec_load_f32(s->sum[r]) + ((x[0] + x[1]) + (x[2] + x[3])));
 }
 
 /* `at`: in elements. */
