@@ -177,7 +177,7 @@ const struct command command_bench = {
         "cache. On a GPU they are nodes of a graph between two events. Prints the median of one call, the bytes that it "
         "must move and the floating-point operations that it must do per second, and the share of what a copy moves: a "
         "large one, or, beside a cold call that moves 10 MB and more on a GPU, one of as many bytes, timed the same way. "
-        "On a CPU, calls on 64 MB and more take turns with two copies by all threads, by memcpy and past "
+        "On a CPU, calls on 64 MB and more take turns with two copies of what no cache holds, by memcpy and past "
         "the caches, of which the faster one counts; with FLASHINFER_NUM_THREADS=1 their clock is the thread's own, which "
         "other programs do not move.\n\n"
         "NAME=VALUE times the first named shape, or that of --shape, with that dimension, number, enum or dtype instead.",

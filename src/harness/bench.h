@@ -63,7 +63,7 @@ struct bench_copies {
     double seconds[2][BENCH_COPIES];
     int count;
 };
-void bench_copy(struct bench_copies *copies);     /* one of each, if there is memory and room */
+void bench_copy(const struct device *device, struct bench_copies *copies); /* one of each, if there is memory and room */
 double bench_copied(struct bench_copies *copies); /* bytes a second of the faster of the medians, or -1; sorts */
 
 /* Seconds. With one thread (FLASHINFER_NUM_THREADS) by its own clock, which other programs do not move; takes 0.5 us. */

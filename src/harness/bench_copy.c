@@ -67,21 +67,25 @@ static void copy_part(void *context, int part)
     memcpy(copy->to + at, copy->from + at, bytes);
 }
 
-void bench_copy(struct bench_copies *copies)
+/* As much memory as no cache holds is copied in turn. */
+void bench_copy(const struct device *device, struct bench_copies *copies)
 {
-    static struct host_copy copy;
-    if (!copy.to) {
-        copy.to = aligned_alloc(64, CPU_COPY_BYTES);
-        copy.from = aligned_alloc(64, CPU_COPY_BYTES);
-        if (copy.to && copy.from) {
-            memset(copy.to, 1, CPU_COPY_BYTES);
-            memset(copy.from, 2, CPU_COPY_BYTES);
+    static unsigned char *to, *from;
+    static size_t turn;
+    size_t turns = 1 + (size_t)device->l2_bytes / CPU_COPY_BYTES, bytes = turns * CPU_COPY_BYTES;
+    if (!to) {
+        to = aligned_alloc(64, bytes);
+        from = aligned_alloc(64, bytes);
+        if (to && from) {
+            memset(to, 1, bytes);
+            memset(from, 2, bytes);
         }
     }
-    if (!copy.to || !copy.from || copies->count == BENCH_COPIES)
+    if (!to || !from || copies->count == BENCH_COPIES)
         return;
-    for (int form = 0; form < 2; form++) {
-        copy.streams = form;
+    for (int form = 0; form < 2; form++, turn++) {
+        size_t at = turn % turns * CPU_COPY_BYTES;
+        struct host_copy copy = {to + at, from + at, form == 1};
         double begin = bench_cpu_now();
         threads_run(copy_part, &copy, COPY_PARTS, 0);
         copies->seconds[form][copies->count] = bench_cpu_now() - begin;
@@ -110,7 +114,7 @@ double bench_ceiling(const struct device *device)
     } else if (ceilings[cuda] == 0) {
         struct bench_copies copies = {0};
         for (int i = 0; i < COPY_SAMPLES; i++)
-            bench_copy(&copies);
+            bench_copy(device, &copies);
         ceilings[cuda] = bench_copied(&copies);
     }
     return ceilings[cuda];

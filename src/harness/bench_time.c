@@ -89,7 +89,7 @@ static flashinfer_status time_on_cpu(const struct copies *copies, struct bench_r
         TRY(call(copies->placement[count % copies->count], NULL));
         samples[count] = now() - start;
         if (bytes >= LARGE_BYTES)
-            bench_copy(&beside);
+            bench_copy(copies->placement[0]->device, &beside);
     }
     summarise(result, samples, count);
     if (beside.count > 0)
