@@ -8,11 +8,14 @@
 #include "harness/problem.h"
 #include "ops/attention/merge_states_args.h"
 
-enum { THREADS = 256, WARP = 32, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
+enum { THREADS = 256, FEW_THREADS = 64, FEW = 512 /* threads of a multiprocessor */, WARP = 32 };
+enum { CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
 enum { FEW_STATES = 2, SOME_STATES = 4, MANY_STATES = 8 /* that a thread loads at a time */ };
-enum { WAY_GRID };
+enum { WAY_GRID, WAY_THREADS };
 
-static const struct jit_kernel sm80 = {"merge_states_sm80", JIT_CUDA, {"T:dtype", "VEC", "LANES", "STATES"}};
+static const struct jit_kernel sm80 = {
+    "merge_states_sm80", JIT_CUDA, {"T:dtype", "VEC", "LANES", "STATES", "THREADS", "REHEARSES"}};
+static const struct jit_kernel many_sm80 = {"merge_many_states_sm80", JIT_CUDA, {"T:dtype", "VEC", "LANES"}};
 static const struct jit_kernel cpu = {"merge_states_cpu", JIT_CPU, {"T:dtype"}};
 
 static int64_t count_states(const struct merge_states_view *t)
@@ -80,13 +83,21 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         vec /= 2;
     while (lanes < WARP && lanes * vec < head_dim)
         lanes *= 2;
-    way->value[WAY_GRID] = ceil_div(rows, THREADS / lanes);
-    int32_t *constant = way_spec(way, &sm80);
+    int64_t states = count_states(t);
+    bool many = states > MANY_STATES;
+    /* Few rows are latency: they are spread over multiprocessors, and the code is fetched before what it waits for. */
+    bool few = !many && rows * lanes <= (int64_t)FEW * call->device->sms;
+    way->value[WAY_THREADS] = few ? FEW_THREADS : THREADS;
+    way->value[WAY_GRID] = ceil_div(rows, way->value[WAY_THREADS] / lanes);
+    int32_t *constant = way_spec(way, many ? &many_sm80 : &sm80);
     constant[0] = tensor_dtype(t->v_merged);
     constant[1] = vec;
     constant[2] = (int32_t)lanes;
-    int64_t states = count_states(t);
-    constant[3] = states <= FEW_STATES ? FEW_STATES : states <= SOME_STATES ? SOME_STATES : MANY_STATES;
+    if (!many) {
+        constant[3] = states <= FEW_STATES ? FEW_STATES : states <= SOME_STATES ? SOME_STATES : MANY_STATES;
+        constant[4] = (int32_t)way->value[WAY_THREADS];
+        constant[5] = few && call_launches_early(call);
+    }
     return check_sizes(t);
 }
 
@@ -103,9 +114,11 @@ static const char *fit_cpu(const struct call *call, struct way *way)
 static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct merge_states_args a = fill_args(call_view(call));
-    return call_launch(
-        call, way, 0,
-        &(struct jit_launch){.grid = {(uint32_t)way->value[WAY_GRID]}, .block = {THREADS}, .args = &a, .args_size = sizeof a});
+    return call_launch(call, way, 0,
+                       &(struct jit_launch){.grid = {(uint32_t)way->value[WAY_GRID]},
+                                           .block = {(uint32_t)way->value[WAY_THREADS]},
+                                           .args = &a,
+                                           .args_size = sizeof a});
 }
 
 const struct op_kernel merge_states_kernels[] = {

@@ -1,95 +1,82 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Merges states: v_merged = sum of 2^s * v / sum of 2^s, s_merged = log2 of the sum of 2^s. LANES threads of a warp have a row, a
- * token and a head; a thread has STATES pieces of VEC elements of it on their way.
- *
- *   T      f16, bf16, f32
- *   VEC    1, 2, 4, 8: elements of an access, divides head_dim
- *   LANES  1, 2, 4, ... 32
- *   STATES 2, 4, 8
+/* Merges up to STATES states, see merge_states.cuh. Constants beside those there:
+ *   STATES    2, 4, 8
+ *   THREADS   of a block
+ *   REHEARSES 1: see pdl.cuh
  * Grid: a block for each THREADS / LANES rows. */
-#include "math.cuh"
-#include "merge_states_args.h"
-#include "pdl.cuh"
-#include "vec.cuh"
+#include "merge_states.cuh"
 
-enum { THREADS = 256, BLOCKS = STATES == 2 ? 6 : STATES == 4 ? 5 : 4 /* of a multiprocessor, as far as registers go */ };
+/* Of 256 threads, of a multiprocessor, as far as registers go. */
+enum { BLOCKS = REHEARSES || STATES == 8 ? 4 : STATES == 4 ? 5 : __CUDA_ARCH__ >= 1000 ? 6 : 8 };
 
-/* Some states' sum, relative to the largest s. */
-struct merged {
-    float top, sum, v[VEC];
+/* A state's elements of a row, and its s. */
+struct state {
+    const T *v;
+    const float *s;
 };
 
-DEVICE void add_states(struct merged &m, const float (&s)[STATES], const vec<T, VEC> (&v)[STATES])
+DEVICE struct state see_state(const struct merge_states_input &in, int64_t token, int64_t head)
 {
-    float top = m.top;
-#pragma unroll
-    for (int i = 0; i < STATES; i++)
-        top = fmaxf(top, s[i]);
-    float base = top == -INFINITY ? 0.0f : top, shrink = exp2_approx(m.top - base);
-    m.top = top;
-    m.sum *= shrink;
-#pragma unroll
-    for (int j = 0; j < VEC; j++)
-        m.v[j] *= shrink;
-#pragma unroll
-    for (int i = 0; i < STATES; i++) {
-        if (s[i] == -INFINITY) /* whatever its v holds */
-            continue;
-        float weight = exp2_approx(s[i] - base), x[VEC];
-        widen(x, v[i]);
-        m.sum += weight;
-#pragma unroll
-        for (int j = 0; j < VEC; j++)
-            m.v[j] += weight * x[j];
-    }
+    return {(const T *)in.v + (token * in.v_token + head * in.v_head), in.s + (token * in.s_token + head)};
 }
 
-/* The elements of a row from `column` on, and its s. */
-DEVICE struct merged merge(const struct merge_states_args &a, int64_t token, int64_t head, int column)
+/* Of a row, from its first state, `next`, and those behind it. */
+DEVICE struct merged merge(const struct merge_states_args &a, struct state next, struct state rest, int states)
 {
-    const T *first_v = (const T *)a.first.v + token * a.first.v_token + head * a.first.v_head + column;
-    const T *rest_v = (const T *)a.rest.v + token * a.rest.v_token + head * a.rest.v_head + column;
-    const float *first_s = a.first.s + token * a.first.s_token + head, *rest_s = a.rest.s + token * a.rest.s_token + head;
     struct merged m = {-INFINITY, 0.0f};
-#pragma unroll 1
-    for (int state = 0; state < a.states; state += STATES) {
-        vec<T, VEC> v[STATES];
-        float s[STATES];
+    vec<T, VEC> v[STATES];
+    float s[STATES];
 #pragma unroll
-        for (int i = 0; i < STATES; i++) {
-            s[i] = -INFINITY;
-            if (state + i < a.states) {
-                bool is_first = i == 0 && state == 0;
-                v[i] = load_vec<VEC>(is_first ? first_v : rest_v + (state + i - 1) * a.v_state);
-                s[i] = *(is_first ? first_s : rest_s + (state + i - 1) * a.s_state);
-            }
+    for (int i = 0; i < STATES; i++) {
+        s[i] = -INFINITY;
+        v[i] = {};
+        if (i < states) {
+            s[i] = *next.s;
+            v[i] = load_vec<VEC>(next.v);
         }
-        add_states(m, s, v);
+        next = rest;
+        rest = {rest.v + a.v_state, rest.s + a.s_state};
+    }
+    m.top = largest_of(m.top, s);
+    float base = m.top == -INFINITY ? 0.0f : m.top;
+#pragma unroll
+    for (int i = 0; i < STATES; i++) {
+        float weight = exp2_approx(s[i] - base);
+        vec<T, VEC> known = v[i];
+        if (s[i] == -INFINITY) /* whatever its v holds */
+            known = {};
+        add_state(m, weight, known);
     }
     return m;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS * 256 / THREADS)
 merge_states_sm80(const __grid_constant__ struct merge_states_args a)
 {
     uint32_t row = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, token = row / a.heads, head = row - token * a.heads;
+    struct state first = see_state(a.first, token, head), rest = see_state(a.rest, token, head);
     pdl_launch();
-    pdl_wait();
-    bool writes = token < a.tokens && !(a.mask && !a.mask[token]);
-    struct merged m;
-    if (writes) {
-        T *to = (T *)a.v_merged + (int64_t)token * a.v_merged_token + head * a.v_merged_head;
 #pragma unroll 1
-        for (int column = threadIdx.x % LANES * VEC; column < a.head_dim; column += LANES * VEC) {
-            m = merge(a, token, head, column);
-            float factor = m.sum == 0.0f ? 0.0f : 1.0f / m.sum;
-#pragma unroll
-            for (int j = 0; j < VEC; j++)
-                m.v[j] *= factor;
-            store(to + column, m.v);
+    for (bool real = !REHEARSES;; real = true) {
+        if (real)
+            pdl_wait();
+        bool writes = real && token < a.tokens && !(a.mask && !a.mask[token]);
+        struct merged m;
+        if (writes || !real) {
+            T *to = see_merged(a, token, head);
+#pragma unroll 1
+            for (int column = threadIdx.x % LANES * VEC; column < a.head_dim; column += LANES * VEC) {
+                m = merge(a, {first.v + column, first.s}, {rest.v + column, rest.s}, real ? a.states : 0);
+                scale(m, m.sum == 0.0f ? 0.0f : reciprocal_approx(m.sum));
+                if (writes)
+                    store(to + column, m.v);
+            }
         }
+        if (!real)
+            continue;
+        __syncwarp(); /* s_merged may be an input, of the row's other lanes too */
+        if (writes && threadIdx.x % LANES == 0)
+            write_s(a, token, head, m);
+        return;
     }
-    __syncwarp(); /* s_merged may be an input, of the row's other lanes too */
-    if (writes && threadIdx.x % LANES == 0)
-        a.s_merged[(int64_t)token * a.s_merged_token + head] = m.sum == 0.0f ? -INFINITY : m.top + log2f(m.sum);
 }
