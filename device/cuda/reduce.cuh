@@ -65,14 +65,16 @@ template <int N> DEVICE float warp_sums(float (&x)[N])
     return lanes_sum(x[0], 32 / N);
 }
 
-/* Of N values, a power of two, as warp_sum adds N lanes. */
+/* Of N values, a power of two, as warp_sum adds N lanes. A bound of the inner loop that moves would leave loops of 16 values in
+ * the code, with registers chosen by comparisons. */
 template <int N> DEVICE float tree_sum(float (&x)[N])
 {
 #pragma unroll
     for (int half = N / 2; half > 0; half /= 2)
 #pragma unroll
-        for (int i = 0; i < half; i++)
-            x[i] += x[i + half];
+        for (int i = 0; i < N / 2; i++)
+            if (i < half)
+                x[i] += x[i + half];
     return x[0];
 }
 
