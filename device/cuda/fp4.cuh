@@ -148,8 +148,11 @@ template <int N> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], const float 
 #pragma unroll
         for (int i = 0; i < N / 8; i++)
 #pragma unroll
-            for (int j = 0; j < 2; j++)
-                bytes[i][j] = (bytes[i][j] & 0x80808080u) | __vminu4(bytes[i][j] & 0x7f7f7f7fu, 0x0e0e0e0eu);
+            for (int j = 0; j < 2; j++) {
+                uint32_t top = ((bytes[i][j] & 0x7f7f7f7fu) + 0x71717171u) & 0x80808080u; /* of those from 15 on */
+                uint32_t magnitudes = top - (top >> 7);
+                bytes[i][j] = (bytes[i][j] & ~magnitudes) | (0x0e0e0e0eu & magnitudes);
+            }
     }
 #pragma unroll
     for (int i = 0; i < N / 8; i++) {
