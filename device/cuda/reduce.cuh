@@ -118,6 +118,7 @@ template <int KNOWN, int EACH, int N> DEVICE float pieces_sum_first(float (&x)[N
     if (N == 1)
         return warp_sum(lane < threads / 32 ? scratch[lane] : 0.0f);
     sum = 0.0f;
+#pragma unroll 2 /* of 1,024 pieces there is one: more would only take longer to compile */
     for (int i = lane; i < (pieces + 31) / 32; i += 32)
         sum += scratch[i];
     return warp_sum(sum);

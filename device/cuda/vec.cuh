@@ -32,18 +32,32 @@ template <int N, class Element> DEVICE vec<Element, N> load_vec(const Element *f
 
 template <int N, class Element> DEVICE void store_vec(Element *to, vec<Element, N> v) { *(vec<Element, N> *)to = v; }
 
+template <class Word> DEVICE Word load_constant_word(const Word *from) { return __ldg(from); }
+DEVICE two_words load_constant_word(const two_words *from) { return {__ldg(from->half), __ldg(from->half + 1)}; }
+DEVICE four_words load_constant_word(const four_words *from)
+{
+    const uint4 *words = from->quarter;
+    return {__ldg(words), __ldg(words + 1), __ldg(words + 2), __ldg(words + 3)};
+}
+
+/* Of memory that nothing writes while the kernel runs: the load may pass stores, barriers and waits. */
+template <int N, class Element> DEVICE vec<Element, N> load_constant(const Element *from)
+{
+    return {load_constant_word((const typename word<sizeof(Element) * N>::type *)from)};
+}
+
 /* The same in accesses of at most BY elements, where the address is no multiple of all N. */
 template <class Element, int N, int BY> union vec_accesses {
     vec<Element, N> all;
     vec<Element, BY> at[N / BY];
 };
 
-template <int N, int BY, class Element> DEVICE vec<Element, N> load_vec_by(const Element *from)
+template <int N, int BY, bool CONSTANT = false, class Element> DEVICE vec<Element, N> load_vec_by(const Element *from)
 {
     vec_accesses<Element, N, BY> v;
 #pragma unroll
     for (int i = 0; i < N / BY; i++)
-        v.at[i] = load_vec<BY>(from + i * BY);
+        v.at[i] = CONSTANT ? load_constant<BY>(from + i * BY) : load_vec<BY>(from + i * BY);
     return v.all;
 }
 

@@ -98,12 +98,12 @@ DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
     return r;
 }
 
-template <class E> DEVICE vec<E, VEC> load_elements(const E *from)
+template <bool CONSTANT = false, class E> DEVICE vec<E, VEC> load_elements(const E *from)
 {
     vec_accesses<E, VEC, PART> v;
 #pragma unroll
     for (int i = 0; i < VEC / PART; i++)
-        v.at[i] = load_vec_by<PART, PART_ACCESS>(from + i * PARTS_APART);
+        v.at[i] = load_vec_by<PART, PART_ACCESS, CONSTANT>(from + i * PARTS_APART);
     return v.all;
 }
 
@@ -128,11 +128,13 @@ DEVICE void load_piece(struct piece &p, const struct norm_row &row, int64_t at)
 #endif
 }
 
-DEVICE void load_weights(struct weights &w, const struct norm_args &a, int64_t at)
+/* LATE: before earlier pieces are stored; others than bytes gain nothing by it, one row loses. From sm_100 on it would spill. */
+template <bool LATE = false> DEVICE void load_weights(struct weights &w, const struct norm_args &a, int64_t at)
 {
-    w.weight = load_elements((const W *)a.weight + at);
+    enum { CONSTANT = LATE && sizeof(OUT) == 1 && __CUDA_ARCH__ < 1000 };
+    w.weight = load_elements<CONSTANT>((const W *)a.weight + at);
 #if LAYERNORM
-    w.beta = load_elements((const W *)a.beta + at);
+    w.beta = load_elements<CONSTANT>((const W *)a.beta + at);
 #endif
 }
 

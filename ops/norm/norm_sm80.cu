@@ -149,7 +149,7 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
     for (int i = 0; i < N; i++) {
         if (inside[i]) {
             if (!WEIGHTS_FIRST(N))
-                load_weights(w[i], a, first + i * step);
+                load_weights<true>(w[i], a, first + i * step);
 #if WEIGHED && PER_THREAD == 1
             most[i] = weigh_piece(p[i], w[i], false);
 #endif
