@@ -35,6 +35,9 @@
 /* Elements are multiplied with their weights first, and rounded. */
 #define WEIGHED (BLOCK_SIZE && !SILU && !ADD_RESIDUAL)
 
+/* To e2m1 a sum with the residual counts as it is stored. */
+#define SUMS_ROUNDED (BLOCK_SIZE && ADD_RESIDUAL)
+
 /* Threads of a block; e2m1 takes more than 64 registers. */
 #define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
 
@@ -51,7 +54,6 @@ enum { PARTS = SPLIT ? 2 : 1, PART = VEC / PARTS, PART_ACCESS = SPLIT ? PART : A
 #endif
 
 struct norm_row {
-    bool real; /* it is read and written; else rehearsed, see pdl.cuh */
     const T *input;
     R *residual;
     OUT *out;
@@ -86,7 +88,6 @@ DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
         group = index - row * a.groups;
     }
     struct norm_row r;
-    r.real = true;
     r.input = (const T *)a.input + row * a.input_stride[0] + group * a.input_stride[1];
     r.residual = (R *)a.residual + row * a.residual_stride[0] + group * a.residual_stride[1];
     r.out = (OUT *)a.out + row * a.out_stride[0] + group * a.out_stride[1];
@@ -138,7 +139,7 @@ template <bool LATE = false> DEVICE void load_weights(struct weights &w, const s
 #endif
 }
 
-DEVICE void widen_piece(float (&x)[VEC], const struct piece &p)
+DEVICE void widen_piece(float (&x)[VEC], const struct piece &p, bool kept = false)
 {
     widen(x, p.input);
 #if ADD_RESIDUAL
@@ -146,14 +147,18 @@ DEVICE void widen_piece(float (&x)[VEC], const struct piece &p)
     widen(r, p.residual);
 #pragma unroll
     for (int j = 0; j < VEC; j++)
-        x[j] += r[j];
+        x[j] = SUMS_ROUNDED && kept ? r[j] : x[j] + r[j];
 #endif
 }
 
-/* A piece waits for its row's statistics as it was loaded: in half the registers or less, and converted once more. */
-DEVICE void keep_piece(struct piece &p)
+/* A piece waits for its row's statistics as it was loaded (or as the sum x that counts): in half the registers or less, and
+ * converted once more. */
+DEVICE void keep_piece(struct piece &p, const float (&x)[VEC])
 {
-#if VEC >= 4
+#if SUMS_ROUNDED
+    narrow(p.residual, x);
+    forget(p.residual);
+#elif VEC >= 4
     forget(p.input);
 #if ADD_RESIDUAL
     forget(p.residual);
@@ -246,7 +251,7 @@ DEVICE void scale_parts(float (&part)[PARTS], float global_scale, const struct n
     if (PARTS == 1)
         amax = lanes_max(amax, BLOCK_SIZE / VEC);
     struct block_scale s = E8M0 ? block_scale_e8m0(amax, 6.0f) : block_scale_e4m3(amax, global_scale);
-    if (row.real && threadIdx.x / PARTS % (BLOCK_SIZE / VEC) == 0) {
+    if (threadIdx.x / PARTS % (BLOCK_SIZE / VEC) == 0) {
         uint32_t block = (uint32_t)(at + second * PARTS_APART) / BLOCK_SIZE;
         if (SCALES & 1)
             row.linear_scales[block] = (uint8_t)s.code;
@@ -269,8 +274,7 @@ DEVICE void store_codes(const uint32_t (&words)[PART / 8], const struct norm_row
     for (int i = 0; i < PART / 8; i++)
         codes.at[i] = words[i];
     bytes.bits = codes.all.bits;
-    if (row.real)
-        store_vec_by<(PART_ACCESS > 1 ? PART_ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
+    store_vec_by<(PART_ACCESS > 1 ? PART_ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
 }
 
 #if WEIGHED
@@ -332,8 +336,7 @@ DEVICE float output_multiplier(const struct norm_args &a)
 DEVICE void store_residual(const float (&x)[VEC], const struct norm_row &row, int64_t at)
 {
 #if ADD_RESIDUAL
-    if (row.real)
-        store_elements(row.residual + at, x);
+    store_elements(row.residual + at, x);
 #endif
 }
 
@@ -344,9 +347,6 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
     float factor[VEC];
     widen(factor, w.weight);
     deviation *= SILU ? -LOG2E : 1.0f;
-#if BLOCK_SIZE && ADD_RESIDUAL
-    round_to<R>(x);
-#endif
 #pragma unroll
     for (int j = 0; j < VEC; j++)
         x[j] = x[j] * deviation * (BIASED ? factor[j] + a.weight_bias : factor[j]);
@@ -362,7 +362,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         x[j] = silu_of_power(x[j]);
 #endif
 #if BLOCK_SIZE
-    if (WANTS_Y && row.real)
+    if (WANTS_Y)
         store_elements(row.y + at, x);
     float part[PARTS];
 #pragma unroll
@@ -389,8 +389,7 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
         for (int j = 0; j < VEC; j++)
             x[j] *= multiplier;
     }
-    if (row.real)
-        store_elements(row.out + at, x);
+    store_elements(row.out + at, x);
 #endif
 }
 

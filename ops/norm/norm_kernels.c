@@ -14,8 +14,8 @@ enum {
     MAX_SHORT_ROWS = 2,            /* of a thread: more wait for each other's sums */
     TILE_ROWS = 2,                 /* of a block, whose scales in a tile are neighbours */
     RESIDENT_THREADS = 1024,       /* of a multiprocessor, with 64 registers each */
-    FEWEST_THREADS = 128,          /* of a multiprocessor, that rehearse, */
-    REHEARSING_THREADS = 512,      /* and the most, beside as many of the kernel before */
+    FEW_THREADS = 512,             /* of a multiprocessor, in FEW_BLOCKS at most, which are spread evenly */
+    FEW_BLOCKS = 2,
     MANY_SCALES = 1 << 20,         /* from which on those in tiles are worth a launch; without y from twice as many */
     BYTES_PER_THREAD = 64,         /* of rows on their way: 64 KB for a multiprocessor */
     AHEAD_BYTES = 32768,           /* of a multiprocessor, that are fetched to the L2 cache before */
@@ -24,7 +24,7 @@ enum {
     CPU_MANY_PARTS = 2048,         /* of more work they are larger */
     CPU_ENOUGH_PARTS = 256,        /* for all threads to have some */
 };
-enum { WAY_GRID, WAY_THREADS };
+enum { WAY_GRID, WAY_THREADS, WAY_SMEM };
 
 #define ROW_CONSTANTS "T:dtype", "W:dtype", "R:dtype", "OUT:dtype", "ADD_RESIDUAL", "LAYERNORM", "SILU", "BLOCK_SIZE", "E8M0"
 #define PIECE_CONSTANTS ROW_CONSTANTS, "BIASED", "WANTS_Y", "SCALES", "GROUPED", "VEC", "ACCESS"
@@ -32,7 +32,7 @@ enum { NUM_ROW_CONSTANTS = 9, SCALES_CONSTANT = 11, NUM_PIECE_CONSTANTS = 15 };
 
 static const struct jit_kernel short_sm80 = {
     "norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT"}};
-static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES", "ROWS", "REHEARSES"}};
+static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES", "ROWS"}};
 static const struct jit_kernel wide_sm80 = {"norm_wide_sm80", JIT_CUDA, {PIECE_CONSTANTS}};
 static const struct jit_kernel cpu = {"norm_cpu", JIT_CPU, {ROW_CONSTANTS}};
 
@@ -132,6 +132,7 @@ struct cut {
 static const char *cut_rows(const struct norm_view *t, struct way *way, struct cut *c)
 {
     c->args = WAY_ARGS(way, struct norm_args);
+    way->value[WAY_SMEM] = 0;
     const char *why = see_args(t, c->args);
     if (why)
         return why;
@@ -265,16 +266,6 @@ static const char *fit_interleaving(const struct norm_view *t, struct norm_args 
     return block_scale_interleave_fit(way, &tiles, 1, !t->linear_scales);
 }
 
-/* For rows to e2m1, a piece a thread, so few that their blocks are there beside those of the kernel before, but more than take no
- * longer than its launch. Wide ones lose by it, with a residual those of 7168 elements, not those of 8192. See pdl.cuh. */
-static bool rehearses(const struct call *call, const struct norm_view *t, const struct cut *c, int64_t threads)
-{
-    int64_t sms = call->device->sms, rows = c->args->rows * c->args->groups;
-    bool wins = t->silu || (t->residual ? (threads & (threads - 1)) == 0 : threads <= REHEARSING_THREADS / 2);
-    return call_launches_early(call) && t->block_size && threads >= c->pieces && wins &&
-           rows * threads >= sms * FEWEST_THREADS && c->rows * threads <= sms * REHEARSING_THREADS;
-}
-
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     const struct norm_view *t = call_view(call);
@@ -295,9 +286,12 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1 || !t->block_size, way, &sm80);
     constant[0] = t->block_size && way->value[WAY_THREADS] >= c.pieces ? 1 : (int32_t)c.per_thread;
     constant[1] = shared ? (int32_t)c.pieces : 0;
-    constant[3] = rehearses(call, t, &c, way->value[WAY_THREADS]);
     /* Half a warp with two pieces a thread has what a warp with one has, so that sums keep their order. */
     constant[2] = shared && constant[0] == TILE_ROWS && t->swizzled_scales && !t->residual ? TILE_ROWS : 1;
+    int64_t sms = call->device->sms;
+    if (t->block_size && constant[0] == 1 && c.rows > 0 && c.rows <= sms * FEW_BLOCKS &&
+        c.rows * way->value[WAY_THREADS] <= sms * FEW_THREADS)
+        way->value[WAY_SMEM] = call_ballast(call, ceil_div(c.rows, sms));
     way->value[WAY_THREADS] *= constant[2];
     way->value[WAY_GRID] /= constant[2];
     return interleaves(call, t, c.args) ? fit_interleaving(t, c.args, way) : NULL;
@@ -332,6 +326,7 @@ static const char *fit_cpu(const struct call *call, struct way *way)
         each = lines;
     }
     way->value[WAY_GRID] = ceil_div(rows, each);
+    way->value[WAY_SMEM] = 0;
     fill_spec(t, way, &cpu);
     return NULL;
 }
@@ -340,6 +335,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
 {
     struct jit_launch launch = {.grid = {(uint32_t)way->value[WAY_GRID]},
                                 .block = {(uint32_t)way->value[WAY_THREADS]},
+                                .smem = (uint32_t)way->value[WAY_SMEM],
                                 .args = way->args,
                                 .args_size = sizeof(struct norm_args)};
     if (way->num_specs == 1)

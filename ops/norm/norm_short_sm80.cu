@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
 #if WEIGHED
                 most[r][i] = weigh_piece(p[r][i], w[i]);
 #elif !LAYERNORM
-                keep_piece(p[r][i]);
+                keep_piece(p[r][i], at);
 #endif
             }
         }
@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
                 finish_weighed(p[r][i], row[r], at_first + i * step, most[r][i], deviation, multiplier);
 #else
                 if (!LAYERNORM)
-                    widen_piece(at, p[r][i]);
+                    widen_piece(at, p[r][i], true);
                 finish_piece(at, a, row[r], at_first + i * step, w[i], deviation, multiplier);
 #endif
             }

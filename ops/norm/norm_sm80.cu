@@ -9,14 +9,13 @@
  *              then
  *   ROWS       1; or 2 with PIECES, two PER_THREAD, no residual and scales in tiles: of two rows whose scales are neighbours each
  *              half of a warp has one, so that these are written at once. To the L2 cache four bytes are as much as 32.
- *   REHEARSES  1: few rows to e2m1, one piece a thread, see pdl.cuh
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM.
  *
  * norm_block() is over 80 lines: its parts share the registers that hold the row. */
 #define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
 #define SPLIT (PIECES && ACCESS == VEC && sizeof(T) == 2 && (FOR_32_BITS || (BLOCK_SIZE && ADD_RESIDUAL)))
-#define HIDDEN (REHEARSES || ROWS > 1 ? PIECES * VEC : 0)
+#define HIDDEN (ROWS > 1 ? PIECES * VEC : 0)
 #include "norm.cuh"
 #include "prefetch.cuh"
 
@@ -85,13 +84,12 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
         if (inside[i])
             load_weights(w[i], a, first + i * step);
     }
-    if (all.real)
-        pdl_wait();
+    pdl_wait();
 #if BLOCK_SIZE && PER_THREAD > 1
     float multiplier = output_multiplier(a);
 #endif
 #if BLOCK_SIZE
-    if (ROWS == 1 && all.real && !pad_row_of_block(a, all))
+    if (ROWS == 1 && !pad_row_of_block(a, all))
         return;
     struct norm_row row = row_from(all, first);
     enum { at_first = 0 };
@@ -101,15 +99,13 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        if (!all.real)
-            p[i] = piece();
-        else if (inside[i])
+        if (inside[i])
             load_piece(p[i], row, at_first + i * step);
     }
     if (FETCHES)
         fetch_row_ahead(a, all);
 #if !BLOCK_SIZE || PER_THREAD == 1
-    float multiplier = all.real ? output_multiplier(a) : 1.0f;
+    float multiplier = output_multiplier(a);
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -122,7 +118,7 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
 #if WEIGHED && PER_THREAD > 1
             most[i] = weigh_piece(p[i], w[i]);
 #elif !LAYERNORM
-            keep_piece(p[i]);
+            keep_piece(p[i], at);
 #endif
         }
     }
@@ -157,7 +153,7 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
             finish_weighed(p[i], row, at_first + i * step, most[i], deviation, multiplier);
 #else
             if (!LAYERNORM)
-                widen_piece(x[0], p[i]);
+                widen_piece(x[0], p[i], true);
             finish_piece(x[LAYERNORM ? i : 0], a, row, at_first + i * step, w[i], deviation, multiplier);
 #endif
         }
@@ -169,18 +165,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_sm80(const __
     __shared__ __align__(16) float scratch[1 + LAYERNORM][32 * PER_THREAD];
     uint32_t index = ROWS > 1 ? nth_row(blockIdx.x * ROWS + threadIdx.x % 32 / LANES_OF_ROW) : blockIdx.x;
     struct norm_row row = norm_row(a, ROWS > 1 && index >= rows_of(a) ? 0 : index);
-#if REHEARSES
-#pragma unroll 1
-    for (int pass = 0; pass < 2; pass++) {
-        row.real = pass;
-        norm_block<1>(a, index, row, scratch);
-        if (!row.real)
-            __syncthreads(); /* done with scratch */
-    }
-#else
     if (PER_THREAD == 1 || (!BLOCK_SIZE && a.hidden <= (int64_t)blockDim.x * VEC))
         norm_block<1>(a, index, row, scratch);
     else
         norm_block<PER_THREAD>(a, index, row, scratch);
-#endif
 }

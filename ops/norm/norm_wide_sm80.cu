@@ -50,6 +50,9 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1) norm_wide_sm80(cons
         load_weights(w, a, at);
         widen_piece(x, p);
         store_residual(x, row, at);
+#if SUMS_ROUNDED
+        round_to<R>(x);
+#endif
 #if WEIGHED
         finish_weighed(p, row, (int)at, weigh_piece(p, w), deviation, multiplier);
 #else

@@ -183,6 +183,12 @@ bool call_launches_early(const struct call *call)
     return call->exec.flags & FLASHINFER_PDL && call->device->arch >= PDL_ARCH;
 }
 
+uint32_t call_ballast(const struct call *call, int64_t blocks)
+{
+    enum { OF_BLOCK = 1024 }; /* what CUDA keeps of each; a 16th is left for what kernels have themselves */
+    return call_launches_early(call) ? (uint32_t)(call->device->smem_sm / 16 * 15 / blocks - OF_BLOCK) : 0;
+}
+
 flashinfer_status call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch)
 {
     const struct jit_queue queue = {call->device, call->exec.stream, call->exec.threads, call_launches_early(call)};

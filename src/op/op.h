@@ -331,6 +331,10 @@ flashinfer_status op_workspace_size(const struct op *op, const void *args, const
 /* Whether its launches begin before what comes before them has ended: programmatic dependent launch. */
 bool call_launches_early(const struct call *call);
 
+/* Bytes of dynamic shared memory with which a multiprocessor has only so many blocks at a time, if a launch is early; else 0. Few
+ * blocks that come early would share multiprocessors with each other, while those of the kernel before still have the others. */
+uint32_t call_ballast(const struct call *call, int64_t blocks);
+
 /* Launches way->spec[i] where the call runs. */
 flashinfer_status call_launch(const struct call *call, const struct way *way, int i, const struct jit_launch *launch);
 
