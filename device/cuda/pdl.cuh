@@ -27,6 +27,13 @@ DEVICE void pdl_launch()
 #endif
 }
 
+DEVICE uint32_t multiprocessors()
+{
+    uint32_t count;
+    asm("mov.u32 %0, %%nsmid;" : "=r"(count));
+    return count;
+}
+
 /* Reads a value for the caches' sake. */
 DEVICE void touch(int x)
 {

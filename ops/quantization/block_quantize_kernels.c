@@ -9,6 +9,9 @@ enum {
     FEW_RUNS = 1 << 16,      /* whose threads a large GPU has at once */
     FEW_E2M1_RUNS = 1 << 18, /* which are shorter */
     FEW_GATED_COLUMNS = 1 << 21,
+    SPREAD_GATED_COLUMNS = 1 << 20, /* in small blocks, so many of a multiprocessor, that are spread evenly */
+    SPREAD_THREADS = 128,
+    SPREAD_BLOCKS = 8,
     TILE_ROWS = 4, /* of a block, if scales are in tiles of 128 rows: those whose scales are neighbours */
     MAX_GRID_YZ = 65535,
     CPU_CHUNK = 2048 /* columns, or sixteen blocks */,
@@ -127,11 +130,22 @@ static bool tiled(const struct block_quantize_view *t)
            code_elements(t) == 2 && !t->gated;
 }
 
+static bool is_spread(const struct call *call, const struct block_quantize_view *t, const struct block_quantize_args *a)
+{
+    return call_launches_early(call) && t->gated && !t->grouped &&
+           a->rows * a->scale_blocks * t->block <= SPREAD_GATED_COLUMNS;
+}
+
+static int threads_of_block(const struct call *call, const struct block_quantize_view *t, const struct block_quantize_args *a)
+{
+    return is_spread(call, t, a) ? SPREAD_THREADS : THREADS;
+}
+
 /* Threads along a row. Where several share a block of scales, blocks are whole warps: lanes that shuffle must all be there, and
  * those of a block side by side. Tiles are stored by four blocks. */
-static int64_t threads_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
+static int64_t threads_of(const struct call *call, const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
-    int64_t most = tiled(t) ? THREADS / TILE_ROWS : THREADS;
+    int64_t most = tiled(t) ? THREADS / TILE_ROWS : threads_of_block(call, t, a);
     int64_t each = ceil_div(runs_of(t, a), runs_of_thread(t, a)), chunks = ceil_div(each, most),
             threads = ceil_div(each, chunks ? chunks : 1);
     int64_t whole = t->block / run_of(t, a);
@@ -210,12 +224,13 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     fill_args(t, &a);
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        int64_t threads = threads_of(t, &a);
+        int64_t threads = threads_of(call, t, &a);
         launch.block[0] = (uint32_t)threads;
-        launch.block[1] = tiled(t) ? TILE_ROWS : (uint32_t)(THREADS / threads);
+        launch.block[1] = tiled(t) ? TILE_ROWS : (uint32_t)(threads_of_block(call, t, &a) / threads);
         launch.grid[0] = (uint32_t)ceil_div(a.scale_rows, launch.block[1]);
         launch.grid[1] = (uint32_t)ceil_div(runs_of(t, &a), threads * runs_of_thread(t, &a));
         launch.grid[2] = (uint32_t)a.groups;
+        launch.smem = is_spread(call, t, &a) ? call_ballast(call, SPREAD_BLOCKS) : 0;
     } else {
         join_rows(t, &a);
         int64_t width = a.scale_blocks * t->block, chunks = ceil_div(width, cpu_chunk(t));

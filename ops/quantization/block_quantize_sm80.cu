@@ -240,8 +240,10 @@ extern "C" __global__ void BOUNDS block_quantize_sm80(const __grid_constant__ st
 {
     __shared__ __align__(4) scale_codes codes;
 #if REHEARSES
+    /* Gated, many blocks share a multiprocessor, and one brings the code for all. */
+    bool skips = GATED && blockIdx.y * gridDim.x + blockIdx.x >= multiprocessors();
 #pragma unroll 1
-    for (int pass = 0; pass < 2; pass++)
+    for (int pass = skips; pass < 2; pass++)
         quantize_block(a, codes, pass);
 #else
     quantize_block(a, codes, true);
