@@ -132,7 +132,7 @@ static int explain_on(const struct options *options, const struct device *device
 {
     char problem[PROBLEM_MAX_TEXT] = "";
     struct output out = {.table = table_open(options->json), .op = options->op[0], .device = device};
-    flashinfer_status status = fits_explain(options->op[0], options->values, device, problem, found, &out);
+    flashinfer_status status = fits_explain(options->op[0], NULL, options->values, device, problem, found, &out);
     if (!options->json && problem[0])
         printf("On %s, with %s\n", device->name, problem);
     table_close(out.table);

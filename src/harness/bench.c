@@ -160,14 +160,12 @@ static flashinfer_status bench_shapes(struct bench *b)
     const struct bench_options *options = b->options;
     bool found = !options->shape;
     for (const struct op_shape *shape = b->op->shapes; shape && shape->name; shape++) {
-        char values[PROBLEM_MAX_TEXT];
-        const struct problem_request request = {.op = b->op, .values = values};
+        const struct problem_request request = {.op = b->op, .values = shape->values, .instead = options->values};
         if (options->shape && strcmp(shape->name, options->shape))
             continue;
         found = true;
         b->given = options->values && !options->shape;
         b->shape = b->given ? "given" : shape->name;
-        snprintf(values, sizeof values, "%s %s", shape->values, options->values ? options->values : "");
         TRY(bench_problem(b, &request));
         if (b->given)
             break;

@@ -3,7 +3,6 @@
  * compiled entry, or the driver's launch) is replaced by one that times the real one, many times, with the
  * very arguments it got. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "backend/cuda.h"
@@ -143,10 +142,9 @@ flashinfer_status bench_overhead_op(const struct op *op, const struct device *de
     TRY(op_validate(op));
     TRY(device_enter(device));
     for (const struct op_shape *shape = op->shapes; shape && shape->name; shape++) {
-        char values[PROBLEM_MAX_TEXT];
         struct problem *problem;
-        snprintf(values, sizeof values, "%s %s", shape->values, options->values ? options->values : "");
-        struct problem_request request = {.op = op, .values = values, .without_values = true};
+        struct problem_request request = {
+            .op = op, .values = shape->values, .instead = options->values, .without_values = true};
         TRY(problem_create(&request, &problem));
         bool smaller = !smallest || problem_bytes(problem) < problem_bytes(smallest);
         problem_destroy(problem);

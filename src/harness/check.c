@@ -241,12 +241,10 @@ static flashinfer_status try_shapes(struct run *r)
     const struct check_options *o = r->options;
     bool found = !o->shape, ran = false;
     for (const struct op_shape *shape = r->op->shapes; shape && shape->name; shape++) {
-        char values[PROBLEM_MAX_TEXT];
-        struct problem_request request = {.op = r->op, .values = values};
+        struct problem_request request = {.op = r->op, .values = shape->values, .instead = o->values};
         if (o->shape && strcmp(o->shape, shape->name))
             continue;
         found = true;
-        snprintf(values, sizeof values, "%s %s", shape->values, o->values ? o->values : "");
         if (!o->shape && o->max_elements > 0 && count_elements(&request) > o->max_elements) {
             r->counts->left_out++;
             continue;

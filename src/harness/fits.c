@@ -2,7 +2,6 @@
 /* Asks every row of a kernel table whether it serves a call. */
 #include "harness/fits.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static flashinfer_status explain(const struct problem *problem, const struct device *device,
@@ -27,14 +26,13 @@ static flashinfer_status explain(const struct problem *problem, const struct dev
     return status;
 }
 
-flashinfer_status fits_explain(const struct op *op, const char *values, const struct device *device,
+flashinfer_status fits_explain(const struct op *op, const char *values, const char *instead, const struct device *device,
                                char text[PROBLEM_MAX_TEXT],
                                void (*found)(void *context, const struct fit_row *row), void *context)
 {
-    char all[PROBLEM_MAX_TEXT];
-    snprintf(all, sizeof all, "%s %s", op->shapes && op->shapes->name ? op->shapes->values : "",
-             values ? values : "");
-    const struct problem_request request = {.op = op, .values = all, .without_values = true};
+    if (!values && op->shapes)
+        values = op->shapes->values;
+    const struct problem_request request = {.op = op, .values = values, .instead = instead, .without_values = true};
     struct problem *problem;
     TRY(problem_create(&request, &problem));
     if (text)

@@ -13,10 +13,10 @@ struct fit_row {
     bool chosen; /* the first that fits */
 };
 
-/* Calls found() for each row, in the order of the table. `values` as in op->shapes, NULL: the first named
- * shape; what neither says has its default. `problem`, if not NULL, gets the whole problem in one line.
- * UNSUPPORTED if no row fits, after all were reported. */
-flashinfer_status fits_explain(const struct op *op, const char *values, const struct device *device,
+/* Calls found() for each row, in the order of the table. values: as in op->shapes, NULL: those of the first named shape;
+ * instead: in place of some of them, or NULL; what neither says has its default. `problem`, if not NULL, gets the whole problem
+ * in one line. UNSUPPORTED if no row fits, after all were reported. */
+flashinfer_status fits_explain(const struct op *op, const char *values, const char *instead, const struct device *device,
                                char problem[PROBLEM_MAX_TEXT],
                                void (*found)(void *context, const struct fit_row *row), void *context);
 

@@ -126,13 +126,12 @@ static flashinfer_status try_dimension(struct huge *h, bool *served)
     for (int i = 0; h->op->kernels && h->op->kernels[i].name && i < 64; i++)
         h->pending |= (uint64_t)wanted(h, &h->op->kernels[i]) << i;
     for (const struct op_shape *shape = h->op->shapes; shape && shape->name && h->pending; shape++) {
-        char values[PROBLEM_MAX_TEXT];
         struct huge_block *block;
         if (o->shape && strcmp(o->shape, shape->name))
             continue;
         h->shape = shape->name;
-        snprintf(values, sizeof values, "%s %s", shape->values, o->values ? o->values : "");
-        flashinfer_status status = huge_block_create(h->op, h->device, values, h->dimension, o->min_elements, &block);
+        flashinfer_status status =
+            huge_block_create(h->op, h->device, shape->values, o->values, h->dimension, o->min_elements, &block);
         if (status == FLASHINFER_INVALID || status == FLASHINFER_UNSUPPORTED) {
             add_reason(h);
             continue;

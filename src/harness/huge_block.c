@@ -39,10 +39,13 @@ void huge_block_destroy(struct huge_block *b)
 
 static flashinfer_status make_problem(const struct huge_block *b, int64_t rows, bool without_values, struct problem **out)
 {
-    char values[PROBLEM_MAX_TEXT + 64];
-    snprintf(values, sizeof values, "%s %s=%" PRId64, b->values, b->dimension, rows);
-    return problem_create(
-        &(struct problem_request){.op = b->op, .values = values, .without_values = without_values, .row_major = true}, out);
+    char instead[PROBLEM_MAX_TEXT];
+    if (snprintf(instead, sizeof instead, "%s %s=%" PRId64, b->instead ? b->instead : "", b->dimension, rows) >=
+        (int)sizeof instead)
+        return fail(FLASHINFER_INVALID, "%s: too many values", b->op->name);
+    const struct problem_request request = {
+        .op = b->op, .values = b->values, .instead = instead, .without_values = without_values, .row_major = true};
+    return problem_create(&request, out);
 }
 
 /* Whether the expression names the dimension. */
@@ -147,7 +150,7 @@ static flashinfer_status fill(struct huge_block *b, double min_elements, bool *f
 }
 
 flashinfer_status huge_block_create(const struct op *op, const struct device *device, const char *values,
-                                    const char *dimension, double min_elements, struct huge_block **out)
+                                    const char *instead, const char *dimension, double min_elements, struct huge_block **out)
 {
     bool found = false;
     struct huge_block *b = calloc(1, sizeof *b);
@@ -157,6 +160,7 @@ flashinfer_status huge_block_create(const struct op *op, const struct device *de
     b->op = op;
     b->device = device;
     b->values = values;
+    b->instead = instead;
     b->dimension = dimension;
     flashinfer_status status = fill(b, min_elements, &found);
     if (!status && found)

@@ -12,7 +12,7 @@ enum { HUGE_BLOCK_ROWS = 1009 };
 struct huge_block {
     const struct op *op;
     const struct device *device;
-    const char *values, *dimension;
+    const char *values, *instead, *dimension;
     struct problem *problem;
     struct placement *placement;
     struct call call;
@@ -26,10 +26,10 @@ struct huge_block {
     char text[PROBLEM_MAX_TEXT];     /* the problem that was run */
 };
 
-/* `values` must live as long. INVALID or UNSUPPORTED, with the reason, if that dimension of that shape cannot be huge; *out NULL
- * if it is no first axis anyway. */
+/* values, instead: as in struct problem_request; they must live as long. INVALID or UNSUPPORTED, with the reason, if that
+ * dimension of that shape cannot be huge; *out NULL if it is no first axis anyway. */
 flashinfer_status huge_block_create(const struct op *op, const struct device *device, const char *values,
-                                    const char *dimension, double min_elements, struct huge_block **out);
+                                    const char *instead, const char *dimension, double min_elements, struct huge_block **out);
 void huge_block_destroy(struct huge_block *block);
 
 /* Runs the row on so many rows and compares. If it does not fit, `sentence` says why, else what is wrong, if anything is. */

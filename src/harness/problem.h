@@ -65,12 +65,13 @@ struct problem {
 struct problem_request {
     const struct op *op;
     const char *values; /* "rows=4 hidden=64 dtype=bf16 -bias", as in op->shapes; NULL: nothing is given */
+    const char *instead; /* the same, in place of some of `values`; or NULL */
     uint64_t seed; /* what is not given is drawn; 0: defaults, equal lengths, dense and aligned tensors */
     bool without_values;     /* tensors hold nothing and have no memory: to check, explain or compile only */
     bool row_major;          /* also what is usually column-major, or repeats along axes */
     bool complete;           /* every optional tensor is there */
     int broken_rule;         /* 1 + i: rule i is broken and all others hold; implies complete */
-    const struct op *runner; /* the op that runs this plan, whose names may stand in `values`; NULL */
+    const struct op *runner; /* the op that runs this plan, whose names may stand in both; NULL */
 };
 
 /* INVALID if a value names nothing or cannot be; UNSUPPORTED if no draw keeps all rules (or breaks that one

@@ -391,6 +391,7 @@ flashinfer_status problem_choose(struct problem *problem, const struct problem_r
     for (int i = 0; i < problem->program->num_args; i++)
         problem->tensor[i].alias = -1;
     TRY(problem_parse(problem, request->values, request->runner));
+    TRY(problem_parse(problem, request->instead, request->runner));
     import_symbols(problem);
     choose_presence(problem, request->complete || request->broken_rule);
     TRY(choose_dtypes(problem));
@@ -399,8 +400,8 @@ flashinfer_status problem_choose(struct problem *problem, const struct problem_r
     choose_leading(problem);
     choose_numbers(problem);
     if (!problem_shapes(problem))
-        return fail(FLASHINFER_INVALID, "%s: %s gives a shape that cannot be", problem->op->name,
-                    request->values ? request->values : "");
+        return fail(FLASHINFER_INVALID, "%s: %s %s gives a shape that cannot be", problem->op->name,
+                    request->values ? request->values : "", request->instead ? request->instead : "");
     if (problem->seed)
         choose_aliases(problem);
     return FLASHINFER_OK;

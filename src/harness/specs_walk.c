@@ -58,9 +58,10 @@ static flashinfer_status unserved(const struct specs_walk *w, struct call *call)
     return call_pick(call, &row, &way);
 }
 
-static flashinfer_status walk_values(const struct specs_walk *w, const char *shape, const char *values)
+/* instead: as in struct problem_request. */
+static flashinfer_status walk_values(const struct specs_walk *w, const char *shape, const char *values, const char *instead)
 {
-    const struct problem_request request = {.op = w->op, .values = values, .without_values = true};
+    const struct problem_request request = {.op = w->op, .values = values, .instead = instead, .without_values = true};
     struct problem *problem;
     struct placement *placement;
     struct call call;
@@ -78,38 +79,35 @@ static flashinfer_status walk_values(const struct specs_walk *w, const char *sha
 
 flashinfer_status specs_walk_values(const struct specs_walk *w, const char *values)
 {
-    char all[PROBLEM_MAX_TEXT];
     const struct op_shape *shapes = w->op->shapes;
     TRY(op_validate(w->op));
-    if (snprintf(all, sizeof all, "%s %s", shapes && shapes->name ? shapes->values : "", values) >= (int)sizeof all)
-        return fail(FLASHINFER_INVALID, "%s: too many values", w->op->name);
-    return walk_values(w, "", all);
+    return walk_values(w, "", shapes ? shapes->values : NULL, values);
 }
 
-/* Appends each dtype of each open argument in turn. Combinations that the op does not define are passed
- * over. */
-static void walk_dtypes(const struct specs_walk *w, const char *shape, const struct op *op, int arg, const char *values)
+/* Appends each dtype of each open argument in turn to `dtypes`. Combinations that the op does not define are passed over. */
+static void walk_dtypes(const struct specs_walk *w, const struct op_shape *shape, const struct op *op, int arg,
+                        const char *dtypes)
 {
     while (op->args[arg].kind != OP_END && !op_dtype_is_open(&op->args[arg]))
         arg++;
     if (op->args[arg].kind == OP_END) {
         if (op == w->op)
-            walk_values(w, shape, values);
+            walk_values(w, shape->name, shape->values, dtypes);
         else
-            walk_dtypes(w, shape, w->op, 0, values);
+            walk_dtypes(w, shape, w->op, 0, dtypes);
         return;
     }
     const struct op_arg *a = &op->args[arg];
     bool follows = a->dtype.like && (op_is_tensor(a) || !w->all_dtypes);
     if (follows)
-        walk_dtypes(w, shape, op, arg + 1, values);
+        walk_dtypes(w, shape, op, arg + 1, dtypes);
     if (follows && a->kind == OP_DTYPE)
         return;
     for (int dtype = 1; dtype < DTYPE_COUNT; dtype++) {
         char more[PROBLEM_MAX_TEXT];
         if (!(a->dtype.set >> dtype & 1))
             continue;
-        snprintf(more, sizeof more, a->kind == OP_DTYPE ? "%s %s=%s" : "%s %s:dtype=%s", values, a->name,
+        snprintf(more, sizeof more, a->kind == OP_DTYPE ? "%s %s=%s" : "%s %s:dtype=%s", dtypes, a->name,
                  dtype_name((enum dtype)dtype));
         walk_dtypes(w, shape, op, arg + 1, more);
     }
@@ -122,11 +120,11 @@ void specs_walk(const struct specs_walk *w)
         return;
     }
     for (const struct op_shape *shape = w->op->shapes; shape && shape->name; shape++) {
-        flashinfer_status status = walk_values(w, shape->name, shape->values);
+        flashinfer_status status = walk_values(w, shape->name, shape->values, NULL);
         /* A plan that no kernel serves on that device is no defect of the shape. */
         if (status && status != FLASHINFER_UNSUPPORTED)
             w->failed(w->context, shape->name, flashinfer_last_error());
         else if (w->all_dtypes || w->own_dtypes)
-            walk_dtypes(w, shape->name, w->op->plan ? w->op->plan : w->op, 0, shape->values);
+            walk_dtypes(w, shape, w->op->plan ? w->op->plan : w->op, 0, "");
     }
 }

@@ -55,7 +55,10 @@ static void test_rows(void **state)
             struct device device;
             assert_int_equal(device_imagine(archs[i], &device), FLASHINFER_OK);
             for (const struct op_shape *shape = (*op)->shapes; shape && shape->name; shape++)
-                fits_explain(*op, shape->values, &device, NULL, note, &chosen);
+                if (fits_explain(*op, shape->values, NULL, &device, NULL, note, &chosen) == FLASHINFER_INVALID) {
+                    print_error("%s\n", flashinfer_last_error());
+                    wrong++;
+                }
         }
         for (const struct op_kernel *row = (*op)->kernels; row && row->name; row++) {
             bool is_chosen = chosen.rows >> (row - (*op)->kernels) & 1;
