@@ -261,8 +261,9 @@ static const char *fit_tokens(const struct call *call, struct way *way)
     const struct gated_delta_view *t = call_view(call);
     if (!is_many(t))
         return "there is one token, and no more than the states before and after it";
-    if (t->cu_seqlens || tensor_shape(t->output, -3) > MOST_TOKENS)
-        return "sequences have lengths of their own, or more than 8 tokens";
+    int64_t tokens = tensor_shape(t->output, -3);
+    if (t->cu_seqlens || tokens < 1 || tokens > MOST_TOKENS)
+        return "sequences have lengths of their own, or no tokens, or more than 8";
     if (!t->initial || (t->initial_rows && !t->pads) || t->values_last)
         return "a sequence has no state, or values are last";
     if (t->added || t->given || (t->kept && (t->kept_every != 1 || t->kept_starts)))
@@ -270,7 +271,7 @@ static const char *fit_tokens(const struct call *call, struct way *way)
     if (is_faster_by_steps(t))
         return "token by token is faster: few states of 32 bits";
     const char *unfit = fit_states(call, way, &tokens_sm80);
-    bool half = tensor_shape(t->output, -3) <= MOST_TOKENS / 2, wide = dtype_bytes(tensor_dtype(t->initial)) == 4;
+    bool half = tokens <= MOST_TOKENS / 2, wide = dtype_bytes(tensor_dtype(t->initial)) == 4;
     int32_t *constant = way->spec[0].constant;
     constant[4] = t->kept != NULL;
     constant[5] = half ? MOST_TOKENS / 2 : MOST_TOKENS;
