@@ -70,22 +70,16 @@ static void copy_part(void *context, int part)
 /* As much memory as no cache holds is copied in turn. */
 void bench_copy(const struct device *device, struct bench_copies *copies)
 {
-    static unsigned char *to, *from;
+    static unsigned char *to;
     static size_t turn;
     size_t turns = 1 + (size_t)device->l2_bytes / CPU_COPY_BYTES, bytes = turns * CPU_COPY_BYTES;
-    if (!to) {
-        to = aligned_alloc(64, bytes);
-        from = aligned_alloc(64, bytes);
-        if (to && from) {
-            memset(to, 1, bytes);
-            memset(from, 2, bytes);
-        }
-    }
-    if (!to || !from || copies->count == BENCH_COPIES)
+    if (!to && (to = aligned_alloc(64, 2 * bytes)))
+        memset(to, 1, 2 * bytes); /* pages that nobody has written are one page of zeros */
+    if (!to || copies->count == BENCH_COPIES)
         return;
     for (int form = 0; form < 2; form++, turn++) {
         size_t at = turn % turns * CPU_COPY_BYTES;
-        struct host_copy copy = {to + at, from + at, form == 1};
+        struct host_copy copy = {to + at, to + bytes + at, form == 1};
         double begin = bench_cpu_now();
         threads_run(copy_part, &copy, COPY_PARTS, 0);
         copies->seconds[form][copies->count] = bench_cpu_now() - begin;
