@@ -251,26 +251,34 @@ INLINE struct pair quantised(struct pair y, float multiplier)
     return y;
 }
 
+/* near: as the row is, however it is stored, so that a row has the same bits in any batch. */
+INLINE void normalise_row(const struct norm_args *a, const struct row *row, const float *factors, bool past_caches,
+                          const int near)
+{
+    float multiplier = 1.0f / (a->scale ? *a->scale : a->scale_value);
+    int64_t at = 0;
+    if (past_caches && (intptr_t)row->out % 64 == 0) {
+        if (factors)
+            for (; at + PAIR <= a->hidden; at += PAIR)
+                pair_stream(row->out + at, quantised(finish(a, row, at, PAIR, factors, near, 0), multiplier), ORDER, KNOWN);
+        for (; at + PAIR <= a->hidden; at += PAIR)
+            pair_stream(row->out + at, quantised(finish(a, row, at, PAIR, NULL, near, 0), multiplier), ORDER, KNOWN);
+    }
+    for (; at + PAIR <= a->hidden; at += PAIR)
+        pair_narrow(row->out + at, quantised(finish(a, row, at, PAIR, NULL, near, 0), multiplier), ORDER, KNOWN);
+    if (at < a->hidden)
+        pair_store_n(row->out + at, quantised(finish(a, row, at, a->hidden - at, NULL, near, 0), multiplier), a->hidden - at,
+                     ORDER);
+}
+
 static void normalise(const struct norm_args *all, const struct row *this, const float *factors, bool past_caches)
 {
     const struct norm_args a = *all; /* so that no store can change it */
     const struct row row = *this;
-    float multiplier = 1.0f / (a.scale ? *a.scale : a.scale_value);
-    int64_t at = 0;
-    if (past_caches && (intptr_t)row.out % 64 == 0) {
-        if (LAYERNORM && row.near)
-            for (; at + PAIR <= a.hidden; at += PAIR)
-                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL, 1, 0), multiplier), ORDER, KNOWN);
-        if (factors)
-            for (; at + PAIR <= a.hidden; at += PAIR)
-                pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, factors, 0, 0), multiplier), ORDER, KNOWN);
-        for (; at + PAIR <= a.hidden; at += PAIR)
-            pair_stream(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL, 0, 0), multiplier), ORDER, KNOWN);
-    }
-    for (; at + PAIR <= a.hidden; at += PAIR)
-        pair_narrow(row.out + at, quantised(finish(&a, &row, at, PAIR, NULL, 0, 0), multiplier), ORDER, KNOWN);
-    if (at < a.hidden)
-        pair_store_n(row.out + at, quantised(finish(&a, &row, at, a.hidden - at, NULL, 0, 0), multiplier), a.hidden - at, ORDER);
+    if (LAYERNORM && row.near)
+        normalise_row(&a, &row, NULL, past_caches, 1);
+    else
+        normalise_row(&a, &row, factors, past_caches, 0);
 }
 #endif
 
