@@ -27,6 +27,7 @@ DEVICE void pdl_launch()
 #endif
 }
 
+/* Or more: of their numbers some may be missing. */
 DEVICE uint32_t multiprocessors()
 {
     uint32_t count;

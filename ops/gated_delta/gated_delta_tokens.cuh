@@ -9,8 +9,8 @@
 
 enum { THREADS = 2 * VALUES, OWN_VALUES = 2, PIECE = 16 / sizeof(STATE), PIECES = D / 4 / PIECE };
 enum { ROW = D + (PIECE == 8 ? 32 : 16), DECAYED_ROW = D + (PIECE == 8 ? 4 : 16) /* padded for the banks */ };
-/* k and q by gates are two of T: f16 has no room for them, and kept states of 8 tokens have no registers. So is what the last
- * state gains. */
+/* k and q by gates are two parts of T each; not of f16, whose range they leave, nor where the states of 8 tokens are kept, which
+ * leaves no registers. So is what the last state gains. */
 enum { PARTS = PER_KEY && !MIXED && !differ<STATE, bf16>::value && !(KEPT && TOKENS == 8), GAIN_PARTS = PARTS && !KEPT };
 
 typedef piece<STATE, PIECE> raw_state[OWN_VALUES][PIECES];
