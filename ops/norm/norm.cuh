@@ -129,8 +129,8 @@ DEVICE void load_piece(struct piece &p, const struct norm_row &row, int64_t at)
 #endif
 }
 
-/* LATE: of a piece that is finished after others. As constants its weights are asked for before those are stored, by which outputs
- * of more than a byte gain nothing, and one row of them loses; from sm_100 on registers would spill. */
+/* LATE: of a piece that is finished after others. As constants its weights are asked for before those are stored. Outputs of more
+ * than a byte gain nothing by it, and one row of them loses; from sm_100 on registers would spill. */
 template <bool LATE = false> DEVICE void load_weights(struct weights &w, const struct norm_args &a, int64_t at)
 {
     enum { CONSTANT = LATE && sizeof(OUT) == 1 && __CUDA_ARCH__ < 1000 };
