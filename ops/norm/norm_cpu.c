@@ -150,12 +150,13 @@ INLINE struct pair finish(const struct norm_args *a, const struct row *row, int6
 #if BLOCK_SIZE
 enum { PIECE = E2M1_BLOCKS * BLOCK_SIZE };
 
-/* Values of the n elements from `at` on, at most a piece, with zeros behind them. */
+/* Values of the n elements from `at` on, at most a piece, with zeros behind them in the last run of sixteen blocks. */
 INLINE void fill_piece(struct pair *y, const struct norm_args *a, const struct row *row, int64_t at, int n, const int tame)
 {
-    if (n < PIECE)
-        memset(y, 0, PIECE / PAIR * sizeof *y);
-    int whole = n / PAIR;
+    enum { RUN = LANES * BLOCK_SIZE };
+    int whole = n / PAIR, end = (n + RUN - 1) / RUN * (RUN / PAIR);
+    for (int i = whole; i < end; i++)
+        y[i] = (struct pair){{{0}}};
     for (int i = 0; i < whole; i++)
         y[i] = finish(a, row, at + i * PAIR, PAIR, NULL, tame, !tame);
     if (n % PAIR)
