@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The op checkpointing_ssu. Kernels: checkpointing_ssu_sm80.cu with checkpointing_ssu_tokens.cuh, checkpointing_ssu_cpu.c. */
+/* The op checkpointing_ssu. Kernels: checkpointing_ssu_sm80.cu with its parts, checkpointing_ssu_cpu.c. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -161,6 +161,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CPU)
         return mamba_launch(call, way, &launch, a->num_sequences, a->num_heads, a->head_dim, RING_ROWS);
+    launch.block[0] = RING_THREADS(constant[5], constant[7]);
     launch.smem = (uint32_t)shared_bytes(constant, constant[8]);
     return mamba_launch(call, way, &launch, 2 * a->num_sequences - a->whole, d->num_groups * a->group_blocks, a->head_dim,
                         RING_ROWS);

@@ -8,9 +8,11 @@
 
 enum { WINDOW = 16 }; /* the most tokens that are live, and the most new ones */
 
-/* Of a block of checkpointing_ssu_sm80: the rows of a state that it has, its heads where it has several, and bytes of shared
- * memory, with `stages` of `heads` on their way. Strides of rows are without bank conflicts. */
+/* Of a block of checkpointing_ssu_sm80: the rows of a state that it has, its threads, of which of a single head some have tokens
+ * and no rows, its heads where it has several, and bytes of shared memory, with `stages` of `heads` on their way. Strides of rows
+ * are without bank conflicts. */
 #define RING_ROWS 64
+#define RING_THREADS(tiles, heads) ((heads) > 1 ? 128 : 128 + 64 * (tiles))
 #define RING_HEADS 4
 #define RING_WEIGHT_ROW(tiles) ((tiles) == 1 ? 12 : 20)
 #define RING_B_ROW(state_dim) ((state_dim) + 8)

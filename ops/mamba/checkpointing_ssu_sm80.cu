@@ -17,108 +17,12 @@
  *   ACCESS     elements of an access: 8, or 1 where addresses are odd
  *   HEADS      of a block, one after the other: what depends on a group only, and where things are, is found once; or 1
  *   STAGES     heads on their way to shared memory
- * Grid: head_dim / ROWS, heads of all groups by HEADS, num_sequences with those from `whole` on twice; 128 threads. */
+ * Grid: head_dim / ROWS, heads of all groups by HEADS, num_sequences with those from `whole` on twice; RING_THREADS. */
 #define PIECE 8
-#include "checkpointing_ssu_tokens.cuh"
+#include "checkpointing_ssu_state.cuh"
 #include "activation.cuh"
+#include "barrier.cuh"
 #include "pdl.cuh"
-
-/* What tf32 leaves of a number. */
-DEVICE float below_tf32(float x) { return x - __uint_as_float(__float_as_uint(x) & 0xffffe000u); }
-
-enum { EACH = 16 / sizeof(STATE), ROW_PIECES = STATE_DIM / EACH };
-
-/* Pieces of every second pair of rows change places by so many, so that lanes that read two pairs meet no bank twice. */
-enum { SWAP = EACH == 4 ? 1 : STATE_DIM % 64 == 0 ? 4 : 0 };
-
-/* Of the lane's piece of these 32: whether its row is of such a pair. */
-DEVICE int odd_pair(int n, const struct lane &l)
-{
-    return 32 % ROW_PIECES == 0 ? (n / ROW_PIECES + l.at / ROW_PIECES) / 2 % 2 : (n + l.at) / ROW_PIECES / 2 % 2;
-}
-
-/* The warp's rows of a state, on their way to shared memory. from: its first row; where rows are dense, the lane's piece. */
-DEVICE void begin_state(uint32_t stage, const STATE *from, const struct checkpointing_ssu_args &a, const struct lane &l)
-{
-    int left = (int)a.head_dim - (int)blockIdx.x * ROWS - 16 * l.warp;
-    stage += 16 * l.warp * STATE_DIM * sizeof(STATE);
-    if (ACCESS > 1 && left >= 16) {
-#pragma unroll
-        for (int n = 0; n < 16 * ROW_PIECES; n += 32)
-            cp_async_16(stage + 16 * n + 16 * (l.at ^ odd_pair(n, l) * SWAP), from + n * EACH, 16);
-        return;
-    }
-#pragma unroll 1
-    for (int n = 0; n < 16 * ROW_PIECES; n += 32) {
-        int row = (n + l.at) / ROW_PIECES;
-        if (row < left)
-            begin_piece(stage + 16 * n + 16 * (l.at ^ odd_pair(n, l) * SWAP),
-                        from + (ACCESS > 1 ? n * EACH : row * a.state.dim + (n + l.at) % ROW_PIECES * EACH), EACH);
-    }
-}
-
-/* Eight numbers of the lane's row. */
-DEVICE vec<STATE, 8> state_piece(const struct stage &stage, const struct lane &l, int half, int q)
-{
-    vec_accesses<STATE, 8, EACH> v;
-    const STATE *row = &stage.state[(16 * l.warp + 2 * l.g + half) * STATE_DIM + 8 * l.t];
-#pragma unroll
-    for (int i = 0; i < 8 / EACH; i++) {
-        int piece = 32 / EACH * q + i, swap = l.g % 2 * SWAP * EACH;
-        v.at[i] = load_vec<EACH>(row + piece * EACH + (piece & SWAP ? -swap : swap));
-    }
-    return v.all;
-}
-
-/* S . C of the lane's rows for outputs 2t and 2t + 1, in two sums, that not every product waits for the one before. */
-DEVICE void multiply_state(float (&y)[TILES][4], const struct stage &stage, const struct pieces (&c)[TILES], const struct lane &l)
-{
-    float other[TILES][4] = {};
-#pragma unroll
-    for (int q = 0; q < PIECES; q++) {
-#if SAME
-        vec_elements<uint32_t, 4> up, down;
-        up.all.bits = state_piece(stage, l, 0, q).bits;
-        down.all.bits = state_piece(stage, l, 1, q).bits;
-#else
-        float up[8], down[8];
-        widen(up, state_piece(stage, l, 0, q));
-        widen(down, state_piece(stage, l, 1, q));
-#endif
-#pragma unroll
-        for (int tile = 0; tile < TILES; tile++) {
-#if SAME
-            vec_elements<uint32_t, 4> right;
-            right.all.bits = c[tile].at[q].bits;
-#pragma unroll
-            for (int k = 0; k < 4; k += 2) {
-                uint32_t left[4] = {up.at[k], down.at[k], up.at[k + 1], down.at[k + 1]}, two[2] = {right.at[k], right.at[k + 1]};
-                mma_m16n8k16(k ? other[tile] : y[tile], left, two, T());
-            }
-#else
-            float right[8];
-            vec<T, 8> narrow = c[tile].at[q];
-            if (HEADS > 1) /* widened once for all heads they would fill registers */
-                forget(narrow);
-            widen(right, narrow);
-#pragma unroll
-            for (int k = 0; k < 8; k += 2) {
-                float left[4] = {up[k], down[k], up[k + 1], down[k + 1]}, two[2] = {right[k], right[k + 1]};
-                mma_m16n8k8(y[tile], left, two);
-                if (sizeof(STATE) == 4) {
-                    float low[4] = {below_tf32(left[0]), below_tf32(left[1]), below_tf32(left[2]), below_tf32(left[3])};
-                    mma_m16n8k8(other[tile], low, two);
-                }
-            }
-#endif
-        }
-    }
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            y[tile][e] += other[tile][e];
-}
 
 /* The other part of the outputs' sum. */
 DEVICE void add_tokens(float (&y)[TILES][4], const uint32_t (&x)[STEPS + TILES][2], const struct head_tokens &tokens,
@@ -251,32 +155,107 @@ DEVICE struct heads block_heads(const struct checkpointing_ssu_args &a)
     return h;
 }
 
-/* What tokens weigh in all outputs of the block: of several heads a warp has one. Of a single one every warp finds a part, and
- * waits for the others' later. */
-DEVICE void weigh_tokens(struct shared &shared, const struct pieces (&c)[TILES], const struct checkpointing_ssu_args &a,
-                         const struct ring_sequence &s, const struct heads &heads)
+/* What tokens weigh in all outputs of the block. Of a single head nobody waits here for the other warps. */
+DEVICE void weigh_tokens(struct shared &shared, const struct warp_tokens &tokens, const struct pieces (&c)[TILES],
+                         const struct checkpointing_ssu_args &a, const struct ring_sequence &s, const struct heads &heads)
 {
     struct lane l = this_lane();
-    int own = 3 - l.role;
-    if (own < heads.count)
-        find_deltas(shared.head[own], a, s, heads.first + own);
-    if (multiplies(l, s))
-        multiply_tokens(shared, c, a, s, heads.group, ring_is_full(&a, &s),
-                        blockIdx.x == 0 && heads.first == heads.group * a.group_heads);
-    __syncthreads();
-    if (HEADS == 1) {
-        find_weights(shared.head[0], shared, s, threadIdx.x, THREADS);
-        return;
+    struct head_tokens &own = shared.head[own_head(l)];
+    struct token_reach reach = {};
+    float product[4] = {};
+    bool keeps = HEADS > 1 || l.role == 1;
+    if (has_head(l, heads.count))
+        reach = find_reach(own, tokens.delta, a, s, keeps, l);
+    if (multiplies(l, s)) {
+        multiply_tokens(product, tokens.b, c, l);
+        if (HEADS == 1)
+            find_warp_weights(own, product, reach, meant(tokens.delta.skip, a.D.wide), s, l);
+        else
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                shared.product[(l.role % 2 ? WINDOW : 0) + l.g + e / 2 * 8][l.role / 2 * 8 + 2 * l.t + e % 2] = product[e];
+        if (l.role == 0 && ring_is_full(&a, &s))
+            keep_tokens(shared, tokens.b, l);
+#if HEADS == 1
     }
-    if (own < heads.count)
-        find_weights(shared.head[own], shared, s, l.at, 32);
+    named_barrier_arrive(1, THREADS); /* none waits for what follows */
+    if (multiplies(l, s)) {
+#endif
+        if (l.role == 1 && blockIdx.x == 0 && heads.first == heads.group * a.group_heads)
+            append_tokens(tokens.b, a, s, heads.group, l);
+    }
+    if (has_head(l, heads.count) && keeps && blockIdx.x == 0 && l.at >= WINDOW && l.at - WINDOW < s.count)
+        *delta_at(a, s, heads.first + own_head(l), s.live + l.at - WINDOW) = reach.delta;
+    if (HEADS == 1)
+        return;
     __syncthreads();
+    if (has_head(l, heads.count))
+        find_weights(own, shared, s, l);
+    __syncthreads();
+}
+
+/* What is asked for is there soon. Of a single head the state is multiplied while its tokens are on their way. */
+DEVICE void serve_heads(struct shared &shared, uint32_t base, const STATE *state, struct lane_rows &rows,
+                        const struct warp_tokens &tokens, const struct pieces (&c)[TILES],
+                        const struct checkpointing_ssu_args &a, const struct ring_sequence &s, const struct heads &heads)
+{
+    struct lane l = this_lane();
+    bool full = ring_is_full(&a, &s);
+#if HEADS == 1
+    float y[TILES][4] = {};
+    uint32_t x[STEPS + TILES][2];
+    cp_async_wait<1>();
+    __syncwarp();
+    multiply_state(y, shared.stage[0], c, l);
+    cp_async_wait<0>();
+    __syncwarp();
+    append_inputs(shared.stage[0], rows, a, l);
+    find_inputs(x, shared.stage[0], l);
+    named_barrier_sync(1, THREADS);
+    add_tokens(y, x, shared.head[0], s, l);
+    store_outputs(y, x, rows, a, s, l);
+    if (full)
+        store_state(shared, shared.stage[0], x, shared.head[0], a, s, heads.first, l);
+#else
+    if (STAGES > 1) {
+        if (heads.count > 1) {
+            begin_state(base + sizeof(struct stage), state += a.state.head, a, l);
+            begin_new_inputs(base + sizeof(struct stage), rows, l);
+            begin_live_inputs(base + sizeof(struct stage), rows, a, l);
+        }
+        cp_async_commit();
+    }
+    weigh_tokens(shared, tokens, c, a, s, heads);
+#pragma unroll 1
+    for (int i = 0; i < heads.count; i++) {
+        struct stage &stage = shared.stage[i % STAGES];
+        struct lane l = this_lane();
+        float y[TILES][4] = {};
+        uint32_t x[STEPS + TILES][2];
+        cp_async_wait<STAGES - 1>();
+        __syncwarp();
+        append_inputs(stage, rows, a, l);
+        find_inputs(x, stage, l);
+        multiply_state(y, stage, c, l);
+        if (full)
+            store_state(shared, stage, x, shared.head[i], a, s, heads.first + i, l);
+        __syncwarp();
+        if (i + STAGES < heads.count) {
+            begin_state(base + i % STAGES * sizeof stage, state += a.state.head, a, l);
+            begin_new_inputs(base + i % STAGES * sizeof stage, rows, l);
+            begin_live_inputs(base + i % STAGES * sizeof stage, rows, a, l);
+        }
+        cp_async_commit();
+        add_tokens(y, x, shared.head[i], s, l);
+        store_outputs(y, x, rows, a, s, l);
+    }
+#endif
 }
 
 /* Of a multiprocessor: as many as there are registers and shared memory for. */
 enum { ROOM = __CUDA_ARCH__ >= 900 && SM_THREADS == 2048 ? 233000 : 100000, FIT = ROOM / (sizeof(struct shared) + 1024) };
 enum { SMALL = TILES * PIECES <= 4 && !RANDOM, LARGE = TILES * PIECES > 8 };
-enum { MOST = LARGE ? 2 : HEADS == 1 ? 5 : 3 + SMALL, BLOCKS = FIT > MOST ? MOST : FIT > 1 ? FIT : 1 };
+enum { MOST = LARGE ? 2 : HEADS == 1 ? 6 - 2 * TILES : 3 + SMALL, BLOCKS = FIT > MOST ? MOST : FIT > 1 ? FIT : 1 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     checkpointing_ssu_sm80(const __grid_constant__ struct checkpointing_ssu_args a)
@@ -295,55 +274,41 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             store_zeros(a, s, s.row < 0 ? 0 : s.count, heads.first + i);
     if (s.row < 0 || s.count <= 0 || heads.count <= 0)
         return;
-    /* Nothing waits for where the ring begins that can be asked for without. */
-    int32_t start = a.ring_start[s.row], accepted = a.accepted[s.row];
+    /* Nothing waits for where the ring begins that can be asked for without. Lanes ask for one or the other: a number that all
+     * lanes load would go to a uniform register, for which the warp waits at once. */
+    int32_t ring = (l.at % 2 ? a.accepted : a.ring_start)[s.row];
     const STATE *state = (const STATE *)a.state.data + s.row * a.state.row + heads.first * a.state.head +
                          (blockIdx.x * ROWS + 16 * l.warp) * a.state.dim + (ACCESS > 1 ? l.at * EACH : 0);
-    begin_state(base, state, a, l);
+    bool weighs = HEADS > 1 || l.warp >= ROW_WARPS, has_rows = HEADS > 1 || !weighs;
+    if (has_rows)
+        begin_state(base, state, a, l);
+    if (HEADS == 1)
+        cp_async_commit();
     struct pieces c[TILES] = {};
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++)
         if (l.g + 8 * tile < s.count)
             load_pieces(c[tile], (const T *)a.C.data + token_place(a.C, s, l.g + 8 * tile, heads.group) + 8 * l.t);
-    ring_has(&a, &s, start, accepted);
-    bool full = ring_is_full(&a, &s);
-    struct lane_rows rows = find_rows(a, s, heads.first);
-    begin_inputs(base, rows, a, l);
+    struct warp_tokens tokens;
+    const T *first = first_token(a, s, heads.group, l);
+    if (weighs && has_head(l, heads.count))
+        tokens.delta = fetch_delta(a, s, heads.first + own_head(l), l);
+    struct lane_rows rows;
+    if (has_rows) {
+        find_new_rows(rows, a, s, heads.first, l);
+        begin_new_inputs(base, rows, l);
+    }
+    ring_has(&a, &s, __shfl_sync(0xffffffffu, ring, 0), __shfl_sync(0xffffffffu, ring, 1));
+    if (weighs && has_head(l, heads.count))
+        fetch_live_delta(tokens.delta, a, s, heads.first + own_head(l), l);
+    if (weighs && multiplies(l, s))
+        fetch_tokens(tokens.b, first, a, s, l);
+    if (HEADS == 1 && weighs) {
+        weigh_tokens(shared, tokens, c, a, s, heads);
+        return;
+    }
+    find_ring_rows(rows, a, s, heads.first, l);
+    begin_live_inputs(base, rows, a, l);
     cp_async_commit();
-    if (STAGES > 1) {
-        if (heads.count > 1) {
-            begin_state(base + sizeof(struct stage), state += a.state.head, a, l);
-            begin_inputs(base + sizeof(struct stage), rows, a, l);
-        }
-        cp_async_commit();
-    }
-    weigh_tokens(shared, c, a, s, heads);
-#pragma unroll 1
-    for (int i = 0; i < heads.count; i++) {
-        struct stage &stage = shared.stage[i % STAGES];
-        struct lane l = this_lane();
-        float y[TILES][4] = {};
-        uint32_t x[STEPS + TILES][2];
-        cp_async_wait<STAGES - 1>();
-        __syncwarp();
-        append_inputs(stage, rows, a, l);
-        find_inputs(x, stage, l);
-        multiply_state(y, stage, c, l);
-        if (HEADS == 1)
-            __syncthreads();
-        if (HEADS > 1 && full)
-            store_state(shared, stage, x, shared.head[i], a, s, heads.first + i, l);
-        if (HEADS > 1) {
-            __syncwarp();
-            if (i + STAGES < heads.count) {
-                begin_state(base + i % STAGES * sizeof stage, state += a.state.head, a, l);
-                begin_inputs(base + i % STAGES * sizeof stage, rows, a, l);
-            }
-            cp_async_commit();
-        }
-        add_tokens(y, x, shared.head[i], s, l);
-        store_outputs(y, x, rows, a, s, l);
-        if (HEADS == 1 && full)
-            store_state(shared, stage, x, shared.head[i], a, s, heads.first, l);
-    }
+    serve_heads(shared, base, state, rows, tokens, c, a, s, heads);
 }

@@ -74,7 +74,7 @@ flashinfer_status mamba_launch(const struct call *call, const struct way *way, s
         launch->grid[0] = (uint32_t)ceil_div(head_dim, rows);
         launch->grid[1] = (uint32_t)heads;
         launch->grid[2] = (uint32_t)sequences;
-        launch->block[0] = MAMBA_THREADS;
+        launch->block[0] = launch->block[0] ? launch->block[0] : MAMBA_THREADS;
     }
     return call_launch(call, way, 0, launch);
 }

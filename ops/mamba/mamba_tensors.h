@@ -34,7 +34,8 @@ int32_t mamba_random(const flashinfer_number *seed, const DLTensor *state, int32
 /* Why a CPU kernel cannot have a part for each head of a sequence, or a CUDA kernel a block, or NULL. */
 const char *mamba_too_many(const struct call *call, int64_t sequences, int64_t heads);
 
-/* Fills in the grid: on a CPU that many parts, on a GPU blocks of MAMBA_THREADS for `rows` of head_dim each. */
+/* Fills in the grid: on a CPU that many parts, on a GPU blocks for `rows` of head_dim each, of MAMBA_THREADS unless they have a
+ * number. */
 enum { MAMBA_THREADS = 128, MAMBA_MAX_GRID_YZ = 65535 };
 flashinfer_status mamba_launch(const struct call *call, const struct way *way, struct jit_launch *launch, int64_t sequences,
                                int64_t heads, int64_t head_dim, int64_t rows);
