@@ -32,7 +32,7 @@ enum { NUM_ROW_CONSTANTS = 9, SCALES_CONSTANT = 11, NUM_PIECE_CONSTANTS = 15 };
 
 static const struct jit_kernel short_sm80 = {
     "norm_short_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "LANES", "ROWS", "EXACT"}};
-static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES", "ROWS"}};
+static const struct jit_kernel sm80 = {"norm_sm80", JIT_CUDA, {PIECE_CONSTANTS, "PER_THREAD", "PIECES", "ROWS", "EARLY"}};
 static const struct jit_kernel wide_sm80 = {"norm_wide_sm80", JIT_CUDA, {PIECE_CONSTANTS}};
 static const struct jit_kernel cpu = {"norm_cpu", JIT_CPU, {ROW_CONSTANTS}};
 
@@ -289,8 +289,10 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     /* Half a warp with two pieces a thread has what a warp with one has, so that sums keep their order. */
     constant[2] = shared && constant[0] == TILE_ROWS && t->swizzled_scales && !t->residual ? TILE_ROWS : 1;
     int64_t sms = call->device->sms;
-    if (t->block_size && constant[0] == 1 && c.rows > 0 && c.rows <= sms * FEW_BLOCKS &&
-        c.rows * way->value[WAY_THREADS] <= sms * FEW_THREADS)
+    bool few = t->block_size && constant[0] == 1 && c.rows > 0 && c.rows <= sms * FEW_BLOCKS &&
+               c.rows * way->value[WAY_THREADS] <= sms * FEW_THREADS;
+    constant[3] = few && call_launches_early(call);
+    if (few)
         way->value[WAY_SMEM] = call_ballast(call, ceil_div(c.rows, sms));
     way->value[WAY_THREADS] *= constant[2];
     way->value[WAY_GRID] /= constant[2];

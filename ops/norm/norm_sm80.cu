@@ -9,6 +9,7 @@
  *              then
  *   ROWS       1; or 2 with PIECES, two PER_THREAD, no residual and scales in tiles: of two rows whose scales are neighbours each
  *              half of a warp has one, so that these are written at once. To the L2 cache four bytes are as much as 32.
+ *   EARLY      1: few rows to e2m1 with PDL, one piece a thread, which is asked for as soon as pdl_wait returns
  *   others     see norm.cuh
  * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM.
  *
@@ -21,7 +22,7 @@
 
 /* How many sums of warps a thread adds by itself. Other kernels than these are slower if it adds any, or more. */
 enum { SUMS = PIECES / 32, EACH = BLOCK_SIZE && PER_THREAD == 1 ? 16 : 4, FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 };
-enum { ADDS = (BLOCK_SIZE ? !ADD_RESIDUAL : ADD_RESIDUAL || LAYERNORM) && (FEW || (BLOCK_SIZE && PER_THREAD > 1)) };
+enum { ADDS = (BLOCK_SIZE ? !ADD_RESIDUAL || EARLY : ADD_RESIDUAL || LAYERNORM) && (FEW || (BLOCK_SIZE && PER_THREAD > 1)) };
 enum { KNOWN_PIECES = ADDS ? PIECES : 0 };
 
 /* Threads of a multiprocessor, if rows are many: e2m1 waits for its arithmetic, and for warps that load meanwhile. 56, 40 or 48
@@ -76,7 +77,8 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
     for (int i = 0; i < N; i++)
         inside[i] = PIECES || (int)threadIdx.x + i * threads < pieces;
 
-    pdl_launch();
+    if (!EARLY)
+        pdl_launch();
     if (!WEIGHTS_FIRST(N))
         fetch_weights(a);
 #pragma unroll
@@ -89,19 +91,25 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
     float multiplier = output_multiplier(a);
 #endif
 #if BLOCK_SIZE
-    if (ROWS == 1 && !pad_row_of_block(a, all))
+    if (!EARLY && ROWS == 1 && !pad_row_of_block(a, all))
         return;
+    bool exists = !EARLY || !(SCALES & 2) || index < rows_of(a);
     struct norm_row row = row_from(all, first);
     enum { at_first = 0 };
 #else
+    const bool exists = true;
     const struct norm_row &row = all;
     int at_first = first;
 #endif
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        if (inside[i])
+        if (inside[i] && exists)
             load_piece(p[i], row, at_first + i * step);
     }
+#if BLOCK_SIZE
+    if (EARLY && !pad_row_of_block(a, all))
+        return;
+#endif
     if (FETCHES)
         fetch_row_ahead(a, all);
 #if !BLOCK_SIZE || PER_THREAD == 1
@@ -163,6 +171,8 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_sm80(const __grid_constant__ struct norm_args a)
 {
     __shared__ __align__(16) float scratch[1 + LAYERNORM][32 * PER_THREAD];
+    if (EARLY)
+        pdl_launch();
     uint32_t index = ROWS > 1 ? nth_row(blockIdx.x * ROWS + threadIdx.x % 32 / LANES_OF_ROW) : blockIdx.x;
     struct norm_row row = norm_row(a, ROWS > 1 && index >= rows_of(a) ? 0 : index);
     if (PER_THREAD == 1 || (!BLOCK_SIZE && a.hidden <= (int64_t)blockDim.x * VEC))
