@@ -28,6 +28,19 @@ struct token {
     float alpha, beta; /* alpha: with PER_KEY, of key threadIdx.x % D */
 };
 
+enum { FETCHED = ACCESS * sizeof(INITIAL) >= 16 /* states that bulk copies can take */ };
+enum { FOUR_BLOCKS = FETCHED && HEAD_DIM == 128 && __CUDA_ARCH__ == 900 /* ptxas takes more registers from sm_100 on */ };
+
+/* The token ahead. With gates by key, as given, q and k of f16 stay as loaded until their step: four blocks have no registers for
+ * more. bf16, which is widened by fewer instructions, needs more of them so. */
+enum { HALF_BY_KEY = PER_KEY && differ<T, bf16>::value };
+enum { PACKED = FOUR_BLOCKS && HALF_BY_KEY && GATES == GATES_PER_KEY && !VALUES_LAST };
+template <int packed> struct ahead : token {};
+template <> struct ahead<1> {
+    vec<T, PIECE> q[OWN_KEYS / PIECE], k[OWN_KEYS / PIECE];
+    float v[OWN_VALUES], alpha, beta;
+};
+
 /* Of a thread: its i-th value and key. Lines 4 w + lane / 8 and 16 more with keys last; the line of keys 16 i + 4 w + lane / 8
  * else. */
 DEVICE int group()
@@ -67,7 +80,28 @@ DEVICE void load_keys(float (&x)[OWN_KEYS], const struct head_rows &rows, int64_
 #endif
 }
 
-DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int64_t token, int head)
+DEVICE void load_keys(vec<T, PIECE> (&x)[OWN_KEYS / PIECE], const struct head_rows &rows, int64_t token, int head)
+{
+    const T *row = (const T *)rows.data + blockIdx.z * rows.sequence + token * rows.token + head * rows.head;
+#pragma unroll
+    for (int i = 0; i < OWN_KEYS; i += PIECE)
+        x[i / PIECE] = load_vec_by<PIECE, ACCESS>(row + key_of(i));
+}
+
+DEVICE void widen_keys(float (&to)[OWN_KEYS], vec<T, PIECE> (&from)[OWN_KEYS / PIECE])
+{
+#pragma unroll
+    for (int i = 0; i < OWN_KEYS; i += PIECE) {
+        float piece[PIECE];
+        forget(from[i / PIECE]);
+        widen(piece, from[i / PIECE]);
+#pragma unroll
+        for (int j = 0; j < PIECE; j++)
+            to[i + j] = piece[j];
+    }
+}
+
+template <class Token> DEVICE void load_token(Token &x, const struct gated_delta_args &a, int64_t token, int head)
 {
     load_keys(x.q, a.q, token, head_of(head, a.q_group));
     load_keys(x.k, a.k, token, head_of(head, a.k_group));
@@ -76,6 +110,18 @@ DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int64_
     for (int i = 0; i < OWN_VALUES; i++)
         x.v[i] = to_float(v[value_of(i)]);
     load_gates(x.alpha, x.beta, a, token, head);
+}
+
+DEVICE void take_token(struct token &x, const struct ahead<0> &next) { x = next; }
+DEVICE void take_token(struct token &x, struct ahead<1> &next)
+{
+    widen_keys(x.q, next.q);
+    widen_keys(x.k, next.k);
+#pragma unroll
+    for (int i = 0; i < OWN_VALUES; i++)
+        x.v[i] = next.v[i];
+    x.alpha = next.alpha;
+    x.beta = next.beta;
 }
 
 /* Sums over the threads that share the values. */
@@ -243,9 +289,8 @@ DEVICE void keep_token(const struct gated_delta_args &a, const float (&added)[OW
 DEVICE void keep_token(const struct gated_delta_args &, const float (&)[OWN_VALUES], int64_t, int64_t, int64_t, int) {}
 #endif
 
-/* States that bulk copies can take: half of those that an H200 has at work. One token: 50 is 1 % slower, 198 11 %, and narrow
- * states gain only where alpha is one for each key. */
-enum { FETCHED = ACCESS * sizeof(INITIAL) >= 16 };
+/* Half of the states that an H200 has at work. One token: 50 is 1 % slower, 198 11 %, and narrow states gain only where alpha is
+ * one for each key. */
 enum { AHEAD = FETCHED && MANY ? 66 : FETCHED && (PER_KEY || sizeof(INITIAL) == 4) ? 99 : 0 };
 
 #if MANY
@@ -253,7 +298,8 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
                         float (*scratch)[VALUES])
 {
     int64_t sequence = blockIdx.z, begin = sequence_begin(&a, sequence), end = sequence_begin(&a, sequence + 1);
-    struct token x, next;
+    struct token x;
+    struct ahead<PACKED> next;
     float added[OWN_VALUES];
     if (begin < end)
         load_token(x, a, begin, head);
@@ -274,7 +320,7 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
         int64_t kept = kept_row(&a, sequence, token - begin + 1);
         if (kept >= 0)
             store_state(s, a.kept, kept, head);
-        x = next;
+        take_token(x, next);
     }
 }
 #else
@@ -291,9 +337,8 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
 }
 #endif
 
-/* Of a multiprocessor: as many as there are registers for; ptxas takes more from sm_100 on, and of f16 with gates by key. */
-enum { FOUR = FETCHED && HEAD_DIM == 128 && __CUDA_ARCH__ == 900 && !(PER_KEY && differ<T, bf16>::value) };
-enum { MANY_BLOCKS = FOUR ? 4 : 3 };
+/* Of a multiprocessor: as many as there are registers for. */
+enum { MANY_BLOCKS = FOUR_BLOCKS && (!HALF_BY_KEY || PACKED) ? 4 : 3 };
 enum { ONE_BLOCKS = __CUDA_ARCH__ >= 1000 || (PER_KEY && sizeof(INITIAL) == 4) ? 5 : 6 };
 enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? MANY_BLOCKS : ONE_BLOCKS };
 
