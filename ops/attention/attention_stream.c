@@ -16,7 +16,7 @@ enum {
     MAX_ROW_TILES_8 = 2, /* of keys and values of 8 bits, which are widened in registers */
     BLOCK_SMEM = 4096,  /* beside stages and queries, with what the driver takes */
     WARP_SMEM = 1536,   /* for each warp of the block in addition */
-    MAX_WARPS = 8,      /* of a multiprocessor; with more bytes under way it is slower, see docs/performance.md */
+    MAX_WARPS = 8,      /* of a multiprocessor; with more bytes under way it is slower, see docs/performance-attention.md */
     STAGES = 2,
     SLAB_BYTES = 128,   /* of a row, that bulk copies lay one below the other */
     LEAST_ROWS = 8,     /* packed rows that a warp has */
