@@ -21,7 +21,7 @@ static void print_dtypes(const struct op_arg *arg)
 /* An optional number that is absent stands for what the header says; one whose default is no legal value must be given. */
 static void print_number(const struct op_arg *arg)
 {
-    bool required = arg->value < arg->min || (arg->max != 0 && arg->value > arg->max);
+    bool required = arg->value < arg->min || arg->value > op_max(arg);
     const char *separator = arg->dtype.set || arg->shape ? ", " : "";
     if (!(arg->flags & OPTIONAL)) {
         if (arg->value_of)
@@ -36,7 +36,7 @@ static void print_number(const struct op_arg *arg)
         printf("%sat least %g", separator, arg->min);
         separator = ", ";
     }
-    if (arg->max != 0)
+    if (isfinite(op_max(arg)))
         printf("%sat most %g", separator, arg->max);
 }
 

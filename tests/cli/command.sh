@@ -79,6 +79,7 @@ expect 2 '"stray" was not expected' version stray
 expect 2 'too many values' explain mm "$(printf 'm=%0640d' 1)"
 expect 0 'sm_90a' explain rmsnorm --arch sm_90a
 expect 0 'sm_80' explain rmsnorm --arch 8.0,90
+expect 0 'lower_bound .*, at least -100, at most 0' explain recurrent_kda
 expect 2 'no op that was asked for has a kernel' check rmsnorm --kernel none
 expect 2 'rmsnorm has no dimension or number rwos; `flashinfer explain rmsnorm` names all' check rmsnorm --device cpu rwos=3
 expect 2 'rmsnorm: rows=-3 is below 0' explain rmsnorm --device cpu rows=-3
