@@ -26,7 +26,7 @@ library_sources := $(filter-out src/harness/%,$(wildcard src/*/*.c)) src/harness
 harness_sources := $(filter-out src/harness/reference.c,$(wildcard src/harness/*.c))
 cli_sources := $(wildcard cli/*.c)
 generate_sources := $(wildcard examples/generate/*.c)
-quickstart_sources := $(wildcard examples/*.c)
+example_sources := $(wildcard examples/*.c)
 test_sources := $(wildcard tests/*/test_*.c)
 fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
 test_support_sources := $(filter-out $(test_sources),$(wildcard tests/*/*.c))
@@ -49,12 +49,12 @@ library = $(BUILD)/libflashinfer.so
 static_library = $(BUILD)/libflashinfer.a
 command = $(BUILD)/flashinfer
 generate = $(BUILD)/generate
-quickstarts = $(patsubst examples/%.c,$(BUILD)/%,$(quickstart_sources))
+examples = $(patsubst examples/%.c,$(BUILD)/%,$(example_sources))
 
 .PHONY: all demo test test-gpu test-specs tests python wheel fuzz fuzzers build-fuzz bench pack setup setup-demo clean help FORCE
 .DELETE_ON_ERROR:
 
-all: $(library) $(static_library) $(command) $(generate) $(quickstarts)
+all: $(library) $(static_library) $(command) $(generate) $(examples)
 
 # Installs what is missing, says what and why; silent when nothing is.
 setup:
@@ -103,7 +103,7 @@ $(command): $(call object,$(cli_sources)) $(harness_objects) $(library_objects)
 $(generate): $(call object,$(generate_sources)) $(library)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $(call object,$(generate_sources)) -L$(BUILD) -lflashinfer -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
-$(quickstarts): $(BUILD)/%: $(BUILD)/examples/%.o $(library)
+$(examples): $(BUILD)/%: $(BUILD)/examples/%.o $(library)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $< -L$(BUILD) -lflashinfer -Wl,-rpath,'$$ORIGIN' $(LIBS) -o $@
 
 # A test is one file test_*.c; the other files of its folder are linked to each test of that folder. Tests of the example see
