@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/lists.h"
+#include "cli/call_lists.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lists of calls that have a name of their own: what one module of FlashInfer's Python package is compiled for. */
-#ifndef CLI_LISTS_H
-#define CLI_LISTS_H
+#ifndef CLI_CALL_LISTS_H
+#define CLI_CALL_LISTS_H
 
 #include "op/op.h"
 

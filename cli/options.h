@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
+#include "cli/call_lists.h"
 #include "cli/command.h"
-#include "cli/lists.h"
 #include "op/op.h"
 
 enum { MAX_OPS = 256, MAX_VALUES = 640, MAX_ARCHS = 32, MAX_WORDS = 256 };
