@@ -10,7 +10,20 @@
 
 enum { ROPE_MAX_SEGMENTS = 5, ROPE_POWERS = 12 };
 
-/* Of a launch: a kernel that knows its number takes no more. */
+/* CACHE, how a GPU's kernel comes by cosines and sines: it works them out; or reads them, a thread those of a pair for all of its
+ * block, or four at once, as rows lie at multiples of 16 bytes; or each thread reads what it needs. */
+#define ROPE_WORKED_OUT 0
+#define ROPE_CACHED 1
+#define ROPE_CACHED_BY_FOUR 2
+#define ROPE_CACHED_BY_EACH 3
+
+/* Threads of a GPU's block at most. With outputs of 8 bits blocks are small, so that others load while one waits. */
+enum { ROPE_MAX_THREADS = 320, ROPE_MAX_QUANTIZING_THREADS = 160 };
+
+/* Floats that a block's table of cosines takes, and as many that of sines. */
+#define ROPE_TABLE_FLOATS(num_pairs) (((num_pairs) + 7) / 4 * 4)
+
+/* Segments that the launch argument has room for: a GPU's kernel is compiled for those of its calls and takes no more. */
 #ifndef SEGMENTS
 #define SEGMENTS ROPE_MAX_SEGMENTS
 #endif
@@ -21,10 +34,10 @@ struct rope_segment {
     int64_t from_stride[2]; /* between tokens, heads; in elements, as all strides here */
     int64_t to_stride[3];   /* between tokens or pages, slots, heads */
     int32_t heads, width;
-    int32_t pieces; /* of a head, for a GPU's threads: one or two runs of VEC elements, `half` elements apart */
+    int32_t pieces; /* of a head, for a GPU's threads: two runs of VEC elements, or one at its end, `half` elements apart */
     int32_t half;
-    int32_t apart;       /* a thread's heads are so many apart; heads 0 to apart - 1 are first ones of threads */
-    int32_t first_piece; /* the pieces of the first heads of all segments are numbered through */
+    int32_t apart;       /* a thread has heads h, h + apart, ...: heads 0 to apart - 1 are threads' first ones */
+    int32_t first_piece; /* number of its first piece: those of threads' first heads are counted through all segments */
     int32_t paged;
     float scale; /* what fp8 outputs are multiplied with */
 };

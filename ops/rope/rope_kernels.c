@@ -11,8 +11,6 @@
 #include "ops/rope/rope_args.h"
 
 enum {
-    MAX_THREADS = 320,
-    MAX_QUANTIZING_THREADS = 160, /* of small blocks others load while one waits */
     SINE_THREADS = 128,           /* worth having, if there are so many pairs */
     RESIDENT_THREADS = 1280,      /* on a multiprocessor, at 48 registers */
     MANY_HEADS = 2,               /* of a thread, where there are more pieces than the GPU holds at once */
@@ -165,7 +163,7 @@ static void number_pieces(int32_t heads, struct rope_args *a)
     a->pieces = a->rotating_pieces = 0;
     for (int i = 0; i < a->num_segments; i++) {
         struct rope_segment *s = &a->segment[i];
-        s->apart = (s->heads + heads - 1) / heads;
+        s->apart = (int32_t)ceil_div(s->heads, heads);
         s->first_piece = a->pieces;
         a->pieces += s->apart * s->pieces;
         if (i < a->num_rotating)
@@ -226,29 +224,25 @@ static int32_t *set_forms(const struct rope_view *v, int32_t cache, int32_t *con
     return constant + NUM_FORM_CONSTANTS;
 }
 
-/* CACHE of a kernel: how it comes by its cosines and sines. Few tokens wait for a table less than for each thread's reads. */
-enum { WORKED_OUT, CACHED, CACHED_BY_FOUR, CACHED_BY_EACH };
-
 /* Threads that fill the table, if there is one. */
 static int32_t sharers_of(const struct rope_view *v, const struct rope_args *a, int32_t cache)
 {
-    if (!a->rotating_pieces || cache == CACHED_BY_EACH)
+    if (!a->rotating_pieces || cache == ROPE_CACHED_BY_EACH)
         return 0;
-    return cache == CACHED_BY_FOUR ? a->num_pairs / 2 : v->indptr ? (a->num_pairs + 31) / 32 * 32 : a->num_pairs;
+    return cache == ROPE_CACHED_BY_FOUR ? a->num_pairs / 2 : v->indptr ? (int32_t)ceil_div(a->num_pairs, 32) * 32 : a->num_pairs;
 }
 
-static void cut_tokens(int64_t heads, uint64_t most, struct rope_args *a, int64_t *value)
+/* Threads for the pieces of a token, of which each has up to so many heads, in as few blocks as hold them. */
+static void cut_tokens(int64_t heads, int64_t max_threads, struct rope_args *a, int64_t *value)
 {
-    uint32_t bits = 0;
+    int bits = 0;
     number_pieces((int32_t)heads, a);
-    while (most << bits < (uint32_t)a->pieces)
+    while (max_threads << bits < a->pieces)
         bits++;
-    uint32_t threads = ((uint32_t)a->pieces + (1u << bits) - 1) >> bits;
-    if (threads < least(a->sharers, SINE_THREADS))
-        threads = (uint32_t)least(a->sharers, SINE_THREADS);
+    int64_t threads = most(ceil_div(a->pieces, INT64_C(1) << bits), least(a->sharers, SINE_THREADS));
     value[WAY_HEADS] = heads;
     value[WAY_CHUNK_BITS] = bits;
-    value[WAY_THREADS] = (threads + 31) / 32 * 32;
+    value[WAY_THREADS] = ceil_div(threads, 32) * 32;
 }
 
 /* Whole tokens, if their heads lie side by side, in units of 16 bytes. */
@@ -293,10 +287,12 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     bool quads = v->cos_sin_cache && vec >= 4 && pairs % 4 == 0 && tensor_is_aligned(v->cos_sin_cache, 16);
     bool many = nnz * a->pieces > (int64_t)call->device->sms * RESIDENT_THREADS;
     bool quantizes = dtype_bytes(tensor_dtype(v->q_out)) == 1;
-    int32_t cache = quads ? many ? CACHED_BY_EACH : CACHED_BY_FOUR : v->cos_sin_cache ? CACHED : WORKED_OUT;
+    /* Few tokens wait less for a table than for what each thread would read. */
+    int32_t cached = !quads ? ROPE_CACHED : many ? ROPE_CACHED_BY_EACH : ROPE_CACHED_BY_FOUR;
+    int32_t cache = v->cos_sin_cache ? cached : ROPE_WORKED_OUT;
     a->sharers = sharers_of(v, a, cache);
     cut_tokens(many && (quantizes || parts.count > FEW_SEGMENTS) ? MANY_HEADS : 1,
-               quantizes ? MAX_QUANTIZING_THREADS : MAX_THREADS, a, way->value);
+               quantizes ? ROPE_MAX_QUANTIZING_THREADS : ROPE_MAX_THREADS, a, way->value);
     a->chunk_bits = (int32_t)way->value[WAY_CHUNK_BITS];
     if (nnz > INT32_MAX >> a->chunk_bits)
         return TOO_MANY;
@@ -343,7 +339,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (way->spec[0].kernel->target == JIT_CUDA) {
         launch.grid[0] = (uint32_t)a->nnz << a->chunk_bits;
         launch.block[0] = (uint32_t)way->value[WAY_THREADS];
-        launch.smem = a->sharers ? (uint32_t)(2 * ((a->num_pairs + 7) / 4 * 4) * (int64_t)sizeof(float)) : 0;
+        launch.smem = a->sharers ? (uint32_t)(2 * ROPE_TABLE_FLOATS(a->num_pairs) * sizeof(float)) : 0;
     } else {
         launch.grid[0] = jit_parts(ceil_div(a->nnz, ceil_div(CPU_ELEMENTS_PER_PART, (int64_t)a->pieces * 16)));
     }

@@ -7,8 +7,8 @@
 #include "harness/reference.h"
 #include "op/op.h"
 
-/* What the ops are seen as. Tensors that an op has not are NULL. A token's heads are [heads, head_dim], or [heads * head_dim],
- * where head_dim is head_size, or if that is 0 all there is. */
+/* What the ops are seen as. Tensors that an op lacks are NULL. A token's heads are [heads, head_dim], or [heads * head_dim] with
+ * head_size for head_dim; if head_size is 0, that is one head. */
 struct rope_view {
     const DLTensor *q_out, *k_out, *q_nope_out, *k_nope_out, *v_out; /* in place: q_out is q, k_out is k. Paged: k_out, k_nope_out
                                                                         and v_out are caches, the former two may be one */
@@ -36,13 +36,13 @@ void rope_cost(const struct call *call, double *bytes, double *operations);
 /* Under FLASHINFER_VALIDATE_INPUTS: positions have a row of cos_sin_cache. */
 flashinfer_status rope_validate(const struct call *call);
 
-/* For apply_rope_*: rules and ranges, those with a table of cosines and sines apart; shapes of ops with requests, with positions,
- * and with such a table. */
+/* For apply_rope_*: rules and ranges, those named _cache_ for ops with a table of cosines and sines; shapes of ops with requests,
+ * with positions, and with such a table. */
 extern const char *const rope_rules[], *const rope_cache_rules[];
 extern const struct op_range rope_ranges[], rope_cache_ranges[];
 extern const struct op_shape rope_request_shapes[], rope_position_shapes[], rope_cache_shapes[];
 
-/* Their last arguments. */
+/* The last arguments of apply_rope_*. */
 #define ROPE_OPTIONS                                \
     INT(rotary_dim), FLAG(interleave),              \
     NUMBER(rope_scale, .value = 1, .min = 1e-6),    \

@@ -10,7 +10,7 @@
  *   POS           i32, i64
  *   INTERLEAVE    0: pair i is (i, num_pairs + i); 1: (2 i, 2 i + 1)
  *   INDPTR        1: positions follow from indptr and offsets
- *   CACHE         1: sines and cosines are read; 2: four at once, as rows lie at multiples of 16 bytes; 3: by each thread
+ *   CACHE         how cosines and sines are found, see rope_args.h
  *   PAGED         1: segments may lie in a paged cache
  *   VEC           1, 2, 4, 8; divides half and width of all segments and all strides
  *   SEGMENTS      1 to 5
@@ -20,13 +20,14 @@
  *   HEADS         1, 2
  *   CHUNKED       0: chunk_bits is 0
  *   WIDE          1: a thread fills in more than one share of a table
- * Dynamic shared memory: unless CACHE is 3, a table of num_pairs cosines and sines, see table_floats. */
+ * Dynamic shared memory: unless each thread reads them, ROPE_TABLE_FLOATS cosines and as many sines. */
 #include "pdl.cuh"
 #include "prefetch.cuh"
 #include "vec.cuh"
 #include "rope_args.h"
 
-enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T), TABLE = CACHE < 3 };
+enum { QUAD = VEC < 4 ? VEC : 4, QUANTIZES = sizeof(OUT) < sizeof(T), TABLE = CACHE != ROPE_CACHED_BY_EACH };
+enum { ROWS_ALIGNED = CACHE >= ROPE_CACHED_BY_FOUR }; /* of a.cos_sin, as bulk_prefetch wants it */
 
 /* What a thread does: a piece of heads that are `apart` heads apart. Its places are in elements, those of the first head. */
 struct piece {
@@ -122,12 +123,10 @@ DEVICE int place_in_table(int pair, int num_pairs)
     return INTERLEAVE ? pair : (pair % VEC / QUAD * (num_pairs / VEC) + pair / VEC) * QUAD + pair % QUAD;
 }
 
-DEVICE int table_floats(const struct rope_args &a) { return (a.num_pairs + 7) / 4 * 4; }
-
-/* share: the pair, or with CACHE 2 the four cosines or sines. turns: of that pair. */
+/* share: the pair, or the four cosines or sines that are read at once. turns: of that pair. */
 DEVICE void fill(float *cosine, float *sine, const struct rope_args &a, POS position, int share, double turns)
 {
-#if CACHE == 2
+#if CACHE == ROPE_CACHED_BY_FOUR
     int quads = a.num_pairs / 4, quad = share < quads ? share : share - quads;
     const float4 *row = (const float4 *)(a.cos_sin + position * a.cos_sin_stride);
     *(float4 *)((share < quads ? cosine : sine) + place_in_table(4 * quad, a.num_pairs)) = row[share];
@@ -151,7 +150,7 @@ DEVICE void fill_table(float *cosine, float *sine, const struct rope_args &a, PO
     if (!INDPTR || share < a.num_pairs)
         fill(cosine, sine, a, position, share, turns);
 #if WIDE
-    for (int i = share + blockDim.x; i < (CACHE == 2 ? a.sharers : a.num_pairs); i += blockDim.x)
+    for (int i = share + blockDim.x; i < (CACHE == ROPE_CACHED_BY_FOUR ? a.sharers : a.num_pairs); i += blockDim.x)
         fill(cosine, sine, a, position, i, CACHE ? 0.0 : turns_of(a, i));
 #endif
 }
@@ -225,18 +224,18 @@ DEVICE void store_heads(OUT *to, const struct piece &p, const struct runs (&r)[H
             store_runs<ROTATES>(to + i * p.to_step, p, r[i], cosine, sine);
 }
 
-/* Newer ones would spill. */
+/* On newer architectures it would spill. */
 #define FETCHES (__CUDA_ARCH__ < 1000)
 
-/* What the thread brings to the L2 cache: of a later token the heads of segment i or, with SEGMENTS, its row of the cache, which
- * is all that those to 8 bits want; -1: nothing. */
+/* What the thread brings to the L2 cache for a later token: i, the heads of segment i; SEGMENTS, its row of cosines and sines,
+ * which is all that pays with outputs of 8 bits; -1, nothing. */
 DEVICE int fetches_ahead(const struct rope_args &a, uint32_t token, int number)
 {
     if (!FETCHES || token >= a.ahead.blocks)
         return -1;
     if (QUANTIZES)
-        return CACHE >= 2 && number == 0 ? SEGMENTS : -1;
-    return number % 32 == 0 && number / 32 < SEGMENTS + (CACHE >= 2) ? number / 32 : -1;
+        return ROWS_ALIGNED && number == 0 ? SEGMENTS : -1;
+    return number % 32 == 0 && number / 32 < SEGMENTS + ROWS_ALIGNED ? number / 32 : -1;
 }
 
 /* later: that token's position. */
@@ -245,7 +244,7 @@ DEVICE void fetch_token_ahead(const struct rope_args &a, int segment, int64_t to
     if (!QUANTIZES && segment < SEGMENTS) {
         const struct rope_segment &g = a.segment[segment];
         bulk_prefetch((const T *)g.from + token * g.from_stride[0], g.heads * g.width * sizeof(T));
-    } else if (CACHE >= 2) {
+    } else if (ROWS_ALIGNED) {
         bulk_prefetch(a.cos_sin + later * a.cos_sin_stride, a.num_pairs * 2 * sizeof(float));
     }
 }
@@ -262,8 +261,8 @@ DEVICE OUT *place_of(const struct rope_args &a, const struct rope_segment &g, in
 #endif
 
 /* BLOCKS: of a multiprocessor, by the registers that they take. */
-enum { MAX_THREADS = QUANTIZES ? 160 : 320 };
-enum { BLOCKS = QUANTIZES ? HEADS > 1 ? 6 : 8 : SEGMENTS > 2 ? 3 : WIDE || INDPTR || CACHE == 3 ? 4 : 5 };
+enum { MAX_THREADS = QUANTIZES ? ROPE_MAX_QUANTIZING_THREADS : ROPE_MAX_THREADS };
+enum { BLOCKS = QUANTIZES ? HEADS > 1 ? 6 : 8 : SEGMENTS > 2 ? 3 : WIDE || INDPTR || !TABLE ? 4 : 5 };
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS) rope_sm80(const __grid_constant__ struct rope_args a)
 {
@@ -283,7 +282,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS) rope_sm80(cons
     pdl_launch();
     pdl_wait();
     POS position = positioned ? position_of(a, token) : 0;
-    POS later = CACHE >= 2 && fetches == SEGMENTS ? position_of(a, token + a.ahead.distance) : 0;
+    POS later = ROWS_ALIGNED && fetches == SEGMENTS ? position_of(a, token + a.ahead.distance) : 0;
 #if PAGED
     int32_t request = a.tokens.batch_indices[token], at = a.tokens.positions[token]; /* at once: they come from afar */
 #endif
@@ -306,9 +305,9 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, BLOCKS) rope_sm80(cons
     to += p.to;
     if (FETCHES && fetches >= 0)
         fetch_token_ahead(a, fetches, token + a.ahead.distance, later);
-#if CACHE < 3
+#if CACHE != ROPE_CACHED_BY_EACH
     float *table = (float *)tables;
-    int floats = table_floats(a);
+    int floats = ROPE_TABLE_FLOATS(a.num_pairs);
     if (positioned)
         fill_table(table, table + floats, a, position, turns);
     if (block_rotates)
