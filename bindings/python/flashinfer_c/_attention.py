@@ -97,16 +97,14 @@ def unpack_cache(paged_kv_cache, kv_layout):
     """The two caches of 4-D pages. A missing page axis means pages of one token."""
     if isinstance(paged_kv_cache, (tuple, list)):
         k, v = paged_kv_cache
-        rank = 4
     elif torch.is_tensor(paged_kv_cache):
         if paged_kv_cache.shape[1] != 2:
             raise ValueError(f"paged_kv_cache has the shape {tuple(paged_kv_cache.shape)}; axis 1 of one tensor holds keys and "
                              f"values: 2")
         k, v = paged_kv_cache.unbind(1)
-        rank = 4
     else:
         raise KeyError(f"paged_kv_cache is a {type(paged_kv_cache).__name__}, neither a tensor nor a tuple of two")
-    if k.dim() == rank - 1:
+    if k.dim() == 3:
         axis = -3 if kv_layout == "NHD" else -2
         k, v = k.unsqueeze(axis), v.unsqueeze(axis)
     return k, v
@@ -168,14 +166,19 @@ def split_size(fixed_split_size):
     return 0 if fixed_split_size is None or fixed_split_size < 0 else fixed_split_size
 
 
+def indptr_of(lengths):
+    """int32 [len(lengths) + 1]: where each of these begins, and the last one ends, if they lie one behind the other."""
+    indptr = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
+    torch.cumsum(lengths, 0, dtype=torch.int32, out=indptr[1:])
+    return indptr
+
+
 def pack_mask(mask, lengths):
-    """A flattened mask of requests with that many elements each, and where each starts in it, as bits from the lowest: (bits,
-    indptr in bytes).
+    """A flattened mask, lengths[b] elements of it for request b, as bits from the lowest: (bits, indptr in bytes).
 
     Nothing is read back: the bits have room for a byte more per request than they may need.
     """
-    indptr = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=mask.device)
-    indptr[1:] = torch.cumsum(lengths, 0)
+    indptr = indptr_of(lengths)
     bits = torch.empty(mask.numel() // 8 + len(lengths), dtype=torch.uint8, device=mask.device)
     mask_indptr = torch.empty_like(indptr)
     _core.call("segment_packbits", y=bits, new_indptr=mask_indptr, x=mask.reshape(-1), indptr=indptr, bitorder="little")
@@ -184,9 +187,7 @@ def pack_mask(mask, lengths):
 
 def packed_mask_indptr(lengths):
     """Where each request's bytes start in a mask that the caller packed: every request on a byte of its own."""
-    indptr = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
-    indptr[1:] = torch.cumsum((lengths + 7) // 8, 0)
-    return indptr
+    return indptr_of((lengths + 7) // 8)
 
 
 def flags_of(enable_pdl):

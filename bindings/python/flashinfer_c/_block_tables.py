@@ -9,7 +9,7 @@ import functools
 
 import torch
 
-from ._attention import dtype_of, flags_of, make_plan, number, runner, unpack_cache, unpack_scales
+from ._attention import dtype_of, flags_of, indptr_of, make_plan, number, runner, unpack_cache, unpack_scales
 from .utils import FP4Tensor
 
 ARGUMENTS = ("out", "lse", "plan", "q", "k_cache", "v_cache", "kv_indptr", "kv_indices", "kv_last_page_len", "k_scale", "v_scale",
@@ -65,8 +65,7 @@ def page_table(block_tables, seq_lens, page_size):
     batch, width = block_tables.shape
     lengths = seq_lens.reshape(-1).to(torch.int32)
     pages = (lengths + (page_size - 1)) // page_size
-    indptr = torch.zeros(batch + 1, dtype=torch.int32, device=block_tables.device)
-    torch.cumsum(pages, 0, dtype=torch.int32, out=indptr[1:])
+    indptr = indptr_of(pages)
     column = torch.arange(width, device=block_tables.device)
     # Unused entries all go to one place behind the last.
     place = torch.where(column < pages[:, None], indptr[:-1, None] + column, batch * width)

@@ -102,8 +102,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         window_left: tokens to the left of its own that a query sees; -1: all
         logits_soft_cap: None or 0: off
         kv_data_type, o_data_type: None: q_data_type
-        fixed_split_size: None or -1: keys are divided as suits the batch; pages: a request's result depends on nothing else in
-            the batch, for which its keys are not divided at all
+        fixed_split_size: None or -1: keys are divided as suits the batch; a number of pages: a request's bits do not depend on
+            its batch, for which its keys are not divided at all
         disable_split_kv: keys are never divided, so that a request's bits do not depend on its batch
         q_len_per_req: new tokens of each request, causal among themselves
         block_tables, seq_lens: of no effect, they say what the page table says
@@ -167,7 +167,7 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         if not self._is_prefill():
             return make_plan("batch_decode_plan", self.device, head_dim=self._head_dim, **shared)
         return make_plan("batch_prefill_plan", self.device, max_total_qo=self._batch_size * self._q_len_per_req, causal=1,
-                          head_dim_qk=self._head_dim, **shared)
+                         head_dim_qk=self._head_dim, **shared)
 
     def run(self, q, paged_kv_cache, *args, q_scale=None, k_scale=None, v_scale=None, out=None, lse=None, return_lse=False,
             enable_pdl=None, window_left=None, sinks=None, q_len_per_req=None, skip_softmax_threshold_scale_factor=None,

@@ -119,8 +119,8 @@ class PrefillWrapper(Wrapper):
         if self._multi_item:
             def taken(tensor):
                 return None if tensor is None else tensor.to(device=self.device, dtype=torch.int32)
-            self._items = taken(prefix_len_ptr), taken(token_pos_in_items_ptr).reshape(self._batch_size,
-                                                                                       -1), taken(max_item_len_ptr)
+            places = taken(token_pos_in_items_ptr).reshape(self._batch_size, -1)
+            self._items = taken(prefix_len_ptr), places, taken(max_item_len_ptr)
 
     def _plan_shape(self, batch_size, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size, q_data_type, kv_data_type,
                     o_data_type, use_fp16_qk_reduction, fixed_split_size, disable_split_kv):
@@ -142,9 +142,9 @@ class PrefillWrapper(Wrapper):
 
     def _make_plan(self):
         return make_plan("batch_prefill_plan", self.device, max_total_qo=max(self._max_total_num_rows or self._num_rows, 1),
-                          max_batch_size=self._batch_size, custom_mask=int(self._custom_mask), causal=int(self._causal),
-                          multi_item_scoring=int(self._multi_item), token_pos_in_items_len=self._token_pos_in_items_len,
-                          qo_indptr=self._qo_indptr_host, kv_indptr=self._kv_indptr_host, **self._shape,
+                         max_batch_size=self._batch_size, custom_mask=int(self._custom_mask), causal=int(self._causal),
+                         multi_item_scoring=int(self._multi_item), token_pos_in_items_len=self._token_pos_in_items_len,
+                         qo_indptr=self._qo_indptr_host, kv_indptr=self._kv_indptr_host, **self._shape,
                          **self._option_arguments())
 
     def _positional(self, args, sinks, q_scale, k_scale, v_scale, device):
@@ -248,8 +248,8 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         kv_data_type, o_data_type: None: q_data_type
         prefix_len_ptr, token_pos_in_items_ptr, token_pos_in_items_len, max_item_len_ptr: scoring of several items behind one
             prefix
-        fixed_split_size: None or -1: keys are divided as suits the batch; pages: a request's result depends on nothing else in
-            the batch, for which its keys are not divided at all
+        fixed_split_size: None or -1: keys are divided as suits the batch; a number of pages: a request's bits do not depend on
+            its batch, for which its keys are not divided at all
         disable_split_kv: keys are never divided, so that a request's bits do not depend on its batch
         seq_lens, seq_lens_q, block_tables, max_token_per_sequence, max_sequence_kv, uniform_q_len: of no effect, they repeat the
             rest

@@ -3,7 +3,7 @@
 import torch
 
 from ._api import api
-from ._attention import Single, dtype_of, public
+from ._attention import Single, dtype_of, indptr_of, public
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
 
@@ -164,15 +164,12 @@ class VariableBlockSparseAttentionWrapper(BlockSparse):
         tokens = [seen[head].repeat_interleave(columns[head], 1) for head in range(num_kv_heads)]
         indices = torch.cat([t.nonzero()[:, 1] + head * self._kv_len for head, t in enumerate(tokens)])
         lengths = torch.cat([t.sum(1) for t in tokens])
-        indptr = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-        indptr[1:] = torch.cumsum(lengths, 0)
-        qo_indptr = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-        qo_indptr[1:] = torch.cumsum(rows.reshape(-1), 0)
         self._num_kv_heads, self._group = num_kv_heads, num_qo_heads // num_kv_heads
-        self._wrapper.plan(qo_indptr, indptr, indices.int(), torch.ones(len(lengths), dtype=torch.int32), self._group, 1,
-                           head_dim, 1, use_fp16_qk_reduction=use_fp16_qk_reduction, logits_soft_cap=logits_soft_cap,
-                           sm_scale=sm_scale, rope_scale=rope_scale, rope_theta=rope_theta, q_data_type=q_data_type,
-                           kv_data_type=kv_data_type, non_blocking=non_blocking)
+        self._wrapper.plan(indptr_of(rows.reshape(-1)), indptr_of(lengths), indices.int(),
+                           torch.ones(len(lengths), dtype=torch.int32), self._group, 1, head_dim, 1,
+                           use_fp16_qk_reduction=use_fp16_qk_reduction, logits_soft_cap=logits_soft_cap, sm_scale=sm_scale,
+                           rope_scale=rope_scale, rope_theta=rope_theta, q_data_type=q_data_type, kv_data_type=kv_data_type,
+                           non_blocking=non_blocking)
 
     begin_forward = plan
 
