@@ -25,24 +25,7 @@ static unsigned scale_code(const struct row *row, const DLTensor *scales, int64_
     return code;
 }
 
-/* The nearest of e2m1's values, the one with the even code of two. */
-static double round_e2m1(double x)
-{
-    static const double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    int code = 0;
-    if (isnan(x))
-        return 6;
-    while (code < 7 && (fabs(x) > (values[code] + values[code + 1]) / 2 ||
-                        (fabs(x) == (values[code] + values[code + 1]) / 2 && code % 2 == 1)))
-        code++;
-    return copysign(values[code], x);
-}
-
-static double e2m1_value(unsigned code) /* not for a code that round_e2m1 did not make */
-{
-    static const double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    return code & 8 ? -values[code & 7] : values[code & 7];
-}
+static double round_e2m1(double x) { return reference_e2m1_value(reference_e2m1_code(x)); }
 
 /* The least power of two, 2^-127 or more, with amax <= 6 * that; amax is at most 2^128. */
 static double e8m0_scale(double amax)
@@ -57,7 +40,7 @@ static double e8m0_scale(double amax)
 
 static const char *verify_scale(const struct row *row, int64_t block, unsigned code, double *multiplier)
 {
-    double global = norm_reference_scale(row->t), low = 0, high = 0, scale, least, most;
+    double global = reference_scale(&row->t->scale), low = 0, high = 0, scale, least, most;
     for (int64_t i = block * row->t->block_size; i < (block + 1) * row->t->block_size; i++) {
         low = fmax(low, fabs(row->y[i]) - row->error[i]); /* NaN does not count */
         high = fmax(high, fabs(row->y[i]) + row->error[i]);
@@ -85,7 +68,7 @@ static const char *verify_codes(const struct row *row, int64_t block, double mul
     const double *bytes = reference_got(row->r, row->t->out) + row->index * row->hidden / 2;
     for (int64_t i = block * row->t->block_size; i < (block + 1) * row->t->block_size; i++) {
         unsigned byte = (unsigned)bytes[i / 2];
-        double got = e2m1_value(i % 2 ? byte >> 4 : byte & 15);
+        double got = reference_e2m1_value(i % 2 ? byte >> 4 : byte);
         double slack = row->error[i] * multiplier + fabs(row->y[i] * multiplier) * 3 * REFERENCE_UNIT + FLT_TRUE_MIN;
         double value = row->y[i] * multiplier, low = round_e2m1(value), high = low;
         if (isfinite(value)) {

@@ -61,12 +61,6 @@ static void quantise(const struct reference *r, const struct norm_view *t, doubl
     set_range(out, bound, clamp(low, limit), clamp(high, limit));
 }
 
-double norm_reference_scale(const struct norm_view *t)
-{
-    return t->scale.kind == FLASHINFER_NUMBER_TENSOR ? *(const double *)t->scale.value.tensor->data
-                                                     : (double)(float)number_value(&t->scale);
-}
-
 void norm_reference_x(const struct norm_view *t, int64_t at, int64_t hidden, double *x)
 {
     const double *input = (const double *)t->input->data + at;
@@ -117,7 +111,7 @@ void norm_reference(const struct reference *r)
     int64_t hidden = tensor_shape(t->input, -1), elements = tensor_elements(t->input);
     double *residual = t->residual ? t->residual->data : NULL, *out = t->out->data, *bound = reference_bound(r, t->out);
     bool quantised = dtype_bytes(reference_dtype(r, t->out)) == 1;
-    double *x = calloc((size_t)hidden, sizeof *x), scale = norm_reference_scale(t);
+    double *x = calloc((size_t)hidden, sizeof *x), scale = reference_scale(&t->scale);
     for (int64_t at = 0; x && at < elements; at += hidden) {
         norm_reference_x(t, at, hidden, x);
         norm_reference_y(r, x, hidden, out + at, bound + at);

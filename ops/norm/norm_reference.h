@@ -12,7 +12,4 @@ void norm_reference_x(const struct norm_view *t, int64_t at, int64_t hidden, dou
 /* The row's values before they are quantised, and by how much each may be off. */
 void norm_reference_y(const struct reference *r, const double *x, int64_t hidden, double *y, double *error);
 
-/* The scale argument: global_scale with a block_size. */
-double norm_reference_scale(const struct norm_view *t);
-
 #endif

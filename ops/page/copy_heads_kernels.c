@@ -8,7 +8,7 @@
 enum {
     THREADS = 256,
     MANY_THREADS = 128, /* of a block whose threads have several tokens of a paged cache */
-    MANY_TOKENS = 2, /* of a thread, where there are enough to fill the GPU */
+    MANY_TOKENS = 2,      /* of a thread, where there are enough to fill the GPU */
     MANY_PAGED_TOKENS = 3,
     BLOCKS_PER_SM = 8,
     AHEAD_BYTES = 32768, /* of a multiprocessor, that are fetched to the L2 cache before */
@@ -31,7 +31,7 @@ static int64_t num_heads(const struct copy_heads_view *v, const DLTensor *to)
     return v->kv_indptr ? to->ndim == 4 ? tensor_shape(to, is_hnd(v, to) ? 1 : 2) : 1 : tensor_shape(to, 1);
 }
 
-/* Without numbers of pieces. */
+/* All but pieces and first_piece. */
 static struct copy_segment segment(const struct copy_heads_view *v, const struct copy_heads_pair *p)
 {
     const DLTensor *from = p->from, *to = p->to;
@@ -196,15 +196,12 @@ static bool place(const struct copy_heads_view *v, const DLTensor *to, int64_t t
     *at = token * heads * width;
     if (!v->kv_indptr)
         return true;
-    double batch = ((const double *)v->batch_indices->data)[token];
-    int64_t position = (int64_t)((const double *)v->positions->data)[token], slots = page_size(v), slot = position % slots;
-    if (batch < 0)
-        return false;
-    int64_t entry = (int64_t)((const double *)v->kv_indptr->data)[(int64_t)batch] + position / slots;
-    int64_t page = (int64_t)((const double *)v->kv_indices->data)[entry];
+    int64_t slots = page_size(v);
+    int64_t slot = reference_slot(
+        &(struct reference_pages){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr, slots}, token);
     *stride = is_hnd(v, to) ? slots * width : width;
-    *at = (page * slots * heads + (is_hnd(v, to) ? slot : slot * heads)) * width;
-    return true;
+    *at = (is_hnd(v, to) ? slot / slots * slots * heads + slot % slots : slot * heads) * width;
+    return slot >= 0;
 }
 
 void copy_heads_reference(const struct reference *r)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the ops share that append quantized keys and values to a paged cache. Kernels: nvfp4_append_sm80.cu, nvfp4_append_cpu.c.
- */
+/* What the ops share that quantize keys and values into a paged cache. Kernels: nvfp4_append_sm80.cu, nvfp4_append_cpu.c. */
 #include "ops/page/nvfp4_append_kernels.h"
 
 #include <math.h>
@@ -97,7 +96,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (way->spec[0].kernel->target == JIT_CUDA) {
         int64_t chunks = ceil_div(blocks, THREADS), threads = ceil_div(blocks, chunks), tokens = THREADS / threads;
         launch.block[0] = (uint32_t)threads;
-        launch.block[1] = (uint32_t)(tokens < a.nnz ? tokens : a.nnz);
+        launch.block[1] = (uint32_t)least(tokens, a.nnz);
         launch.grid[0] = (uint32_t)ceil_div(a.nnz, launch.block[1]);
         launch.grid[1] = (uint32_t)chunks;
         launch.grid[2] = 2;
@@ -128,25 +127,8 @@ static int64_t slot_of(const struct nvfp4_append_view *v, int64_t token)
         double slot = ((const double *)v->slot_mapping->data)[token];
         return slot >= 0 && slot < (double)(page_size * v->cache[0]->shape[0]) ? (int64_t)slot : -1;
     }
-    double batch = ((const double *)v->batch_indices->data)[token];
-    int64_t position = (int64_t)((const double *)v->positions->data)[token];
-    if (batch < 0)
-        return -1;
-    int64_t entry = (int64_t)((const double *)v->kv_indptr->data)[(int64_t)batch] + position / page_size;
-    return (int64_t)((const double *)v->kv_indices->data)[entry] * page_size + position % page_size;
-}
-
-/* The nearest code, of two equally near ones the even; 6 for NaN. */
-static unsigned e2m1_code(double x)
-{
-    static const double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    unsigned best = 0;
-    for (unsigned code = 1; code < 8; code++) {
-        double here = fabs(fmin(fabs(x), 6) - values[code]), before = fabs(fmin(fabs(x), 6) - values[best]);
-        if (here < before || (here == before && code % 2 == 0))
-            best = code;
-    }
-    return isnan(x) ? 7 : best | (signbit(x) ? 8 : 0);
+    return reference_slot(
+        &(struct reference_pages){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr, page_size}, token);
 }
 
 /* The arithmetic is defined to the bit: each operation in double, rounded to float32, is that operation in float32. */
@@ -161,7 +143,7 @@ static void quantize_block(const struct reference *r, const DLTensor *cache_sf, 
     double value = dtype_load(DTYPE_E4M3, &byte), multiplier = byte ? (float)(global_scale / value) : 0;
     *scale = reference_dtype(r, cache_sf) == DTYPE_E4M3 ? value : byte;
     for (int i = 0; i < NVFP4_BLOCK; i += 2)
-        codes[i / 2] = e2m1_code((float)(x[i] * multiplier)) + 16 * e2m1_code((float)(x[i + 1] * multiplier));
+        codes[i / 2] = reference_e2m1_code((float)(x[i] * multiplier)) + 16 * reference_e2m1_code((float)(x[i + 1] * multiplier));
 }
 
 void nvfp4_append_reference(const struct reference *r)
@@ -170,8 +152,6 @@ void nvfp4_append_reference(const struct reference *r)
     int64_t nnz = v->append[0]->shape[0], heads = v->append[0]->shape[1], blocks = v->append[0]->shape[2] / NVFP4_BLOCK;
     int64_t page_size = v->cache[0]->shape[slot_axis(v)];
     for (int half = 0; half < 2; half++) {
-        const flashinfer_number *n = &v->scale[half];
-        double scale = n->kind == FLASHINFER_NUMBER_TENSOR ? ((const double *)n->value.tensor->data)[0] : (float)number_value(n);
         for (int64_t token = 0; token < nnz; token++)
             for (int64_t head = 0, slot = slot_of(v, token); head < heads && slot >= 0; head++) {
                 int64_t row = v->kv_layout == FLASHINFER_HND ? (slot / page_size * heads + head) * page_size + slot % page_size
@@ -180,7 +160,7 @@ void nvfp4_append_reference(const struct reference *r)
                     quantize_block(r, v->cache_sf[half], (double *)v->cache[half]->data + (row * blocks + b) * NVFP4_BLOCK / 2,
                                    (double *)v->cache_sf[half]->data + row * blocks + b,
                                    (const double *)v->append[half]->data + ((token * heads + head) * blocks + b) * NVFP4_BLOCK,
-                                   (float)(1 / scale));
+                                   (float)(1 / reference_scale(&v->scale[half])));
             }
     }
 }

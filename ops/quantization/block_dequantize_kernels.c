@@ -2,8 +2,6 @@
 /* Host side of the kernels that dequantize blocks of a row: block_dequantize_sm80.cu, block_dequantize_cpu.c. */
 #include "ops/quantization/block_dequantize_kernels.h"
 
-#include <math.h>
-
 #include "ops/quantization/block_dequantize_args.h"
 
 enum {
@@ -11,7 +9,7 @@ enum {
     THREADS = 256,
     MAX_GRID_Y = 65535,
     MERGED_COLUMNS = 8192,
-    CPU_CHUNK = 8192 /* columns */,
+    CPU_CHUNK = 8192,            /* columns */
     CPU_ELEMENTS_PER_PART = 8192 /* some 2 us */
 };
 
@@ -100,12 +98,12 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         int64_t pieces = ceil_div(a.columns, way->spec[0].constant[4] * PIECES), chunks = ceil_div(pieces, THREADS);
         int64_t threads = ceil_div(pieces, chunks), rows = THREADS / threads;
         launch.block[0] = (uint32_t)threads;
-        launch.block[1] = (uint32_t)(rows < a.rows ? rows : a.rows);
+        launch.block[1] = (uint32_t)least(rows, a.rows);
         launch.grid[0] = (uint32_t)ceil_div(a.rows, launch.block[1]);
         launch.grid[1] = (uint32_t)chunks;
     } else {
-        int64_t parts = ceil_div(a.rows * a.columns, CPU_ELEMENTS_PER_PART), most = a.rows * ceil_div(a.columns, CPU_CHUNK);
-        launch.grid[0] = jit_parts(parts < most ? parts : most);
+        int64_t chunks = a.rows * ceil_div(a.columns, CPU_CHUNK);
+        launch.grid[0] = jit_parts(least(ceil_div(a.rows * a.columns, CPU_ELEMENTS_PER_PART), chunks));
     }
     return call_launch(call, way, 0, &launch);
 }
@@ -119,26 +117,20 @@ const struct op_kernel block_dequantize_kernels[] = {
 /* code * scale is exact in double, and in float32 but for its range; the other product is rounded. */
 void block_dequantize_reference(const struct reference *r)
 {
-    static const double e2m1[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
     const struct block_dequantize_view *t = r->view;
-    const flashinfer_number *g = &t->global_scale;
-    int64_t columns = tensor_shape(t->out, -1), rows = columns ? tensor_elements(t->out) / columns : 0,
-            blocks = columns / t->block;
+    int64_t columns = tensor_shape(t->out, -1), rows = columns ? tensor_elements(t->out) / columns : 0;
+    int64_t blocks = columns / t->block;
     bool is_fp4 = reference_dtype(r, t->codes) != DTYPE_E4M3;
     const double *codes = t->codes->data, *scales = t->scales->data;
-    double *out = t->out->data, global = g->kind == FLASHINFER_NUMBER_TENSOR   ? *(const double *)g->value.tensor->data
-                                         : g->kind == FLASHINFER_NUMBER_ABSENT ? 1
-                                                                               : (float)number_value(g);
+    double *out = t->out->data, global = reference_scale(&t->global_scale);
     for (int64_t i = 0; i < rows * columns; i++) {
-        double code = codes[is_fp4 ? i / 2 : i],
-               scale = scales[block_scale_offset(t->layout, i / columns, i % columns / t->block, blocks)];
+        double code = codes[is_fp4 ? i / 2 : i];
+        double scale = scales[block_scale_offset(t->layout, i / columns, i % columns / t->block, blocks)];
         uint8_t byte = (uint8_t)scale;
         if (reference_dtype(r, t->scales) == DTYPE_U8)
             scale = dtype_load(t->e8m0 ? DTYPE_E8M0 : DTYPE_E4M3, &byte);
-        if (is_fp4) {
-            unsigned nibble = (unsigned)code >> (i % 2 ? 4 : 0) & 15;
-            code = copysign(e2m1[nibble & 7], nibble & 8 ? -1 : 1);
-        }
+        if (is_fp4)
+            code = reference_e2m1_value((unsigned)code >> i % 2 * 4);
         out[i] = (float)((float)(code * scale) * global);
     }
 }

@@ -6,21 +6,6 @@
 
 #include "ops/quantization/block_quantize_kernels.h"
 
-/* The nearest code, of two equally near ones the even; 6 for NaN. */
-static unsigned e2m1_code(double x)
-{
-    static const double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    unsigned best = 7;
-    for (unsigned code = 0; code < 7; code++) {
-        double magnitude = fmin(fabs(x), 8), here = fabs(magnitude - values[code]), next = fabs(magnitude - values[code + 1]);
-        if (here < next || (here == next && !(code & 1))) {
-            best = code;
-            break;
-        }
-    }
-    return isnan(x) ? 7 : best | (signbit(x) ? 8 : 0);
-}
-
 /* The exponent of the least power of two that times `largest` is at least amax. */
 static int scale_exponent(double amax, double largest)
 {
@@ -80,7 +65,7 @@ static void quantize_block(const struct reference *r, const struct place *p, int
         if (code == DTYPE_E4M3 || code == DTYPE_I8)
             p->out[i] = code == DTYPE_I8 && isnan(x) ? 0 : x;
         else
-            p->out[i / 2] = e2m1_code(x) * (i % 2 ? 16 : 1) + (i % 2 ? p->out[i / 2] : 0);
+            p->out[i / 2] = reference_e2m1_code(x) * (i % 2 ? 16 : 1) + (i % 2 ? p->out[i / 2] : 0);
     }
 }
 
@@ -148,12 +133,6 @@ static void gated_value(enum dtype dtype, double gate, double up, double *low, d
     *high = reference_round(dtype, value + bound);
 }
 
-static double e2m1_value(unsigned code)
-{
-    static const double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    return copysign(values[code & 7], code & 8 ? -1 : 1);
-}
-
 /* The scale that was written must come from an amax that may be; each code from a value that may be, under that scale. */
 static const char *verify_block(const struct reference *r, const struct row *row, int64_t block)
 {
@@ -178,10 +157,12 @@ static const char *verify_block(const struct reference *r, const struct row *row
     double multiplier = byte ? (float)(row->global_scale / dtype_load(DTYPE_E4M3, &byte)) : 0;
     for (int i = 0; i < t->block; i++) {
         unsigned got = (unsigned)out[i / 2] >> i % 2 * 4 & 15;
-        unsigned a = e2m1_code((float)(low[i] * multiplier)), b = e2m1_code((float)(high[i] * multiplier));
-        if (!(e2m1_value(got) >= e2m1_value(a) && e2m1_value(got) <= e2m1_value(b)))
+        unsigned from_low = reference_e2m1_code((float)(low[i] * multiplier));
+        unsigned from_high = reference_e2m1_code((float)(high[i] * multiplier));
+        double value = reference_e2m1_value(got);
+        if (!(value >= reference_e2m1_value(from_low) && value <= reference_e2m1_value(from_high)))
             return reference_complain("row %lld, column %lld: the code is %u, must be %u to %u", (long long)row->index,
-                                      (long long)(first + i), got, a, b);
+                                      (long long)(first + i), got, from_low, from_high);
     }
     return NULL;
 }

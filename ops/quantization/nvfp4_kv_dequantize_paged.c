@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The op nvfp4_kv_dequantize_paged. Kernels: nvfp4_kv_dequantize_paged_sm80.cu, nvfp4_kv_dequantize_paged_cpu.c. */
-#include <math.h>
-
 #include "flashinfer/page.h"
 #include "flashinfer/quantization.h"
 #include "harness/problem.h"
@@ -118,14 +116,14 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     int64_t columns = d->num_kv_heads * d->head_dim;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        int64_t threads = (columns / COLUMNS + 31) / 32 * 32;
+        int64_t threads = ceil_div(columns / COLUMNS, 32) * 32;
         launch.grid[0] = (uint32_t)ceil_div(d->max_seq_len, positions_of(call));
         launch.grid[1] = (uint32_t)d->batch;
         launch.grid[2] = 2;
-        launch.block[0] = (uint32_t)(threads < MAX_THREADS ? threads : MAX_THREADS);
+        launch.block[0] = (uint32_t)least(threads, MAX_THREADS);
     } else {
         int64_t positions = d->batch * d->max_seq_len, each = 1 + CPU_ELEMENTS_PER_PART / (2 * columns);
-        launch.grid[0] = jit_parts((positions + each - 1) / each);
+        launch.grid[0] = jit_parts(ceil_div(positions, each));
     }
     return call_launch(call, way, 0, &launch);
 }
@@ -139,16 +137,14 @@ static const struct op_kernel kernels[] = {
 static void reference_row(const struct reference *r, const DLTensor *codes, const DLTensor *scales,
                           const flashinfer_number *number, int64_t token, double *out)
 {
-    static const double e2m1[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
     const struct dims *d = call_dims(r->call);
-    double global =
-        number->kind == FLASHINFER_NUMBER_TENSOR ? *(const double *)number->value.tensor->data : (float)number_value(number);
+    double global = reference_scale(number);
     for (int64_t i = 0; i < d->head_dim; i++) {
-        unsigned code = (unsigned)((const double *)codes->data)[(token * d->head_dim + i) / 2] >> i % 2 * 4 & 15;
+        unsigned code = (unsigned)((const double *)codes->data)[(token * d->head_dim + i) / 2] >> i % 2 * 4;
         double scale = ((const double *)scales->data)[(token * d->head_dim + i) / 16];
         uint8_t byte = (uint8_t)scale;
         scale = reference_dtype(r, scales) == DTYPE_U8 ? dtype_load(DTYPE_E4M3, &byte) : scale;
-        out[i] = (float)(copysign(e2m1[code & 7], code & 8 ? -1 : 1) * scale * global);
+        out[i] = (float)(reference_e2m1_value(code) * scale * global);
     }
 }
 

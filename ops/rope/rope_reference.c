@@ -47,7 +47,7 @@ static double position_of(const struct rope_view *v, int64_t token)
     return 0;
 }
 
-/* Where a token's element `first` of head 0 is written, and by what heads are apart. False: nowhere. */
+/* Where a token's head 0 is written, and by what heads are apart. False: nowhere. */
 static bool place(const struct rope_view *v, const DLTensor *out, bool paged, int64_t token, int64_t head_dim, int64_t *at,
                   int64_t *stride)
 {
@@ -55,16 +55,15 @@ static bool place(const struct rope_view *v, const DLTensor *out, bool paged, in
     *at = token * (tensor_elements(out) / (out->shape[0] ? out->shape[0] : 1));
     if (!v->kv_indptr)
         return true;
-    double batch = ((const double *)v->batch_indices->data)[token], position = ((const double *)v->positions->data)[token];
-    if (batch < 0 || !paged)
-        return batch >= 0;
-    bool hnd = out->ndim == 4 && v->kv_layout == FLASHINFER_HND;
-    int64_t page_size = out->shape[hnd ? 2 : 1], heads = out->ndim == 4 ? out->shape[hnd ? 1 : 2] : 1;
-    int64_t entry = (int64_t)((const double *)v->kv_indptr->data)[(int64_t)batch] + (int64_t)position / page_size;
-    int64_t page = (int64_t)((const double *)v->kv_indices->data)[entry], slot = (int64_t)position % page_size;
-    *stride = hnd ? page_size * head_dim : head_dim;
-    *at = (page * page_size * heads + (hnd ? slot : slot * heads)) * head_dim;
-    return true;
+    bool hnd = v->k_out->ndim == 4 && v->kv_layout == FLASHINFER_HND;
+    int64_t slots = v->k_out->shape[hnd ? 2 : 1], heads = v->k_out->ndim == 4 ? v->k_out->shape[hnd ? 1 : 2] : 1;
+    int64_t slot = reference_slot(
+        &(struct reference_pages){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr, slots}, token);
+    if (slot >= 0 && paged) {
+        *stride = hnd ? slots * head_dim : head_dim;
+        *at = (hnd ? slot / slots * slots * heads + slot % slots : slot * heads) * head_dim;
+    }
+    return slot >= 0;
 }
 
 static double saturated(double value, double largest)

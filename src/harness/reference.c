@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "harness/problem.h"
 #include "core/status.h"
+#include "harness/problem.h"
 #include "harness/reference_state.h"
 
 static struct reference_tensor *find(const struct reference *r, const DLTensor *tensor)
@@ -49,6 +49,41 @@ double reference_round(enum dtype dtype, double value)
     unsigned char element[8] = {0};
     dtype_store(dtype, element, value);
     return dtype_load(dtype, element);
+}
+
+double reference_scale(const flashinfer_number *scale)
+{
+    if (scale->kind == FLASHINFER_NUMBER_TENSOR)
+        return *(const double *)scale->value.tensor->data;
+    return scale->kind == FLASHINFER_NUMBER_ABSENT ? 1 : (float)number_value(scale);
+}
+
+double reference_e2m1_value(unsigned code)
+{
+    static const double magnitudes[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    return copysign(magnitudes[code & 7], code & 8 ? -1 : 1);
+}
+
+unsigned reference_e2m1_code(double x)
+{
+    unsigned code = 0;
+    for (; code < 7 && !isnan(x); code++) {
+        double middle = (reference_e2m1_value(code) + reference_e2m1_value(code + 1)) / 2;
+        if (fabs(x) < middle || (fabs(x) == middle && code % 2 == 0))
+            break;
+    }
+    return isnan(x) ? 7 : code | (signbit(x) ? 8 : 0);
+}
+
+int64_t reference_slot(const struct reference_pages *pages, int64_t token)
+{
+    const double *indices = pages->kv_indices->data, *indptr = pages->kv_indptr->data;
+    double batch = ((const double *)pages->batch_indices->data)[token];
+    int64_t position = (int64_t)((const double *)pages->positions->data)[token];
+    if (batch < 0)
+        return -1;
+    int64_t nth = (int64_t)indptr[(int64_t)batch] + position / pages->page_size;
+    return (int64_t)indices[nth] * pages->page_size + position % pages->page_size;
 }
 
 const char *reference_complain(const char *format, ...)

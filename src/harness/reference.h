@@ -47,6 +47,23 @@ bool reference_wants(const struct reference *r, int64_t row);
 enum dtype reference_dtype(const struct reference *r, const DLTensor *tensor);
 double reference_round(enum dtype dtype, double value);
 
+/* A scale as kernels have it: a tensor's one element, or the number rounded to float32; absent: 1. */
+double reference_scale(const flashinfer_number *scale);
+
+/* The number of an e2m1 code, the lowest four bits; and the code of the nearest number: of two that are equally near the even
+ * code, of NaN that of 6. */
+double reference_e2m1_value(unsigned code);
+unsigned reference_e2m1_code(double x);
+
+/* What says where a batch's new tokens go in a paged cache, as the reference sees it. */
+struct reference_pages {
+    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr;
+    int64_t page_size;
+};
+
+/* The token's slot, counted through all pages: page * page_size + slot of the page. -1: it has no request. */
+int64_t reference_slot(const struct reference_pages *pages, int64_t token);
+
 /* A sentence for verify() to return; kept until the next one of this thread. */
 const char *reference_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
