@@ -101,7 +101,7 @@ struct attention_plan attention_single_plan(const struct attention_options *o)
             o->disable_split_kv ? INT32_MAX : (int32_t)least((int64_t)o->fixed_split_size * o->page_size, INT32_MAX),
         .stream_rows = (int32_t)least(typical_rows(o), INT32_MAX),
         .stream_rows_known = o->is_decode || o->max_batch_size == 1 || (o->qo_indptr && tensor_data(o->qo_indptr)),
-        .max_batch_size = (int32_t)(o->max_batch_size < INT32_MAX ? o->max_batch_size : INT32_MAX),
+        .max_batch_size = (int32_t)least(o->max_batch_size, INT32_MAX),
         .sm_scale = o->sm_scale > 0 ? o->sm_scale : 1 / sqrt((double)o->head_dim_qk),
         .logits_soft_cap = o->logits_soft_cap,
         .rope_ratio = rope ? pow(o->rope_theta, -2.0 / (double)o->head_dim_qk) : 0,

@@ -98,13 +98,11 @@ static bool fill_args(const struct call *call, struct fused_qk_rmsnorm_rope_args
     return tensor_rows(c->qkv, 1, &rows, &a->qkv_stride);
 }
 
-static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* Of a GPU's block: a piece of a token's q, of its k and of its v each. */
 static int64_t threads_of(const struct dims *d)
 {
-    int64_t heads = max(d->num_heads_q, max(d->num_heads_k, d->num_heads_v));
-    return (max(heads * d->head_dim / VEC, d->head_dim / 2) + 31) / 32 * 32;
+    int64_t heads = most(d->num_heads_q, most(d->num_heads_k, d->num_heads_v));
+    return ceil_div(most(heads * d->head_dim / VEC, d->head_dim / 2), 32) * 32;
 }
 
 static const char *fit(const struct call *call, struct way *way, const struct jit_kernel *kernel)
@@ -149,8 +147,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.block[0] = (uint32_t)threads_of(d);
     } else {
         int64_t elements = (d->num_heads_q + d->num_heads_k + d->num_heads_v) * d->head_dim;
-        int64_t rows = (CPU_ELEMENTS_PER_PART + elements - 1) / elements;
-        launch.grid[0] = (uint32_t)((d->rows + rows - 1) / rows);
+        launch.grid[0] = (uint32_t)ceil_div(d->rows, ceil_div(CPU_ELEMENTS_PER_PART, elements));
     }
     return call_launch(call, way, 0, &launch);
 }

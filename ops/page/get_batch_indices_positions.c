@@ -54,7 +54,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     bool is_cuda = way->spec[0].kernel->target == JIT_CUDA;
     int64_t each = is_cuda ? THREADS : CPU_ENTRIES_PER_PART;
-    launch.grid[0] = (uint32_t)((a.nnz + each - 1) / each);
+    launch.grid[0] = (uint32_t)(ceil_div(a.nnz, each));
     launch.block[0] = is_cuda ? THREADS : 0;
     return call_launch(call, way, 0, &launch);
 }

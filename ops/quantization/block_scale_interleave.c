@@ -15,7 +15,7 @@ static const struct op_arg args[] = {
     {0},
 };
 
-enum { COLUMN_BYTES = 64, THREADS = 256, MAX_GRID_YZ = 65535, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
+enum { TILE_ROWS = 128, COLUMN_BYTES = 64, THREADS = 256, MAX_GRID_YZ = 65535, CPU_ELEMENTS_PER_PART = 16384 /* some 2 us */ };
 enum { CLUSTER_ARCH = 90, MAX_CLUSTER = 8 };
 
 static const struct jit_kernel sm80 = {"block_scale_interleave_sm80", JIT_CUDA, {"T:dtype", "VEC", "ALIGNED", "IN_PLACE"}};
@@ -41,7 +41,7 @@ bool block_scale_interleave_in_place(const struct call *call, int64_t blocks)
 
 const char *block_scale_interleave_fit(struct way *way, const struct block_scale_interleave_args *a, int bytes, bool in_place)
 {
-    if ((a->rows + 127) / 128 > INT32_MAX || a->blocks * bytes / COLUMN_BYTES >= MAX_GRID_YZ || a->matrices > MAX_GRID_YZ)
+    if (ceil_div(a->rows, TILE_ROWS) > INT32_MAX || a->blocks * bytes / COLUMN_BYTES >= MAX_GRID_YZ || a->matrices > MAX_GRID_YZ)
         return "there are more matrices, rows or columns than a grid has blocks for";
     int32_t *constant = way_spec(way, &sm80);
     int vec = 16 / bytes;
@@ -59,8 +59,8 @@ flashinfer_status block_scale_interleave_launch(const struct call *call, const s
 {
     int64_t columns = COLUMN_BYTES / (way->spec[i].constant[0] == DTYPE_U8 ? 1 : 2);
     struct jit_launch launch = {.args = a, .args_size = sizeof *a, .block = {THREADS}, .follows = follows};
-    launch.grid[0] = (uint32_t)((a->rows + 127) / 128);
-    launch.grid[1] = (uint32_t)((a->blocks + columns - 1) / columns);
+    launch.grid[0] = (uint32_t)ceil_div(a->rows, TILE_ROWS);
+    launch.grid[1] = (uint32_t)ceil_div(a->blocks, columns);
     launch.grid[2] = (uint32_t)a->matrices;
     launch.cluster[1] = way->spec[i].constant[3] ? launch.grid[1] : 1;
     return call_launch(call, way, i, &launch);
@@ -92,7 +92,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     if (way->spec[0].kernel->target == JIT_CUDA)
         return block_scale_interleave_launch(call, way, 0, &a, false);
     int64_t rows = a.matrices * block_scale_rows(SCALES_128X4, a.rows), each = 16 + CPU_ELEMENTS_PER_PART / a.blocks;
-    struct jit_launch launch = {.args = &a, .args_size = sizeof a, .grid = {(uint32_t)((rows + each - 1) / each)}};
+    struct jit_launch launch = {.args = &a, .args_size = sizeof a, .grid = {(uint32_t)ceil_div(rows, each)}};
     return call_launch(call, way, 0, &launch);
 }
 
@@ -109,7 +109,7 @@ static void reference(const struct reference *r)
     const struct dims *d = call_dims(r->call);
     const double *input = a->input->data;
     double *out = a->out->data;
-    int64_t row_tiles = (d->m + 127) / 128, tiles = (d->k + 3) / 4;
+    int64_t row_tiles = ceil_div(d->m, 128), tiles = ceil_div(d->k, 4);
     for (int64_t matrix = 0; matrix < d->rows; matrix++)
         for (int64_t row_tile = 0; row_tile < row_tiles; row_tile++)
             for (int64_t tile = 0; tile < tiles; tile++)

@@ -44,7 +44,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
                               .little = t->bitorder == FLASHINFER_BITORDER_LITTLE};
     struct jit_launch launch = {.args = &a, .args_size = sizeof a};
     if (way->spec[0].kernel->target == JIT_CPU) {
-        launch.grid[0] = (uint32_t)((a.bytes + CPU_BYTES_PER_PART - 1) / CPU_BYTES_PER_PART);
+        launch.grid[0] = (uint32_t)ceil_div(a.bytes, CPU_BYTES_PER_PART);
         return call_launch(call, way, 0, &launch);
     }
     if (t->indptr) {
@@ -53,8 +53,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     }
     if (a.bytes == 0)
         return FLASHINFER_OK;
-    int64_t bytes = THREADS * BYTES_PER_THREAD;
-    launch.grid[0] = (uint32_t)((a.bytes + bytes - 1) / bytes);
+    launch.grid[0] = (uint32_t)ceil_div(a.bytes, THREADS * BYTES_PER_THREAD);
     launch.block[0] = THREADS;
     return call_launch(call, way, 0, &launch);
 }

@@ -92,8 +92,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[0] = (uint32_t)a.batch;
         launch.block[0] = THREADS;
     } else {
-        int64_t rows = (CPU_ELEMENTS_PER_PART + a.vocab - 1) / a.vocab;
-        launch.grid[0] = (uint32_t)((a.batch + rows - 1) / rows);
+        launch.grid[0] = (uint32_t)ceil_div(a.batch, ceil_div(CPU_ELEMENTS_PER_PART, a.vocab));
     }
     return call_launch(call, way, 0, &launch);
 }

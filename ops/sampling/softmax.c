@@ -83,8 +83,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         launch.grid[0] = (uint32_t)d->batch * launch.cluster[0];
         launch.block[0] = THREADS;
     } else {
-        int64_t rows = (CPU_ELEMENTS_PER_PART + d->vocab - 1) / d->vocab;
-        launch.grid[0] = (uint32_t)((d->batch + rows - 1) / rows);
+        launch.grid[0] = (uint32_t)ceil_div(d->batch, ceil_div(CPU_ELEMENTS_PER_PART, d->vocab));
     }
     return call_launch(call, way, 0, &launch);
 }
