@@ -15,8 +15,8 @@ struct copy_segment {
     int64_t from_stride[2]; /* between tokens, heads */
     int64_t to_stride[3];   /* between tokens or pages, slots, heads */
     int64_t heads, width;
-    uint32_t pieces;      /* of BYTES bytes, of a head */
-    uint32_t first_piece; /* the pieces of all heads of both segments are numbered through */
+    uint32_t pieces;      /* of a head, of BYTES bytes each */
+    uint32_t first_piece; /* number of its first piece: those of all heads are counted through both segments */
 };
 
 struct copy_heads_args {

@@ -14,7 +14,7 @@ struct nvfp4_half {
     uint8_t *scales;        /* [pages, page_size, num_heads, blocks] */
     int64_t from_stride[2]; /* between tokens, heads; in elements */
     int64_t codes_stride[3], scales_stride[3];
-    const float *scale; /* of the tensor: [1]; NULL: scale_value */
+    const float *scale; /* [1], of all keys or all values; NULL: scale_value */
     float scale_value;
 };
 

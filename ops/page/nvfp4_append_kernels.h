@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the ops share that append quantized keys and values to a paged cache. */
+/* What the ops share that quantize keys and values into a paged cache. */
 #ifndef NVFP4_APPEND_KERNELS_H
 #define NVFP4_APPEND_KERNELS_H
 
@@ -10,8 +10,8 @@
 /* What the ops are seen as. */
 struct nvfp4_append_view {
     const DLTensor *cache[2], *cache_sf[2], *append[2];                 /* of keys, of values */
-    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr; /* or else */
-    const DLTensor *slot_mapping;
+    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr; /* NULL with slot_mapping */
+    const DLTensor *slot_mapping;                                       /* NULL without */
     flashinfer_number scale[2];
     int32_t kv_layout;
 };

@@ -26,7 +26,7 @@ struct by_largest {
 enum { BY_LARGEST = 0 };
 #endif
 
-/* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. What is
+/* e4m3 elements are codes of a tensor whose scale is global_scale: they become f16 values up to 6 * 448 / global_scale. What is
  * worked out in bf16 stays floats, pairs in ORDER, where vectors are registers. */
 #if GATED && defined __AVX512F__
 typedef __typeof__(_Generic((T *)0, bf16 * : (f32){0}, default : (T){0})) element;

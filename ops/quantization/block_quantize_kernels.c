@@ -14,7 +14,7 @@ enum {
     SPREAD_BLOCKS = 8,
     TILE_ROWS = 4, /* of a block, if scales are in tiles of 128 rows: those whose scales are neighbours */
     MAX_GRID_YZ = 65535,
-    CPU_CHUNK = 2048 /* columns, or sixteen blocks */,
+    CPU_CHUNK = 2048,              /* columns, or sixteen blocks */
     CPU_ELEMENTS_PER_PART = 16384, /* some 2 us */
     CPU_ROWS_OF_LINES = 16,        /* see block_scale_nth_row */
     CPU_MANY_PARTS = 256
@@ -91,12 +91,13 @@ static void set_constants(const struct block_quantize_view *t, int32_t *constant
     constant[1] = code;
     constant[2] = t->scale_kind;
     constant[3] = t->block;
-    constant[5] = t->gated;
     constant[4] = code == DTYPE_E2M1X2 ? 6 : code == DTYPE_I8 ? 127 : 448;
+    constant[5] = t->gated;
 }
 
 static const char strides[] = "the leading axes of a tensor cannot be walked with one stride";
 
+/* Of one group and not gated: its threads have the least to do. */
 static bool is_short_e2m1(const struct block_quantize_view *t)
 {
     return !t->gated && !t->grouped && code_elements(t) == 2;
@@ -108,13 +109,14 @@ static int run_of(const struct block_quantize_view *t, const struct block_quanti
     return t->gated && !t->grouped && a->rows * a->scale_blocks * t->block <= FEW_GATED_COLUMNS ? SHORT_RUN : RUN;
 }
 
-/* Columns that threads go over, in runs, and threads for them in a block. */
+/* Of a row, with the padding that its scales have. */
 static int64_t runs_of(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
     return a->scale_blocks * t->block / run_of(t, a);
 }
 
-/* How many of them a thread does: one where so few are waited for one after the other, else as many as registers allow. */
+/* How many of them a thread does: one where there are so few that more would only be waited for one after the other, else as many
+ * as registers allow. */
 static int runs_of_thread(const struct block_quantize_view *t, const struct block_quantize_args *a)
 {
     int few = is_short_e2m1(t) ? FEW_E2M1_RUNS : FEW_RUNS;
@@ -235,8 +237,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
         join_rows(t, &a);
         int64_t width = a.scale_blocks * t->block, chunks = ceil_div(width, cpu_chunk(t));
         int64_t rows = a.groups * block_scale_rows(t->layout, a.rows), lines = rows / CPU_ROWS_OF_LINES;
-        int64_t parts = ceil_div(rows * width, CPU_ELEMENTS_PER_PART), most = rows * chunks;
-        parts = jit_parts(parts < most ? parts : most);
+        int64_t parts = jit_parts(least(ceil_div(rows * width, CPU_ELEMENTS_PER_PART), rows * chunks));
         if (t->layout == SCALES_128X4 && lines >= CPU_MANY_PARTS)
             parts = lines; /* threads share no line of scales */
         launch.grid[0] = (uint32_t)parts;

@@ -68,7 +68,7 @@ DEVICE vec<T, RUN> gate_run(vec<T, RUN> gate, vec<T, RUN> up)
     return gate;
 }
 
-/* e4m3 elements are codes of a tensor whose scale global_scale is: they become f16 values up to 6 * 448 / global_scale. */
+/* e4m3 elements are codes of a tensor whose scale is global_scale: they become f16 values up to 6 * 448 / global_scale. */
 template <class Element> DEVICE vec<Element, RUN> scale_input(vec<Element, RUN> run, float)
 {
     return run;
@@ -147,7 +147,7 @@ DEVICE void quantize_run(const struct block_quantize_args &a, const struct row &
     }
 }
 
-/* Of few rows, blocks without any row are most: they have nothing but padding of scales to write. */
+/* Of few rows, most blocks have no row: they write nothing but padding of scales. */
 enum { PADS = GATED && RUN == 8 && BYTE_SCALES && LAYOUT != SCALES_LINEAR && !GROUPED };
 
 DEVICE void pad_scales(const struct block_quantize_args &a, uint32_t index, uint32_t first)
