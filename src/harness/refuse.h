@@ -24,11 +24,11 @@ struct refusals {
     int64_t shape[TENSOR_MAX_DIMS + 1], stride[TENSOR_MAX_DIMS + 1];
 };
 
-/* Violates everything that the declaration says. NULL-terminated `rules` come from problems of their own. */
+/* Violates everything that the declaration says; each rule in a problem of its own, which keeps the others. */
 flashinfer_status refuse_all(const struct op *op, const struct device *device, int *tried,
                              void (*failed)(void *context, const char *sentence), void *context);
 
-/* The tensor of an argument in the call to be made, which shape and strides of its own. */
+/* The tensor of an argument in the call to be made, with shape and strides of its own. */
 DLTensor *refusal_begin(struct refusals *r, int arg);
 
 /* Makes the call. `what` says what was violated; the sentence must contain one of the names, which end with

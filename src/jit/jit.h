@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Just-in-time compilation: a spec says which kernel with which constants; a module is that, compiled and
- * loaded.
+/* Just-in-time compilation: a spec says which kernel with which constants; a module is that, compiled and loaded.
  *
  *     module.c                                      spec -> memory -> pack -> disk -> compile
  *     source.c                                      the text reachable from a kernel's source
@@ -96,8 +95,8 @@ flashinfer_status jit_launch_module(const struct jit_module *module, const char 
 flashinfer_status jit_launch(const struct jit_spec *spec, const struct jit_queue *queue, const struct jit_launch *launch);
 
 /* Compiles for any architecture, loading nothing and touching no cache; a cubin without the kernel's entry
- * is an error: tests look at the compiler's log
- * (registers, spills, warnings). The caller frees *log, which is NULL if there is none. */
+ * is an error: tests look at the compiler's log (registers, spills, warnings). The caller frees *log, which is NULL if there is
+ * none. */
 flashinfer_status jit_compile_only(const struct jit_spec *spec, const struct device *device, char **log, double *seconds,
                                    size_t *binary_bytes);
 

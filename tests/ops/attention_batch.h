@@ -67,8 +67,9 @@ void attention_batch_requests(struct attention_batch *b, int32_t batch, const in
 /* What the tensors show: the requests as they are, or the declared maximum. */
 void attention_batch_show(struct attention_batch *b, bool maximum);
 
-flashinfer_status
-attention_batch_append(const struct attention_batch *b); /* rotates q and k in place, writes k and v to the cache */
+/* Rotates q and k in place, writes k and v to the cache. */
+flashinfer_status attention_batch_append(const struct attention_batch *b);
+
 flashinfer_status attention_batch_prepare(const struct attention_batch *b);
 flashinfer_status attention_batch_run(const struct attention_batch *b);
 
