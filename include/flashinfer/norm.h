@@ -123,6 +123,12 @@ struct flashinfer_fused_rmsnorm_silu_nvfp4 {
 };
 FLASHINFER_DECLARE_OP(fused_rmsnorm_silu_nvfp4);
 
+enum {
+    FLASHINFER_SCALE_FORMAT_AUTO = 0, /* e4m3 for blocks of 16, ue8m0 for blocks of 32 */
+    FLASHINFER_SCALE_FORMAT_E4M3 = 1,
+    FLASHINFER_SCALE_FORMAT_UE8M0 = 2
+};
+
 /* y = rmsnorm(input) in e2m1 with a scale for each block of a row; formats, formulas and layouts are those of
  * flashinfer/quantization.h. The product with the weight comes first and is rounded to the dtype of input: y = T(input *
  * weight) / sqrt(mean(input^2) + eps), so that in f16 it may overflow. y is off by some units in the last place of float32: where
@@ -145,12 +151,6 @@ struct flashinfer_rmsnorm_fp4quant {
     int32_t is_sf_swizzled_layout;  /* 0: block_scale is linear; 1: in tiles of 128x4 */
 };
 FLASHINFER_DECLARE_OP(rmsnorm_fp4quant);
-
-enum {
-    FLASHINFER_SCALE_FORMAT_AUTO = 0, /* e4m3 for blocks of 16, ue8m0 for blocks of 32 */
-    FLASHINFER_SCALE_FORMAT_E4M3 = 1,
-    FLASHINFER_SCALE_FORMAT_UE8M0 = 2
-};
 
 /* residual = input + residual, rounded to its dtype, h; then y_fp4 is h / sqrt(mean(s^2) + eps) * weight in e2m1, s the sum as
  * it was before it was rounded, all in float32, whatever the row's length. As in rmsnorm_fp4quant otherwise. */

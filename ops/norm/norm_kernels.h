@@ -3,6 +3,7 @@
 #ifndef NORM_KERNELS_H
 #define NORM_KERNELS_H
 
+#include "flashinfer/norm.h"
 #include "op/op.h"
 
 /* What an op is seen as; NULL and 0 where it has no such thing. */
@@ -31,10 +32,9 @@ void norm_reference(const struct reference *r);
 const char *norm_fp4_verify(const struct reference *r);
 void norm_cost(const struct call *call, double *bytes, double *operations);
 
-/* scale_format: 0: e8m0 for blocks of 32; 1: e4m3; 2: e8m0. */
 static inline bool norm_scales_are_e8m0(int32_t scale_format, int64_t block_size)
 {
-    return scale_format == 2 || (scale_format == 0 && block_size == 32);
+    return scale_format == FLASHINFER_SCALE_FORMAT_UE8M0 || (scale_format == FLASHINFER_SCALE_FORMAT_AUTO && block_size == 32);
 }
 
 #define NORM_SCALE_SHAPE \
