@@ -50,7 +50,8 @@ const char *arch_parse_list(const char *text, int32_t *numbers, int most)
         size_t length;
         int32_t number = read_number(text, &length);
         if (!arch_find(number))
-            return "must be of 80, 86, 89, 90, 100, 103, 110, 120 and 121, with commas or spaces between; 9.0 and sm_90a mean 90";
+            return "must be one or more of 80, 86, 89, 90, 100, 103, 110, 120 and 121, with commas or spaces between; 9.0 and "
+                   "sm_90a mean 90";
         bool known = false;
         for (int i = 0; i < count; i++)
             known |= numbers[i] == number;

@@ -50,7 +50,7 @@ expect 2 '--json=yes: the option takes no value' check --json=yes
 expect 2 '-j needs a value' specs -j
 expect 2 '--jobs 0: must be' specs -j 0
 expect 2 '--device gpu: must be cpu, cuda or all' check --device gpu
-expect 2 '--arch 75: must be of' explain mm --arch 75
+expect 2 '--arch 75: must be one or more of' explain mm --arch 75
 expect 2 '--arch ,: names no architecture' explain mm --arch ,
 expect 3 'nothing to time' bench rmsnorm --kernel norm_sm80 --device cpu
 expect 0 'mm_onednn .* no .* a dimension is more than' explain mm m=2 n=300 k=4294967296 dtype=bf16 --device cpu

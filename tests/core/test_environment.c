@@ -106,7 +106,7 @@ static void booleans(void)
 static void malformed_archs(void)
 {
     const char *wrong = wrong_with("FLASHINFER_CUDA_ARCH_LIST", "9.0a 7.5");
-    CHECK(wrong && strstr(wrong, "FLASHINFER_CUDA_ARCH_LIST is \"9.0a 7.5\", must be of ") == wrong);
+    CHECK(wrong && strstr(wrong, "FLASHINFER_CUDA_ARCH_LIST is \"9.0a 7.5\", must be one or more of ") == wrong);
     for (int i = 0; arch_numbers[i]; i++) {
         char name[16];
         snprintf(name, sizeof name, " %d", arch_numbers[i]);
