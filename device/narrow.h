@@ -51,7 +51,7 @@ ANYWHERE uint32_t narrow_code(float x, int mantissa, int bias, float largest)
     return ((bits + half) >> (23 - mantissa)) - ((uint32_t)(127 - bias) << mantissa);
 }
 
-/* With its sign, which NaN has not. */
+/* With its sign; NaN has none. */
 ANYWHERE uint8_t narrow_bits(float x, int mantissa, int bias, float largest)
 {
     return (uint8_t)(narrow_code(x, mantissa, bias, largest) | (x == x ? float_bits(x) >> 24 & 0x80 : 0));

@@ -7,7 +7,7 @@
  *         return s - v.slopes[a.qo_head] * (a.kv_len - a.qo_len + a.q - a.kv);
  *     }
  *
- * A text has one or more of these hooks, each once; what it has not is the identity:
+ * A text has one or more of these hooks, each once; one that it lacks is the identity:
  *
  *     HOOK float query(struct variant v, float x, struct at a)   an element of q, as it lies in the tensor; the result is rounded
  *                                                                to q's dtype

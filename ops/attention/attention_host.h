@@ -155,7 +155,7 @@ flashinfer_status attention_validate(const struct call *call);
 /* In float64. The tensors are the reference's; for decode, qo_indptr is NULL. */
 void attention_reference(const struct reference *r);
 
-/* Of a variant: its hooks in float64, NULL for those it has not. *error is by how much a kernel's argument may differ, and
+/* Of a variant: its hooks in float64, NULL for those it lacks. *error is by how much a kernel's argument may differ, and
  * becomes by how much its result may. */
 struct attention_reference_hooks {
     double (*query)(const struct reference *r, double x, struct at at, double *error);

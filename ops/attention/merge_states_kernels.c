@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Host side and reference of merge_states_sm80.cu and merge_states_cpu.c. */
+/* Host side and reference of merge_states_sm80.cu, merge_many_states_sm80.cu and merge_states_cpu.c. */
 #include "ops/attention/merge_states_kernels.h"
 
 #include <float.h>
