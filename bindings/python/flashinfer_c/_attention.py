@@ -162,6 +162,16 @@ def host_or_none(tensor):
     return tensor.to(torch.int32).contiguous() if tensor is not None and tensor.device.type == "cpu" else None
 
 
+def end_of(indptr_host):
+    """Where an indptr ends; 0 if it is not known on the host."""
+    return 0 if indptr_host is None else int(indptr_host[-1])
+
+
+def check_end(name, end, count, what):
+    if end > count:
+        raise ValueError(f"{name} ends at {end}, and there are {count} {what}")
+
+
 def split_size(fixed_split_size):
     return 0 if fixed_split_size is None or fixed_split_size < 0 else fixed_split_size
 

@@ -61,10 +61,13 @@ def plan_bytes(name, device, **arguments):
 
 
 def page_table(block_tables, seq_lens, page_size):
-    """(kv_indptr, kv_indices, kv_last_page_len) of block_tables [batch, width] and seq_lens [batch]; nothing is read back."""
+    """(kv_indptr, kv_indices, kv_last_page_len) of block_tables [batch, width] and seq_lens [batch]; of a GPU nothing is read."""
     batch, width = block_tables.shape
     lengths = seq_lens.reshape(-1).to(torch.int32)
     pages = (lengths + (page_size - 1)) // page_size
+    if not pages.is_cuda and (pages > width).any():
+        raise ValueError(f"block_tables has {width} columns, and a request of {int(lengths.max())} tokens needs "
+                         f"{int(pages.max())}")
     indptr = indptr_of(pages)
     column = torch.arange(width, device=block_tables.device)
     # Unused entries all go to one place behind the last.
@@ -84,17 +87,19 @@ def attend(query, kv_cache, workspace, block_tables, seq_lens, bmm1_scale, bmm2_
     k_cache, v_cache = unpack_cache(kv_cache, kv_layout)
     k_sf, v_sf = unpack_scales(kv_cache_sf, kv_layout)
     page_size = k_cache.shape[1 if kv_layout == "NHD" else 2]
+    if out is not None and out_dtype is not None and out.dtype != dtype_of(out_dtype):
+        raise ValueError(f"out is {out.dtype}, must be {dtype_of(out_dtype)} as out_dtype")
     if out is None:
         out = torch.empty(query.shape, dtype=query.dtype if out_dtype is None else dtype_of(out_dtype), device=query.device)
     if return_lse and lse is None:
         lse = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
-    shape = dict(max_batch_size=len(block_tables), kv_layout=kv_layout, num_qo_heads=query.shape[1],
+    shape = dict(max_batch_size=max(len(block_tables), 1), kv_layout=kv_layout, num_qo_heads=query.shape[1],
                  num_kv_heads=k_cache.shape[2 if kv_layout == "NHD" else 1], page_size=page_size, window_left=window_left,
                  sm_scale=1.0, q_data_type=query.dtype, kv_data_type=k_cache.dtype, o_data_type=out.dtype)
     if qo_indptr is None:
         _, plan = plan_bytes("batch_decode_plan", query.device, head_dim=query.shape[2], **shape)
     else:
-        _, plan = plan_bytes("batch_prefill_plan", query.device, head_dim_qk=query.shape[2], max_total_qo=len(query),
+        _, plan = plan_bytes("batch_prefill_plan", query.device, head_dim_qk=query.shape[2], max_total_qo=max(len(query), 1),
                              causal=int(causal), **shape)
     flat = workspace.reshape(-1).view(torch.uint8)
     values = (out, lse, plan, query, k_cache, v_cache, *page_table(block_tables, seq_lens, page_size),

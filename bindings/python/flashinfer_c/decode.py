@@ -6,8 +6,8 @@ import torch
 
 from . import _core
 from ._api import api
-from ._attention import (Wrapper, check_layout, dtype_of, flags_of, head_scales, host_or_none, make_plan, pos_encoding, public,
-                         runner, scales, softmax_scale, split_size, unpack_cache, unpack_scales)
+from ._attention import (Wrapper, check_end, check_layout, dtype_of, end_of, flags_of, head_scales, host_or_none, make_plan,
+                         pos_encoding, public, runner, scales, softmax_scale, split_size, unpack_cache, unpack_scales)
 from ._block_tables import NOTES, attend, refuse
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout, _get_range_buf  # noqa: F401
@@ -141,6 +141,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         self._q_len_per_req = q_len_per_req
         self._split = {"fixed_split_size": split_size(fixed_split_size), "disable_split_kv": int(disable_split_kv)}
         self._indptr_host = host_or_none(indptr_host if indptr_host is not None else indptr)
+        if copy:
+            check_end("indptr", end_of(self._indptr_host), len(indices), "page indices")
         if copy or not self._use_cuda_graph:
             self._set_buffer("_paged_kv_indptr_buf", indptr, non_blocking)
             self._set_buffer("_paged_kv_indices_buf", indices, non_blocking)
@@ -159,15 +161,15 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
         return self._q_len_per_req > 1 or self._variant is not None and "qo_indptr" in self._variant.declaration.by_name
 
     def _make_plan(self):
-        shared = dict(max_batch_size=self._batch_size, kv_layout=self._kv_layout, num_qo_heads=self._num_qo_heads,
+        shared = dict(max_batch_size=max(self._batch_size, 1), kv_layout=self._kv_layout, num_qo_heads=self._num_qo_heads,
                       num_kv_heads=self._num_kv_heads, page_size=self._page_size, q_data_type=dtype_of(self._cached_q_data_type),
                       kv_data_type=dtype_of(self._cached_kv_data_type),
                       o_data_type=dtype_of(self._cached_o_data_type or self._cached_q_data_type), kv_indptr=self._indptr_host,
                       **self._split, **self._option_arguments())
         if not self._is_prefill():
             return make_plan("batch_decode_plan", self.device, head_dim=self._head_dim, **shared)
-        return make_plan("batch_prefill_plan", self.device, max_total_qo=self._batch_size * self._q_len_per_req, causal=1,
-                         head_dim_qk=self._head_dim, **shared)
+        return make_plan("batch_prefill_plan", self.device, head_dim_qk=self._head_dim, causal=1,
+                         max_total_qo=max(self._batch_size, 1) * self._q_len_per_req, **shared)
 
     def run(self, q, paged_kv_cache, *args, q_scale=None, k_scale=None, v_scale=None, out=None, lse=None, return_lse=False,
             enable_pdl=None, window_left=None, sinks=None, q_len_per_req=None, skip_softmax_threshold_scale_factor=None,

@@ -8,9 +8,9 @@ import torch
 
 from . import _core
 from ._api import api, as_bool
-from ._attention import (Wrapper, check_layout, check_lse, dtype_of, finish_lse, flags_of, head_scales, host_or_none, on_host,
-                         make_plan, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales, softmax_scale,
-                         split_size, unpack_cache, unpack_scales)
+from ._attention import (Wrapper, check_end, check_layout, check_lse, dtype_of, end_of, finish_lse, flags_of, head_scales,
+                         host_or_none, make_plan, on_host, pack_mask, packed_mask_indptr, pos_encoding, public, runner, scales,
+                         softmax_scale, split_size, unpack_cache, unpack_scales)
 from ._block_tables import NOTES, attend, refuse
 from .page import get_seq_lens  # noqa: F401  engines take it from here
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
@@ -142,7 +142,7 @@ class PrefillWrapper(Wrapper):
 
     def _make_plan(self):
         return make_plan("batch_prefill_plan", self.device, max_total_qo=max(self._max_total_num_rows or self._num_rows, 1),
-                         max_batch_size=self._batch_size, custom_mask=int(self._custom_mask), causal=int(self._causal),
+                         max_batch_size=max(self._batch_size, 1), custom_mask=int(self._custom_mask), causal=int(self._causal),
                          multi_item_scoring=int(self._multi_item), token_pos_in_items_len=self._token_pos_in_items_len,
                          qo_indptr=self._qo_indptr_host, kv_indptr=self._kv_indptr_host, **self._shape,
                          **self._option_arguments())
@@ -262,6 +262,7 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
         self._check_batch(batch_size, paged_kv_indices)
         self._plan_rows(qo_indptr, non_blocking)
         self._kv_indptr_host = host_or_none(paged_kv_indptr)
+        check_end("paged_kv_indptr", end_of(self._kv_indptr_host), len(paged_kv_indices), "page indices")
         self._plan_shape(batch_size, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size, q_data_type, kv_data_type,
                          o_data_type, use_fp16_qk_reduction, fixed_split_size, disable_split_kv)
         self._set_buffer("_paged_kv_indptr_buf", paged_kv_indptr, non_blocking)
@@ -358,6 +359,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
         self._check_batch(batch_size)
         self._plan_rows(qo_indptr, non_blocking)
         self._kv_indptr_host = host_or_none(kv_indptr)
+        self._num_keys = 0 if self._use_cuda_graph else end_of(self._kv_indptr_host)  # at least
         self._plan_shape(batch_size, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, 1, q_data_type, kv_data_type,
                          o_data_type, use_fp16_qk_reduction, fixed_split_size, disable_split_kv)
         self._set_buffer("_kv_indptr_buf", kv_indptr, non_blocking)
@@ -387,6 +389,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
         plan = self._planned()
         given = lse
         out, lse = self._outputs(q, out, lse, return_lse, lse_layout)
+        check_end("kv_indptr", self._num_keys, k.shape[self._kv_layout == "HND"], "keys")
         k_sf, v_sf = kv_cache_sf if kv_cache_sf is not None else (None, None)
         values = (out, lse, plan, q, k, v, self._qo_indptr_buf, self._kv_indptr_buf, self._v_indptr, self._o_indptr,
                   *self._mask_arguments(), *three_scales, None if o_scale is None else float(o_scale), sinks, k_sf, v_sf,
