@@ -48,7 +48,7 @@ _BOTH = {
 
 def _plain(nvfp4_4over6=None, do_shuffle=False, per_token_activation=False, expanded_idx_to_permuted_idx=None, out_scale=None):
     for name, given in locals().items():
-        if given not in (None, False):
+        if given is not None and given is not False:
             unserved(f"{name} of NVFP4 quantization")
 
 

@@ -44,7 +44,7 @@ def per_token_group_quant_8bit(x, group_size, eps=1e-10, dst_dtype=None, column_
     """Returns (x_q of x's shape, x_s [..., columns / group_size] float32)."""
     *leading, columns = x.shape
     groups = columns // group_size
-    if column_major_scales:
+    if column_major_scales and leading:
         *outer, rows = leading
         pitch = -(-rows // 4) * 4 if scale_tma_aligned else rows
         x_s = empty((*outer, groups, pitch), "float32", x).swapaxes(-1, -2)[..., :rows, :]
