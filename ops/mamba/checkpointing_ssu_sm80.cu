@@ -194,6 +194,15 @@ DEVICE void weigh_tokens(struct shared &shared, const struct warp_tokens &tokens
     __syncthreads();
 }
 
+/* All of a head that comes from memory, once it is known where the ring begins. */
+DEVICE void begin_head(uint32_t stage, const STATE *state, struct lane_rows &rows, const struct checkpointing_ssu_args &a,
+                       const struct lane &l)
+{
+    begin_state(stage, state, a, l);
+    begin_new_inputs(stage, rows, l);
+    begin_live_inputs(stage, rows, a, l);
+}
+
 /* What is asked for is there soon. Of a single head the state is multiplied while its tokens are on their way. */
 DEVICE void serve_heads(struct shared &shared, uint32_t base, const STATE *state, struct lane_rows &rows,
                         const struct warp_tokens &tokens, const struct pieces (&c)[TILES],
@@ -218,11 +227,8 @@ DEVICE void serve_heads(struct shared &shared, uint32_t base, const STATE *state
         store_state(shared, shared.stage[0], x, shared.head[0], a, s, heads.first, l);
 #else
     if (STAGES > 1) {
-        if (heads.count > 1) {
-            begin_state(base + sizeof(struct stage), state += a.state.head, a, l);
-            begin_new_inputs(base + sizeof(struct stage), rows, l);
-            begin_live_inputs(base + sizeof(struct stage), rows, a, l);
-        }
+        if (heads.count > 1)
+            begin_head(base + sizeof(struct stage), state += a.state.head, rows, a, l);
         cp_async_commit();
     }
     weigh_tokens(shared, tokens, c, a, s, heads);
@@ -240,11 +246,8 @@ DEVICE void serve_heads(struct shared &shared, uint32_t base, const STATE *state
         if (full)
             store_state(shared, stage, x, shared.head[i], a, s, heads.first + i, l);
         __syncwarp();
-        if (i + STAGES < heads.count) {
-            begin_state(base + i % STAGES * sizeof stage, state += a.state.head, a, l);
-            begin_new_inputs(base + i % STAGES * sizeof stage, rows, l);
-            begin_live_inputs(base + i % STAGES * sizeof stage, rows, a, l);
-        }
+        if (i + STAGES < heads.count)
+            begin_head(base + i % STAGES * sizeof stage, state += a.state.head, rows, a, l);
         cp_async_commit();
         add_tokens(y, x, shared.head[i], s, l);
         store_outputs(y, x, rows, a, s, l);
