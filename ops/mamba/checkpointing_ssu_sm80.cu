@@ -155,6 +155,20 @@ DEVICE struct heads block_heads(const struct checkpointing_ssu_args &a)
     return h;
 }
 
+/* New ones to the ring, by the first warp that has them of one block of the group. */
+DEVICE void append_tokens(const struct pieces (&b)[2], const struct checkpointing_ssu_args &a, const struct ring_sequence &s,
+                          const struct heads &heads, const struct lane &l)
+{
+    if (l.role == 1 && blockIdx.x == 0 && heads.first == heads.group * a.group_heads)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            if (l.g + 8 * half < s.count)
+#pragma unroll
+                for (int q = 0; q < PIECES; q++)
+                    store_vec_by<ACCESS>(ring_at(a.B_cache, a, s, heads.group, s.live + l.g + 8 * half) + 32 * q + 8 * l.t,
+                                         b[half].at[q]);
+}
+
 /* What tokens weigh in all outputs of the block. Of a single head nobody waits here for the other warps. */
 DEVICE void weigh_tokens(struct shared &shared, const struct warp_tokens &tokens, const struct pieces (&c)[TILES],
                          const struct checkpointing_ssu_args &a, const struct ring_sequence &s, const struct heads &heads)
@@ -176,13 +190,13 @@ DEVICE void weigh_tokens(struct shared &shared, const struct warp_tokens &tokens
                 shared.product[(l.role % 2 ? WINDOW : 0) + l.g + e / 2 * 8][l.role / 2 * 8 + 2 * l.t + e % 2] = product[e];
         if (l.role == 0 && ring_is_full(&a, &s))
             keep_tokens(shared, tokens.b, l);
-#if HEADS == 1
+        if (HEADS > 1)
+            append_tokens(tokens.b, a, s, heads, l);
     }
-    named_barrier_arrive(1, THREADS); /* none waits for what follows */
-    if (multiplies(l, s)) {
-#endif
-        if (l.role == 1 && blockIdx.x == 0 && heads.first == heads.group * a.group_heads)
-            append_tokens(tokens.b, a, s, heads.group, l);
+    if (HEADS == 1) {
+        named_barrier_arrive(1, THREADS); /* none waits for what follows */
+        if (multiplies(l, s))
+            append_tokens(tokens.b, a, s, heads, l);
     }
     if (has_head(l, heads.count) && keeps && blockIdx.x == 0 && l.at >= WINDOW && l.at - WINDOW < s.count)
         *delta_at(a, s, heads.first + own_head(l), s.live + l.at - WINDOW) = reach.delta;

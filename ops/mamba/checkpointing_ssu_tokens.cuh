@@ -230,17 +230,6 @@ DEVICE void keep_tokens(struct shared &shared, const struct pieces (&b)[2], cons
         }
 }
 
-DEVICE void append_tokens(const struct pieces (&b)[2], const struct checkpointing_ssu_args &a, const struct ring_sequence &s,
-                          int group, const struct lane &l)
-{
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-        if (l.g + 8 * half < s.count)
-#pragma unroll
-            for (int q = 0; q < PIECES; q++)
-                store_vec_by<ACCESS>(ring_at(a.B_cache, a, s, group, s.live + l.g + 8 * half) + 32 * q + 8 * l.t, b[half].at[q]);
-}
-
 /* What the warp's tokens weigh in its outputs, whose products the lanes have, and in their own, with D. */
 DEVICE void find_warp_weights(struct head_tokens &to, const float (&product)[4], const struct token_reach &own, float skip,
                               const struct ring_sequence &s, const struct lane &l)
