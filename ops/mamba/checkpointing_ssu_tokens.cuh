@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* checkpointing_ssu: what does not depend on the state: where a block's numbers are, delta, and what each token weighs in each
- * output. T, STATE_DIM, TILES and ACCESS are the kernel's. */
+ * output. T, STATE, STATE_DIM, TILES, ACCESS, HEADS and STAGES are the kernel's. */
 #ifndef CHECKPOINTING_SSU_TOKENS_CUH
 #define CHECKPOINTING_SSU_TOKENS_CUH
 
@@ -42,8 +42,9 @@ struct shared {
 static_assert(sizeof(struct shared) == RING_SHARED_BYTES(STATE_DIM, sizeof(STATE), TILES, HEADS, STAGES),
               "the host asks for as much");
 
-/* role: what a warp does with tokens. Of several heads it does so besides its rows, and differently from block to block, for the
- * sake of the schedulers; of a single one other warps do. */
+/* role: what a warp does with tokens. An even one has the live ones and an odd one the new ones, with eight outputs from
+ * 8 * (role / 2) on. Of several heads a warp does so besides its rows, and differently from block to block, for the sake of the
+ * schedulers; of a single one other warps do. */
 struct lane {
     int warp, role, g, t, at;
 };
@@ -55,7 +56,7 @@ DEVICE struct lane this_lane()
     if (HEADS > 1)
         forget(thread);
     int at = thread % 32, warp = thread / 32;
-    struct lane l = {warp, HEADS > 1 ? (int)(warp + blockIdx.y) % 4 : warp - ROW_WARPS, at / 4, at % 4, at};
+    struct lane l = {warp, HEADS > 1 ? (int)(warp + blockIdx.y) % ROW_WARPS : warp - ROW_WARPS, at / 4, at % 4, at};
     return l;
 }
 
@@ -165,7 +166,7 @@ struct warp_tokens {
 };
 
 /* Whose tokens' deltas a warp finds: of several heads its own one, of a single one each warp that multiplies. */
-DEVICE int own_head(const struct lane &l) { return HEADS > 1 ? 3 - l.role : 0; }
+DEVICE int own_head(const struct lane &l) { return HEADS > 1 ? ROW_WARPS - 1 - l.role : 0; }
 
 DEVICE bool has_head(const struct lane &l, int count) { return HEADS > 1 ? own_head(l) < count : l.role / 2 < TILES; }
 
@@ -192,7 +193,7 @@ DEVICE void fetch_tokens(struct pieces (&b)[2], const T *first, const struct che
     }
 }
 
-/* B . C: of tokens g and g + 8 for outputs 2t and 2t + 1. */
+/* B . C: of tokens g and g + 8 for the role's outputs 2t and 2t + 1. */
 DEVICE void multiply_tokens(float (&product)[4], const struct pieces (&b)[2], const struct pieces (&c)[TILES],
                             const struct lane &l)
 {
