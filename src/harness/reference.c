@@ -179,7 +179,7 @@ flashinfer_status problem_fill_indptr(struct problem *problem, struct problem_te
     for (int64_t i = 0; i < n; i++) {
         running += weight[i];
         problem_set(t, i + 1,
-                    i + 1 == n ? (double)total : floor((double)total * (sum > 0 ? running / sum : 0)));
+                    i + 1 == n ? (double)total : floor(sum > 0 ? (double)total * running / sum : 0));
     }
     free(weight);
     return FLASHINFER_OK;
