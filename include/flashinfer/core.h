@@ -102,7 +102,7 @@ enum {
 
 enum {
     FLASHINFER_PDL = 1u << 0,            /* CUDA: programmatic dependent launch; ignored before sm_90 */
-    FLASHINFER_BATCH_INVARIANT = 1u << 1 /* a row's bits do not depend on the other rows of the batch */
+    FLASHINFER_BATCH_INVARIANT = 1u << 1 /* bits of a row or sequence do not depend on the others of the batch; may be slower */
 };
 
 /* Where and how one call runs. NULL stands for all defaults. */

@@ -11,7 +11,10 @@
  *
  * Arithmetic is in float32, with operands of matrix products rounded to the dtype of q where a kernel takes tokens in chunks
  * of 64. NaN and infinities stay in their sequence and head (its state included); there they may reach back to the beginning of
- * their chunk. Rows of `output` and of pools of states that belong to no sequence stay as they are. */
+ * their chunk. Rows of `output` and of pools of states that belong to no sequence stay as they are.
+ *
+ * Under FLASHINFER_BATCH_INVARIANT long sequences of few heads are not cut into pieces that are walked side by side, and the form
+ * for few tokens is not taken. */
 #ifndef FLASHINFER_GATED_DELTA_H
 #define FLASHINFER_GATED_DELTA_H
 

@@ -249,8 +249,10 @@ static const char *fit_decode(const struct call *call, struct way *way)
 }
 
 /* As measured, of few states of 32 bits. */
-static bool is_faster_by_steps(const struct gated_delta_view *t)
+static bool is_faster_by_steps(const struct call *call, const struct gated_delta_view *t)
 {
+    if (call->exec.flags & FLASHINFER_BATCH_INVARIANT)
+        return false;
     bool wide = dtype_bytes(tensor_dtype(t->initial)) == 4, few = num_sequences(t) * tensor_shape(t->output, -2) < 256;
     int64_t tokens = tensor_shape(t->output, -3);
     return wide && few && ((t->kept && t->per_key) || (tokens < 3 && (t->kept || t->per_key)));
@@ -268,7 +270,7 @@ static const char *fit_tokens(const struct call *call, struct way *way)
         return "a sequence has no state, or values are last";
     if (t->added || t->given || (t->kept && (t->kept_every != 1 || t->kept_starts)))
         return "more or less is kept than the state after each token";
-    if (is_faster_by_steps(t))
+    if (is_faster_by_steps(call, t))
         return "token by token is faster: few states of 32 bits";
     const char *unfit = fit_states(call, way, &tokens_sm80);
     bool half = tokens <= MOST_TOKENS / 2, wide = dtype_bytes(tensor_dtype(t->initial)) == 4;

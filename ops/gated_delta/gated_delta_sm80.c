@@ -64,8 +64,11 @@ const char *gated_delta_fit_sm80(const struct call *call, struct way *way)
 const char *gated_delta_fit_few_sm80(const struct call *call, struct way *way)
 {
     const struct gated_delta_args a = gated_delta_args(call);
-    if (a.num_sequences <= INT32_MAX && a.num_tokens > a.num_sequences * FEW_TOKENS && !fit(call, way, &a))
-        return "64 tokens at a time take less time";
+    bool invariant = call->exec.flags & FLASHINFER_BATCH_INVARIANT;
+    bool few = a.num_sequences > INT32_MAX || a.num_tokens <= a.num_sequences * FEW_TOKENS;
+    if ((invariant || !few) && !fit(call, way, &a))
+        return invariant ? "FLASHINFER_BATCH_INVARIANT: whether it is chosen depends on the other sequences"
+                         : "64 tokens at a time take less time";
     way->num_specs = 0;
     way->workspace = 0;
     return gated_delta_fit_recurrent_sm80(call, way);

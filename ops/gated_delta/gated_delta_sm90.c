@@ -47,6 +47,8 @@ static const char *see_all(const struct gated_delta_view *t, struct copied *copi
  * sequences than segments, whatever their lengths, one of them is longer than a segment. */
 static int64_t choose_segment(const struct call *call, const struct gated_delta_args *a)
 {
+    if (call->exec.flags & FLASHINFER_BATCH_INVARIANT)
+        return 0;
     int64_t room = call->device->sms / 2 / a->num_heads, total = ceil_div(a->num_tokens, GATED_DELTA_CHUNK);
     int64_t own = room ? ceil_div(total, room) : 0;
     return room >= MIN_PIECES && own >= MIN_SEGMENT_CHUNKS && a->num_sequences < room ? own : 0;

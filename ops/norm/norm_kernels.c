@@ -219,7 +219,8 @@ static const char *fit_short_sm80(const struct call *call, struct way *way)
     int64_t per_thread = ceil_div(c.pieces, WARP), lanes = 1;
     if (per_thread > c.per_thread)
         return "hidden is more than a warp holds in registers";
-    if (!call->exec.kernel && per_thread > 1 && pieces_per_thread(call, c.rows * per_thread * WARP, c.per_thread) == 1)
+    bool either = !call->exec.kernel && per_thread > 1 && !(call->exec.flags & FLASHINFER_BATCH_INVARIANT);
+    if (either && pieces_per_thread(call, c.rows * per_thread * WARP, c.per_thread) == 1)
         return "rows are so few that blocks answer sooner";
     share_warp(t, &c, &per_thread, &lanes);
     int32_t *constant = fill_piece_spec(t, &c, c.args->groups != 1, way, &short_sm80);

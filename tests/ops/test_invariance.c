@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Batch invariance: with fixed_split_size, disable_split_kv or FLASHINFER_BATCH_INVARIANT a request's bits are the same alone and
- * in any batch, whatever the plan's maxima. On the CPU, and on a GPU if there is one. On the CPU, so are a norm's, of a row whose
- * output is streamed past the caches and of one whose is not. */
+ * in any batch, whatever the plan's maxima. On the CPU, and on a GPU if there is one. Other ops: test_equal_rows.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -173,46 +172,8 @@ static void test_gpu(void **state)
     compare(device);
 }
 
-/* Outputs of so many rows are streamed, but of every second one, which begins in the middle of a line; all hold the same. */
-enum { NORM_ROWS = 4096, HIDDEN = 2048 + 8 };
-
-static void compare_rows(const DLTensor *one, const DLTensor *all)
-{
-    for (int i = 0; i < NORM_ROWS; i++)
-        assert_memory_equal(one->data, (float *)all->data + (int64_t)i * HIDDEN, HIDDEN * sizeof(float));
-}
-
-static void test_norms(void **state)
-{
-    (void)state;
-    uint16_t *bits = numbers(HIDDEN, 4);
-    float row[HIDDEN], factors[HIDDEN], *rows = malloc((size_t)NORM_ROWS * sizeof row);
-    for (int i = 0; i < HIDDEN; i++) {
-        uint32_t bf16 = (uint32_t)bits[i] << 16;
-        memcpy(&row[i], &bf16, sizeof bf16);
-        factors[i] = 1.0f + (float)(i % 7) / 8;
-    }
-    for (int i = 0; i < NORM_ROWS; i++)
-        memcpy(rows + (int64_t)i * HIDDEN, row, sizeof row);
-    arrays.device = attention_batch_device(kDLCPU);
-    arrays.count = 0;
-    DLTensor weight = ARRAY(DTYPE_F32, factors, HIDDEN);
-    DLTensor one = ARRAY(DTYPE_F32, row, 1, HIDDEN), of_one = ARRAY(DTYPE_F32, row, 1, HIDDEN);
-    DLTensor all = ARRAY(DTYPE_F32, rows, NORM_ROWS, HIDDEN), of_all = ARRAY(DTYPE_F32, rows, NORM_ROWS, HIDDEN);
-    MUST(FLASHINFER(rmsnorm, NULL, .out = &of_one, .input = &one, .weight = &weight));
-    MUST(FLASHINFER(rmsnorm, NULL, .out = &of_all, .input = &all, .weight = &weight));
-    compare_rows(&of_one, &of_all);
-    MUST(FLASHINFER(layernorm, NULL, .out = &of_one, .input = &one, .gemma = &weight, .beta = &weight));
-    MUST(FLASHINFER(layernorm, NULL, .out = &of_all, .input = &all, .gemma = &weight, .beta = &weight));
-    compare_rows(&of_one, &of_all);
-    for (int i = 0; i < arrays.count; i++)
-        device_free(arrays.device, arrays.memory[i]);
-    free(bits);
-    free(rows);
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(test_gpu), cmocka_unit_test(test_norms)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(test_gpu)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

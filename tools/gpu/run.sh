@@ -39,8 +39,8 @@ for part; do
         for op in $("$build/flashinfer" list | cut -d' ' -f1); do
             [ -e "$output/check_$op.passed" ] || failed=$((failed + 1))
         done
-        for program in "$build"/tests/gpu/test_* "$build"/tests/ops/test_invariance "$build"/tests/ops/test_large_logits \
-            "$build"/tests/ops/test_variants; do
+        for program in "$build"/tests/gpu/test_* "$build"/tests/ops/test_invariance "$build"/tests/ops/test_equal_rows \
+            "$build"/tests/ops/test_large_logits "$build"/tests/ops/test_variants; do
             case $program in *.[od]) continue ;; esac
             [ -x "$program" ] && step "$(basename "$program")" "$program"
         done
