@@ -46,9 +46,8 @@ static bool encode_prompt(struct program *p, int i)
     struct request *r = &p->requests[i];
     r->num_prompt = r->num_tokens = (int)count;
     r->max_tokens = (int)count + p->options.max_tokens;
-    int pages = (r->max_tokens + PAGE_SIZE - 1) / PAGE_SIZE;
     r->tokens = realloc(ids, sizeof *ids * (size_t)r->max_tokens);
-    r->pages = malloc(sizeof *r->pages * (size_t)pages);
+    r->pages = malloc(sizeof *r->pages * (size_t)pages_of(r->max_tokens));
     if (!r->tokens || !r->pages) {
         snprintf(p->error, sizeof p->error, "no memory for %d tokens", r->max_tokens);
         return false;
@@ -76,7 +75,7 @@ static bool prepare_requests(struct program *p)
     p->limits = (struct limits){.requests = batch,
                                 .tokens = batch > STEP_TOKENS / 2 ? 2 * batch : STEP_TOKENS,
                                 .request_tokens = longest,
-                                .pages = batch * ((longest + PAGE_SIZE - 1) / PAGE_SIZE)};
+                                .pages = batch * pages_of(longest)};
     return true;
 }
 

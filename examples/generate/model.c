@@ -155,7 +155,7 @@ int32_t model_context_length(const struct gguf *file)
 
 int64_t model_table_size(struct limits limits)
 {
-    return (int64_t)limits.requests * ((limits.request_tokens + PAGE_SIZE - 1) / PAGE_SIZE);
+    return (int64_t)limits.requests * pages_of(limits.request_tokens);
 }
 
 struct step *model_input(struct model *m)

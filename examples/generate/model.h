@@ -8,6 +8,9 @@
 
 enum { PAGE_SIZE = 16 };
 
+/* Pages that so many tokens of a request take. */
+static inline int pages_of(int tokens) { return (tokens + PAGE_SIZE - 1) / PAGE_SIZE; }
+
 /* How large a step may be. Buffers, and the grids of recorded graphs, follow from these. */
 struct limits {
     int requests;       /* in one step */

@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int pages_of(int tokens)
-{
-    return (tokens + PAGE_SIZE - 1) / PAGE_SIZE;
-}
-
 bool batch_create(struct batch *batch, struct request *requests, int num_requests, struct limits limits)
 {
     *batch = (struct batch){.waiting = requests, .num_requests = num_requests, .limits = limits};

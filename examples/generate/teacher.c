@@ -36,7 +36,7 @@ static int read_line(FILE *file, int32_t *ids, int most, int32_t vocabulary)
 
 static void fill_step(struct step *step, const int32_t *ids, int begin, int end)
 {
-    int pages = (end + PAGE_SIZE - 1) / PAGE_SIZE;
+    int pages = pages_of(end);
     step->num_requests = 1;
     step->num_tokens = end - begin;
     memcpy(step->ids, ids + begin, sizeof *ids * (size_t)(end - begin));
