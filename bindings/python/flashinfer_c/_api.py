@@ -106,5 +106,5 @@ def split_kv(cache):
     if isinstance(cache, (tuple, list)):
         return cache
     if len(cache.shape) < 2 or cache.shape[1] != 2:
-        raise ValueError(f"a cache has shape {list(cache.shape)}: axis 1 of one array holds keys and values, and must be 2")
+        raise ValueError(f"a cache has shape {list(cache.shape)}, must be [pages, 2, ...]: keys and values")
     return cache[:, 0], cache[:, 1]

@@ -99,8 +99,7 @@ def unpack_cache(paged_kv_cache, kv_layout):
         k, v = paged_kv_cache
     elif torch.is_tensor(paged_kv_cache):
         if paged_kv_cache.shape[1] != 2:
-            raise ValueError(f"paged_kv_cache has the shape {tuple(paged_kv_cache.shape)}; axis 1 of one tensor holds keys and "
-                             f"values: 2")
+            raise ValueError(f"paged_kv_cache has shape {list(paged_kv_cache.shape)}, must be [pages, 2, ...]: keys and values")
         k, v = paged_kv_cache.unbind(1)
     else:
         raise KeyError(f"paged_kv_cache is a {type(paged_kv_cache).__name__}, neither a tensor nor a tuple of two")

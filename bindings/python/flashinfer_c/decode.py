@@ -188,8 +188,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
             sinks, self._sm_scale = args
         elif args and self._variant is None:
             q_scale, k_scale, v_scale = head_scales(args, q_scale, k_scale, v_scale)
-        k_cache, v_cache = unpack_cache(paged_kv_cache, self._kv_layout)
         plan = self._planned()
+        k_cache, v_cache = unpack_cache(paged_kv_cache, self._kv_layout)
         if out is None:
             out = torch.empty(q.shape, dtype=dtype_of(self._cached_o_data_type or q.dtype), device=q.device)
         if return_lse and lse is None:
