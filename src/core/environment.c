@@ -17,7 +17,7 @@
 
 enum { MAX_PATH_BYTES = 3000, MAX_SHOWN = 120 };
 
-/* TEXT is whatever its user makes of it, who says so where it is wrong: a compiler, a library, a list of folders. */
+/* TEXT may be anything: who uses it (as a compiler, a library, a list of folders) says what is wrong with it. */
 enum kind { TEXT, NEW_PATH, NEW_FILE, EXISTING_FOLDER, COUNT, BOOLEAN, ARCHITECTURES };
 
 static const struct row {

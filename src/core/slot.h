@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Entries of tables in static memory that forget, for what is cheaper found than made again. An entry begins with a slot. Who
- * reads or writes one holds it meanwhile; who finds it held does without, so that nobody waits. */
+/* Tables in static memory that forget: for what is cheaper to find than to make again. An entry begins with a slot. Who reads or
+ * writes an entry holds it meanwhile; who finds it held does without, so that nobody waits. */
 #ifndef CORE_SLOT_H
 #define CORE_SLOT_H
 

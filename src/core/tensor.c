@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Questions asked of DLTensors. Products of sizes and strides are unsigned: where an axis is empty, sentences ask them of
- * numbers of which nothing is known. Whether views overlap is decided on their elements, not on their address
- * ranges: K and V interleaved in one cache, or q, k and v as slices of one row, do not overlap although their
- * ranges do. */
+/* Questions asked of DLTensors. Products of sizes and strides are unsigned and may wrap: they are also asked of tensors with an
+ * empty axis, whose other sizes and strides may be any number. Whether views overlap is decided on their elements, not on address
+ * ranges: K and V interleaved in one cache, or q, k and v as slices of one row, do not overlap although their ranges do. */
 #include "core/tensor.h"
 
 #include <stdarg.h>

@@ -184,7 +184,7 @@ bool jit_cache_write(const struct jit_job *job, const struct text *binary)
     jit_cache_file(job, path, sizeof path);
     if (!*path)
         return false;
-    /* Another process may have been faster, the second time in the middle of the first way. */
+    /* Another process may have been faster: at first, and again while the first way was tried. */
     if (is_there(job) || write_and_link(job, binary, path) || is_there(job) || write_and_rename(job, binary, path))
         return true;
     note_failure(path);

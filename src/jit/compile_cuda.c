@@ -14,8 +14,7 @@ static flashinfer_status nvrtc_fail(const struct nvrtc *nvrtc, int result, const
     return fail(status, "%s: %s", what, nvrtc->error_string(result));
 }
 
-/* Adds what a pair of NVRTC functions, the size of something and the thing itself, returns. The size counts a
- * last NUL if it is text. */
+/* Appends what a pair of NVRTC functions gives: the size of something, and the thing. Of text the size counts a last NUL. */
 static int take_output(nvrtc_program program, int (*get_size)(nvrtc_program, size_t *), int (*get)(nvrtc_program, char *),
                        struct text *out)
 {

@@ -20,7 +20,8 @@ static void run_part(void *context, int part)
     launch->entry(launch->args, part, launch->parts);
 }
 
-/* On the caller's stack, since calls of several threads, and calls made again, have the same args. */
+/* Scratch lies on the caller's stack, and a copy of args has its address: args themselves may be shared by several threads, and
+ * by calls that are made again. */
 static __attribute__((noinline)) void launch_with_scratch(const struct jit_code *code, const struct jit_queue *queue,
                                                           const struct jit_launch *launch)
 {
@@ -79,9 +80,8 @@ static flashinfer_status launch_failed(int result, const char *name)
     return cuda_fail(result, what);
 }
 
-/* A stream of a context other than the primary one, or no current context, or that of another device: the
- * stream's context decides, for a default stream the current one if it is the device's, else the primary
- * one. */
+/* For a stream of another context than the primary one, or where no context of the device is current. The stream's context
+ * decides; for a default stream it is the current one if it is the device's, else the primary one. */
 static flashinfer_status launch_in_other_context(const struct cuda *driver, const struct jit_queue *queue,
                                                  const struct cuda_launch_config *config, const struct jit_code *code,
                                                  void **parameters, const char *name)

@@ -113,7 +113,8 @@ __attribute__((cold)) static void add_values(struct text *reasons, const struct 
         text_print(reasons, ")");
 }
 
-/* Of rows for another kind of device only if there are no others. A plan op has one row, of its own name. */
+/* With every row's reason; those for another kind of device only if there are no others. A plan op's one row has the op's own
+ * name, which is not said twice. */
 __attribute__((cold)) static flashinfer_status complain_unsupported(const struct call *call)
 {
     struct text reasons = {0};
@@ -185,7 +186,7 @@ bool call_launches_early(const struct call *call)
 
 uint32_t call_ballast(const struct call *call, int64_t blocks)
 {
-    enum { OF_BLOCK = 1024 }; /* what CUDA keeps of each; a 16th is left for what kernels have themselves */
+    enum { OF_BLOCK = 1024 }; /* bytes that CUDA takes for each block; a 16th is left for the kernel's own shared memory */
     return call_launches_early(call) ? (uint32_t)(call->device->smem_sm / 16 * 15 / blocks - OF_BLOCK) : 0;
 }
 
@@ -202,7 +203,7 @@ flashinfer_status call_launch(const struct call *call, const struct way *way, in
     return jit_launch_module(module, name, &queue, launch);
 }
 
-/* What lies on a device can only be looked at by waiting for it, which a capture does not allow. */
+/* To look at what lies on a device one must wait for its stream, which a capture does not allow. */
 __attribute__((noinline)) static flashinfer_status validate(const struct call *call)
 {
     int capturing = 0;
@@ -217,7 +218,7 @@ __attribute__((noinline)) static flashinfer_status validate(const struct call *c
     return call->op->validate(call);
 }
 
-/* A call that is not done as an earlier one was: found like one, or checked. */
+/* Picks a row for a call whose launches are not known, runs it, and notes what it launches. */
 static flashinfer_status do_call(struct call *call, const struct replay_key *key, const struct call_for *binding)
 {
     struct way way;

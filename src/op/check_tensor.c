@@ -238,7 +238,7 @@ __attribute__((cold)) static flashinfer_status complain_misaligned(const struct 
                 c->op->args[arg].name, (void *)address, bytes);
 }
 
-/* Host code multiplies the sizes of a tensor: those of an empty one, too, must be such that a tensor may have the others. */
+/* Host code multiplies sizes: those of an empty tensor that are not 0 must not overflow, either. */
 __attribute__((noinline)) static flashinfer_status check_empty(const struct check *c, int arg, const DLTensor *t)
 {
     int64_t bytes = t->dtype.bits * t->dtype.lanes / 8;
@@ -282,7 +282,7 @@ __attribute__((always_inline)) static inline flashinfer_status check_memory(stru
     return FLASHINFER_OK;
 }
 
-/* Made twice, with and without strides, of which the second leaves little to ask. */
+/* Compiled twice, with and without strides: without them there is little to check. */
 __attribute__((always_inline)) static inline flashinfer_status check_measured(struct check *c, int arg, const DLTensor *t,
                                                                               bool any_shape, struct layout layout)
 {

@@ -190,8 +190,8 @@ enum op_hook { HOOK_QUERY = 1, HOOK_KEY = 2, HOOK_LOGITS = 4, HOOK_MASK = 8, HOO
 struct way {
     struct jit_spec spec[4];
     int num_specs;
-    /* The hooks of a variant that the first spec's kernel takes in, bits of enum op_hook. Of a variant, its launch argument ends
-     * with what its source calls struct variant, behind the bytes that the launch gives. */
+    /* The hooks of a variant that the first spec's kernel can take in, bits of enum op_hook. For a variant call_launch appends
+     * the values of its arguments, struct variant, to the launch argument. */
     uint32_t hooks;
     size_t workspace;  /* bytes; 256-byte aligned pieces */
     int64_t value[16]; /* whatever fit tells run */
@@ -307,7 +307,7 @@ flashinfer_status call_run(const struct call *call, const struct op_kernel *row,
 /* The whole path of a call: check, pick, run. */
 flashinfer_status op_call(const struct op *op, const void *args, const flashinfer_exec *exec);
 
-/* How the caller of op_call_for itself was told what to call. Of two calls that were told alike, args and exec are alike. */
+/* How a binding was told what to call. Two calls that it was told alike have the same args and exec. */
 struct call_told {
     uint64_t hash; /* 0: calls told alike may differ */
     int (*write)(const void *context, uint64_t *words, int max); /* what tells it from all of that hash; 0: too many words */
@@ -321,7 +321,7 @@ struct call_for {
     void *context;
 };
 
-/* The same for a binding. A call that it was told as an earlier one may be found by replay_find_told (op/replay.h) instead. */
+/* op_call on behalf of a binding. A call that it was told of before may be found by replay_find_told (op/replay.h) instead. */
 flashinfer_status op_call_for(const struct op *op, const void *args, const flashinfer_exec *exec, const struct call_for *binding);
 
 /* What flashinfer_prepare and flashinfer_workspace_size do. */
@@ -331,8 +331,8 @@ flashinfer_status op_workspace_size(const struct op *op, const void *args, const
 /* Whether its launches begin before what comes before them has ended: programmatic dependent launch. */
 bool call_launches_early(const struct call *call);
 
-/* Bytes of dynamic shared memory with which a multiprocessor has only so many blocks at a time, if a launch is early; else 0. Few
- * blocks that come early would share multiprocessors with each other, while those of the kernel before still have the others. */
+/* Bytes of dynamic shared memory that keep a multiprocessor from taking more than so many blocks at a time, if a launch is early;
+ * else 0. Without them few blocks would crowd on the multiprocessors that the kernel before has left already. */
 uint32_t call_ballast(const struct call *call, int64_t blocks);
 
 /* Launches way->spec[i] where the call runs. */

@@ -6,7 +6,7 @@
 
 #include "core/status.h"
 
-/* Odd factors, each another one: no word can change alone, and hardly two. */
+/* A sum in which each word has an odd factor of its own: it changes if one word does, and hardly stays if two do. */
 static inline uint64_t add_words(uint64_t sum, const void *words, size_t bytes)
 {
     uint64_t word, odd = 0, factor = 1;

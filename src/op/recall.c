@@ -156,7 +156,7 @@ static bool same_plan(const struct plan_blob *known, const flashinfer_plan *give
            !memcmp(known->constants, blob->constants, known->constants_bytes);
 }
 
-/* Those that an output's addresses meet lie from it where they lay: whether elements meet is known. */
+/* Every tensor whose addresses an output overlaps lies as far from it as it did then, and so shares no more with it. */
 __attribute__((noinline)) static bool meet_as_before(const struct recall *r, const struct entry *entry)
 {
     for (int i = 0; i < entry->num_written; i++)
@@ -167,7 +167,7 @@ __attribute__((noinline)) static bool meet_as_before(const struct recall *r, con
     return true;
 }
 
-/* Aligned, within memory, and outputs share no more of it than they did. Past the last address is 0. */
+/* They are aligned and within memory, and outputs overlap no more than they did. low[count] is 0. */
 static bool addresses_are_right(const struct recall *r, const struct entry *entry)
 {
     const struct extent *extent = entry->extent;
@@ -197,7 +197,7 @@ static const flashinfer_plan *const *plan_field(const struct program *program, c
     return arg < 0 ? NULL : (const void *)((const unsigned char *)args + program->arg[arg].offset);
 }
 
-/* The arguments of then, with the tensors and the plan of now. */
+/* The earlier call's arguments, with the tensors and the plan of this one. */
 static void take_over(struct call *call, const struct entry *entry, const unsigned char *args)
 {
     const struct program *program = call->program;
@@ -224,7 +224,7 @@ static bool is_like(const struct entry *entry, struct recall *r, const struct pr
     return same_description(entry, r, program, args, exec) && (!plan || same_plan(&entry->plan, *plan));
 }
 
-/* A call whose launches are known had the same addresses, which were right. */
+/* If the call's launches are known, its addresses are an earlier call's, which were right. */
 static bool find_in(const struct entry *entry, struct recall *r, struct call *call, const void *args, const flashinfer_exec *exec)
 {
     if (!is_like(entry, r, call->program, args, exec) || (exec && exec->stream && entry->device->id.device_type == kDLCPU))

@@ -22,22 +22,22 @@ struct replay {
     void *workspace;
     size_t workspace_size;
     const char *row;
-    bool forced; /* by exec.kernel: rows may do it otherwise then */
+    bool forced; /* by exec.kernel, for which rows may launch something else */
     int num_launches;
     uint32_t bytes; /* of args */
-    uint64_t told_hash; /* 0: told holds nothing; TOO_LONG: nor could it */
+    uint64_t told_hash; /* of `told`; 0: it holds nothing yet; TOO_LONG: it has no room */
     struct jit_queue queue;
     struct noted noted[MAX_LAUNCHES];
     uintptr_t low[OP_MAX_ARGS];
-    uint64_t told[MAX_TOLD]; /* how the first binding that made the call again was told of it */
+    uint64_t told[MAX_TOLD]; /* by what words a binding was told of this call, the first one that made it again */
     _Alignas(ALIGNMENT) unsigned char args[MAX_BYTES];
 };
 
-/* A set is in a line of the cache, since many calls are looked for in vain. */
+/* A set fills a line of the cache: many calls are looked for in vain, and then no other line is touched. */
 static _Alignas(ALIGNMENT) struct slot slots[SETS][WAYS];
 static struct replay table[SETS][WAYS];
-static _Alignas(ALIGNMENT) _Atomic uint64_t told_places[TOLD_SETS][TOLD_WAYS]; /* a hash, its lowest bits the place in `table` */
-static atomic_uint turn; /* of calls to be noted, and of the ways of a set to be forgotten */
+static _Alignas(ALIGNMENT) _Atomic uint64_t told_places[TOLD_SETS][TOLD_WAYS]; /* hashes; the lowest bits: a place in `table` */
+static atomic_uint turn; /* counts calls to be noted: says which of them take a full set's way, and which way */
 
 static uint64_t hash_of(const struct replay_key *key)
 {
@@ -127,8 +127,8 @@ flashinfer_status replay_run(struct replay *replay, void *stream)
     return status;
 }
 
-/* Where a call is to be noted: an empty way, held; else now and then another. To write what is never read costs more than a
- * call that is worked out, and so it would be each time if a program goes round more calls than there is room for. */
+/* Where a call is to be noted, held: an empty way; if there is none, one call in RELUCTANCE takes another's. A note costs more
+ * than a call that is worked out, and a program that goes round more calls than there is room for would never read one. */
 static struct replay *make_room(uint64_t hash)
 {
     const unsigned set = set_of(hash), now = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
@@ -164,7 +164,7 @@ struct replay *replay_begin(const struct replay_key *key, const struct call *cal
     return replay;
 }
 
-/* One that has no room here is not noted, and neither is the call then. */
+/* If a launch does not fit, the call is not noted at all. */
 void replay_note(struct replay *replay, const struct jit_module *module, const char *name, const struct jit_queue *queue,
                  const struct jit_launch *launch)
 {

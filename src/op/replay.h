@@ -22,15 +22,15 @@ struct replay_key {
 struct replay *replay_find(const struct replay_key *key);
 flashinfer_status replay_run(struct replay *replay, void *stream);
 
-/* Of the call that was told so and has this hash; NULL if there is none. words: what told it. Held until replay_run, or until it
- * is let go because the call is another one after all. */
+/* The launches of a call that a binding was told of by words of this hash; NULL if there are none. words: by which ones; if these
+ * are not the caller's, neither is the call, and it must be let go. Held until then, or until replay_run. */
 struct replay *replay_find_told(uint64_t hash, const uint64_t **words);
 void replay_let_go(struct replay *replay);
 
-/* To be found by what told that binding of the call, too, from now on. */
+/* From now on this call is also found by what that binding was told. */
 void replay_tell(struct replay *replay, const struct call_for *binding);
 
-/* Begins to note what a call launches. NULL if that cannot be. Ends with what became of the call. */
+/* Begins to note what a call launches; NULL if that cannot be. replay_end: with what became of the call. */
 struct replay *replay_begin(const struct replay_key *key, const struct call *call, const struct op_kernel *row);
 void replay_note(struct replay *replay, const struct jit_module *module, const char *name, const struct jit_queue *queue,
                  const struct jit_launch *launch);
