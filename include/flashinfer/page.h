@@ -51,7 +51,7 @@ FLASHINFER_DECLARE_OP(append_paged_mla_kv_cache);
  * e2m1 with an e4m3 scale each, and a scale of the whole tensor, which values are divided by. The same bits on CPUs and GPUs. */
 struct flashinfer_nvfp4_quantize_append_paged_kv_cache {
     size_t size;
-    DLTensor *k_cache;                /* NHD: [pages, page_size, num_kv_heads, head_dim / 2] e2m1x2 or u8; HND: as above */
+    DLTensor *k_cache;                /* NHD: [pages, page_size, num_kv_heads, head_dim / 2], HND: heads first; e2m1x2 or u8 */
     DLTensor *v_cache;                /* as k_cache; strides may differ */
     DLTensor *k_cache_sf;             /* scales: [..., head_dim / 16] e4m3 or u8, other axes as in k_cache */
     DLTensor *v_cache_sf;             /* as k_cache_sf */
@@ -68,11 +68,11 @@ struct flashinfer_nvfp4_quantize_append_paged_kv_cache {
 };
 FLASHINFER_DECLARE_OP(nvfp4_quantize_append_paged_kv_cache);
 
-/* The same for tokens whose slots are given: slot s is slot s % page_size of page s / page_size. Tokens whose slot the cache has
- * not are skipped. */
+/* The same for tokens whose slots are given: slot s is slot s % page_size of page s / page_size. Tokens whose slot the cache
+ * lacks are skipped. */
 struct flashinfer_nvfp4_quantize_append_paged_kv_cache_with_slot_mapping {
     size_t size;
-    DLTensor *k_cache;            /* NHD: [pages, page_size, num_kv_heads, head_dim / 2] e2m1x2 or u8; HND: as above */
+    DLTensor *k_cache;            /* NHD: [pages, page_size, num_kv_heads, head_dim / 2], HND: heads first; e2m1x2 or u8 */
     DLTensor *v_cache;            /* as k_cache; strides may differ */
     DLTensor *k_cache_sf;         /* scales: [..., head_dim / 16] e4m3 or u8, other axes as in k_cache */
     DLTensor *v_cache_sf;         /* as k_cache_sf */
