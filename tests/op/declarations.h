@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ops that exist as declarations only, to see that the grammar of declarations holds what harder ops need: optional outputs,
- * layouts that change shapes, packed elements, plans, a user's variant, workspaces, groups of ranks. When one of them becomes a
- * real op, its file here goes. */
+/* Ops that exist as declarations only, to see that the grammar of declarations holds what hard ops need: optional outputs,
+ * layouts that change shapes, packed elements, plans, a user's variant, workspaces, groups of ranks. Some have a real relative
+ * by now (batch_prefill, add_rmsnorm_fp4quant); these stay as they are when that one changes. */
 #ifndef DECLARATIONS_H
 #define DECLARATIONS_H
 

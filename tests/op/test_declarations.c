@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Declarations of ops that are harder than those that exist: each generates random problems, whose calls are accepted and tell
- * the dimensions that they were made from, and for each of its rules a call that breaks it alone, which is refused by that rule.
- */
+/* The declarations of declarations.h: each generates random problems, whose calls are accepted and tell the dimensions that they
+ * were made from, and for each of its rules a call that breaks it alone, which is refused by that rule. */
 #include <stdlib.h>
 
 #include "harness/refuse.h"
