@@ -83,6 +83,8 @@ static const struct op_shape shapes[] = {
          USUAL},
     {"rope", "q_data_type=bf16 pos_encoding_mode=ROPE_LLAMA" HEADS(32, 8, 128) LENGTHS_OF(4, 16, 200) USUAL},
     {"head_96", "q_data_type=f16" HEADS(32, 32, 96) LENGTHS_OF(4, 16, 200) USUAL},
+    {"head_512", "q_data_type=bf16" HEADS(8, 1, 512) LENGTHS_OF(4, 16, 200) USUAL},
+    {"group_64", "q_data_type=f16" HEADS(128, 2, 64) LENGTHS_OF(3, 16, 100) USUAL},
     {0},
 };
 

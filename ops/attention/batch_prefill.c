@@ -108,6 +108,7 @@ static const struct op_shape shapes[] = {
     {"llama_8b_few", "q_data_type=bf16 causal=1 typical_batch=1" HEADS(32, 8, 128) LENGTHS_OF(1, 64, 16, 64) USUAL},
     {"smollm2_135m_chunk", "q_data_type=bf16 causal=1 typical_batch=1" HEADS(9, 3, 64) LENGTHS_OF(1, 100, 16, 100) USUAL},
     {"head_512", "q_data_type=bf16 causal=1" HEADS(8, 1, 512) LENGTHS_OF(2, 100, 16, 40) USUAL},
+    {"group_64", "q_data_type=f16 causal=1" HEADS(128, 2, 64) LENGTHS_OF(2, 100, 16, 40) USUAL},
     {0},
 };
 
