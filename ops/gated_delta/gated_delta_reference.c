@@ -15,6 +15,8 @@
 
 #define TOLERANCE 5e-3
 #define MAX_WORK 1e9 /* products, for one problem; beyond that some heads are left out */
+#define SHORT_NORM 1.4 /* of keys where beta may be 1 */
+#define LONG_NORM 11.0 /* where it is small */
 enum { MAX_DIM = 128 };
 
 /* A sequence and head; where NaN or infinities are in it, nothing is asked. state is values by keys. */
@@ -364,11 +366,11 @@ static void normalise(struct problem_tensor *t, int64_t dim, double common, cons
     }
 }
 
-/* Norms from 0.25 to 1.4: the square of the largest times beta stays below 2, where the recurrence does. */
-static void vary_norms(struct problem *problem, struct problem_tensor *k, int64_t dim)
+/* Norms of a fifth of the largest to the largest: its square times beta stays below 2, where the recurrence does. */
+static void vary_norms(struct problem *problem, struct problem_tensor *k, int64_t dim, double largest_norm)
 {
     for (int64_t row = 0; row < k->elements / dim; row++) {
-        double norm = 0.25 + 1.15 * (double)problem_random(problem, 1 << 20) / (1 << 20);
+        double norm = largest_norm * (0.2 + 0.8 * (double)problem_random(problem, 1 << 20) / (1 << 20));
         for (int64_t i = 0; i < dim; i++)
             problem_set(k, row * dim + i, problem_get(k, row * dim + i) * norm);
     }
@@ -494,6 +496,9 @@ void gated_delta_make(struct problem *problem)
     struct problem_tensor *cu_seqlens = problem_tensor(problem, "cu_seqlens");
     double direction[MAX_DIM], common = problem->seed % 3 == 1 ? (double)(problem->seed % 2) + 0.5 : 0;
     int64_t dim = problem_dim(problem, "head_dim");
+    struct problem_tensor *beta = problem_tensor(problem, "beta");
+    bool whole = cu_seqlens && !problem_tensor(problem, "kg_cache"); /* with gates as they are */
+    bool long_keys = whole && beta->present && problem->seed % 14 == 2; /* as random ones are, beside a small enough beta */
     bool raw = problem_dim(problem, "use_qk_l2norm_in_kernel") > 0 || problem_dim(problem, "skip_qk_l2norm") == 0;
     if (q->elements && k->elements && !raw) {
         for (int64_t i = 0; i < dim; i++)
@@ -501,13 +506,14 @@ void gated_delta_make(struct problem *problem)
         normalise(q, dim, 0, direction);
         normalise(k, dim, common, direction);
         if (problem->seed % 7 == 2)
-            vary_norms(problem, k, dim);
+            vary_norms(problem, k, dim, long_keys ? LONG_NORM : SHORT_NORM);
     }
-    bool whole = cu_seqlens && !problem_tensor(problem, "kg_cache"); /* with gates as they are */
     if (whole && problem->seed)
         fill_gate(problem, problem_tensor(problem, "g"), lowest[problem->seed % 4], problem->seed % 5 == 0);
     if (whole && problem->seed)
-        fill_gate(problem, problem_tensor(problem, "beta"), 0, problem->seed % 5 == 0);
+        fill_gate(problem, beta, 0, problem->seed % 5 == 0);
+    for (int64_t i = 0; long_keys && i < beta->elements; i++)
+        problem_set(beta, i, problem_get(beta, i) * (SHORT_NORM * SHORT_NORM) / (LONG_NORM * LONG_NORM));
     if (whole && problem->seed % 4 == 3)
         spoil(problem, cu_seqlens);
     if (cu_seqlens && !whole && cu_seqlens->present && cu_seqlens->elements)
