@@ -147,6 +147,8 @@ def test_pages_allocated_ahead(device):
         expected = attention(q[b:b + 1], k, v)[0] if length else torch.zeros(1, HEADS, DIM, device=device).double()
         close(out[b:b + 1], expected)
         assert length or (lse[b] == -math.inf).all()
+    with pytest.raises(ValueError, match="kv_indptr ends at 13, and there are 12 page indices"):
+        wrapper.plan(starts([1] * 4), indptr, indices[1:], torch.tensor(lengths), *SHAPE, DIM, PAGE)
 
 
 def test_options_of_one_request(device):

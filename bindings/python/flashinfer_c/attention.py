@@ -2,8 +2,23 @@
 """Attention of batches that mix prefill and decode, and attention with sinks."""
 import torch
 
-from ._attention import Single, public
+from ._attention import Single, check_end, end_of, host_or_none, indptr_of, public
 from .prefill import BatchPrefillWithPagedKVCacheWrapper
+
+
+def used_pages(kv_indptr, kv_indices, kv_len_arr, page_size):
+    """The page table of the pages that so many tokens fill, and the tokens on the last of each request: requests may own more.
+    Nothing is read back."""
+    check_end("kv_indptr", end_of(host_or_none(kv_indptr)), len(kv_indices), "page indices")
+    lengths = kv_len_arr.to(device=kv_indptr.device, dtype=torch.int32)
+    pages = torch.minimum((lengths + (page_size - 1)) // page_size, kv_indptr[1:] - kv_indptr[:-1])
+    indptr = indptr_of(pages)
+    if len(pages):
+        place = torch.arange(len(kv_indices), device=indptr.device)
+        request = torch.searchsorted(indptr[1:], place, right=True).clamp(max=len(pages) - 1)
+        place = (kv_indptr[request] + place - indptr[request]).clamp(max=len(kv_indices) - 1)
+        kv_indices = kv_indices[place.to(kv_indices.device)]
+    return indptr, kv_indices, lengths - (pages - 1) * page_size
 
 
 @public("batch_prefill_plan", "batch_prefill")
@@ -25,10 +40,8 @@ class BatchAttention(Single):
         """
         if use_profiler:
             raise NotImplementedError("use_profiler: kernels do not record profiles; use Nsight Compute")
-        pages = kv_indptr[1:] - kv_indptr[:-1]
-        last_page_len = kv_len_arr.to(kv_indptr.device) - (pages - 1) * page_size
-        self._wrapper.plan(qo_indptr, kv_indptr, kv_indices, last_page_len, num_qo_heads, num_kv_heads, head_dim_qk, page_size,
-                           head_dim_vo, causal=causal, sm_scale=sm_scale, logits_soft_cap=logits_soft_cap,
+        self._wrapper.plan(qo_indptr, *used_pages(kv_indptr, kv_indices, kv_len_arr, page_size), num_qo_heads, num_kv_heads,
+                           head_dim_qk, page_size, head_dim_vo, causal=causal, sm_scale=sm_scale, logits_soft_cap=logits_soft_cap,
                            q_data_type=q_data_type, kv_data_type=kv_data_type)
         bytes = self._wrapper._plan_info.plan.workspace_size
         if bytes > len(self._wrapper._workspace):
