@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Activation functions. NaN at -infinity. */
+/* Activation functions. At -infinity they are NaN: infinity times 0. */
 #ifndef ACTIVATION_H
 #define ACTIVATION_H
 
@@ -18,22 +18,21 @@ struct quotient {
 
 #ifdef __AVX512F__
 /* s / (c e^-r): n is the nearest integer to 32 x / ln 2, r the rest, at most ln 2 / 64, s a float whose exponent and upper five
- * bits are n's bits, and c what makes s / c the power of two that belongs to n. Both are 2^up times that, so that s is normal. */
-INLINE struct quotient exp_quotient_up(vec x, const int up)
+ * bits are n's bits, and c what makes s / c the power of two that belongs to n. Both are 2^UP times that, so that s is normal. */
+INLINE struct quotient exp_quotient(vec x)
 {
+    enum { UP = 34 };
     const vec power[2] = { /* chosen by the lower five bits */
         {1.0f, 1.00915241f, 1.01745343f, 1.02493548f, 1.03162956f, 1.03756618f, 1.04277468f, 1.04728365f,
          1.05112052f, 1.05431211f, 1.05688429f, 1.05886209f, 1.06026995f, 1.06113124f, 1.06146884f, 1.06130469f},
         {1.06066012f, 1.05955601f, 1.05801213f, 1.05604792f, 1.05368209f, 1.05093277f, 1.04781759f, 1.04435325f,
          1.04055619f, 1.0364424f, 1.03202724f, 1.02732527f, 1.02235103f, 1.01711822f, 1.01164019f, 1.00592995f}};
-    const float magic = 393343.0f + (float)up; /* 1.5 * 2^18 + 127 + up: its unit is 1 / 32, and s begins with its lower bits */
-    const float times = bits_float((uint32_t)(127 + up) << 23);
+    const float magic = 393343.0f + (float)UP; /* 1.5 * 2^18 + 127 + UP: its unit is 1 / 32, and s begins with its lower bits */
+    const float times = bits_float((uint32_t)(127 + UP) << 23);
     vec shifted = x * LOG2E + magic, r = x - (shifted - magic) * 0.693147182f;
     vec c = (vec)_mm512_permutex2var_ps((__m512)(power[0] * times), (__m512i)shifted, (__m512)(power[1] * times));
     return (struct quotient){(vec)((vecu)shifted << 18), c * (1.0f + r * (-1.0000147f + r * 0.5f))};
 }
-
-INLINE struct quotient exp_quotient(vec x) { return exp_quotient_up(x, 34); }
 
 /* At least -111 and at most 21; what is NaN becomes one of them. */
 INLINE vec exp_bounded(vec x)

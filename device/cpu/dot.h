@@ -78,12 +78,11 @@ DOT_PARTIAL(bf16)
 #if defined __AVX512BF16__
 INLINE vec dot_load_last_bf16(const bf16 *end, int64_t n)
 {
-    typedef uint16_t elements __attribute__((vector_size(4 * LANES)));
-    elements x, place;
+    words x, place;
     memcpy(&x, end - DOT_STEP_bf16, sizeof x);
     for (int i = 0; i < DOT_STEP_bf16; i++)
         place[i] = (uint16_t)i;
-    return (vec)(x & (elements)(place >= (uint16_t)(DOT_STEP_bf16 - n)));
+    return (vec)(x & (words)(place >= (uint16_t)(DOT_STEP_bf16 - n)));
 }
 #else
 INLINE vec dot_load_last_bf16(const bf16 *end, int64_t n) { return vec_keep_last(vec_load_bf16(end - LANES), n); }

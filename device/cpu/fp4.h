@@ -42,8 +42,6 @@ INLINE vecu vec_e2m1_high(vec x, int tame)
     return tame ? code : vec_where_nan(x, (vecu){0} + (7u << 28), code);
 }
 
-typedef uint16_t words __attribute__((vector_size(4 * LANES)));
-
 /* Of bytes that hold a code, neighbours joined: of a and of b in turn, by 128 bits. */
 INLINE vecu joined_e2m1(vecu a, vecu b)
 {

@@ -39,7 +39,6 @@ PAIR_LOAD(f32)
 /* As vec_load_e4m3. */
 INLINE struct pair pair_load_e4m3(const e4m3 *from, enum pair_order order)
 {
-    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
     words h = (words)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)from)) << 7 & 0xbfff;
     h |= (h + 0x80) & 0x4000;
     f16 same[PAIR];
@@ -65,7 +64,6 @@ INLINE struct pair pair_load_bf16(const bf16 *from, enum pair_order order)
 #define VEC_WORDS(name, first, shift)                                                                           \
     INLINE vecu name(vecu a, vecu b)                                                                            \
     {                                                                                                           \
-        typedef uint16_t words __attribute__((vector_size(4 * LANES)));                                         \
         const words in_order = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,                 \
                                 32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};                \
         return (vecu)__builtin_shuffle((words)a, (words)b, in_order + first);                                   \
@@ -124,7 +122,6 @@ INLINE void pair_narrow_bf16(bf16 *to, struct pair x, enum pair_order order, enu
 #if defined __AVX512DQ__ && defined __AVX512BW__
 INLINE void pair_narrow_low(void *to, struct pair x, enum pair_order order, enum tame tame, int mantissa, int bias, float largest)
 {
-    typedef uint16_t words __attribute__((vector_size(4 * LANES)));
     const vec least = vec_set(bits_float((uint32_t)(128 - bias) << 23));
     const float unit = (float)(1 << (23 - mantissa)) + (float)((bias - 128) & 0x7f >> mantissa); /* with what codes are off by */
     bool has_nan = tame == WILD && _mm512_cmp_ps_mask((__m512)x.v[0], (__m512)x.v[1], _CMP_UNORD_Q);

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stores past the caches, for outputs that no cache can keep: an ordinary store reads the line that it overwrites, a third of
- * what a copy moves. A kernel that makes what it writes does so in pieces in the first cache, and sends these off. */
+ * what a copy moves. Whole lines go from registers (pair_stream, line_narrow); what lies in memory already by `stream`. */
 #ifndef STREAM_H
 #define STREAM_H
 
 #include "pair.h"
-
-enum { STREAM_PIECE = 256 }; /* elements */
 
 /* Whether an output of so many bytes is to be streamed. */
 INLINE bool streams(int64_t bytes)

@@ -12,6 +12,7 @@ typedef int32_t veci __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vech __attribute__((vector_size(2 * LANES)));
 typedef uint8_t vecb __attribute__((vector_size(LANES)));
+typedef uint16_t words __attribute__((vector_size(4 * LANES))); /* two in each lane */
 
 /* Comparisons for machines without AVX-512, a register at a time: gcc 12 takes those of wider vectors apart into scalars. */
 #ifdef __AVX2__

@@ -40,7 +40,6 @@ typedef float __v16sf __attribute__((vector_size(64)));
 #define _MM_FROUND_CUR_DIRECTION 0x04
 #define _MM_FROUND_NO_EXC 0x08
 #define _CMP_UNORD_Q 0x03
-#define _CMP_NLE_UQ 0x06
 #define _CMP_GT_OQ 0x1e
 
 X86_INLINE void _mm_stream_si128(__m128i *to, __m128i x)
@@ -184,11 +183,6 @@ X86_INLINE __m512i _mm512_cvtepu8_epi64(__m128i x)
 X86_INLINE __m128i _mm512_cvtepi32_epi8(__m512i x)
 {
     return (__m128i)__builtin_ia32_pmovdb512_mask((__v16si)x, (__v16qi){0}, X86_ALL);
-}
-
-X86_INLINE __m128i _mm512_cvtepi64_epi8(__m512i x)
-{
-    return (__m128i)__builtin_ia32_pmovqb512_mask((__v8di)x, (__v16qi){0}, (unsigned char)-1);
 }
 
 #ifdef __AVX512DQ__

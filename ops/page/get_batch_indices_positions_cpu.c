@@ -4,12 +4,14 @@
 #include "stream.h"
 #include "get_batch_indices_positions_args.h"
 
+enum { PIECE = 256 }; /* elements, made in the first cache */
+
 /* to[i] = first + i * step, past the caches. */
 static void fill(int32_t *to, int64_t count, int32_t first, int32_t step)
 {
-    int32_t piece[STREAM_PIECE];
+    int32_t piece[PIECE];
     for (int64_t at = 0, n; at < count; at += n, first += (int32_t)n * step) {
-        n = count - at < STREAM_PIECE ? count - at : STREAM_PIECE;
+        n = count - at < PIECE ? count - at : PIECE;
         for (int32_t i = 0; i < (int32_t)n; i++)
             piece[i] = first + i * step;
         stream(to + at, piece, n * (int64_t)sizeof *to);
