@@ -20,9 +20,9 @@ INSTALL_DATA = $(INSTALL) -m 644
 
 public_headers = $(notdir $(wildcard include/flashinfer/*.h))
 cmake_files = flashinfer-config.cmake flashinfer-config-version.cmake
-# What the command says of itself: files to install, and where.
+# What the command prints of itself.
 man_page = $(BUILD)/share/flashinfer.1
-completions = $(if $(wildcard cli/completion.c),$(BUILD)/share/flashinfer.bash $(BUILD)/share/flashinfer.zsh)
+completions = $(BUILD)/share/flashinfer.bash $(BUILD)/share/flashinfer.zsh
 
 # Prebuilt kernels, where `make pack` made some.
 packs = $(sort $(wildcard $(BUILD)/pack/*))
@@ -47,7 +47,7 @@ fill = sed -e 's|@version@|$(version)|g' -e 's|@soname@|$(soname)|g' -e 's|@pref
 
 install: $(library) $(static_library) $(command) $(man_page) $(completions)
 	$(INSTALL) -d "$(DESTDIR)$(bindir)" "$(DESTDIR)$(includedir)/flashinfer" "$(DESTDIR)$(pkgconfigdir)" "$(DESTDIR)$(cmakedir)" \
-	    "$(DESTDIR)$(mandir)/man1"
+	    "$(DESTDIR)$(mandir)/man1" "$(DESTDIR)$(bashcompletiondir)" "$(DESTDIR)$(zshcompletiondir)"
 	$(INSTALL_PROGRAM) $(command) "$(DESTDIR)$(bindir)"
 	$(INSTALL_PROGRAM) $(library).$(version) "$(DESTDIR)$(libdir)"
 	ln -sf libflashinfer.so.$(version) "$(DESTDIR)$(libdir)/$(soname)"
@@ -57,14 +57,11 @@ install: $(library) $(static_library) $(command) $(man_page) $(completions)
 	$(fill) packaging/flashinfer.pc.in | $(INSTALL_DATA) /dev/stdin "$(DESTDIR)$(pkgconfigdir)/flashinfer.pc"
 	for file in $(cmake_files); do $(fill) packaging/$$file.in | $(INSTALL_DATA) /dev/stdin "$(DESTDIR)$(cmakedir)/$$file" || exit; done
 	$(INSTALL_DATA) $(man_page) "$(DESTDIR)$(mandir)/man1"
+	$(INSTALL_DATA) $(BUILD)/share/flashinfer.bash "$(DESTDIR)$(bashcompletiondir)/flashinfer"
+	$(INSTALL_DATA) $(BUILD)/share/flashinfer.zsh "$(DESTDIR)$(zshcompletiondir)/_flashinfer"
 ifneq ($(packs),)
 	$(INSTALL) -d "$(DESTDIR)$(libdir)/flashinfer"
 	$(INSTALL_DATA) $(packs) "$(DESTDIR)$(libdir)/flashinfer"
-endif
-ifneq ($(completions),)
-	$(INSTALL) -d "$(DESTDIR)$(bashcompletiondir)" "$(DESTDIR)$(zshcompletiondir)"
-	$(INSTALL_DATA) $(BUILD)/share/flashinfer.bash "$(DESTDIR)$(bashcompletiondir)/flashinfer"
-	$(INSTALL_DATA) $(BUILD)/share/flashinfer.zsh "$(DESTDIR)$(zshcompletiondir)/_flashinfer"
 endif
 
 uninstall:
