@@ -270,12 +270,22 @@ static int keep_ops_with_shape(const struct command *command, struct options *ou
     return kept ? -1 : usage_error(command, "no op has a shape named %s", out->shape);
 }
 
+/* Whether an op that was asked for has a row of the name that --kernel gave. */
+static bool has_kernel(const struct options *options)
+{
+    for (const struct op *const *op = options->op; *op; op++)
+        for (const struct op_kernel *row = (*op)->kernels; row && row->name; row++)
+            if (!strcmp(row->name, options->kernel))
+                return true;
+    return false;
+}
+
 /* What options and operands say must fit together. */
 static int check_together(const struct command *command, struct options *out)
 {
     if (out->archs[0] && out->device_given && !out->cuda)
         return usage_error(command, "--arch names GPUs, and does not go with --device cpu");
-    if (out->kernel && !options_has_kernel(out))
+    if (out->kernel && !has_kernel(out))
         return usage_error(command, "no op that was asked for has a kernel \"%s\"", out->kernel);
     return out->shape ? keep_ops_with_shape(command, out) : -1;
 }
@@ -309,13 +319,4 @@ int options_parse(const struct command *command, int argc, char **argv, struct o
     for (int i = 0; !out->num_named && op_registry[i] && i < MAX_OPS; i++)
         out->op[i] = op_registry[i];
     return code < 0 ? check_together(command, out) : code;
-}
-
-bool options_has_kernel(const struct options *options)
-{
-    for (const struct op *const *op = options->op; *op; op++)
-        for (const struct op_kernel *row = (*op)->kernels; row && row->name; row++)
-            if (!strcmp(row->name, options->kernel))
-                return true;
-    return false;
 }

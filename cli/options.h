@@ -48,9 +48,6 @@ bool option_taken(const struct command *command, enum option_id id);
  * having been said. */
 int options_parse(const struct command *command, int argc, char **argv, struct options *out);
 
-/* Whether an op that was asked for has a row of the name that --kernel gave. */
-bool options_has_kernel(const struct options *options);
-
 /* Where the options ask to look: the CPU, a GPU if there is one, the architectures of --arch. An error if there is no GPU and
  * --device cuda or --require cuda asks for one. */
 struct devices {

@@ -57,7 +57,8 @@ flashinfer_status device_download(const struct device *device, void *to, const v
     return FLASHINFER_OK;
 }
 
-flashinfer_status device_copy(const struct device *device, void *to, const void *from, size_t bytes)
+/* Within the device; the memories do not overlap. */
+static flashinfer_status copy(const struct device *device, void *to, const void *from, size_t bytes)
 {
     if (!device_is_cuda(device)) {
         memcpy(to, from, bytes);
@@ -70,7 +71,7 @@ flashinfer_status device_copy(const struct device *device, void *to, const void 
 flashinfer_status device_repeat(const struct device *device, void *to, size_t block, size_t all)
 {
     for (size_t done = block; done && done < all; done *= 2)
-        TRY(device_copy(device, (unsigned char *)to + done, to, done < all - done ? done : all - done));
+        TRY(copy(device, (unsigned char *)to + done, to, done < all - done ? done : all - done));
     return FLASHINFER_OK;
 }
 

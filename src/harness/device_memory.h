@@ -17,9 +17,6 @@ void device_free(const struct device *device, void *memory);
 flashinfer_status device_upload(const struct device *device, void *to, const void *from, size_t bytes);
 flashinfer_status device_download(const struct device *device, void *to, const void *from, size_t bytes);
 
-/* Within the device; the memories do not overlap. */
-flashinfer_status device_copy(const struct device *device, void *to, const void *from, size_t bytes);
-
 /* The first `block` bytes of `to` again and again, up to `all`. */
 flashinfer_status device_repeat(const struct device *device, void *to, size_t block, size_t all);
 

@@ -97,11 +97,9 @@ void problem_scatter(const struct problem_tensor *tensor, unsigned char *image, 
 void problem_gather(const struct problem_tensor *tensor, const unsigned char *image, unsigned char *dense);
 
 /* The steps of problem_create. */
-flashinfer_status problem_parse(struct problem *problem, const char *values, const struct op *runner);
 flashinfer_status problem_choose(struct problem *problem, const struct problem_request *request);
 flashinfer_status problem_solve(struct problem *problem, int broken_rule);
 bool problem_shapes(struct problem *problem); /* false if a shape is impossible */
-const struct op_range *problem_range(const struct problem *problem, const char *name);
 flashinfer_status problem_fill(struct problem *problem);
 flashinfer_status problem_lay_out(struct problem *problem);
 

@@ -164,7 +164,7 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
                       problem->op->name, word, problem->op->name);
 }
 
-flashinfer_status problem_parse(struct problem *problem, const char *values, const struct op *runner)
+static flashinfer_status parse_values(struct problem *problem, const char *values, const struct op *runner)
 {
     const struct program *other = runner ? op_program(runner) : NULL;
     while (values && *(values += strspn(values, " ,\t\n"))) {
@@ -390,8 +390,8 @@ flashinfer_status problem_choose(struct problem *problem, const struct problem_r
 {
     for (int i = 0; i < problem->program->num_args; i++)
         problem->tensor[i].alias = -1;
-    TRY(problem_parse(problem, request->values, request->runner));
-    TRY(problem_parse(problem, request->instead, request->runner));
+    TRY(parse_values(problem, request->values, request->runner));
+    TRY(parse_values(problem, request->instead, request->runner));
     import_symbols(problem);
     choose_presence(problem, request->complete || request->broken_rule);
     TRY(choose_dtypes(problem));

@@ -9,7 +9,7 @@
 
 enum { ATTEMPTS = 300, REPAIRS = 60, CANDIDATES = 48, MAX_RANDOM_ELEMENTS = 1 << 21, DEFAULT_DIM = 64 };
 
-const struct op_range *problem_range(const struct problem *problem, const char *name)
+static const struct op_range *range_of(const struct problem *problem, const char *name)
 {
     for (const struct op_range *range = problem->op->ranges; range && range->name; range++)
         if (!strcmp(range->name, name))
@@ -31,7 +31,7 @@ static struct op_range limits_of_argument(const struct op_arg *a)
 static struct op_range limits(const struct problem *problem, int symbol)
 {
     int arg = problem->program->symbol[symbol].arg;
-    const struct op_range *range = problem_range(problem, problem->program->symbol[symbol].name);
+    const struct op_range *range = range_of(problem, problem->program->symbol[symbol].name);
     const struct op_arg *a = arg >= 0 ? &problem->op->args[arg] : NULL;
     struct op_range r = {.lo = 1, .hi = DEFAULT_DIM, .multiple = 1};
     if (range)
@@ -94,7 +94,7 @@ static void draw_symbol(struct problem *problem, int symbol, int attempt)
     int arg = problem->program->symbol[symbol].arg;
     const struct op_arg *a = arg >= 0 ? &problem->op->args[arg] : NULL;
     struct op_range r = limits(problem, symbol);
-    bool ranged = problem_range(problem, problem->program->symbol[symbol].name);
+    bool ranged = range_of(problem, problem->program->symbol[symbol].name);
     bool has_default =
         a && (a->kind == OP_ENUM || (a->value >= a->min && a->value <= op_max(a)));
     problem->given &= arg >= 0 ? ~(UINT64_C(1) << arg) : ~UINT64_C(0);
