@@ -32,7 +32,8 @@ void torture_path(char *path, size_t size, const char *name)
     snprintf(path, size, "%s/%s", folder, name);
 }
 
-void torture_folders(void)
+/* The cache and TMPDIR of this process and its children, made if they are not there. */
+static void make_folders(void)
 {
     char path[128];
     torture_path(path, sizeof path, "cache");
@@ -123,7 +124,7 @@ pid_t torture_start(void (*run)(void))
     if (child == 0) {
         signal(SIGHUP, SIG_DFL); /* which nohup ignores, as a shell ignores SIGINT for what it runs in the background */
         signal(SIGINT, SIG_DFL);
-        torture_folders();
+        make_folders();
         run();
         fflush(NULL);
         _exit(0);

@@ -9,12 +9,10 @@
 /* As many as are asked for, multiplied by FLASHINFER_TORTURE; a fifth under a sanitizer. */
 int torture_rounds(int rounds);
 
-/* The cache and TMPDIR of this process and its children, made if they are not there. */
-void torture_folders(void);
 void torture_path(char *path, size_t size, const char *name); /* in the folder of the case */
 
 /* Makes a C compiler for multiply_spec(1) to multiply_spec(factors): waits, notes process and factor in "compiled", and copies
- * what was compiled beforehand. In children that call torture_fake_compiler. */
+ * what was compiled beforehand. It serves children that call torture_use_compiler. */
 void torture_make_compiler(int factors, double seconds);
 void torture_use_compiler(void);
 
