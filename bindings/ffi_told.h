@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A call by the same values as an earlier one, tensors at the same addresses, is found by these alone: arguments need no
- * unpacking, and nothing else a look. Strings, pointers and plans are not compared; calls with them are unpacked. */
+/* A call by the same values as an earlier one, tensors at the same addresses, is found by these alone: nothing is unpacked, and
+ * nothing else is looked at. Strings, pointers and plans are not compared; calls with them are unpacked. */
 #ifndef FFI_TOLD_H
 #define FFI_TOLD_H
 

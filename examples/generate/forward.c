@@ -40,12 +40,10 @@ static DLTensor *view(struct view *v, const struct model *m, const void *data, D
     return &v->t;
 }
 
-/* Views as temporaries of the enclosing block: dense ones, and ones with strides. */
+/* Views as temporaries of the enclosing block. HEADS: [rows, heads, head_dim] inside rows of `stride` elements. */
 #define AXES(...) (const int64_t[]){__VA_ARGS__}
 #define DENSE(data, dtype, ...) \
     view(&(struct view){0}, m, data, dtype, (int)(sizeof AXES(__VA_ARGS__) / sizeof(int64_t)), AXES(__VA_ARGS__), NULL)
-#define ROWS(data, rows, width, stride) view(&(struct view){0}, m, data, m->dtype, 2, AXES(rows, width), AXES(stride, 1))
-/* [rows, heads, head_dim] inside rows of `stride` elements. */
 #define HEADS(data, rows, heads, stride) \
     view(&(struct view){0}, m, data, m->dtype, 3, AXES(rows, heads, s->head_dim), AXES(stride, s->head_dim, 1))
 
