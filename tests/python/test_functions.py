@@ -349,9 +349,6 @@ def _(device, function, name):
     assert y.tolist() == [7, 255, 1] and indptr.tolist() == [0, 1, 3]
 
 
-ONE = 1.0
-
-
 def similar(found, expected):
     assert F.cosine_similarity(found.double().flatten(), expected.double().flatten(), 0) > 0.98
 
