@@ -130,6 +130,7 @@ struct gated_delta_args gated_delta_args(const struct call *call)
 }
 
 enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, PIECE = 4, MOST_TOKENS = 8, MAX_GRID_YZ = 65535 };
+enum { WAY_VALUES, WAY_THREADS }; /* of a block on a GPU */
 
 static const struct jit_kernel recurrent_cpu = {
     "gated_delta_recurrent_cpu", JIT_CPU, {"T:dtype", "HEAD_DIM", "VALUES_LAST", "GATES"}};
@@ -192,6 +193,12 @@ static bool is_many(const struct gated_delta_view *t)
            !t->initial || (t->initial_rows && !t->pads);
 }
 
+static void set_block(struct way *way, int64_t values, int64_t threads)
+{
+    way->value[WAY_VALUES] = values;
+    way->value[WAY_THREADS] = threads;
+}
+
 static bool too_many_blocks(const struct gated_delta_view *t)
 {
     return num_sequences(t) > MAX_GRID_YZ || tensor_shape(t->output, -2) > MAX_GRID_YZ;
@@ -207,6 +214,7 @@ const char *gated_delta_fit_recurrent_sm80(const struct call *call, struct way *
     if (!walks(t))
         return UNWALKED;
     int32_t *constant = fill_spec(call, way, &recurrent_sm80);
+    set_block(way, BLOCK_VALUES, 128);
     constant[4] = state_dtype(t->initial, NULL);
     constant[5] = state_dtype(t->final, t->kept);
     bool narrow = !t->values_last && dtype_bytes((enum dtype)constant[4]) == 2 && dtype_bytes((enum dtype)constant[5]) == 2;
@@ -239,12 +247,14 @@ static const char *fit_states(const struct call *call, struct way *way, const st
 static const char *fit_decode(const struct call *call, struct way *way)
 {
     const struct gated_delta_view *t = call_view(call);
+    int64_t dim = tensor_shape(t->q, -1);
     if (is_many(t))
         return "there is more than one token, or more than the states before and after it";
     if (dtype_bytes(tensor_dtype(t->initial)) != 2)
         return "states are not of 16 bits";
-    if (!t->values_last && tensor_shape(t->q, -1) != 128 && tensor_dtype(t->initial) != tensor_dtype(t->q))
+    if (!t->values_last && dim != 128 && tensor_dtype(t->initial) != tensor_dtype(t->q))
         return "states with keys last are not of the dtype of q, and head_dim is not 128";
+    set_block(way, DECODE_VALUES, t->values_last ? dim : 128);
     return fit_states(call, way, t->values_last ? &decode_values_sm80 : &decode_sm80);
 }
 
@@ -274,10 +284,12 @@ static const char *fit_tokens(const struct call *call, struct way *way)
         return "token by token is faster: few states of 32 bits";
     const char *unfit = fit_states(call, way, &tokens_sm80);
     bool half = tokens <= MOST_TOKENS / 2, wide = dtype_bytes(tensor_dtype(t->initial)) == 4;
+    int64_t values = t->per_key && !t->kept && (wide || !half) ? tensor_shape(t->q, -1) : DECODE_VALUES; /* as measured */
     int32_t *constant = way->spec[0].constant;
     constant[4] = t->kept != NULL;
     constant[5] = half ? MOST_TOKENS / 2 : MOST_TOKENS;
-    constant[6] = t->per_key && !t->kept && (wide || !half) ? (int32_t)tensor_shape(t->q, -1) : DECODE_VALUES; /* as measured */
+    constant[6] = (int32_t)values;
+    set_block(way, values, 2 * values);
     return unfit;
 }
 
@@ -297,16 +309,10 @@ flashinfer_status gated_delta_run_recurrent(const struct call *call, const struc
     if (!a.num_sequences || !a.num_heads)
         return FLASHINFER_OK;
     if (way->spec[0].kernel->target == JIT_CUDA) {
-        const struct jit_spec *spec = &way->spec[0];
-        bool recurrent = spec->kernel == &recurrent_sm80, values = spec->kernel == &decode_values_sm80;
-        bool tokens = spec->kernel == &tokens_sm80;
-        uint32_t dim = (uint32_t)tensor_shape(t->q, -1), block_values = recurrent ? BLOCK_VALUES : DECODE_VALUES;
-        if (tokens)
-            block_values = (uint32_t)spec->constant[6];
-        launch.grid[0] = dim / block_values;
+        launch.grid[0] = (uint32_t)(tensor_shape(t->q, -1) / way->value[WAY_VALUES]);
         launch.grid[1] = (uint32_t)a.num_heads;
         launch.grid[2] = (uint32_t)a.num_sequences;
-        launch.block[0] = values ? dim : tokens ? 2 * block_values : 128;
+        launch.block[0] = (uint32_t)way->value[WAY_THREADS];
     } else {
         launch.grid[0] = (uint32_t)(a.num_sequences * a.num_heads);
     }
