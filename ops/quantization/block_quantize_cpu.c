@@ -28,16 +28,18 @@ enum { BY_LARGEST = 0 };
 
 /* e4m3 elements are codes of a tensor whose scale is global_scale: they become f16 values up to 6 * 448 / global_scale. What is
  * worked out in bf16 stays floats, pairs in ORDER, where vectors are registers. */
-#if GATED && defined __AVX512F__
+#if GATED && defined __AVX512DQ__
 typedef __typeof__(_Generic((T *)0, bf16 * : (f32){0}, default : (T){0})) element;
+enum { NEAR = 1 }; /* tame elements are by gated_near, and of bf16 2^DOWN times a column, rounded by vec_near_bf16 */
 #else
 typedef __typeof__(_Generic((T *)0, e4m3 * : (f16){0}, default : (T){0})) element;
+enum { NEAR = 0 };
 #endif
 enum {
     STAGES = GATED || sizeof(T) == 1,
     ORDER = PAIR_ORDER(T),
     STORED = PAIR_ORDER(element),
-    NEAR = GATED && sizeof(element) > sizeof(T), /* tame elements may be rounded by vec_near_bf16 */
+    DOWN = NEAR && IS_BF16(T) ? 24 : 0, /* so that only e^104 is infinite: there, silu is 0 */
     BY_INTEGERS = ELEMENTS(CODE) == 2 && SCALE == SCALE_E4M3, /* tame codes are; there, multipliers are by E2M1_TIMES larger */
     TIMES = BY_INTEGERS ? E2M1_TIMES : 1,
     RUN = LANES * BLOCK,
@@ -96,6 +98,16 @@ INLINE void line_by_exponent(void *to, const element *from, const float *quarter
 #define LOAD_(type) pair_load_n_##type
 #define LOAD(type) LOAD_(type)
 
+/* 2^DOWN silu(gate) up; may be NaN where the gate is beyond 90000. */
+INLINE vec gated_near(vec gate, vec up)
+{
+#ifdef __AVX512DQ__
+    return gate * up / one_and_exp(gate, 1, DOWN);
+#else
+    return silu(gate) * up;
+#endif
+}
+
 /* Thirty-two columns as elements, 0 from `columns` on. up: what GATED columns scale. near: see vec_near_bf16. */
 INLINE void stage(element *to, const T *from, const T *up, int64_t columns, float factor, const int near)
 {
@@ -107,11 +119,11 @@ INLINE void stage(element *to, const T *from, const T *up, int64_t columns, floa
     if (columns > 0)
         y = LOAD(T)(up, columns, ORDER);
     for (int i = 0; i < 2; i++)
-        x.v[i] = silu(x.v[i]) * y.v[i];
+        x.v[i] = near ? gated_near(x.v[i], y.v[i]) : silu(x.v[i]) * y.v[i];
 #endif
     for (int i = 0; i < 2; i++) {
         x.v[i] = _Generic(from, const e4m3 * : x.v[i] * factor, default : x.v[i]);
-        if (NEAR)
+        if (NEAR && IS_BF16(T))
             x.v[i] = vec_rounded_bf16(x.v[i], NUMBERS, near);
     }
     (void)up, (void)near;
@@ -161,13 +173,14 @@ INLINE int quantize_blocks(const struct block_quantize_args *a, const struct lin
 {
     _Alignas(64) float multiplier[CHUNK / BLOCK];
     const int tame_amax = tame && BY_INTEGERS && E2M1_FINDS_NAN ? BLOCKS_LOOSE : tame;
+    const float unit = tame ? bits_float((127u - DOWN) << 23) : 1.0f; /* what an element of 1 stands for */
     vecu worst = {0}, least = {0};
     for (int i = 0; i < count; i += LANES) {
         for (int at = i * BLOCK; at < (i + LANES) * BLOCK && FETCHES_EARLY; at += 2 * PAIR)
             __builtin_prefetch(x + at + l->ahead, 0, 2);
-        vec amax = blocks_amax(x + i * BLOCK, BLOCK, ORDER, tame_amax);
+        vec amax = blocks_amax(x + i * BLOCK, BLOCK, ORDER, tame_amax) * unit;
         vec m = store_scales(a, l, block + i, count - i < LANES ? count - i : LANES, amax, tame) * (tame ? TIMES : 1.0f);
-        vec_store(multiplier + i, BY_EXPONENT && tame ? quarters(m) : m);
+        vec_store(multiplier + i, BY_EXPONENT && tame ? quarters(m) : m * unit);
         worst = BY_EXPONENT ? worst | lack_quarters(amax) : blocks_worst(worst, amax, m);
     }
     if (tame && !blocks_are_tame(worst, BY_EXPONENT ? 0 : TAME_LIMIT * TIMES))
@@ -301,7 +314,7 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
     const element *x = STAGES || !are_there ? staged : (const element *)(l->input + begin);
     bool tame = past_caches ? quantize_blocks(a, l, out, x, begin / BLOCK, count, BLOCKS_TAME, 1)
                             : quantize_blocks(a, l, out, x, begin / BLOCK, count, BLOCKS_TAME, 0);
-    if (!tame || (NEAR && !(fabsf(l->global_scale) < 0x1p90f))) /* 2^-126 of that is 0 */
+    if (!tame || (NEAR && !(fabsf(l->global_scale) < 0x1p90f && fabsf(l->global_scale) > 0x1p-60f))) /* 2^-126 of that is 0 */
         quantize_wild_blocks(a, l, out, x, staged, begin / BLOCK, count);
     int64_t last = end < a->out_columns ? end : a->out_columns;
     if (out != to && begin < last)
