@@ -210,6 +210,9 @@ DEVICE float center_piece(float (&x)[VEC], float mean)
 
 #if BLOCK_SIZE
 #include "norm_fp4.cuh"
+#else
+DEVICE struct norm_row row_from(const struct norm_row &r, uint32_t) { return r; }
+DEVICE bool pad_row_of_block(const struct norm_args &, const struct norm_row &) { return true; }
 #endif
 
 /* What the elements of a quantised output are multiplied with; with BLOCK_SIZE the global scale. After pdl_wait. */
@@ -224,6 +227,19 @@ DEVICE void store_residual(const float (&x)[VEC], const struct norm_row &row, in
 {
 #if ADD_RESIDUAL
     store_elements(row.residual + at, x);
+#endif
+}
+
+/* A piece waits for its row's statistic in p and, if it `weighs`, most. */
+DEVICE void keep_or_weigh(const float (&x)[VEC], struct piece &p, const struct weights &w, uint32_t &most, bool weighs = true)
+{
+#if WEIGHED
+    if (weighs)
+        most = weigh_piece(p, w);
+    else
+        keep_piece(p, x);
+#elif !LAYERNORM
+    keep_piece(p, x);
 #endif
 }
 
@@ -277,6 +293,19 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
             x[j] *= multiplier;
     }
     store_elements(row.out + at, x);
+#endif
+}
+
+/* The same of a piece that waited; x counts with LAYERNORM only. */
+DEVICE void finish_kept(float (&x)[VEC], const struct piece &p, const struct norm_args &a, const struct norm_row &row, int64_t at,
+                        const struct weights &w, const uint32_t &most, float deviation, float multiplier)
+{
+#if WEIGHED
+    finish_weighed(p, row, at, most, deviation, multiplier);
+#else
+    if (!LAYERNORM)
+        widen_piece(x, p, true);
+    finish_piece(x, a, row, at, w, deviation, multiplier);
 #endif
 }
 

@@ -8,13 +8,14 @@
  *   ROWS       1, 2, 4
  *   EXACT      1: LANES * VEC * PER_THREAD == hidden
  *   others     see norm.cuh
- * blockDim.x is 128. The kernel is over 80 lines: its parts share the registers that hold the rows. */
+ * blockDim.x is 128. */
 #define STEP (PER_THREAD > 1 ? LANES * VEC : 0)
 #include "norm.cuh"
 
 /* Blocks of a multiprocessor, as registers allow. What is no row is summed, too: else the loads of a row would wait for the sums
  * of the row before. */
-enum { THREADS = 128, WARP_ROWS = 32 / LANES, BLOCKS = BLOCK_SIZE ? (SILU ? 9 : 4) : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
+enum { THREADS = 128, WARP_ROWS = 32 / LANES, BLOCK_ROWS = THREADS / 32 * WARP_ROWS };
+enum { BLOCKS = BLOCK_SIZE ? (SILU ? 9 : 4) : LAYERNORM && ROWS * PER_THREAD > 2 ? 6 : 8 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(const __grid_constant__ struct norm_args a)
 {
@@ -25,17 +26,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
     float x[LAYERNORM ? ROWS : 1][LAYERNORM ? PER_THREAD : 1][VEC], sum[ROWS];
     int group = threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / LANES;
     bool idle = 32 % LANES && threadIdx.x % 32 / LANES == WARP_ROWS;
-    int64_t rows = rows_of(a), groups = (int64_t)gridDim.x * (THREADS / 32 * WARP_ROWS);
-    int64_t first_row = (int64_t)blockIdx.x * (THREADS / 32 * WARP_ROWS) + group;
-    int hidden = (int)a.hidden, lane = threadIdx.x % 32 % LANES, first = lane * VEC, step = LANES * VEC;
-    int at_first = BLOCK_SIZE ? 0 : first;
+    int64_t rows = rows_of(a), groups = (int64_t)gridDim.x * BLOCK_ROWS, first_row = (int64_t)blockIdx.x * BLOCK_ROWS + group;
+    int lane = threadIdx.x % 32 % LANES, first = lane * VEC, step = LANES * VEC, at_first = BLOCK_SIZE ? 0 : first;
     bool exists[ROWS], inside[PER_THREAD];
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
         exists[r] = !idle && (uint32_t)(first_row + r * groups) < rows;
 #pragma unroll
     for (int i = 0; i < PER_THREAD; i++)
-        inside[i] = EXACT || first + i * step < hidden;
+        inside[i] = EXACT || first + i * step < (int)a.hidden;
     pdl_launch();
 #pragma unroll
     for (int i = 0; WEIGHTS_FIRST(PER_THREAD) && i < PER_THREAD; i++)
@@ -49,9 +48,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
         if (a.pads && !idle && first_row + r * groups < block_scale_rows(SCALES_128X4, rows))
             pad_scales(a, row[r], exists[r], lane, LANES);
 #endif
-#if BLOCK_SIZE
         row[r] = row_from(row[r], first);
-#endif
 #pragma unroll
         for (int i = 0; i < PER_THREAD; i++) {
             p[r][i] = piece();
@@ -71,11 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
                 if (exists[r])
                     store_residual(at, row[r], at_first + i * step);
                 sum[r] += LAYERNORM ? piece_sum(at) : piece_squares(at);
-#if WEIGHED
-                most[r][i] = weigh_piece(p[r][i], w[i]);
-#elif !LAYERNORM
-                keep_piece(p[r][i], at);
-#endif
+                keep_or_weigh(at, p[r][i], w[i], most[r][i]);
             }
         }
         sum[r] = lanes_sum(sum[r], LANES);
@@ -100,13 +93,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) norm_short_sm80(co
             if (exists[r] && inside[i]) {
                 if (!WEIGHTS_FIRST(PER_THREAD) && r == 0)
                     load_weights(w[i], a, first + i * step);
-#if WEIGHED
-                finish_weighed(p[r][i], row[r], at_first + i * step, most[r][i], deviation, multiplier);
-#else
-                if (!LAYERNORM)
-                    widen_piece(at, p[r][i], true);
-                finish_piece(at, a, row[r], at_first + i * step, w[i], deviation, multiplier);
-#endif
+                finish_kept(at, p[r][i], a, row[r], at_first + i * step, w[i], most[r][i], deviation, multiplier);
             }
         }
     }

@@ -11,9 +11,7 @@
  *              half of a warp has one, so that these are written at once. To the L2 cache four bytes are as much as 32.
  *   EARLY      1: few rows to e2m1 with PDL, one piece a thread, which is asked for as soon as pdl_wait returns
  *   others     see norm.cuh
- * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM.
- *
- * norm_block() is over 80 lines: its parts share the registers that hold the row. */
+ * Shared memory: 32 * PER_THREAD floats, twice for LAYERNORM. */
 #define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
 #define SPLIT (PIECES && ACCESS == VEC && sizeof(T) == 2 && (FOR_32_BITS || (BLOCK_SIZE && ADD_RESIDUAL)))
 #define HIDDEN (ROWS > 1 ? PIECES * VEC : 0)
@@ -60,6 +58,18 @@ DEVICE void fetch_weights(const struct norm_args &a)
     }
 }
 
+/* Over a row, of sums over the pieces of its threads. */
+template <int N> DEVICE float row_sum(float (&sum)[N], int pieces, int threads, float (&scratch)[32 * PER_THREAD])
+{
+#if ROWS > 1
+    int lane = threadIdx.x % LANES_OF_ROW;
+    float *of_row = scratch + threadIdx.x % 32 / LANES_OF_ROW * 16;
+    return sum_of_sums<SUMS, EACH>(lanes_sum(tree_sum(sum), LANES_OF_ROW), lane == 0, threadIdx.x / 32, lane, of_row);
+#else
+    return pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch);
+#endif
+}
+
 /* With N pieces a thread. */
 template <int N>
 DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct norm_row &all,
@@ -90,26 +100,18 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
 #if BLOCK_SIZE && PER_THREAD > 1
     float multiplier = output_multiplier(a);
 #endif
-#if BLOCK_SIZE
     if (!EARLY && ROWS == 1 && !pad_row_of_block(a, all))
         return;
     bool exists = !EARLY || !(SCALES & 2) || index < rows_of(a);
     struct norm_row row = row_from(all, first);
-    enum { at_first = 0 };
-#else
-    const bool exists = true;
-    const struct norm_row &row = all;
-    int at_first = first;
-#endif
+    int at_first = BLOCK_SIZE ? 0 : first;
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i] && exists)
             load_piece(p[i], row, at_first + i * step);
     }
-#if BLOCK_SIZE
     if (EARLY && !pad_row_of_block(a, all))
         return;
-#endif
     if (FETCHES)
         fetch_row_ahead(a, all);
 #if !BLOCK_SIZE || PER_THREAD == 1
@@ -123,26 +125,16 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
             widen_piece(at, p[i]);
             store_residual(at, row, at_first + i * step);
             sum[i] = LAYERNORM ? piece_sum(at) : piece_squares(at);
-#if WEIGHED && PER_THREAD > 1
-            most[i] = weigh_piece(p[i], w[i]);
-#elif !LAYERNORM
-            keep_piece(p[i], at);
-#endif
+            keep_or_weigh(at, p[i], w[i], most[i], PER_THREAD > 1);
         }
     }
 #if LAYERNORM
-    float mean = pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
+    float mean = row_sum(sum, pieces, threads, scratch[1]) * a.inverse_hidden;
 #pragma unroll
     for (int i = 0; i < N; i++)
         sum[i] = inside[i] ? center_piece(x[i], mean) : 0.0f;
 #endif
-#if ROWS > 1
-    float square = lanes_sum(tree_sum(sum), LANES_OF_ROW), *of_row = scratch[0] + threadIdx.x % 32 / LANES_OF_ROW * 16;
-    square = sum_of_sums<SUMS, EACH>(square, lane == 0, warp, lane, of_row) * a.inverse_hidden;
-#else
-    float square = pieces_sum_first<KNOWN_PIECES, EACH>(sum, pieces, threads, scratch[0]) * a.inverse_hidden;
-#endif
-    float deviation = rsqrt_approx(square + a.eps);
+    float deviation = rsqrt_approx(row_sum(sum, pieces, threads, scratch[0]) * a.inverse_hidden + a.eps);
 #if ROWS > 1
     if (index >= rows_of(a)) {
         pad_scales(a, norm_row(a, index), false, warp * LANES_OF_ROW + lane, THREADS / ROWS);
@@ -157,13 +149,7 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
 #if WEIGHED && PER_THREAD == 1
             most[i] = weigh_piece(p[i], w[i], false);
 #endif
-#if WEIGHED
-            finish_weighed(p[i], row, at_first + i * step, most[i], deviation, multiplier);
-#else
-            if (!LAYERNORM)
-                widen_piece(x[0], p[i], true);
-            finish_piece(x[LAYERNORM ? i : 0], a, row, at_first + i * step, w[i], deviation, multiplier);
-#endif
+            finish_kept(x[LAYERNORM ? i : 0], p[i], a, row, at_first + i * step, w[i], most[i], deviation, multiplier);
         }
     }
 }
