@@ -76,10 +76,19 @@ ANYWHERE float e8m0_scale_value(uint32_t code) /* 2^(code - 127); not for 255, N
 
 /* e2m1 elements under an e4m3 scale: scale = e4m3(global_scale * (amax / 6)), multiplier = global_scale / scale, each operation
  * rounded to float32; a scale of 0 has the multiplier 0. */
-ANYWHERE struct block_scale block_scale_e4m3(float amax, float global_scale)
+SELDOM struct block_scale block_scale_e4m3_of_any(float amax, float global_scale)
 {
     struct block_scale s;
+    s.code = e4m3_bits(product(global_scale, amax / 6.0f));
+    s.multiplier = s.code ? global_scale / e4m3_scale_value(s.code) : 0.0f;
+    return s;
+}
+
+/* The same; sooner under a usual global_scale. */
+ANYWHERE struct block_scale block_scale_e4m3(float amax, float global_scale)
+{
 #ifdef __CUDACC_RTC__
+    struct block_scale s;
     /* A quotient from the rounded reciprocal, corrected by its remainder, is the rounded one: tried for all mantissas. That of an
      * amax below 2^-100 is not, but its scale is 0. */
     if (float_bits(global_scale) - (67u << 23) < 120u << 23) {
@@ -97,9 +106,7 @@ ANYWHERE struct block_scale block_scale_e4m3(float amax, float global_scale)
         return s;
     }
 #endif
-    s.code = e4m3_bits(product(global_scale, amax / 6.0f));
-    s.multiplier = s.code ? global_scale / e4m3_scale_value(s.code) : 0.0f;
-    return s;
+    return block_scale_e4m3_of_any(amax, global_scale);
 }
 
 /* Elements up to `largest` under an e8m0 scale: the least power of two, 2^-127 or more, with amax <= largest * scale; an infinite

@@ -25,4 +25,9 @@ typedef unsigned long long uint64_t;
 #define ROLLED
 #endif
 
+/* The same, of what is seldom needed. A kernel whose instructions are in no cache has it called, out of the way of the others. */
+#ifndef SELDOM
+#define SELDOM ANYWHERE
+#endif
+
 #endif

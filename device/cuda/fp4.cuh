@@ -79,6 +79,23 @@ template <int N> DEVICE float e2m1_part(float (&y)[N], float multiplier)
         y[i] *= E2M1_PART;
     return multiplier;
 }
+/* The same of PARTS runs, each with its multiplier. One by one, as few as eight y would be multiplied by a predicate, always. */
+template <int N, int PARTS> DEVICE void e2m1_parts(float (&y)[N], float (&multiplier)[PARTS])
+{
+    bool divides = false;
+#pragma unroll
+    for (int i = 0; i < PARTS; i++)
+        divides |= !(multiplier[i] >= E2M1_LEAST);
+    if (!divides) {
+#pragma unroll
+        for (int i = 0; i < PARTS; i++)
+            multiplier[i] *= E2M1_PART;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < PARTS; i++)
+        multiplier[i] = e2m1_part(*(float(*)[N / PARTS])(y + i * (N / PARTS)), multiplier[i]);
+}
 template <int N> DEVICE float e2m1_part(vec<float, N> &y, float multiplier, bool = false)
 {
     float x[N];
@@ -125,16 +142,30 @@ template <class Half, int N> DEVICE void e2m1_pack(uint32_t (&codes)[N / 8], vec
     }
 }
 
-/* The codes of N x times part, as above, of x that are rounded results, off by more than what is lost here: what lies in the
- * middle is rounded away from 0. Of f16 numbers, cut off, the upper bytes are the sign, the code and the digit to round by; in
+/* Of eight bytes as below, 7 or more, or NaN, becomes 6. */
+SELDOM uint2 e2m1_clamp(uint2 bytes)
+{
+    uint32_t b[2] = {bytes.x, bytes.y};
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint32_t top = ((b[i] & 0x7f7f7f7fu) + 0x71717171u) & 0x80808080u; /* of those from 15 on */
+        uint32_t magnitudes = top - (top >> 7);
+        b[i] = (b[i] & ~magnitudes) | (0x0e0e0e0eu & magnitudes);
+    }
+    return make_uint2(b[0], b[1]);
+}
+
+/* The codes of N x, each of PARTS runs times its part, as above. x are rounded results, off by more than what is lost here: what
+ * lies in the middle is rounded away from 0. Of f16 numbers, cut off, the upper bytes are sign, code and the digit to round by; in
  * the first word those of elements 0, 2, 4, 6, in the second the others. */
-template <int N> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], const float *x, float part)
+template <int N, int PARTS> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], const float (&x)[N], const float (&parts)[PARTS])
 {
     const uint32_t ones = 0x01010101u;
     uint32_t bytes[N / 8][2], over = 0;
 #pragma unroll
     for (int i = 0; i < N / 8; i++) {
         uint32_t pairs[4];
+        float part = parts[i * PARTS / (N / 8)];
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const float *first = x + 8 * i + j % 2 + j / 2 * 4;
@@ -144,15 +175,13 @@ template <int N> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], const float 
         bytes[i][1] = byte_permute(pairs[1], pairs[3], 0x7531);
         over |= bytes[i][0] | bytes[i][1] | (bytes[i][0] + ones) | (bytes[i][1] + ones);
     }
-    if (over & 0x70707070u) { /* 7 or more, or NaN */
+    if (over & 0x70707070u) {
 #pragma unroll
-        for (int i = 0; i < N / 8; i++)
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                uint32_t top = ((bytes[i][j] & 0x7f7f7f7fu) + 0x71717171u) & 0x80808080u; /* of those from 15 on */
-                uint32_t magnitudes = top - (top >> 7);
-                bytes[i][j] = (bytes[i][j] & ~magnitudes) | (0x0e0e0e0eu & magnitudes);
-            }
+        for (int i = 0; i < N / 8; i++) {
+            uint2 two = e2m1_clamp(make_uint2(bytes[i][0], bytes[i][1]));
+            bytes[i][0] = two.x;
+            bytes[i][1] = two.y;
+        }
     }
 #pragma unroll
     for (int i = 0; i < N / 8; i++) {

@@ -65,15 +65,15 @@ template <int N> DEVICE float warp_sums(float (&x)[N])
     return lanes_sum(x[0], 32 / N);
 }
 
-/* Of N values, a power of two, as warp_sum adds N lanes. A bound of the inner loop that moves would leave loops of 16 values in
- * the code, with registers chosen by comparisons. */
-template <int N> DEVICE float tree_sum(float (&x)[N])
+/* Of N values, a power of two, as warp_sum adds N lanes; those from `count` on are 0. A bound of the inner loop that moves would
+ * leave loops of 16 values in the code, with registers chosen by comparisons. */
+template <int N> DEVICE float tree_sum(float (&x)[N], int count = N)
 {
 #pragma unroll
     for (int half = N / 2; half > 0; half /= 2)
 #pragma unroll
         for (int i = 0; i < N / 2; i++)
-            if (i < half)
+            if (i < half && i + half < count)
                 x[i] += x[i + half];
     return x[0];
 }
@@ -86,19 +86,19 @@ template <int SUMS, int EACH> DEVICE float sum_of_sums(float sum, bool has, int 
     enum { ALL = SUMS <= 4 ? 4 : SUMS <= 8 ? 8 : 16, MINE = EACH < ALL ? EACH : ALL, LANES = ALL / MINE };
     if (has)
         scratch[which % LANES * MINE + which / LANES] = sum;
-    if (SUMS < ALL && threadIdx.x < 32 && lane >= SUMS && lane < ALL)
+    if (SUMS < ALL && LANES > 1 && threadIdx.x < 32 && lane >= SUMS && lane < ALL)
         scratch[lane % LANES * MINE + lane / LANES] = 0.0f;
     __syncthreads();
     float mine[MINE];
 #pragma unroll
-    for (int i = 0; i < MINE; i += 4) {
+    for (int i = 0; i < MINE && (LANES > 1 || i < SUMS); i += 4) {
         float4 four = *(const float4 *)(scratch + lane % LANES * MINE + i);
         mine[i] = four.x;
         mine[i + 1] = four.y;
         mine[i + 2] = four.z;
         mine[i + 3] = four.w;
     }
-    return lanes_sum(tree_sum(mine), LANES);
+    return lanes_sum(tree_sum(mine, LANES > 1 ? MINE : SUMS), LANES);
 }
 
 /* Sums over a row whose piece i * threads + t is x[i] of thread t; those from `pieces` on are 0. First warps of pieces, then

@@ -276,13 +276,8 @@ DEVICE void finish_piece(float (&x)[VEC], const struct norm_args &a, const struc
             part[i] = fmaxf(part[i], fabsf(x[i * PART + j]));
     }
     scale_parts(part, multiplier, row, at);
-#pragma unroll
-    for (int i = 0; i < PARTS; i++) {
-        uint32_t codes[PART / 8];
-        part[i] = e2m1_part(*(float(*)[PART])(x + i * PART), part[i]);
-        e2m1_pack_up<PART>(codes, x + i * PART, part[i]);
-        store_codes(codes, row, at + i * PARTS_APART);
-    }
+    e2m1_parts(x, part);
+    store_codes(x, part, row, at);
 #else
     if (sizeof(OUT) == 1) {
 #if LAYERNORM

@@ -75,15 +75,21 @@ DEVICE void scale_parts(float (&part)[PARTS], float global_scale, const struct n
     }
 }
 
-DEVICE void store_codes(const uint32_t (&words)[PART / 8], const struct norm_row &row, int at)
+/* Of x, whose parts are multiplied with `part`. */
+DEVICE void store_codes(const float (&x)[VEC], const float (&part)[PARTS], const struct norm_row &row, int at)
 {
-    vec_elements<uint32_t, PART / 8> codes;
-    vec<uint8_t, PART / 2> bytes;
+    uint32_t words[VEC / 8];
+    e2m1_pack_up(words, x, part);
 #pragma unroll
-    for (int i = 0; i < PART / 8; i++)
-        codes.at[i] = words[i];
-    bytes.bits = codes.all.bits;
-    store_vec_by<(PART_ACCESS > 1 ? PART_ACCESS / 2 : 1)>((uint8_t *)row.out + at / 2, bytes);
+    for (int k = 0; k < PARTS; k++) {
+        vec_elements<uint32_t, PART / 8> codes;
+        vec<uint8_t, PART / 2> bytes;
+#pragma unroll
+        for (int i = 0; i < PART / 8; i++)
+            codes.at[i] = words[k * (PART / 8) + i];
+        bytes.bits = codes.all.bits;
+        store_vec_by<(PART_ACCESS > 1 ? PART_ACCESS / 2 : 1)>((uint8_t *)row.out + (at + k * PARTS_APART) / 2, bytes);
+    }
 }
 
 #if WEIGHED
@@ -114,22 +120,20 @@ DEVICE void finish_weighed(const struct piece &p, const struct norm_row &row, in
                            float global_scale)
 {
     float x[VEC];
-    uint32_t codes[VEC / 8];
     float2 two = unpack2(T(), most);
     float amax = fmaxf(fmaxf(fabsf(two.x), fabsf(two.y)) * deviation, 0.0f), multiplier[] = {amax};
     scale_parts(multiplier, global_scale, row, at);
     if (E8M0 && amax == 0.0f)
         multiplier[0] = 1.0f; /* times deviation, that of 2^127 may be infinite */
-    float part = deviation * E2M1_PART * multiplier[0];
+    float part[] = {deviation * E2M1_PART * multiplier[0]};
     widen(x, p.input);
-    if (part < 1.17549435e-38f) { /* lacks digits, or is 0 */
-        part = deviation * multiplier[0];
+    if (part[0] < 1.17549435e-38f) { /* lacks digits, or is 0 */
+        part[0] = deviation * multiplier[0];
 #pragma unroll
         for (int j = 0; j < VEC; j++)
             x[j] *= E2M1_PART;
     }
-    e2m1_pack_up<VEC>(codes, x, part);
-    store_codes(codes, row, at);
+    store_codes(x, part, row, at);
 }
 #endif
 

@@ -15,11 +15,15 @@
 #define FOR_32_BITS (VEC == 8 && (sizeof(W) == 4 || sizeof(R) == 4))
 #define SPLIT (PIECES && ACCESS == VEC && sizeof(T) == 2 && (FOR_32_BITS || (BLOCK_SIZE && ADD_RESIDUAL)))
 #define HIDDEN (ROWS > 1 ? PIECES * VEC : 0)
+#if EARLY && !SILU /* which gains nothing by it */
+#define SELDOM DEVICE_CALL
+#endif
 #include "norm.cuh"
 #include "prefetch.cuh"
 
 /* How many sums of warps a thread adds by itself. Other kernels than these are slower if it adds any, or more. */
-enum { SUMS = PIECES / 32, EACH = BLOCK_SIZE && PER_THREAD == 1 ? 16 : 4, FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 };
+enum { SUMS = PIECES / 32, EACH = BLOCK_SIZE && PER_THREAD == 1 ? 16 : 4 };
+enum { FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 || (EARLY && !SILU) };
 enum { ADDS = (BLOCK_SIZE ? !ADD_RESIDUAL || EARLY : ADD_RESIDUAL || LAYERNORM) && (FEW || (BLOCK_SIZE && PER_THREAD > 1)) };
 enum { KNOWN_PIECES = ADDS ? PIECES : 0 };
 
@@ -37,7 +41,7 @@ enum { LANES_OF_ROW = 32 / ROWS };
 DEVICE uint32_t nth_row(uint32_t i) { return (i & ~127u) + i % 4 * 32 + i % 128 / 4; }
 
 /* Others have few bytes to read for what they execute, or few rows. */
-#define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL : (LAYERNORM || sizeof(OUT) == sizeof(T)) && N > 1)
+#define FETCHES (BLOCK_SIZE ? ADD_RESIDUAL && !EARLY : (LAYERNORM || sizeof(OUT) == sizeof(T)) && N > 1)
 
 DEVICE void fetch_row_ahead(const struct norm_args &a, const struct norm_row &row)
 {
