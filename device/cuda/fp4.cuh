@@ -156,8 +156,8 @@ SELDOM uint2 e2m1_clamp(uint2 bytes)
 }
 
 /* The codes of N x, each of PARTS runs times its part, as above. x are rounded results, off by more than what is lost here: what
- * lies in the middle is rounded away from 0. Of f16 numbers, cut off, the upper bytes are sign, code and the digit to round by; in
- * the first word those of elements 0, 2, 4, 6, in the second the others. */
+ * lies in the middle is rounded away from 0. Of f16 numbers, cut off, the upper bytes are sign, code and the digit to round by;
+ * in the first word those of elements 0, 2, 4, 6, in the second the others. */
 template <int N, int PARTS> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], const float (&x)[N], const float (&parts)[PARTS])
 {
     const uint32_t ones = 0x01010101u;
