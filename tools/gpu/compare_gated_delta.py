@@ -205,6 +205,11 @@ def decode(torch, ours, layout, state_type, batch, peers):
     if "upstream" in peers:
         rule = getattr(importlib.import_module("flashinfer.gdn_decode"), op)
         calls["upstream"] = lambda: rule(q, k, v, state, A_log, a, dt_bias, b)[0]
+    if "fla" in peers and state_type == "float32":  # that of the states that it writes
+        recurrent = importlib.import_module("fla.ops.gated_delta_rule").fused_recurrent_gated_delta_rule
+        calls["fla"] = lambda: recurrent(q, k, v, a, beta=b, initial_state=state, output_final_state=True, A_log=A_log,
+                                         dt_bias=dt_bias, use_qk_l2norm_in_kernel=True, use_gate_in_kernel=True,
+                                         use_beta_sigmoid_in_kernel=True, state_v_first=layout == "pretranspose")[0]
     return mine, calls, output, 2 * state.numel() * state.element_size()
 
 
