@@ -21,8 +21,8 @@ static const struct batch {
     bool first_only; /* what is drawn for a row depends on its number */
 } batches[] = {
 #define NORM(op, hidden, dtype)                                                   \
-    {op, "hidden=" #hidden " dtype=" dtype, "rows=1", "rows=130", .copies = 130}, \
-    {op, "hidden=" #hidden " dtype=" dtype, "rows=1", "rows=4096", .copies = 4096}
+    {op, "hidden=" #hidden " dtype=" dtype, "rows=7", "rows=280", .copies = 40},  \
+    {op, "hidden=" #hidden " dtype=" dtype, "rows=7", "rows=4200", .copies = 600}
     NORM("rmsnorm", 320, "f32"),
     NORM("rmsnorm", 1024, "bf16"),
     NORM("rmsnorm", 2880, "f32"),
