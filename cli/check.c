@@ -202,8 +202,6 @@ static int run(const struct options *options)
 {
     if (options->huge)
         return run_huge(options);
-    if (options->shape && options->seed)
-        return usage_error(&command_check, "--shape does not go with --seed");
     struct devices devices;
     flashinfer_status status = devices_wanted(options, &devices);
     if (status)
@@ -239,8 +237,8 @@ const struct command command_check = {
     .summary = "compare every kernel with its reference",
     .operands_text = "[OP...] [NAME=VALUE...] [-- -ARGUMENT...]",
     .operands = OPERANDS_OPS_VALUES,
-    .description = "Makes problems from the declaration of each OP (default: every op): its named shapes, and random ones with "
-                   "odd sizes, strides, "
+    .description = "Makes problems from the declaration of each OP (default: every op): its named shapes, smaller ones once "
+                   "more with random lengths, places in memory and contents, and random ones with odd sizes, strides, "
                    "addresses and optional arguments. Each problem is run by every kernel that serves it, not only by the one "
                    "that would be chosen, "
                    "twice (on CPUs three times), and compared with a float64 reference. Outputs must be right within the "
@@ -260,7 +258,8 @@ const struct command command_check = {
                                         {OPTION_REQUIRE, "fail if there is no GPU"},
                                         {OPTION_KERNEL, "this kernel only"},
                                         {OPTION_SHAPE, "this named shape only"},
-                                        {OPTION_SEED, "only the random problem of seed N (with --problems M: of N to N+M-1)"},
+                                        {OPTION_SEED, "only the random problem of seed N (with --problems M: of N to N+M-1); "
+                                                      "with --shape, that shape with what the seed draws"},
                                         {OPTION_PROBLEMS, "random problems for each op; default 40"},
                                         {OPTION_ALL, "named shapes of more than 20 million elements too"},
                                         {OPTION_HUGE,

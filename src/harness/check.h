@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checks one op: each named shape and each random problem, on each device, by every row of its kernel table
- * that serves it; then calls that must be refused. Reports failures as they are found, and at the end what
- * was covered. */
+/* Checks one op: each named shape, small ones in two ways, and each random problem, on each device, by every
+ * row of its kernel table that serves it; then calls that must be refused. Reports failures as they are
+ * found, and at the end what was covered. */
 #ifndef HARNESS_CHECK_H
 #define HARNESS_CHECK_H
 
@@ -12,7 +12,8 @@ struct check_options {
     const char *kernel; /* this row only; NULL: all */
     const char *values; /* given to every problem: "rows=4 dtype=bf16"; NULL */
     const char *shape;  /* this named shape only; NULL: all of them, unless a seed is given */
-    uint64_t seed; /* the first of `problems` seeds; 0: seeds from 1, until `problems` of them could be run */
+    uint64_t seed; /* the first of `problems` seeds; 0: seeds from 1, until `problems` of them could be run; with a shape: what
+                      is drawn of that one */
     int problems;
     double max_elements; /* larger named shapes are left out; 0: none is */
 };

@@ -151,12 +151,13 @@ flashinfer_status problem_create(const struct problem_request *request, struct p
     problem->op = request->op;
     problem->program = program;
     problem->seed = request->seed;
+    problem->plain = request->plain || !request->seed;
     problem->without_values = request->without_values;
     problem->row_major = request->row_major;
     problem->random.state = request->seed * UINT64_C(0x2545f4914f6cdd1d);
     for (const char *c = request->op->name; *c; c++)
         problem->random.state = problem->random.state * 31 + (unsigned char)*c;
-    problem->oddity = request->seed ? oddities[random_below(&problem->random, 3)] : 0;
+    problem->oddity = problem->plain ? 0 : oddities[random_below(&problem->random, 3)];
     flashinfer_status status = build(problem, request);
     if (status) {
         problem_destroy(problem);

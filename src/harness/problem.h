@@ -47,7 +47,7 @@ struct problem {
     const struct program *program;
     struct problem *plan; /* of op->plan; NULL */
     uint64_t seed;
-    bool without_values, row_major;
+    bool plain, without_values, row_major;
     struct random random;
     double oddity;              /* how likely each thing is drawn other than its default */
     int64_t dim[OP_MAX_DIMS];   /* by symbol */
@@ -67,6 +67,7 @@ struct problem_request {
     const char *values; /* "rows=4 hidden=64 dtype=bf16 -bias", as in op->shapes; NULL: nothing is given */
     const char *instead; /* the same, in place of some of `values`; or NULL */
     uint64_t seed; /* what is not given is drawn; 0: defaults, equal lengths, dense and aligned tensors */
+    bool plain; /* with a seed: only lengths, places and contents are drawn; arguments are as without one */
     bool without_values;     /* tensors hold nothing and have no memory: to check, explain or compile only */
     bool row_major;          /* also what is usually column-major, or repeats along axes */
     bool complete;           /* every optional tensor is there */
@@ -78,6 +79,9 @@ struct problem_request {
  * only). */
 flashinfer_status problem_create(const struct problem_request *request, struct problem **out);
 void problem_destroy(struct problem *problem);
+
+/* The n-th seed of problems whose tensors begin, and whose rows step, at multiples of 16 elements. */
+uint64_t problem_aligned_seed(int n);
 
 /* Bytes of all tensors, without gaps. */
 double problem_bytes(const struct problem *problem);

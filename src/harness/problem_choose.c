@@ -200,7 +200,7 @@ static void choose_presence(struct problem *problem, bool all)
         if (problem->given >> i & 1)
             continue;
         if (op_is_tensor(arg) && (arg->flags & OPTIONAL))
-            t->present = all || !problem->seed || random_chance(&problem->random, problem->oddity);
+            t->present = all || problem->plain || random_chance(&problem->random, problem->oddity);
         else if (op_is_tensor(arg))
             t->present = true;
         else
@@ -213,7 +213,7 @@ static void choose_presence(struct problem *problem, bool all)
 static enum dtype draw_dtype(struct problem *problem, uint32_t set)
 {
     int count = __builtin_popcount(set),
-        skip = problem->seed ? (int)random_below(&problem->random, (uint64_t)count) : 0;
+        skip = !problem->plain ? (int)random_below(&problem->random, (uint64_t)count) : 0;
     for (; skip > 0; skip--)
         set &= set - 1;
     return (enum dtype)__builtin_ctz(set);
@@ -250,7 +250,7 @@ static enum dtype resolve_dtype(struct problem *problem, int arg)
     }
     if (t->dtype)
         return t->dtype;
-    if (a->dtypes && (!followed || (problem->seed && random_chance(&problem->random, 0.5))))
+    if (a->dtypes && (!followed || (!problem->plain && random_chance(&problem->random, 0.5))))
         return t->dtype = draw_dtype(problem, a->dtypes);
     return t->dtype = followed ? followed_dtype(problem, arg) : DTYPE_NONE;
 }
@@ -270,7 +270,7 @@ static uint32_t dtype_choices(struct problem *problem, int arg)
     const bool followed = follows(problem, arg);
     if (random_chance(&problem->random, problem->oddity) || (!followed && problem->op->args[arg].value == 0))
         return set;
-    return followed || !problem->seed ? 0 : set & (F16 | BF16);
+    return followed || problem->plain ? 0 : set & (F16 | BF16);
 }
 
 static flashinfer_status choose_dtypes(struct problem *problem)

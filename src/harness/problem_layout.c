@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How the tensors of a problem lie in memory. Without a seed each is dense in an aligned allocation of its
  * own. With one, some are slices of a larger dense buffer (padded rows, strided), some share such a buffer
- * with their neighbour (K and V of one cache), and some start at an odd address. Whatever is not an element
- * is guard. */
+ * with their neighbour (K and V of one cache), and some start elsewhere: at odd addresses, or in problems of
+ * every other four seeds in whole steps of 16 bytes or more, for kernels that want all tensors aligned.
+ * Whatever is not an element is guard. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "harness/problem.h"
 
-enum { MAX_PADDING = 9 };
+enum { MAX_PADDING = 9, ALIGNED_PADDING = 16 /* elements */ };
 
 /* Strides of the slice [..., 0:shape] of a dense buffer with `extra` more elements per axis and room for
  * `copies` at axis `at`. */
@@ -71,6 +72,17 @@ static int repeat(struct problem *problem, struct problem_tensor *t, int repeats
     return repeats;
 }
 
+static bool is_aligned(uint64_t seed) { return seed / 4 % 2; }
+
+uint64_t problem_aligned_seed(int n) { return (uint64_t)(n / 4 * 8 + 4 + n % 4); }
+
+/* Elements that a tensor, or a row, begins later by. */
+static int64_t padding(struct problem *problem, int64_t least, int64_t most)
+{
+    int64_t elements = random_between(&problem->random, least, most);
+    return is_aligned(problem->seed) ? ALIGNED_PADDING : elements;
+}
+
 /* Lays out tensor i, and its neighbour too if they share a buffer. Returns how many were laid out. */
 static int lay_out_one(struct problem *problem, int i)
 {
@@ -84,7 +96,7 @@ static int lay_out_one(struct problem *problem, int i)
         repeats = repeat(problem, t, repeats);
 
     if (odd && random_chance(&problem->random, 0.25))
-        shift = random_between(&problem->random, 1, 8);
+        shift = padding(problem, 1, 8);
     if (odd && !dense && !repeats && next && !problem->op->args[i + 1].repeats && t->ndim > 1 && same_form(t, next) &&
         !((problem->op->args[i + 1].flags & DENSE)) && random_chance(&problem->random, 0.3)) {
         int at = (int)random_below(&problem->random, (uint64_t)t->ndim);
@@ -100,8 +112,7 @@ static int lay_out_one(struct problem *problem, int i)
         odd && !dense && flags & STRIDED && t->ndim && random_chance(&problem->random, 0.3) ? 2 : 1;
     for (int axis = 1; odd && !dense && axis < t->ndim; axis++)
         if (axis <= last && random_chance(&problem->random, 0.3))
-            extra[axis] =
-                random_below(&problem->random, 2) ? 8 : random_between(&problem->random, 1, MAX_PADDING);
+            extra[axis] = random_below(&problem->random, 2) ? padding(problem, 8, 8) : padding(problem, 1, MAX_PADDING);
     bool column_major = flags & COLUMN_MAJOR && !problem->row_major && t->ndim > 1 &&
                         !(odd && random_chance(&problem->random, 0.3));
     if (column_major)

@@ -48,8 +48,9 @@ static struct op_range limits(const struct problem *problem, int symbol)
 static int64_t clamp(const struct op_range *r, int64_t value)
 {
     value = value < r->lo ? r->lo : value > r->hi ? r->hi : value;
+    value += r->multiple / 2; /* to the nearest: of two values, each is as likely */
     int64_t down = value - (value % r->multiple + r->multiple) % r->multiple;
-    return down >= r->lo ? down : down + r->multiple;
+    return down > r->hi ? down - r->multiple : down >= r->lo ? down : down + r->multiple;
 }
 
 static int64_t draw_any(struct random *random, const struct op_range *r)
@@ -98,13 +99,13 @@ static void draw_symbol(struct problem *problem, int symbol, int attempt)
     bool has_default =
         a && (a->kind == OP_ENUM || (a->value >= a->min && a->value <= op_max(a)));
     problem->given &= arg >= 0 ? ~(UINT64_C(1) << arg) : ~UINT64_C(0);
-    if (has_default && (!problem->seed || (!ranged && !random_chance(&problem->random, problem->oddity)))) {
+    if (has_default && (problem->plain || (!ranged && !random_chance(&problem->random, problem->oddity)))) {
         problem->dim[symbol] = (int64_t)a->value;
         return;
     }
     if (arg >= 0)
         problem->given |= UINT64_C(1) << arg;
-    if (!problem->seed && attempt == 0) {
+    if (problem->plain && attempt == 0) {
         problem->dim[symbol] = clamp(&r, DEFAULT_DIM);
         return;
     }
@@ -275,7 +276,7 @@ flashinfer_status problem_solve(struct problem *problem, int broken_rule)
         if (count_wrong(problem, broken_rule, &rule))
             continue;
         double elements = count_elements(problem);
-        if (elements >= 0 && (elements <= MAX_RANDOM_ELEMENTS || !problem->seed || attempt > ATTEMPTS / 2))
+        if (elements >= 0 && (elements <= MAX_RANDOM_ELEMENTS || problem->plain || attempt > ATTEMPTS / 2))
             return FLASHINFER_OK;
     }
     if (!count_wrong(problem, broken_rule, &rule))

@@ -29,7 +29,7 @@ void reproduce(const struct reproduce *what, char text[REPRODUCE_COMMAND])
         append(text, " --kernel %s", what->row);
     if (what->shape)
         append(text, " --shape %s", what->shape);
-    else if (what->seed)
+    if (what->seed)
         append(text, " --seed %llu", (unsigned long long)what->seed);
     if (what->device)
         append(text, " --device %s", reproduce_device(what->device->id.device_type));
