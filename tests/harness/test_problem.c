@@ -84,6 +84,41 @@ static void seeds(void **state)
     assert_true(special > 5 && factor > 5);
 }
 
+/* Rows of 64 elements and what follows them begin at multiples of 16 bytes, wherever the tensors lie. */
+static void aligned_seeds(void **state)
+{
+    (void)state;
+    int moved = 0, padded = 0;
+    for (int n = 0; n < 100; n++) {
+        struct problem *p = create((struct problem_request){.values = "n=64", .seed = problem_aligned_seed(n)});
+        const struct problem_tensor *input = problem_tensor(p, "input"), *total = problem_tensor(p, "total");
+        assert_int_equal(input->offset % 16, 0);
+        assert_int_equal(total->offset % 16, 0);
+        for (int axis = 0; axis + 1 < total->ndim; axis++)
+            assert_int_equal(total->stride[axis] * (int64_t)dtype_bytes(total->dtype) % 16, 0);
+        moved += input->offset != problem_tensor(p, "out")->offset;
+        padded += total->ndim > 1 && total->stride[total->ndim - 2] > total->shape[total->ndim - 1];
+        problem_destroy(p);
+    }
+    assert_true(moved > 5 && padded > 5);
+}
+
+/* Arguments as without a seed; places are drawn. */
+static void plain_seeds(void **state)
+{
+    (void)state;
+    struct problem *usual = create((struct problem_request){.values = "n=64"});
+    int moved = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct problem *p = create((struct problem_request){.values = "n=64", .seed = seed, .plain = true});
+        assert_string_equal(p->text, usual->text);
+        moved += problem_tensor(p, "input")->offset != problem_tensor(usual, "input")->offset;
+        problem_destroy(p);
+    }
+    problem_destroy(usual);
+    assert_true(moved > 2);
+}
+
 static void same_seed_same_problem(void **state)
 {
     (void)state;
@@ -134,6 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(given_values),           cmocka_unit_test(bad_values),   cmocka_unit_test(seeds),
         cmocka_unit_test(same_seed_same_problem), cmocka_unit_test(broken_rules), cmocka_unit_test(layouts),
+        cmocka_unit_test(aligned_seeds),          cmocka_unit_test(plain_seeds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
