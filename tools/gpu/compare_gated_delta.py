@@ -16,12 +16,13 @@ norm of the outputs' difference to the peer's over the peer's norm.
 import argparse
 import contextlib
 import csv
-import ctypes
 import importlib
 import os
 import shlex
 import statistics
 import sys
+
+from library import Library
 
 COLUMNS = ["op", "shape", "peer", "ours us", "peer us", "ratio", "GB/s", "of copy", "difference", "error"]
 DIM = 128
@@ -40,95 +41,6 @@ MAMBA = [("float32", 1), ("float32", 64), ("float32", 256), ("bfloat16", 1), ("b
          ("float16", 64), ("float16", 256)]
 RINGS = [("bfloat16", 1, 4), ("bfloat16", 64, 4), ("bfloat16", 256, 4), ("float16", 64, 4), ("float16", 256, 4),
          ("float32", 64, 4), ("float32", 256, 4), ("bfloat16", 64, 1), ("bfloat16", 64, 8), ("bfloat16", 64, 16)]  # tokens last
-
-
-class DataType(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)]
-
-
-class Device(ctypes.Structure):
-    _fields_ = [("type", ctypes.c_int32), ("index", ctypes.c_int32)]
-
-
-class Tensor(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("device", Device), ("ndim", ctypes.c_int32), ("dtype", DataType),
-                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
-                ("byte_offset", ctypes.c_uint64)]
-
-
-class Exec(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
-                ("workspace_size", ctypes.c_size_t), ("kernel", ctypes.c_char_p), ("device", Device), ("threads", ctypes.c_int32),
-                ("flags", ctypes.c_uint32)]
-
-
-class Number(ctypes.Structure):
-    _fields_ = [("kind", ctypes.c_int32), ("value", ctypes.c_int64)]
-
-
-def struct(text):
-    """A struct of the public headers: names of tensors, and of numbers with :d, :i, :l or :n."""
-    types = {"d": ctypes.c_double, "i": ctypes.c_int32, "l": ctypes.c_int64, "n": Number}
-    fields = [("size", ctypes.c_size_t)]
-    for word in text.split():
-        name, _, kind = word.partition(":")
-        fields.append((name, types[kind] if kind else ctypes.POINTER(Tensor)))
-    return type("Arguments", (ctypes.Structure,), {"_fields_": fields})
-
-
-STRUCTS = {
-    "chunk_gated_delta_rule": struct(
-        "output output_state state_checkpoints q k v g beta scale:d initial_state cu_seqlens use_qk_l2norm_in_kernel:i "
-        "checkpoint_cu_starts checkpoint_every_n_tokens:l state_indices"),
-    "gated_delta_rule_decode": struct("output state q k v A_log a dt_bias b scale:d skip_qk_l2norm:i"),
-    "gated_delta_rule_decode_pretranspose": struct(
-        "output state q k v A_log a dt_bias b scale:d skip_qk_l2norm:i initial_state_indices output_state_indices"),
-    "recurrent_kda": struct(
-        "output initial_state state_checkpoints correction_cache kg_cache q k v g beta A_log dt_bias scale:d skip_qk_l2norm:i "
-        "use_gate_in_kernel:i lower_bound:d cu_seqlens ssm_state_indices num_accepted_tokens initial_state_source "
-        "initial_state_indices beta_is_logit:i "
-        "checkpoint_cu_starts checkpoint_every_n_tokens:l checkpoint_state_indices disable_state_update:i"),
-    "selective_state_update": struct(
-        "out state intermediate_states_buffer x dt A B C D z dt_bias dt_softplus:i state_batch_indices pad_slot_id:n "
-        "disable_state_update:i intermediate_state_indices rand_seed:n philox_rounds:i dst_state_batch_indices cu_seqlens "
-        "num_accepted_tokens"),
-    "checkpointing_ssu": struct(
-        "out state x_cache B_cache dt_cache ring_start prev_num_accepted_tokens x dt A B C D z dt_bias dt_softplus:i "
-        "state_batch_indices pad_slot_id:n rand_seed:n philox_rounds:i cu_seqlens max_seqlen:l"),
-}
-
-
-class Ours:
-    def __init__(self, torch, path):
-        self.torch, self.library = torch, ctypes.CDLL(path)
-        self.library.flashinfer_last_error.restype = ctypes.c_char_p
-
-    def tensor(self, x):
-        codes = {"float32": (2, 32), "float16": (2, 16), "bfloat16": (4, 16), "int32": (0, 32), "int64": (0, 64)}
-        code, bits = codes[str(x.dtype).split(".")[1]]
-        shape, strides = (ctypes.c_int64 * x.ndim)(*x.shape), (ctypes.c_int64 * x.ndim)(*x.stride())
-        return ctypes.pointer(Tensor(x.data_ptr(), Device(2, 0), x.ndim, DataType(code, bits, 1), shape, strides, 0))
-
-    def bind(self, op, **arguments):
-        """A function that calls the op on torch's current stream."""
-        filled = STRUCTS[op](size=ctypes.sizeof(STRUCTS[op]))
-        for name, value in arguments.items():
-            setattr(filled, name, self.tensor(value) if hasattr(value, "data_ptr") else value)
-        launch, size = Exec(size=ctypes.sizeof(Exec), device=Device(2, 0), flags=1), ctypes.c_size_t()
-        self.check(self.library.flashinfer_workspace_size(
-            op.encode(), ctypes.byref(filled), ctypes.byref(launch), ctypes.byref(size)))
-        workspace = self.torch.empty(size.value + 1, dtype=self.torch.uint8, device="cuda")
-        launch.workspace, launch.workspace_size = workspace.data_ptr(), size.value
-
-        def call():
-            launch.stream = self.torch.cuda.current_stream().cuda_stream
-            self.check(self.library.flashinfer_call(op.encode(), ctypes.byref(filled), ctypes.byref(launch)))
-        call.keep = (workspace, arguments)
-        return call
-
-    def check(self, status):
-        if status:
-            raise RuntimeError(self.library.flashinfer_last_error().decode())
 
 
 class Timer:
@@ -345,7 +257,7 @@ def main():
     arguments = parser.parse_args()
     torch = importlib.import_module("torch")
     torch.manual_seed(0)
-    timer, ours, failed = Timer(torch, arguments.launches), Ours(torch, arguments.library), 0
+    timer, ours, failed = Timer(torch, arguments.launches), Library(torch, arguments.library), 0
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(arguments.csv or os.dup(1), "w", encoding="utf-8"))
         print("# " + shlex.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]), file=file)

@@ -30,105 +30,41 @@ import statistics
 import sys
 
 from compare_upstream import Upstream, say
+from library import Library
 
 GRAPH_SECONDS, CACHES, MAX_COPIES = 5e-3, 3, 8
 COLUMNS = ["set", "shape", "peer", "ours us", "peer us", "ratio", "TFLOP/s", "peer TFLOP/s", "difference", "error"]
-HEADERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "include", "flashinfer")
-NHD, HND, PDL = 0, 1, 1
+NHD, HND = 0, 1
 GENERIC = b"batch_prefill_sm80"
-
-
-class DLTensor(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-                ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
-                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
-                ("byte_offset", ctypes.c_uint64)]
-
-
-class DLDataType(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)]
-
-
-class Number(ctypes.Structure):
-    _fields_ = [("kind", ctypes.c_int32), ("value", ctypes.c_int64)]
-
-
-class Exec(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
-                ("workspace_size", ctypes.c_size_t), ("kernel", ctypes.c_char_p), ("device_type", ctypes.c_int32),
-                ("device_id", ctypes.c_int32), ("threads", ctypes.c_int32), ("flags", ctypes.c_uint32)]
-
-
-TYPES = {"size_t": ctypes.c_size_t, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "double": ctypes.c_double,
-         "flashinfer_number": Number, "DLDataType": DLDataType}
-BF16 = DLDataType(4, 16, 1)
-
-
-def structure(op):
-    """The argument struct of an op, as its header declares it."""
-    with open(os.path.join(HEADERS, "attention.h"), encoding="utf-8") as file:
-        body = re.search(r"\nstruct flashinfer_%s \{(.*?)\n\};" % op, file.read(), re.S)[1]
-    fields = re.findall(r"^    (?:const )?(\w+) (\*?)(\w+);", body, re.M)
-    return type(op, (ctypes.Structure,), {"_fields_": [(n, ctypes.c_void_p if star else TYPES[t]) for t, star, n in fields]})
-
-
-def tensor(x):
-    shape, strides = (ctypes.c_int64 * x.dim())(*x.shape), (ctypes.c_int64 * x.dim())(*x.stride())
-    code = (4, 16) if str(x.dtype) == "torch.bfloat16" else (0, 32)
-    view = DLTensor(x.data_ptr(), 2 if x.is_cuda else 1, x.device.index or 0, x.dim(), *code, 1, shape, strides, 0)
-    return view, (x, shape, strides)
 
 
 class Ours:
     def __init__(self, path, up):
-        self.up, self.library = up, ctypes.CDLL(os.path.abspath(path))
-        self.library.flashinfer_last_error.restype = ctypes.c_char_p
-        self.workspace = up.torch.empty(64 << 20, dtype=up.torch.uint8, device="cuda")
-
-    def call(self, op, fields, tensors, kernel=None):
-        """A function that calls the op, by that kernel if one is given; tensors are torch's."""
-        kept, struct = [], structure(op)
-        args = struct(size=ctypes.sizeof(struct), **fields)
-        for name, x in tensors.items():
-            view, memory = tensor(x)
-            kept += [view, memory]
-            setattr(args, name, ctypes.addressof(view))
-        function = getattr(self.library, "flashinfer_" + op)
-
-        def run():
-            stream = self.up.torch.cuda.current_stream().cuda_stream
-            how = Exec(ctypes.sizeof(Exec), stream, self.workspace.data_ptr(), self.workspace.numel(), kernel, 2, 0, 0, PDL)
-            if function(ctypes.byref(args), ctypes.byref(how)):
-                raise RuntimeError(self.library.flashinfer_last_error().decode())
-        run.kept = (kept, fields)
-        return run
+        self.up, self.library = up, Library(up.torch, path)
 
     def plan(self, row, copy, ragged):
-        plan = ctypes.create_string_buffer(1024)
-        self.call("batch_prefill_plan", {
-            "plan": ctypes.addressof(plan), "max_total_qo": row.total_q, "max_batch_size": row.batch,
-            "kv_layout": NHD if ragged else row.layout,
-            "num_qo_heads": row.qo_heads, "num_kv_heads": row.kv_heads, "head_dim_qk": row.dim, "head_dim_vo": row.dim_vo,
-            "page_size": 1 if ragged else row.page_size, "causal": int(row.causal), "q_data_type": BF16, "kv_data_type": BF16},
-                  {"kv_indptr": copy.kv_host if ragged else copy.page_host})()
+        plan = ctypes.create_string_buffer(1024)  # a flashinfer_plan
+        self.library.bind("batch_prefill_plan", plan=plan, max_total_qo=row.total_q, max_batch_size=row.batch,
+                          kv_layout=NHD if ragged else row.layout, kv_indptr=copy.kv_host if ragged else copy.page_host,
+                          num_qo_heads=row.qo_heads, num_kv_heads=row.kv_heads, head_dim_qk=row.dim, head_dim_vo=row.dim_vo,
+                          page_size=1 if ragged else row.page_size, causal=int(row.causal), q_data_type=self.up.bf16,
+                          kv_data_type=self.up.bf16)()
         return plan
 
     def make(self, row, copy, ragged=False):
         out = self.up.torch.empty(row.total_q, row.qo_heads, row.dim_vo, dtype=self.up.bf16, device="cuda")
         ragged = ragged or not row.page_size
-        plan = self.plan(row, copy, ragged)
-        fields, tensors = {"plan": ctypes.addressof(plan)}, {"out": out, "q": copy.q, "qo_indptr": copy.qo_indptr}
+        shared = {"plan": self.plan(row, copy, ragged), "out": out, "q": copy.q, "qo_indptr": copy.qo_indptr}
         if ragged:
-            run = self.call("batch_prefill_ragged", fields, tensors | {"k": copy.k, "v": copy.v, "kv_indptr": copy.kv_indptr})
+            run = self.library.bind("batch_prefill_ragged", **shared, k=copy.k, v=copy.v, kv_indptr=copy.kv_indptr)
         else:
-            run = self.call("batch_prefill", fields, tensors | {
-                "k_cache": copy.k_cache, "v_cache": copy.v_cache, "kv_indptr": copy.page_indptr, "kv_indices": copy.pages,
-                "kv_last_page_len": copy.last}, GENERIC if row.kind == "generic" else None)
+            run = self.library.bind(
+                "batch_prefill", GENERIC if row.kind == "generic" else None, **shared, k_cache=copy.k_cache, v_cache=copy.v_cache,
+                kv_indptr=copy.page_indptr, kv_indices=copy.pages, kv_last_page_len=copy.last)
 
         def both():
             run()
             return out
-        both.kept = plan
         return both
 
 
