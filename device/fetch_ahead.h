@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which blocks of a grid bring to the L2 cache what blocks that begin later will read: kernels with one read of much memory,
- * whose bytes on their way are bound by registers, come closer to a copy by it. The same text for kernels and their host
- * sides. */
+/* Which blocks of a grid bring to the L2 cache what later blocks will read. A kernel that reads much memory once can have no more
+ * bytes on their way than it has registers for; with this it has more, and comes closer to the time of a copy. The same text for
+ * kernels and their host sides. */
 #ifndef FETCH_AHEAD_H
 #define FETCH_AHEAD_H
 
@@ -13,8 +13,8 @@ struct fetch_ahead {
 };
 
 #ifndef __CUDACC_RTC__
-/* `bytes` of what blocks read are between a block and the one it fetches for. None fetches where that is more than a quarter of
- * the grid, whose first blocks find nothing in the cache. */
+/* A block fetches for the one whose input lies so many bytes further on. None fetches if that is more than a quarter of the grid:
+ * as many blocks at its beginning find nothing in the cache. */
 static inline struct fetch_ahead fetch_ahead(int64_t bytes, int64_t blocks, int64_t bytes_of_block)
 {
     int64_t distance = bytes_of_block ? bytes / bytes_of_block : 0;

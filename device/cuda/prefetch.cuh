@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a block that begins later will read comes to the L2 cache meanwhile. More bytes are on their way than registers can wait
- * for, and DRAM reads whole rows of a tensor. Before sm_90 it does nothing. */
+/* Brings to the L2 cache what a block that begins later will read: more bytes are on their way than there are registers for, and
+ * DRAM reads whole rows of a tensor. Before sm_90 it does nothing. See fetch_ahead.h. */
 #ifndef PREFETCH_CUH
 #define PREFETCH_CUH
 
