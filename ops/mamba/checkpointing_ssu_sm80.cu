@@ -6,7 +6,8 @@
  *
  * A block has ROWS rows of a head, a warp 16, as rows of its products; columns are outputs. A lane holds eight numbers that lie
  * together of two rows, which as they lie are operands of two steps of a product over state_dim; the operands beside them
- * are read in the same order. Products of x are in tf32, where x and B are exact and the other factor is two parts.
+ * are read in the same order. Products of x are in tf32, where x and B are exact and the other factor is two parts; with B, for
+ * states of bf16, in bf16, in two parts as well.
  *
  *   T          f16, bf16
  *   STATE      dtype of states
@@ -80,6 +81,59 @@ DEVICE void store_outputs(const float (&y)[TILES][4], const uint32_t (&x)[STEPS 
     rows.out += a.out.head;
 }
 
+/* Two parts of bf16 are finer than what a state of T, bf16, is rounded to, and one product of theirs has all live tokens; f16 has
+ * not the range for it. */
+DEVICE constexpr bool keeps_halves(bf16) { return SAME; }
+DEVICE constexpr bool keeps_halves(f16) { return false; }
+
+/* x of the live tokens, by what of it the state behind them keeps: an operand in two parts, of tf32 or bf16. */
+struct kept_inputs {
+    float wide[2][2][4]; /* of each eight tokens */
+    uint32_t half[2][4];
+};
+
+DEVICE struct kept_inputs keep_inputs(const uint32_t (&x)[STEPS + TILES][2], const struct head_tokens &tokens,
+                                      const struct lane &l)
+{
+    struct kept_inputs k;
+#pragma unroll
+    for (int step = 0; step < 2; step++) {
+        float2 kept = *(const float2 *)&tokens.kept[8 * step + 2 * l.t];
+        float(&high)[4] = k.wide[0][step];
+        widen_inputs(high, x[step]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            high[i] *= i < 2 ? kept.x : kept.y;
+            k.wide[1][step][i] = below_tf32(high[i]);
+        }
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            uint32_t half = pack2(T(), high[row], high[2 + row]);
+            float2 part = unpack2(T(), half);
+            k.half[0][2 * step + row] = half;
+            k.half[1][2 * step + row] = pack2(T(), high[row] - part.x, high[2 + row] - part.y);
+        }
+    }
+    return k;
+}
+
+/* Plus these by B, of sixteen numbers: b has eight of the first eight tokens and of the others, then the other eight. */
+DEVICE void add_kept(float (&sum)[2][4], const struct kept_inputs &k, const uint32_t (&b)[4])
+{
+#pragma unroll
+    for (int n = 0; n < 4; n++) {
+        if (keeps_halves(T())) {
+            uint32_t two[2] = {b[n & 2], b[(n & 2) + 1]};
+            mma_m16n8k16(sum[n / 2], k.half[1 - n % 2], two, T());
+            continue;
+        }
+        float2 wide = unpack2(T(), b[n]);
+        float two[2] = {wide.x, wide.y};
+        mma_m16n8k8(sum[n / 2], k.wide[1][n % 2], two);
+        mma_m16n8k8(sum[n / 2], k.wide[0][n % 2], two);
+    }
+}
+
 /* The state behind the live tokens, 32 numbers of the warp's rows at a time. */
 DEVICE void store_state(const struct shared &shared, const struct stage &stage, const uint32_t (&x)[STEPS + TILES][2],
                         const struct head_tokens &tokens, const struct checkpointing_ssu_args &a, const struct ring_sequence &s,
@@ -87,17 +141,8 @@ DEVICE void store_state(const struct shared &shared, const struct stage &stage, 
 {
     uint64_t key = RANDOM ? rounding_key(&a.seed) : 0;
     STATE *to = (STATE *)a.state.data + s.row * a.state.row + head * a.state.head + head_row(l, 0) * a.state.dim + 8 * l.t;
-    float decay = tokens.whole, left[2][4], low[2][4];
-#pragma unroll
-    for (int step = 0; step < 2; step++) {
-        float2 kept = *(const float2 *)&tokens.kept[8 * step + 2 * l.t];
-        widen_inputs(left[step], x[step]);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            left[step][i] *= i < 2 ? kept.x : kept.y;
-            low[step][i] = below_tf32(left[step][i]);
-        }
-    }
+    float decay = tokens.whole;
+    struct kept_inputs kept = keep_inputs(x, tokens, l);
 #pragma unroll (SAME ? PIECES : sizeof(STATE) == 4 ? 1 : 2)
     for (int q = 0; q < PIECES; q++) {
         float row[2][8], sum[2][4];
@@ -110,13 +155,7 @@ DEVICE void store_state(const struct shared &shared, const struct stage &stage, 
 #pragma unroll
             for (int e = 0; e < 8; e++)
                 sum[e / 4][e % 4] = row[e % 4 / 2][2 * i + e / 4 * 2 + e % 2] * decay;
-#pragma unroll
-            for (int n = 0; n < 4; n++) {
-                float2 b = unpack2(T(), four[n]);
-                float two[2] = {b.x, b.y};
-                mma_m16n8k8(sum[n / 2], low[n % 2], two);
-                mma_m16n8k8(sum[n / 2], left[n % 2], two);
-            }
+            add_kept(sum, kept, four);
 #pragma unroll
             for (int e = 0; e < 8; e++)
                 row[e % 4 / 2][2 * i + e / 4 * 2 + e % 2] = sum[e / 4][e % 4];
