@@ -135,16 +135,20 @@ static const char *fit_sm80(const struct call *call, struct way *way)
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         if (pieces[i] && !tensor_is_aligned(pieces[i], 16))
             constant[6] = 1;
-    /* Several heads of a block pay where each multiprocessor has one such block. Where it has no more than eight, all are halved;
-     * else those of the last sequences, that no multiprocessor works for long when others are done. */
-    int64_t sms = call->device->sms, all_heads = a->num_sequences * d->num_heads;
+    /* Several heads of a block pay where each multiprocessor has one such block. Two of them are on their way if three blocks of
+     * a multiprocessor have room for that, unless these are so few that halves of all work at once. Halved are those of the last
+     * sequences, that no multiprocessor works for long when others are done; none where all work at once; with one head on its
+     * way all, up to eight blocks of a multiprocessor. */
+    int64_t sms = call->device->sms, all_heads = a->num_sequences * d->num_heads, blocks = ceil_div(all_heads, sms * RING_HEADS);
     int64_t heads = a->group_heads >= RING_HEADS && all_heads >= sms * RING_HEADS ? RING_HEADS : 1;
-    bool waves = heads > 1 && all_heads > 8 * sms * RING_HEADS;
     constant[7] = (int32_t)heads;
-    constant[8] = waves && 3 * (shared_bytes(constant, 2) + 1024) <= call->device->smem_sm ? 2 : 1;
+    bool two = heads > 1 && blocks > 2 && 3 * (shared_bytes(constant, 2) + 1024) <= call->device->smem_sm;
+    constant[8] = two ? 2 : 1;
     a->group_blocks = (int32_t)ceil_div(a->group_heads, heads);
     a->group_factor = (UINT64_C(1) << 32) / (uint64_t)a->group_blocks + 1;
-    int64_t last = heads == 1 ? 0 : waves ? 2 * sms * RING_HEADS / most(1, d->num_heads) : a->num_sequences;
+    int64_t last = heads == 1 || two ? 0 : a->num_sequences;
+    if (heads > 1 && blocks > (two ? 4 : 8))
+        last = 2 * sms * RING_HEADS / most(1, d->num_heads);
     a->whole = (int32_t)(a->num_sequences - least(least(last, a->num_sequences), MAMBA_MAX_GRID_YZ - a->num_sequences));
     return NULL;
 }
@@ -395,7 +399,7 @@ static const struct op_shape shapes[] = {
                 "state_dim=64 state:dtype=f16 rand_seed=7 -cu_seqlens"},
     {"packed", "dtype=bf16 batch=1 num_sequences=5 num_states=9 tokens=13 max_seqlen=4 ring_len=12 num_heads=4 num_groups=2 "
                "head_dim=64 state_dim=128 state:dtype=f16"},
-    {"many_heads", "dtype=f16 batch=1 num_sequences=60 num_states=70 tokens=170 max_seqlen=4 ring_len=12 num_heads=28 "
+    {"many_heads", "dtype=f16 batch=1 num_sequences=37 num_states=70 tokens=105 max_seqlen=4 ring_len=12 num_heads=28 "
                    "num_groups=4 head_dim=72 state_dim=64 state:dtype=f16 dt_softplus=1 rand_seed=7"},
     {"many_heads_mixed", "dtype=bf16 batch=64 num_sequences=64 num_states=64 tokens=16 ring_len=32 num_heads=28 num_groups=4 "
                          "head_dim=64 state_dim=128 state:dtype=f16 dt_softplus=1 -cu_seqlens -rand_seed"},

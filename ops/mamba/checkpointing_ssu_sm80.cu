@@ -308,6 +308,9 @@ DEVICE void serve_heads(struct shared &shared, uint32_t base, const STATE *state
 #endif
 }
 
+/* Behind the states of a multiprocessor's blocks what weighs tokens comes late. With two heads on their way it may. */
+enum { TOKENS_FIRST = HEADS > 1 && STAGES == 1 };
+
 /* Of a multiprocessor: as many as there are registers and shared memory for. */
 enum { ROOM = __CUDA_ARCH__ >= 900 && SM_THREADS == 2048 ? 233000 : 100000, FIT = ROOM / (sizeof(struct shared) + 1024) };
 enum { SMALL = TILES * PIECES <= 4 && !RANDOM, LARGE = TILES * PIECES > 8 };
@@ -336,7 +339,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     const STATE *state = (const STATE *)a.state.data + s.row * a.state.row + heads.first * a.state.head +
                          (blockIdx.x * ROWS + 16 * l.warp) * a.state.dim + (ACCESS > 1 ? l.at * EACH : 0);
     bool weighs = HEADS > 1 || l.warp >= ROW_WARPS, has_rows = HEADS > 1 || !weighs;
-    if (has_rows)
+    if (has_rows && !TOKENS_FIRST)
         begin_state(base, state, a, l);
     if (HEADS == 1)
         cp_async_commit();
@@ -363,6 +366,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         weigh_tokens(shared, tokens, c, a, s, heads);
         return;
     }
+    if (TOKENS_FIRST)
+        begin_state(base, state, a, l);
     find_ring_rows(rows, a, s, heads.first, l);
     begin_live_inputs(base, rows, a, l);
     cp_async_commit();
