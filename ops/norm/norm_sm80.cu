@@ -23,7 +23,7 @@
 
 /* How many sums of warps a thread adds by itself. Other kernels than these are slower if it adds any, or more. */
 enum { SUMS = PIECES / 32, EACH = BLOCK_SIZE && PER_THREAD == 1 ? 16 : 4 };
-enum { FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 || (EARLY && !SILU) };
+enum { FEW = SUMS == 4 || SUMS == 8 || SUMS == 16 || EARLY };
 enum { ADDS = (BLOCK_SIZE ? !ADD_RESIDUAL || EARLY : ADD_RESIDUAL || LAYERNORM) && (FEW || (BLOCK_SIZE && PER_THREAD > 1)) };
 enum { KNOWN_PIECES = ADDS ? PIECES : 0 };
 
