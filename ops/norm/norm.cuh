@@ -58,6 +58,11 @@ enum { PARTS = SPLIT ? 2 : 1, PART = VEC / PARTS, PART_ACCESS = SPLIT ? PART : A
 #define EARLY 0
 #endif
 
+/* 1: so are the thread's places in them, and its weights are converted. */
+#ifndef PREPARED
+#define PREPARED 0
+#endif
+
 struct norm_row {
     const T *input;
     R *residual;
@@ -74,8 +79,15 @@ struct piece {
     vec<R, VEC> residual;
 };
 
+#if PREPARED
+typedef float kept_weight;
+#else
+typedef W kept_weight;
+#endif
+
 struct weights {
-    vec<W, VEC> weight, beta;
+    vec<kept_weight, VEC> weight;
+    vec<W, VEC> beta;
 };
 
 /* Of all groups. */
@@ -83,16 +95,21 @@ DEVICE int64_t rows_of(const struct norm_args &a) { return GROUPED ? a.rows * a.
 
 DEVICE uint32_t hidden_of(const struct norm_args &a) { return HIDDEN ? HIDDEN : (uint32_t)a.hidden; }
 
-DEVICE int64_t row_at(int64_t row, int64_t group, const int64_t (&stride)[2])
+DEVICE int64_t row_at(int64_t row, int64_t group, const int64_t (&stride)[2], uint32_t first)
 {
-    int64_t at = row * stride[0] + group * stride[1];
+    int64_t at = row * stride[0] + group * stride[1] + first;
     if (EARLY)
         forget(at);
     return at;
 }
 
-/* The number of rows is at most 2^31 - 1. The quotient of index and groups is the upper half of a product. */
-DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
+#if BLOCK_SIZE
+DEVICE uint32_t scale_in_row(uint32_t block) { return block / 4 * block_scale_step(SCALES_128X4) + block % 4; }
+#endif
+
+/* From its element `first` on. The number of rows is at most 2^31 - 1. The quotient of index and groups is the upper half of a
+ * product. */
+DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index, uint32_t first = 0)
 {
     uint64_t next = (uint32_t)index + 1, low = (uint32_t)a.groups_inverse * next;
     int64_t row = index, group = 0;
@@ -101,13 +118,19 @@ DEVICE struct norm_row norm_row(const struct norm_args &a, int64_t index)
         group = index - row * a.groups;
     }
     struct norm_row r;
-    r.input = (const T *)a.input + row_at(row, group, a.input_stride);
-    r.residual = (R *)a.residual + row_at(row, group, a.residual_stride);
-    r.out = (OUT *)a.out + row_at(row, group, a.out_stride);
+    r.input = (const T *)a.input + row_at(row, group, a.input_stride, first);
+    r.residual = (R *)a.residual + row_at(row, group, a.residual_stride, first);
+    r.out = (OUT *)a.out + row_at(row, group, a.out_stride, BLOCK_SIZE ? first / 2 : first);
 #if BLOCK_SIZE
-    r.y = (T *)a.y + row_at(row, group, a.y_stride);
-    r.linear_scales = a.linear_scales + row_at(row, group, a.scale_stride);
+    r.y = (T *)a.y + row_at(row, group, a.y_stride, first);
+    r.linear_scales = a.linear_scales + row_at(row, group, a.scale_stride, first / BLOCK_SIZE);
+#if PREPARED
+    int64_t scale = block_scale_row(SCALES_128X4, (uint32_t)index, hidden_of(a) / BLOCK_SIZE) + scale_in_row(first / BLOCK_SIZE);
+    forget(scale);
+    r.swizzled_scales = a.swizzled_scales + scale;
+#else
     r.swizzled_scales = a.swizzled_scales + block_scale_row(SCALES_128X4, (uint32_t)index, hidden_of(a) / BLOCK_SIZE);
+#endif
 #endif
     return r;
 }
@@ -147,7 +170,14 @@ DEVICE void load_piece(struct piece &p, const struct norm_row &row, int64_t at)
 template <bool LATE = false> DEVICE void load_weights(struct weights &w, const struct norm_args &a, int64_t at)
 {
     enum { CONSTANT = LATE && sizeof(OUT) == 1 && __CUDA_ARCH__ < 1000 };
+#if PREPARED
+    float x[VEC];
+    widen(x, load_elements<CONSTANT>((const W *)a.weight + at));
+    narrow(w.weight, x);
+    forget(w.weight);
+#else
     w.weight = load_elements<CONSTANT>((const W *)a.weight + at);
+#endif
 #if LAYERNORM
     w.beta = load_elements<CONSTANT>((const W *)a.beta + at);
 #endif

@@ -4,8 +4,6 @@
 #ifndef NORM_FP4_CUH
 #define NORM_FP4_CUH
 
-DEVICE uint32_t scale_in_row(uint32_t block) { return block / 4 * block_scale_step(SCALES_128X4) + block % 4; }
-
 /* Elements from one piece of a thread to the next. If these are no multiple of four blocks, scales in tiles are not equally far
  * apart. */
 #ifndef STEP

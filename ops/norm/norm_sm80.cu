@@ -18,6 +18,7 @@
 #if EARLY && !SILU /* which gains nothing by it */
 #define SELDOM DEVICE_CALL
 #endif
+#define PREPARED (EARLY && ADD_RESIDUAL && PIECES >= 384) /* shorter rows lose by it */
 #include "norm.cuh"
 #include "prefetch.cuh"
 
@@ -74,6 +75,14 @@ template <int N> DEVICE float row_sum(float (&sum)[N], int pieces, int threads, 
 #endif
 }
 
+/* The row from the thread's first element on, before pdl_wait if it is to be prepared, else after. */
+DEVICE void place_row(struct norm_row &row, const struct norm_args &a, uint32_t index, const struct norm_row &all, uint32_t first,
+                      bool before)
+{
+    if (before == (bool)PREPARED)
+        row = PREPARED ? norm_row(a, index, first) : row_from(all, first);
+}
+
 /* With N pieces a thread. */
 template <int N>
 DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct norm_row &all,
@@ -85,7 +94,7 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
     float x[LAYERNORM ? N : 1][VEC], sum[N]; /* layernorm converts a piece three times, so it keeps that */
     int threads = PIECES ? PIECES / N : blockDim.x, pieces = PIECES ? PIECES : (int)a.hidden / VEC;
     int warp = threadIdx.x / 32, lane = threadIdx.x % LANES_OF_ROW, step = (ROWS > 1 ? LANES_OF_ROW : threads) * VEC;
-    int first = SPLIT || ROWS > 1 ? warp * (32 * VEC) + lane * PART : threadIdx.x * VEC;
+    int first = SPLIT || ROWS > 1 ? warp * (32 * VEC) + lane * PART : threadIdx.x * VEC, at_first = BLOCK_SIZE ? 0 : first;
     bool inside[N];
 #pragma unroll
     for (int i = 0; i < N; i++)
@@ -100,6 +109,8 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
         if (inside[i])
             load_weights(w[i], a, first + i * step);
     }
+    struct norm_row row;
+    place_row(row, a, index, all, first, true);
     pdl_wait();
 #if BLOCK_SIZE && PER_THREAD > 1
     float multiplier = output_multiplier(a);
@@ -107,8 +118,7 @@ DEVICE void norm_block(const struct norm_args &a, uint32_t index, const struct n
     if (!EARLY && ROWS == 1 && !pad_row_of_block(a, all))
         return;
     bool exists = !EARLY || !(SCALES & 2) || index < rows_of(a);
-    struct norm_row row = row_from(all, first);
-    int at_first = BLOCK_SIZE ? 0 : first;
+    place_row(row, a, index, all, first, false);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         if (inside[i] && exists)
