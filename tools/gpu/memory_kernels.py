@@ -20,7 +20,6 @@ COLUMNS = ["op", "problem", "kernel", "MB", "us", "copy us", "share"]
 NORMS = "rmsnorm fused_add_rmsnorm rmsnorm_quant layernorm"
 E2M1 = "is_sf_swizzled_layout=SWIZZLED"
 TILES = "--shape llama_8b_prefill"  # the first named shape leaves an output out
-LINEAR = TILES + " is_sf_swizzled_layout=LINEAR"
 BOTH = TILES + " output_both_sf_layouts=1"
 LARGE = [  # ops, their problem, the kernel that is chosen for it
     (NORMS + " layernorm_quant fused_rmsnorm_silu fused_rmsnorm_silu_nvfp4", "rows=8192 hidden=4096 dtype=bf16", "norm_sm80"),
@@ -34,8 +33,6 @@ LARGE = [  # ops, their problem, the kernel that is chosen for it
     ("add_rmsnorm_fp4quant", BOTH + " hidden=8192 -- -y_out", "norm_sm80"),
     ("add_rmsnorm_fp4quant", TILES, "norm_sm80"),
     ("add_rmsnorm_fp4quant", TILES + " hidden=8192", "norm_sm80"),
-    ("add_rmsnorm_fp4quant", LINEAR, "norm_sm80"),
-    ("add_rmsnorm_fp4quant", LINEAR + " -- -y_out", "norm_sm80"),
     (NORMS, "rows=8192 hidden=5120 dtype=bf16", "norm_sm80"),
     (NORMS, "rows=8192 hidden=8192 dtype=bf16", "norm_sm80"),
     ("rmsnorm layernorm", "rows=262144 hidden=128 dtype=bf16", "norm_short_sm80"),
