@@ -20,7 +20,7 @@ enum { THREADS = 128, PIECES = D / 32, OWN_VALUES = 2 };
  * divided when powers of two are known, or loads of both rows are on their way. */
 enum { PARTS = PER_KEY || MIXED, NARROW_RANGE = !differ<STATE, f16>::value, LOW = NARROW_RANGE ? 2048 : 1 };
 enum { SPLITS_LAST = NARROW_RANGE || MIXED };
-enum { BLOCKS = GATES == GATES_PER_KEY && D == 64 && __CUDA_ARCH__ == 900 ? 8 : 5 /* of a multiprocessor; as measured */ };
+enum { BLOCKS = PER_KEY && D == 64 && __CUDA_ARCH__ == 900 ? 8 : 5 /* of a multiprocessor; as measured */ };
 enum { AHEAD = PER_KEY ? 198 : 165 * (128 / D) * (128 / D) /* states: half of those that an H200 has at work, or some more */ };
 
 struct token {

@@ -282,6 +282,8 @@ static const char *fit_tokens(const struct call *call, struct way *way)
         return "more or less is kept than the state after each token";
     if (is_faster_by_steps(call, t))
         return "token by token is faster: few states of 32 bits";
+    if (t->per_key && !tensor_is_aligned(t->alpha, 8))
+        return "gates are not aligned to 8 bytes";
     const char *unfit = fit_states(call, way, &tokens_sm80);
     bool half = tokens <= MOST_TOKENS / 2, wide = dtype_bytes(tensor_dtype(t->initial)) == 4;
     int64_t values = t->per_key && !t->kept && (wide || !half) ? tensor_shape(t->q, -1) : DECODE_VALUES; /* as measured */

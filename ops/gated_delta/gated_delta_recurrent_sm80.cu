@@ -31,10 +31,9 @@ struct token {
 enum { FETCHED = ACCESS * sizeof(INITIAL) >= 16 /* states that bulk copies can take */ };
 enum { FOUR_BLOCKS = FETCHED && HEAD_DIM == 128 && __CUDA_ARCH__ == 900 /* ptxas takes more registers from sm_100 on */ };
 
-/* The token ahead. With gates by key, as given, q and k of f16 stay as loaded until their step: four blocks have no registers for
- * more. bf16, which is widened by fewer instructions, needs more of them so. */
-enum { HALF_BY_KEY = PER_KEY && differ<T, bf16>::value };
-enum { PACKED = FOUR_BLOCKS && HALF_BY_KEY && GATES == GATES_PER_KEY && !VALUES_LAST };
+/* The token ahead. With gates by key q and k of f16 stay as loaded until their step: four blocks have no registers for more.
+ * bf16, which is widened by fewer instructions, needs more of them so. */
+enum { PACKED = PER_KEY && differ<T, bf16>::value };
 template <int packed> struct ahead : token {};
 template <> struct ahead<1> {
     vec<T, PIECE> q[OWN_KEYS / PIECE], k[OWN_KEYS / PIECE];
@@ -338,7 +337,8 @@ DEVICE void walk_tokens(float (&s)[OWN_VALUES][OWN_KEYS], const struct gated_del
 #endif
 
 /* Of a multiprocessor: as many as there are registers for. */
-enum { MANY_BLOCKS = FOUR_BLOCKS && (!HALF_BY_KEY || PACKED) ? 4 : 3 };
+enum { HALF_BY_LOGITS = PACKED && GATES == GATES_PER_KEY_FROM_LOGITS && sizeof(INITIAL) == 2 };
+enum { MANY_BLOCKS = FOUR_BLOCKS && !HALF_BY_LOGITS ? 4 : 3 };
 enum { ONE_BLOCKS = __CUDA_ARCH__ >= 1000 || (PER_KEY && sizeof(INITIAL) == 4) ? 5 : 6 };
 enum { BLOCKS = HEAD_DIM == 64 ? 4 : MANY ? MANY_BLOCKS : ONE_BLOCKS };
 

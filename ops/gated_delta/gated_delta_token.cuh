@@ -7,6 +7,7 @@
 
 #include "math.cuh"
 #include "prefetch.cuh"
+#include "vec.cuh"
 #include "gated_delta_args.h"
 
 #define PER_KEY (GATES >= GATES_PER_KEY)
@@ -45,22 +46,52 @@ DEVICE int head_of(int head, int heads)
     return (int)(((float)head + 0.5f) * reciprocal_approx((float)heads));
 }
 
-/* alpha: with PER_KEY, of key threadIdx.x % HEAD_DIM. */
 #if PER_KEY
-DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args &a, int64_t token, int head)
+/* As given, of N keys from `key` on. */
+template <int N> struct key_gates {
+    vec<T, N> alpha;
+    T beta;
+};
+
+template <int N>
+DEVICE void ask_gates(struct key_gates<N> &given, const struct gated_delta_args &a, int64_t token, int head, int key)
 {
-    int key = threadIdx.x % HEAD_DIM;
     const T *gates = (const T *)a.alpha + blockIdx.z * a.alpha_sequence + token * a.alpha_token + head * a.alpha_head;
-    float given = to_float(((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head]);
-    float gate = to_float(gates[key]);
+    given.beta = ((const T *)a.beta)[blockIdx.z * a.beta_sequence + token * a.beta_token + head];
+    given.alpha = load_vec<N>(gates + key);
+}
+
+template <int N>
+DEVICE void work_out_gates(float (&alpha)[N], float &beta, const struct key_gates<N> &given, const struct gated_delta_args &a,
+                           int head, int key)
+{
+    widen(alpha, given.alpha);
 #if GATES == GATES_PER_KEY_FROM_LOGITS
     int own = head / a.q_group;
     float slope = exponential(a.A_log[own]);
-    gate += a.dt_bias ? ((const float *)a.dt_bias)[own * HEAD_DIM + key] : 0.0f;
-    gate = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
 #endif
-    alpha = exponential(gate);
-    beta = a.beta_is_logit ? sigmoid(given) : given;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        float gate = alpha[i];
+#if GATES == GATES_PER_KEY_FROM_LOGITS
+        gate += a.dt_bias ? ((const float *)a.dt_bias)[own * HEAD_DIM + key + i] : 0.0f;
+        gate = a.lower_bound < 0.0f ? a.lower_bound * sigmoid(slope * gate) : -slope * softplus(gate);
+#endif
+        alpha[i] = exponential(gate);
+    }
+    beta = to_float(given.beta);
+    beta = a.beta_is_logit ? sigmoid(beta) : beta;
+}
+
+/* alpha: of key threadIdx.x % HEAD_DIM. */
+DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args &a, int64_t token, int head)
+{
+    int key = threadIdx.x % HEAD_DIM;
+    struct key_gates<1> given;
+    float one[1];
+    ask_gates(given, a, token, head, key);
+    work_out_gates(one, beta, given, a, head, key);
+    alpha = one[0];
 }
 #elif GATES == GATES_FROM_LOGITS
 DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args &a, int64_t token, int head)
@@ -78,11 +109,12 @@ DEVICE void load_gates(float &alpha, float &beta, const struct gated_delta_args 
 }
 #endif
 
-/* Part blockIdx.x, of `values` values, of the state that is `ahead` states behind the block's own, into the L2 cache. */
-template <class State> DEVICE void prefetch_state(const struct gated_delta_args &a, int ahead, int values)
+/* Part blockIdx.x, of `values` values, of the state that is `ahead` states behind the block's own, into the L2 cache; by one
+ * thread. */
+template <class State> DEVICE void prefetch_state(const struct gated_delta_args &a, int ahead, int values, uint32_t thread = 0)
 {
 #if __CUDA_ARCH__ >= 900
-    if (threadIdx.x || a.initial.line != HEAD_DIM)
+    if (threadIdx.x != thread || a.initial.line != HEAD_DIM)
         return;
     uint32_t sequence = blockIdx.z + (blockIdx.y + ahead) / gridDim.y, head = (blockIdx.y + ahead) % gridDim.y;
     int64_t row = sequence < gridDim.z ? initial_row(&a, sequence) : -1;

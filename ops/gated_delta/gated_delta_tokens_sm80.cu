@@ -19,29 +19,27 @@
 enum { FLOATS = sizeof(STATE) == 4 };
 enum { WIDE = (PER_KEY && !PARTS) || MIXED /* products with the state are in tf32 */ };
 /* Blocks of a multiprocessor; of the last state alone, with operands that are made first, later ones than Hopper spill registers
- * with as many. */
+ * with as many. Five of kept states leave registers enough on Hopper alone. */
 enum { FEWER = (PER_KEY || MIXED || (TOKENS == 8 && !FLOATS)) && __CUDA_ARCH__ >= 1000 };
-enum { MANY = (PER_KEY || MIXED) && !(PARTS && TOKENS == 4) ? 5 : 7 };
-enum { BLOCKS = (KEPT ? 4 + (PARTS && !FEWER) : (FLOATS ? 4 : MANY) - FEWER) * 64 / VALUES };
+enum { MANY = !PER_KEY && !MIXED ? 7 : !PARTS ? 5 : TOKENS == 8 ? 6 : D == 64 ? 8 : 7 };
+enum { BLOCKS = (KEPT ? 4 + (PARTS && __CUDA_ARCH__ == 900) : (FLOATS ? 4 : MANY) - FEWER) * 64 / VALUES };
 enum { FAR = GAIN_PARTS && TOKENS == 4 && D == 128 };
 enum { AHEAD = (FAR ? 198 : !KEPT ? 99 : FLOATS ? 33 : 66) * (128 / D) * (128 / D) /* states: more are gone when read */ };
 
 DEVICE void multiply_state(struct tokens &x, const raw_state &s)
 {
-    float of[TILES][4] = {};
+    float sums[SUMS][TILES][4] = {}, of[TILES][4];
 #pragma unroll
     for (int j = 0; j < PIECES; j++) {
-        piece<T, PIECE> b[TILES];
+        piece<T, PIECE> b[1 + PARTS][TILES];
 #if PER_KEY
-        for (int i = 0; PARTS && i < 2; i++) {
-            load_operands(b, x.part[i], j);
-            multiply(of, s[0][j], s[1][j], b);
-        }
+        for (int i = 0; PARTS && i < 2; i++)
+            load_operands(b[i], x.part[i], j);
 #else
-        load_operands(b, x.kq, j);
-        if (!WIDE)
-            multiply(of, s[0][j], s[1][j], b);
+        load_operands(b[0], x.kq, j);
 #endif
+        if (!WIDE)
+            multiply(sums, s[0][j], s[1][j], b);
         if (!WIDE)
             continue;
         float wide[TILES][PIECE];
@@ -50,10 +48,11 @@ DEVICE void multiply_state(struct tokens &x, const raw_state &s)
 #if PER_KEY
             load(wide[tile], &x.decayed[8 * tile + group()][key_of(j)]);
 #else
-            widen(wide[tile], b[tile].all);
+            widen(wide[tile], b[0][tile].all);
 #endif
-        multiply_wide(of, s[0][j], s[1][j], wide);
+        multiply_wide(sums, s[0][j], s[1][j], wide);
     }
+    add_sums(of, sums);
 #pragma unroll
     for (int i = 0; i < OWN_VALUES; i++)
 #pragma unroll
@@ -64,24 +63,35 @@ DEVICE void multiply_state(struct tokens &x, const raw_state &s)
 
 /* Outputs of a value, and what it gains along k with each token: in the state after that token where those are kept, or else in
  * the last one. */
-DEVICE void solve(struct tokens &x, const struct gated_delta_args &a, int64_t begin, int head)
+DEVICE void solve(struct tokens &x, const struct gated_delta_args &a, uint32_t head)
 {
-    int value = 16 * warp() + threadIdx.x % 16;
+    int value = 16 * warp() + threadIdx.x % 16, count = (int)a.num_tokens;
     float of[ROWS]; /* products of k, then q, with the state before a token */
     load(of, x.of_state[value]);
-    T *to = output_of(a, begin, head);
+    enum { GO = TOKENS == 4 ? 4 : 2 /* tokens for which there are registers */ };
+    float beta[GO], norm[GO], scale[GO], v[GO];
+    T *to = output_of(a, blockIdx.z * count, head);
 #pragma unroll
     for (int t = 0; t < TOKENS; t++) {
-        if (t >= a.num_tokens)
+        if (t >= count)
             break;
-        float alpha = x.alpha[t], k_norm = x.k_norm[t], gain = x.beta[t] * (x.v[t][value] - alpha * k_norm * of[t]) * k_norm;
+        int n = t % GO;
+        if (n == 0) {
+            load(beta, &x.beta[t]);
+            load(norm, &x.k_norm[t]);
+            load(scale, &x.scale[t]);
+#pragma unroll
+            for (int i = 0; i < GO; i++)
+                v[i] = x.v[t + i][value];
+        }
+        float alpha = PER_KEY ? 1.0f : x.alpha[t], gain = beta[n] * (v[n] - alpha * norm[n] * of[t]) * norm[n];
 #pragma unroll
         for (int u = t; u < TOKENS; u++) {
             of[u] = alpha * of[u] + gain * x.own[t][u];
             of[TOKENS + u] = alpha * of[TOKENS + u] + gain * x.own[t][TOKENS + u];
         }
-        x.v[t][value] = x.after[t] * gain;
-        from_float(to, x.scale[t] * of[TOKENS + t]);
+        x.v[t][value] = PER_KEY ? gain : x.after[t] * gain;
+        from_float(to, scale[n] * of[TOKENS + t]);
         to += a.output.token;
     }
 }
@@ -277,19 +287,17 @@ extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
     gated_delta_tokens_sm80(const __grid_constant__ struct gated_delta_args a)
 {
     __shared__ __align__(16) struct tokens x;
-    int head = blockIdx.y, count = (int)a.num_tokens;
-    int64_t begin = (int64_t)blockIdx.z * count;
+    uint32_t head = blockIdx.y, count = (uint32_t)a.num_tokens;
     pdl_wait();
     pdl_launch();
     int64_t row = initial_row(&a, blockIdx.z);
-    if (a.pads && row < 0) {
+    raw_state raw;
+    if (!load_all(raw, x, a, row, head, AHEAD)) {
 #pragma unroll 1
-        for (int t = 0; t < count; t++)
-            from_float(output_of(a, begin + t, head), 0.0f);
+        for (uint32_t t = 0; t < count; t++)
+            from_float(output_of(a, blockIdx.z * count + t, head), 0.0f);
         return;
     }
-    raw_state raw;
-    load_all(raw, x, a, begin, row, head, AHEAD);
     __syncthreads();
 #if PER_KEY
     decay_tokens(x, a);
@@ -306,7 +314,7 @@ extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
     __syncthreads();
 #endif
     if (threadIdx.x % 32 < 16)
-        solve(x, a, begin, head);
+        solve(x, a, head);
     __syncwarp();
     walk_tokens(raw, x, a);
 }

@@ -147,7 +147,13 @@ static const struct op_shape shapes[] = {
     {"drafts_f16", "batch=2 num_sequences=2 tokens=8 columns=8 num_states=16 dtype=f16 initial_state:dtype=f16" HEAD_128},
     {"last_alone", "batch=3 num_sequences=3 tokens=4 columns=1 num_states=5 dtype=bf16 initial_state:dtype=bf16" HEAD_128},
     {"last_alone_f32", "batch=64 num_sequences=64 tokens=5 columns=1 num_states=64 dtype=bf16 initial_state:dtype=f32" HEAD_128},
+    {"last_alone_gates", "batch=3 num_sequences=3 tokens=3 columns=1 num_states=5 use_gate_in_kernel=1 dtype=bf16 "
+                         "initial_state:dtype=bf16" HEAD_128},
+    {"last_alone_8", "batch=3 num_sequences=3 tokens=8 columns=1 num_states=5 use_gate_in_kernel=1 lower_bound=-5 dtype=bf16 "
+                     "initial_state:dtype=bf16" HEAD_128},
     {"last_alone_64", "batch=5 num_sequences=5 tokens=7 columns=1 num_states=8 dtype=f16 initial_state:dtype=f16" HEAD_64},
+    {"last_alone_64_few", "batch=5 num_sequences=5 tokens=4 columns=1 num_states=8 use_gate_in_kernel=1 dtype=bf16 "
+                          "initial_state:dtype=bf16" HEAD_64},
     {"drafts_mixed", "batch=5 num_sequences=5 tokens=4 columns=4 num_states=20 dtype=bf16 initial_state:dtype=f16" HEAD_64},
     {"drafts_f32", "batch=3 num_sequences=3 tokens=4 columns=4 num_states=20 dtype=bf16 initial_state:dtype=f32" HEAD_128},
     {"long_f16", "batch=2 num_sequences=2 tokens=12 columns=1 num_states=5 dtype=f16 initial_state:dtype=f16" HEAD_128},
