@@ -17,7 +17,8 @@ enum { THREADS = 32 * WARPS, STREAMS = WARPS / ROW_WARPS, ROWS = 8 * ROW_TILES *
 enum { STREAMS_LOG2 = STREAMS == 8 ? 3 : STREAMS == 4 ? 2 : STREAMS == 2 ? 1 : 0 };
 static_assert(1 << STREAMS_LOG2 == STREAMS, "streams form teams by halves");
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
-enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes; or a 32nd of a long pair */
+enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes */
+enum { SPARED_PART = BOX_TOKENS ? 32 : 8 }; /* or that part of a long pair: heads read side by side pay most without boxes */
 
 __shared__ __align__(16) struct attention_scheduled requests[THREADS]; /* of the batch, if it has not more */
 
@@ -144,7 +145,8 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
         shift--; /* queries in shared memory are those of one pair */
     int steps = ((longest - 1) >> shift) + 1;
     int spread = all_pairs <= blocks << STREAMS_LOG2 - shift ? 1 : 4; /* else one may have a pair more than others */
-    d.whole = !d.unit_tiles && (int64_t)(steps - max(SPARED, steps / 32)) * (spread * STREAMS * blocks) <= total;
+    int spared = spread == 1 ? max(SPARED, steps / SPARED_PART) : SPARED;
+    d.whole = !d.unit_tiles && (int64_t)(steps - spared) * (spread * STREAMS * blocks) <= total;
     shift = d.whole ? shift : STREAMS_LOG2;
     d.streams = 1 << shift;
     d.stream = own & d.streams - 1;
