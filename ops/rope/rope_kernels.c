@@ -88,10 +88,11 @@ static void list_parts(const struct rope_view *v, struct parts *parts)
         add_part(parts, &(struct part){v->v, v->v_out, heads_of(v, v->v), tensor_shape(v->v, -1), 0, 0, paged, v->kv_scale});
 }
 
-/* Elements that every run of every part consists of, which can be loaded and stored at once: a power of two. */
+/* Elements that every run of every part consists of, which can be loaded and stored at once: a power of two. head_size: how far
+ * apart heads are of which a tensor has rows. */
 static int vector_length(const struct rope_view *v, const struct parts *parts)
 {
-    int64_t all = 8;
+    int64_t all = 8 | v->head_size;
     int from_bytes = dtype_bytes(tensor_dtype(v->q)), to_bytes = dtype_bytes(tensor_dtype(v->q_out));
     for (int i = 0; i < parts->count; i++) {
         const struct part *p = &parts->part[i];
@@ -448,5 +449,7 @@ const struct op_shape rope_cache_shapes[] = {
                 "positions:dtype=i64"},
     {"odd_halves",
      "nnz=5 q_columns=150 k_columns=100 head_size=50 rotary_dim=26 max_positions=64 dtype=bf16 positions:dtype=i32"},
+    {"odd_heads",
+     "nnz=5 q_columns=400 k_columns=200 head_size=100 rotary_dim=64 max_positions=64 dtype=bf16 positions:dtype=i64"},
     {0},
 };
