@@ -136,12 +136,13 @@ static flashinfer_status run_once(struct problem *problem, struct placement *p, 
     if (!device_is_cuda(p->device))
         p->exec.threads = run > 0;
     flashinfer_status status = op_call(problem->op, p->args, &p->exec);
+    if (!status)
+        status = device_wait(p->device);
     if (status) {
         snprintf(sentence, TRIAL_SENTENCE, "the call failed: %s: %s", flashinfer_status_name(status),
                  flashinfer_last_error());
         return status == FLASHINFER_DEVICE ? status : FLASHINFER_OK;
     }
-    TRY(device_wait(p->device));
     TRY(trial_untouched(p, true, sentence));
     TRY(placement_workspace_intact(p, &intact));
     if (!intact && !sentence[0])
