@@ -26,10 +26,7 @@ static void view(const void *from, void *to)
     const struct flashinfer_append_paged_mla_kv_cache *a = from;
     *(struct copy_heads_view *)to = (struct copy_heads_view){
         .pair = {{a->append_ckv, a->ckv_cache, 0}, {a->append_kpe, a->kpe_cache, 0}},
-        .batch_indices = a->batch_indices,
-        .positions = a->positions,
-        .kv_indices = a->kv_indices,
-        .kv_indptr = a->kv_indptr,
+        .paged = PAGED_TENSORS_OF(a),
     };
 }
 

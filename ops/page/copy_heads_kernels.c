@@ -28,7 +28,7 @@ static bool is_hnd(const struct copy_heads_view *v, const DLTensor *to)
 
 static int64_t num_heads(const struct copy_heads_view *v, const DLTensor *to)
 {
-    return v->kv_indptr ? to->ndim == 4 ? tensor_shape(to, is_hnd(v, to) ? 1 : 2) : 1 : tensor_shape(to, 1);
+    return v->paged.kv_indptr ? to->ndim == 4 ? tensor_shape(to, is_hnd(v, to) ? 1 : 2) : 1 : tensor_shape(to, 1);
 }
 
 /* All but pieces and first_piece. */
@@ -45,7 +45,7 @@ static struct copy_segment segment(const struct copy_heads_view *v, const struct
         .heads = num_heads(v, to),
         .width = tensor_shape(from, -1) * bytes,
     };
-    if (!v->kv_indptr) {
+    if (!v->paged.kv_indptr) {
         s.to_stride[2] = tensor_stride_bytes(to, 1);
         return s;
     }
@@ -69,12 +69,8 @@ static struct copy_heads_args fill_args(const struct copy_heads_view *v, int byt
         s->first_piece = a.pieces;
         a.pieces += (uint32_t)s->heads * s->pieces;
     }
-    if (v->kv_indptr)
-        a.tokens = (struct paged_tokens){.batch_indices = tensor_data(v->batch_indices),
-                                         .positions = tensor_data(v->positions),
-                                         .kv_indices = tensor_data(v->kv_indices),
-                                         .kv_indptr = tensor_data(v->kv_indptr),
-                                         .page_size = page_size(v)};
+    if (v->paged.kv_indptr)
+        a.tokens = paged_tokens_of(&v->paged, page_size(v));
     return a;
 }
 
@@ -115,15 +111,15 @@ static const char *fit_sm80(const struct call *call, struct way *way)
         pieces += num_heads(v, v->pair[i].to) * of_head;
         odd |= of_head & (of_head - 1);
     }
-    if (ceil_div(pieces, v->kv_indptr ? MANY_THREADS : THREADS) > MAX_GRID_Y || nnz > INT32_MAX)
+    if (ceil_div(pieces, v->paged.kv_indptr ? MANY_THREADS : THREADS) > MAX_GRID_Y || nnz > INT32_MAX)
         return "there are more tokens, heads or elements than a grid has blocks for";
-    if (v->kv_indptr && page_size(v) > INT32_MAX)
+    if (v->paged.kv_indptr && page_size(v) > INT32_MAX)
         return "page_size exceeds 32 bits";
-    cut_tokens(call->device, nnz, pieces, v->kv_indptr, way->value);
+    cut_tokens(call->device, nnz, pieces, v->paged.kv_indptr, way->value);
     way->value[WAY_BYTES] = bytes;
     int32_t *constant = way_spec(way, &sm80);
     constant[0] = bytes;
-    constant[1] = v->kv_indptr != NULL;
+    constant[1] = v->paged.kv_indptr != NULL;
     constant[2] = (int32_t)way->value[WAY_TOKENS];
     constant[3] = !odd;
     return NULL;
@@ -132,9 +128,9 @@ static const char *fit_sm80(const struct call *call, struct way *way)
 static const char *fit_cpu(const struct call *call, struct way *way)
 {
     const struct copy_heads_view *v = call_view(call);
-    if (v->kv_indptr && page_size(v) > INT32_MAX)
+    if (v->paged.kv_indptr && page_size(v) > INT32_MAX)
         return "page_size exceeds 32 bits";
-    way_spec(way, &cpu)[0] = v->kv_indptr != NULL;
+    way_spec(way, &cpu)[0] = v->paged.kv_indptr != NULL;
     way->value[WAY_BYTES] = 1;
     return NULL;
 }
@@ -183,9 +179,8 @@ const struct op_kernel copy_heads_kernels[] = {
 flashinfer_status copy_heads_validate(const struct call *call)
 {
     const struct copy_heads_view *v = call_view(call);
-    return validate_paged_tokens(call, &(struct validate_paged){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr,
-                                                                tensor_shape(v->pair[0].to, 0), page_size(v),
-                                                                v->pair[0].to->ndim == 4 ? "k_cache" : "ckv_cache"});
+    const DLTensor *to = v->pair[0].to;
+    return validate_paged_tokens(call, &v->paged, tensor_shape(to, 0), page_size(v), to->ndim == 4 ? "k_cache" : "ckv_cache");
 }
 
 /* Where token's head 0 lies in `to`, and how far heads are apart; false: nowhere. */
@@ -194,11 +189,9 @@ static bool place(const struct copy_heads_view *v, const DLTensor *to, int64_t t
     int64_t heads = num_heads(v, to), width = tensor_shape(to, -1);
     *stride = width;
     *at = token * heads * width;
-    if (!v->kv_indptr)
+    if (!v->paged.kv_indptr)
         return true;
-    int64_t slots = page_size(v);
-    int64_t slot = reference_slot(
-        &(struct reference_pages){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr, slots}, token);
+    int64_t slots = page_size(v), slot = reference_slot(&v->paged, slots, token);
     *stride = is_hnd(v, to) ? slots * width : width;
     *at = (is_hnd(v, to) ? slot / slots * slots * heads + slot % slots : slot * heads) * width;
     return slot >= 0;
@@ -226,7 +219,7 @@ void copy_heads_reference(const struct reference *r)
 void copy_heads_cost(const struct call *call, double *bytes, double *operations)
 {
     const struct copy_heads_view *v = call_view(call);
-    double of_token = v->kv_indptr ? 2 * sizeof(int32_t) : 0;
+    double of_token = v->paged.kv_indptr ? 2 * sizeof(int32_t) : 0;
     for (int i = 0; i < COPY_MAX_SEGMENTS; i++) {
         const struct copy_heads_pair *p = &v->pair[i];
         double width = (double)tensor_shape(p->from, -1) * dtype_bytes(tensor_dtype(p->from));

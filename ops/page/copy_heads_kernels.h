@@ -18,7 +18,7 @@ struct copy_heads_pair {
 /* What the ops are seen as. */
 struct copy_heads_view {
     struct copy_heads_pair pair[2];
-    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr; /* NULL: `to` is no cache */
+    struct paged_tensors paged; /* NULL: `to` is no cache */
     int32_t kv_layout;
 };
 

@@ -48,14 +48,10 @@ static struct nvfp4_append_args fill_args(const struct nvfp4_append_view *v)
         fill_strides(h->codes_stride, v, v->cache[i]);
         fill_strides(h->scales_stride, v, v->cache_sf[i]);
     }
-    if (v->slot_mapping) {
+    if (v->slot_mapping)
         a.slot_mapping = tensor_data(v->slot_mapping);
-        return a;
-    }
-    a.tokens.batch_indices = tensor_data(v->batch_indices);
-    a.tokens.positions = tensor_data(v->positions);
-    a.tokens.kv_indices = tensor_data(v->kv_indices);
-    a.tokens.kv_indptr = tensor_data(v->kv_indptr);
+    else
+        a.tokens = paged_tokens_of(&v->paged, a.tokens.page_size);
     return a;
 }
 
@@ -127,8 +123,7 @@ static int64_t slot_of(const struct nvfp4_append_view *v, int64_t token)
         double slot = ((const double *)v->slot_mapping->data)[token];
         return slot >= 0 && slot < (double)(page_size * v->cache[0]->shape[0]) ? (int64_t)slot : -1;
     }
-    return reference_slot(
-        &(struct reference_pages){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr, page_size}, token);
+    return reference_slot(&v->paged, page_size, token);
 }
 
 /* The arithmetic is defined to the bit: each operation in double, rounded to float32, is that operation in float32. */

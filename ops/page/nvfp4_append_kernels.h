@@ -9,9 +9,9 @@
 
 /* What the ops are seen as. */
 struct nvfp4_append_view {
-    const DLTensor *cache[2], *cache_sf[2], *append[2];                 /* of keys, of values */
-    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr; /* NULL with slot_mapping */
-    const DLTensor *slot_mapping;                                       /* NULL without */
+    const DLTensor *cache[2], *cache_sf[2], *append[2]; /* of keys, of values */
+    struct paged_tensors paged;                         /* or slot_mapping */
+    const DLTensor *slot_mapping;
     flashinfer_number scale[2];
     int32_t kv_layout;
 };

@@ -34,10 +34,7 @@ static void view(const void *from, void *to)
         .cache = {a->k_cache, a->v_cache},
         .cache_sf = {a->k_cache_sf, a->v_cache_sf},
         .append = {a->append_key, a->append_value},
-        .batch_indices = a->batch_indices,
-        .positions = a->positions,
-        .kv_indices = a->kv_indices,
-        .kv_indptr = a->kv_indptr,
+        .paged = PAGED_TENSORS_OF(a),
         .scale = {a->k_scale, a->v_scale},
         .kv_layout = a->kv_layout,
     };
@@ -45,10 +42,9 @@ static void view(const void *from, void *to)
 
 static flashinfer_status validate(const struct call *call)
 {
-    const struct flashinfer_nvfp4_quantize_append_paged_kv_cache *c = call_args(call);
+    const struct nvfp4_append_view *v = call_view(call);
     const struct dims *d = call_dims(call);
-    return validate_paged_tokens(call, &(struct validate_paged){c->batch_indices, c->positions, c->kv_indices, c->kv_indptr,
-                                                                d->pages, d->page_size, "k_cache"});
+    return validate_paged_tokens(call, &v->paged, d->pages, d->page_size, "k_cache");
 }
 
 static const struct op_range ranges[] = {

@@ -68,7 +68,7 @@ static void add_part(struct parts *parts, const struct part *p)
 static void list_parts(const struct rope_view *v, struct parts *parts)
 {
     int64_t rotary = rotary_dim(v), rest = head_dim(v, v->q) - rotary;
-    bool paged = v->kv_indptr != NULL;
+    bool paged = v->paged.kv_indptr != NULL;
     int64_t q_heads = heads_of(v, v->q), k_heads = heads_of(v, v->k);
     parts->count = 0;
     add_part(parts, &(struct part){v->q, v->q_out, q_heads, rotary, 0, 0, false, v->q_scale});
@@ -193,12 +193,8 @@ static void fill_args(const struct rope_view *v, const struct parts *parts, int 
     } else if (a->num_pairs) {
         fill_frequencies(v, a);
     }
-    if (v->kv_indptr)
-        a->tokens = (struct paged_tokens){.batch_indices = tensor_data(v->batch_indices),
-                                          .positions = tensor_data(v->positions),
-                                          .kv_indices = tensor_data(v->kv_indices),
-                                          .kv_indptr = tensor_data(v->kv_indptr),
-                                          .page_size = tensor_shape(v->k_out, slot_axis(v))};
+    if (v->paged.kv_indptr)
+        a->tokens = paged_tokens_of(&v->paged, tensor_shape(v->k_out, slot_axis(v)));
 }
 
 /* What the declaration's rules cannot say, and no kernel serves. */
@@ -221,7 +217,7 @@ static int32_t *set_forms(const struct rope_view *v, int32_t cache, int32_t *con
     constant[3] = v->interleave;
     constant[4] = v->indptr != NULL;
     constant[5] = cache;
-    constant[6] = v->kv_indptr != NULL;
+    constant[6] = v->paged.kv_indptr != NULL;
     return constant + NUM_FORM_CONSTANTS;
 }
 
@@ -364,7 +360,7 @@ void rope_cost(const struct call *call, double *bytes, double *operations)
                     (dtype_bytes(tensor_dtype(parts.part[i].from)) + dtype_bytes(tensor_dtype(parts.part[i].to)));
     if (v->cos_sin_cache)
         of_token += (double)rotary_dim(v) * (double)sizeof(float);
-    if (v->kv_indptr)
+    if (v->paged.kv_indptr)
         of_token += 2 * sizeof(int32_t);
     *bytes = tokens * of_token;
     *operations = 0;
@@ -389,11 +385,10 @@ flashinfer_status rope_validate(const struct call *call)
     if (!status)
         status = check_rows(call, v->head_size ? "positions" : "pos_ids", positions, tensor_shape(v->cos_sin_cache, 0));
     free(positions);
-    if (status || !v->kv_indptr)
+    if (status || !v->paged.kv_indptr)
         return status;
-    return validate_paged_tokens(call, &(struct validate_paged){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr,
-                                                                tensor_shape(v->k_out, 0), tensor_shape(v->k_out, slot_axis(v)),
-                                                                v->k_out->ndim == 4 ? "k_cache" : "kpe_cache"});
+    return validate_paged_tokens(call, &v->paged, tensor_shape(v->k_out, 0), tensor_shape(v->k_out, slot_axis(v)),
+                                 v->k_out->ndim == 4 ? "k_cache" : "kpe_cache");
 }
 
 const char *const rope_rules[] = {"head_dim > 0", "head_dim % 2 == 0", "rotary_dim % 2 == 0", "rotary_dim <= head_dim", NULL};

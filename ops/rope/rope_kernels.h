@@ -15,7 +15,7 @@ struct rope_view {
     const DLTensor *q, *k, *q_nope, *k_nope, *v;
     const DLTensor *pos_ids, *indptr, *offsets; /* pos_ids, or the others */
     const DLTensor *cos_sin_cache;
-    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr; /* paged */
+    struct paged_tensors paged;
     int32_t head_size, rotary_dim, interleave;
     int32_t kv_layout; /* of caches with 4 axes */
     double rope_scale, rope_theta;

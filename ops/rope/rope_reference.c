@@ -53,12 +53,11 @@ static bool place(const struct rope_view *v, const DLTensor *out, bool paged, in
 {
     *stride = head_dim;
     *at = token * (tensor_elements(out) / (out->shape[0] ? out->shape[0] : 1));
-    if (!v->kv_indptr)
+    if (!v->paged.kv_indptr)
         return true;
     bool hnd = v->k_out->ndim == 4 && v->kv_layout == FLASHINFER_HND;
     int64_t slots = v->k_out->shape[hnd ? 2 : 1], heads = v->k_out->ndim == 4 ? v->k_out->shape[hnd ? 1 : 2] : 1;
-    int64_t slot = reference_slot(
-        &(struct reference_pages){v->batch_indices, v->positions, v->kv_indices, v->kv_indptr, slots}, token);
+    int64_t slot = reference_slot(&v->paged, slots, token);
     if (slot >= 0 && paged) {
         *stride = hnd ? slots * head_dim : head_dim;
         *at = (hnd ? slot / slots * slots * heads + slot % slots : slot * heads) * head_dim;
@@ -131,7 +130,7 @@ void rope_reference(const struct reference *r)
     const struct rope_view *v = r->view;
     int64_t head_dim = v->head_size ? v->head_size : v->q->shape[v->q->ndim - 1];
     int64_t rotary = v->cos_sin_cache ? v->cos_sin_cache->shape[1] : v->rotary_dim ? v->rotary_dim : head_dim;
-    bool paged = v->kv_indptr != NULL;
+    bool paged = v->paged.kv_indptr != NULL;
     do_heads(r, &(struct heads){v->q_out, v->q, rotary, 0, false, v->q_scale});
     do_heads(r, &(struct heads){v->k_out, v->k, rotary, 0, paged, v->kv_scale});
     if (v->q_nope && v->q_nope_out)

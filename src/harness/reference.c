@@ -75,15 +75,15 @@ unsigned reference_e2m1_code(double x)
     return isnan(x) ? 7 : code | (signbit(x) ? 8 : 0);
 }
 
-int64_t reference_slot(const struct reference_pages *pages, int64_t token)
+int64_t reference_slot(const struct paged_tensors *t, int64_t page_size, int64_t token)
 {
-    const double *indices = pages->kv_indices->data, *indptr = pages->kv_indptr->data;
-    double batch = ((const double *)pages->batch_indices->data)[token];
-    int64_t position = (int64_t)((const double *)pages->positions->data)[token];
+    const double *indices = t->kv_indices->data, *indptr = t->kv_indptr->data;
+    double batch = ((const double *)t->batch_indices->data)[token];
+    int64_t position = (int64_t)((const double *)t->positions->data)[token];
     if (batch < 0)
         return -1;
-    int64_t nth = (int64_t)indptr[(int64_t)batch] + position / pages->page_size;
-    return (int64_t)indices[nth] * pages->page_size + position % pages->page_size;
+    int64_t nth = (int64_t)indptr[(int64_t)batch] + position / page_size;
+    return (int64_t)indices[nth] * page_size + position % page_size;
 }
 
 const char *reference_complain(const char *format, ...)

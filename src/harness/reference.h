@@ -20,6 +20,7 @@
 #define HARNESS_REFERENCE_H
 
 #include "op/op.h"
+#include "op/paged_tensors.h"
 
 struct reference {
     const struct call *call; /* dimensions and the tensors as the kernel saw them */
@@ -55,14 +56,8 @@ double reference_scale(const flashinfer_number *scale);
 double reference_e2m1_value(unsigned code);
 unsigned reference_e2m1_code(double x);
 
-/* What says where a batch's new tokens go in a paged cache, as the reference sees it. */
-struct reference_pages {
-    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr;
-    int64_t page_size;
-};
-
 /* The token's slot, counted through all pages: page * page_size + slot of the page. -1: it has no request. */
-int64_t reference_slot(const struct reference_pages *pages, int64_t token);
+int64_t reference_slot(const struct paged_tensors *t, int64_t page_size, int64_t token);
 
 /* A sentence for verify() to return; kept until the next one of this thread. */
 const char *reference_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

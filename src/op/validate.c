@@ -122,35 +122,36 @@ flashinfer_status validate_indices(const struct call *call, const char *name, co
     return FLASHINFER_OK;
 }
 
-/* The integers of validate_paged, on the host. */
+/* The same integers on the host. */
 struct paged_integers {
     int32_t *batch_indices, *positions, *kv_indices, *kv_indptr;
 };
 
-static flashinfer_status fetch_paged(const struct call *call, const struct validate_paged *p, struct paged_integers *i)
+static flashinfer_status fetch_paged(const struct call *call, const struct paged_tensors *t, struct paged_integers *i)
 {
-    TRY(validate_fetch(call, p->batch_indices, &i->batch_indices));
-    TRY(validate_fetch(call, p->positions, &i->positions));
-    TRY(validate_fetch(call, p->kv_indices, &i->kv_indices));
-    return validate_fetch(call, p->kv_indptr, &i->kv_indptr);
+    TRY(validate_fetch(call, t->batch_indices, &i->batch_indices));
+    TRY(validate_fetch(call, t->positions, &i->positions));
+    TRY(validate_fetch(call, t->kv_indices, &i->kv_indices));
+    return validate_fetch(call, t->kv_indptr, &i->kv_indptr);
 }
 
-static flashinfer_status check_paged(const struct call *call, const struct validate_paged *p, const struct paged_integers *i)
+static flashinfer_status check_paged(const struct call *call, const struct paged_tensors *t, const struct paged_integers *i,
+                                     int64_t pages, int64_t page_size, const char *cache)
 {
-    int64_t num_requests = tensor_shape(p->kv_indptr, 0) - 1;
-    TRY(validate_indptr(call, "kv_indptr", i->kv_indptr, num_requests, tensor_shape(p->kv_indices, 0),
+    int64_t num_requests = tensor_shape(t->kv_indptr, 0) - 1;
+    TRY(validate_indptr(call, "kv_indptr", i->kv_indptr, num_requests, tensor_shape(t->kv_indices, 0),
                         "the length of kv_indices"));
     char limit[64];
-    snprintf(limit, sizeof limit, "the pages of %s", p->cache);
-    TRY(validate_indices(call, "kv_indices", i->kv_indices, i->kv_indptr[num_requests], p->pages, limit));
-    for (int64_t token = 0; token < tensor_shape(p->batch_indices, 0); token++) {
+    snprintf(limit, sizeof limit, "the pages of %s", cache);
+    TRY(validate_indices(call, "kv_indices", i->kv_indices, i->kv_indptr[num_requests], pages, limit));
+    for (int64_t token = 0; token < tensor_shape(t->batch_indices, 0); token++) {
         int32_t batch = i->batch_indices[token], position = i->positions[token];
         if (batch < 0)
             continue;
         if (batch >= num_requests)
             return fail(FLASHINFER_INVALID, "%s: batch_indices[%" PRId64 "] is %d, must be below %" PRId64
                         ", the number of requests", call->op->name, token, batch, num_requests);
-        int64_t slots = (i->kv_indptr[batch + 1] - i->kv_indptr[batch]) * p->page_size;
+        int64_t slots = (i->kv_indptr[batch + 1] - i->kv_indptr[batch]) * page_size;
         if (position < 0 || position >= slots)
             return fail(FLASHINFER_INVALID, "%s: positions[%" PRId64 "] is %d, must be at least 0 and below %" PRId64
                         ", the slots of request %d", call->op->name, token, position, slots, batch);
@@ -158,12 +159,13 @@ static flashinfer_status check_paged(const struct call *call, const struct valid
     return FLASHINFER_OK;
 }
 
-flashinfer_status validate_paged_tokens(const struct call *call, const struct validate_paged *p)
+flashinfer_status validate_paged_tokens(const struct call *call, const struct paged_tensors *t, int64_t pages, int64_t page_size,
+                                        const char *cache)
 {
     struct paged_integers i = {0};
-    flashinfer_status status = fetch_paged(call, p, &i);
+    flashinfer_status status = fetch_paged(call, t, &i);
     if (!status)
-        status = check_paged(call, p, &i);
+        status = check_paged(call, t, &i, pages, page_size, cache);
     free(i.batch_indices);
     free(i.positions);
     free(i.kv_indices);

@@ -5,6 +5,7 @@
 #define OP_VALIDATE_H
 
 #include "op/op.h"
+#include "op/paged_tensors.h"
 
 /* A copy of a tensor of 32-bit integers as it is after all earlier work of the call's stream, for which this waits. The elements
  * must lie one after the other, as those of 1-D tensors do that are not declared STRIDED. The caller frees *out, after failure
@@ -30,14 +31,8 @@ flashinfer_status validate_rows(const struct call *call, const char *name, const
 flashinfer_status validate_indices(const struct call *call, const char *name, const int32_t *indices, int64_t count,
                                    int64_t limit, const char *limit_name);
 
-/* Tokens and the page table that says where they go. */
-struct validate_paged {
-    const DLTensor *batch_indices, *positions, *kv_indices, *kv_indptr;
-    int64_t pages, page_size;
-    const char *cache; /* whose pages these are */
-};
-
-/* A sound page table, which has a slot for each token that has a request. */
-flashinfer_status validate_paged_tokens(const struct call *call, const struct validate_paged *p);
+/* A sound page table, which has a slot for each token that has a request. cache: the argument that has so many pages. */
+flashinfer_status validate_paged_tokens(const struct call *call, const struct paged_tensors *t, int64_t pages, int64_t page_size,
+                                        const char *cache);
 
 #endif
