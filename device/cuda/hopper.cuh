@@ -44,6 +44,19 @@ DEVICE void mbarrier_wait(uint32_t barrier, uint32_t parity)
                  : "memory");
 }
 
+/* A place in a ring of buffers with barriers: which of them, and the parity of the phase that ends when it is full. */
+struct ring {
+    int stage, phase;
+};
+
+template <int stages> DEVICE void advance(struct ring &r)
+{
+    if (++r.stage == stages) {
+        r.stage = 0;
+        r.phase ^= 1;
+    }
+}
+
 /* This thread arrives once all its cp_async_16 are done; the arrival is one of `count`. */
 DEVICE void cp_async_arrive(uint32_t barrier)
 {

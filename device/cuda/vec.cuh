@@ -61,6 +61,12 @@ template <int N, int BY, bool CONSTANT = false, class Element> DEVICE vec<Elemen
     return v.all;
 }
 
+/* Two neighbours of 16 bits as they are in memory; aligned: at a multiple of 4 bytes. */
+template <bool aligned, class Half> DEVICE uint32_t load_pair(const Half *from)
+{
+    return aligned ? *(const uint32_t *)from : from[0].bits | (uint32_t)from[1].bits << 16;
+}
+
 template <int BY, int N, class Element> DEVICE void store_vec_by(Element *to, vec<Element, N> all)
 {
     vec_accesses<Element, N, BY> v;

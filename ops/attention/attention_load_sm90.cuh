@@ -25,19 +25,6 @@ static_assert(sizeof(struct smem) == ATTENTION_PREFILL_SM90_SMEM(HEAD_DIM, HEAD_
 
 #define AT(field) shared_address(&sm->field)
 
-/* A place in a ring. */
-struct ring {
-    int stage, phase;
-};
-
-DEVICE void advance(struct ring &r)
-{
-    if (++r.stage == STAGES) {
-        r.stage = 0;
-        r.phase ^= 1;
-    }
-}
-
 /* The first token that any row of a task sees. */
 DEVICE int first_seen(const struct attention_args &a, const struct task &t)
 {
@@ -324,7 +311,7 @@ DEVICE void load_all(const struct attention_sm90_args &p, struct smem *sm)
             take_places(p.a, t, tile, tile == first, places);
             load_tile(p, t, tile, values, tiles + stage * (values ? VALUES_BYTES : KEYS_BYTES), full + 8 * stage,
                       empty + 8 * stage, ring.phase, places);
-            advance(ring);
+            advance<STAGES>(ring);
         }
         /* Late, so that no block hoards long tasks, but a tile ahead, so that nobody waits for the next one. */
         if (leads && tile == min(first + 1, last))

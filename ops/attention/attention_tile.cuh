@@ -65,25 +65,16 @@ DEVICE void copy_chunk(uint32_t to, const T *from)
 #endif
 }
 
-DEVICE uint32_t load_pair(const T *from)
-{
-#if ALIGNED
-    return *(const uint32_t *)from;
-#else
-    return from[0].bits | (uint32_t)from[1].bits << 16;
-#endif
-}
-
 /* Queries of rows g and g + 8, NULL for rows that do not exist, as fragments. */
 DEVICE void load_queries(uint32_t (&q)[HEAD_DIM / 16][4], const T *low, const T *high, uint32_t signs)
 {
     int column = threadIdx.x % 4 * 2;
 #pragma unroll
     for (int i = 0; i < HEAD_DIM / 16; i++, column += 16) {
-        q[i][0] = low ? load_pair(low + column) : 0;
-        q[i][1] = high ? load_pair(high + column) : 0;
-        q[i][2] = low ? load_pair(low + column + 8) : 0;
-        q[i][3] = high ? load_pair(high + column + 8) : 0;
+        q[i][0] = low ? load_pair<ALIGNED>(low + column) : 0;
+        q[i][1] = high ? load_pair<ALIGNED>(high + column) : 0;
+        q[i][2] = low ? load_pair<ALIGNED>(low + column + 8) : 0;
+        q[i][3] = high ? load_pair<ALIGNED>(high + column + 8) : 0;
 #pragma unroll
         for (int j = 0; j < 4; j++)
             q[i][j] ^= signs;

@@ -110,7 +110,7 @@ DEVICE void add_values(struct worker &w, struct smem *sm, int unseen)
     wgmma_pin(w.r.o);
     if (is_first_thread())
         mbarrier_arrive(AT(values_empty[w.ring.stage]));
-    advance(w.ring);
+    advance<STAGES>(w.ring);
 }
 
 /* A tile with nothing else to go on: the first one of a task, or one at which references may move. */
@@ -161,7 +161,7 @@ DEVICE void step(struct worker &w, struct smem *sm, const struct attention_sm90_
 {
     struct rows &r = w.r;
     struct ring before = w.ring;
-    advance(w.ring);
+    advance<STAGES>(w.ring);
     wait_tile(AT(keys_full[w.ring.stage]), w.ring.phase);
     if (next)
         keep_queries(r, AT(queries[buffer_of(n + 1)][w.warpgroup]));

@@ -95,16 +95,6 @@ struct __align__(16) place {
     const KV *key, *value;
 };
 
-/* Two neighbours, as they are in memory. */
-DEVICE uint32_t load_pair(const T *from)
-{
-#if ALIGNED
-    return *(const uint32_t *)from;
-#else
-    return from[0].bits | (uint32_t)from[1].bits << 16;
-#endif
-}
-
 /* bf16 as f16, by a power of two that leaves the row's largest element in f16's range, and with it all that counts beside it. The
  * factor that is returned takes the power away again. */
 DEVICE float fit_queries(uint32_t (&q)[DIM_STEPS][2])
@@ -146,7 +136,7 @@ DEVICE float load_queries(const struct attention_args &a, const struct row_range
     for (int k = 0; k < DIM_STEPS / HEADS; k++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            uint32_t two = load_pair(from + 16 * k + (NARROW ? 2 : 8) * h);
+            uint32_t two = load_pair<ALIGNED>(from + 16 * k + (NARROW ? 2 : 8) * h);
             q[k][h] = side ? 0 : two;
             if (HEADS == 2)
                 q[k + DIM_STEPS / 2][h] = side ? two : 0;

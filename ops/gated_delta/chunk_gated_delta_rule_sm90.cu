@@ -74,7 +74,7 @@ DEVICE void pass_item(struct smem *sm, const struct item *i, struct worker &w)
         mbarrier_wait(AT(full[w.ring.stage]), w.ring.phase);
         __syncwarp();
         mbarrier_arrive(AT(empty[w.ring.stage]));
-        advance(w.ring);
+        advance<STAGES>(w.ring);
     }
 }
 

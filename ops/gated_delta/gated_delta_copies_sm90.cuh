@@ -190,7 +190,7 @@ DEVICE void load_items(const struct gated_delta_sm90_args &p, struct smem *sm, s
                 offer_item(p, sm, items);
             if (rest < CHUNK)
                 finish_tail(sm, s, rest, tails++ & 1);
-            advance(ring);
+            advance<STAGES>(ring);
         }
     }
 }

@@ -34,7 +34,7 @@ DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, 
     struct ring ring = {0, 0};
     int k_head = i.head / p.a.k_group, v_head = i.head / p.a.v_group;
 #pragma unroll 1
-    for (int c = 0; c < p.segment_chunks; c++, tile++, advance(ring)) {
+    for (int c = 0; c < p.segment_chunks; c++, tile++, advance<STAGES>(ring)) {
         int s = ring.stage, token = i.segment.begin + c * CHUNK;
         struct stage *stage = &sm->stage[s];
         uint32_t full = AT(full[s]);
@@ -93,7 +93,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     scale_update(e, x, update);
     add_update(s, e, key_columns);
     w.last_stage = w.ring.stage;
-    advance(w.ring);
+    advance<STAGES>(w.ring);
     if (!last)
         fetch(w, sm);
     __syncwarp(); /* as in gated_delta_walk_sm90.cuh */

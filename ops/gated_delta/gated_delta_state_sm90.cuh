@@ -10,18 +10,6 @@ enum { STAGES = GATED_DELTA_STAGES, WARPS = 4, STRIP_BYTES = CHUNK * 32, MATRIX_
 
 #define AT(field) shared_address(&sm->field)
 
-struct ring {
-    int stage, phase;
-};
-
-DEVICE void advance(struct ring &r)
-{
-    if (++r.stage == STAGES) {
-        r.stage = 0;
-        r.phase ^= 1;
-    }
-}
-
 /* Places of a thread: its row and column of pairs in fragments, and where its lane's row and 16-byte piece lie in a tile of 64
  * tokens by 64 values. */
 struct place {

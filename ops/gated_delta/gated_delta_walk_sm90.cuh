@@ -113,7 +113,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     scale_columns(y, gates->output, w.place.pair);
     add_matrix(y, e, p);
     w.last_stage = w.ring.stage;
-    advance(w.ring);
+    advance<STAGES>(w.ring);
     if (!last)
         fetch(w, sm);
     __syncwarp(); /* all lanes have read of the stage what they do before one tells that it is free */
