@@ -198,8 +198,9 @@ struct flashinfer_fused_qk_rmsnorm_rope {
     double eps;                   /* >= 1e-30; 0: 1e-6 */
     double base;                  /* 1 to 1e12; 0: 10000 */
     flashinfer_number interleave; /* 1: pairs are (2i, 2i+1); 0: (i, head_dim/2 + i); absent: 1 */
-    double factor, low, high;     /* YaRN: 1e-6 to 1e6, and 0 to 1e6; factor 0: 1, which leaves frequencies as they are */
-    double attention_factor;      /* of q_out and k_out, 1e-6 to 1e6; 0: 1 */
+    double factor;                /* 1e-6 to 1e6, of YaRN; 0: 1, which leaves frequencies as they are */
+    double low, high;             /* 0 to 1e6, of YaRN */
+    double attention_factor;      /* 1e-6 to 1e6, of q_out and k_out; 0: 1 */
     flashinfer_number is_qk_norm; /* 0: no norm; absent: 1 */
     double output_quant_scale;    /* 1e-30 to 1e30: q and k are multiplied by it if q_out is e4m3; 0: 1 */
     double v_quant_scale;         /* v likewise; 0: 1 */

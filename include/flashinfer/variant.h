@@ -10,7 +10,7 @@
  * A text has one or more of these hooks, each once; one that it lacks is the identity:
  *
  *     HOOK float query(struct variant v, float x, struct at a)   an element of q, as it lies in the tensor; the result is rounded
- *                                                                to q's dtype
+ *                                                                to the dtype that is multiplied, f16 or bf16
  *     HOOK float key(struct variant v, float x, struct at a)     likewise, of a key; for a KV head, not for each query head
  *     HOOK float logits(struct variant v, float s, struct at a)  s: natural logit, q . k with all scales, ALiBi, soft cap
  *     HOOK bool mask(struct variant v, struct at a)              false hides the token, beside what the op itself hides

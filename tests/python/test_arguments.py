@@ -174,6 +174,15 @@ def test_functions_name_what_has_no_memory():
             call()
 
 
+def test_generators_and_indices_are_named():
+    for probs, wanted in (torch.rand(2, 8), "torch.Generator"), (numpy.ones((2, 8), "float32"), "numpy.random.Generator"):
+        with pytest.raises(TypeError, match=f"^generator is of type int, must be a {wanted}$"):
+            flashinfer_c.sampling.sampling_from_probs(probs, generator=3)
+    wrapper = flashinfer_c.BatchDecodeWithPagedKVCacheWrapper(WORKSPACE)
+    with pytest.raises(TypeError, match="^paged_kv_indptr is torch.float32, must be int32$"):
+        wrapper.plan(TABLE[0].float(), *TABLE[1:], 2, 1, 64, 16)
+
+
 @pytest.mark.parametrize("layout, error", [("ABC", ValueError), (9, ValueError), ([], TypeError)])
 def test_ops_name_a_wrong_enum(layout, error):
     x = torch.ones(4, 2, 64, dtype=torch.float16)

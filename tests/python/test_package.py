@@ -75,6 +75,7 @@ def test_help_says_what_arguments_mean():
     g, = (line for line in lines if line.strip().startswith("g: "))
     assert "alpha, 0 to 1, not its logarithm" in g and "None: 1" in g and g.count("float32") == 1
     assert "    scale: a number, at least 0; None: 1 / sqrt(head_dim)" in lines
+    assert any(line.startswith("    checkpoint_every_n_tokens: ") and "; 0: no checkpoints" in line for line in lines)
     assert "    eps: a number, at least 1e-30, default 1e-06" in fi.rmsnorm.__doc__.splitlines()
 
 

@@ -35,6 +35,12 @@ from flashinfer.quantization import packbits
 
 assert flashinfer.norm.rmsnorm is flashinfer_c.rmsnorm and packbits(x[0] > 0).shape == (8,)
 assert importlib.util.find_spec("flashinfer.comm") is None and not hasattr(flashinfer, "allreduce_fusion")
+try:
+    flashinfer_c.BatchDecodeWithPagedKVCacheWrapper
+except AttributeError as error:
+    assert "without torch" in str(error)
+else:
+    raise AssertionError("a wrapper without torch")
 PYTHON
 
 try() { # VENV WHAT ENVIRONMENT...: installs WHAT, tests it

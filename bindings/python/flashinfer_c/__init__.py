@@ -33,6 +33,10 @@ def _import_modules():
 
 _import_modules()
 
+if _core.torch is None:
+    def __getattr__(name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r} without torch, which cannot be imported")
+
 
 def install():
     """Registers this package and its modules as `flashinfer`, and upstream_version as the version of the distribution

@@ -37,12 +37,12 @@ def api(*ops, notes=None, **renamed):
         declared = [_core.op(name) for name in ops]
         lines = []
         annotate(function, declared, renamed)
-        for name in inspect.signature(function).parameters:
+        for name, parameter in inspect.signature(function).parameters.items():
             note = (notes or {}).get(name) or _NOTES.get(name, "")
             for op in declared:
                 argument = op.by_name.get(renamed.get(name, name))
                 if argument:
-                    note = (notes or {}).get(name) or described(op.name, argument)
+                    note = (notes or {}).get(name) or described(op.name, argument, "0" if parameter.default == 0 else "None")
                     break
             lines.append(f"    {name}: {note}".rstrip(": "))
         own = inspect.cleandoc(function.__doc__) if function.__doc__ else ""

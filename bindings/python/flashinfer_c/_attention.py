@@ -320,6 +320,8 @@ class Wrapper(Single):
         """Eager mode takes the tensor, or its copy on the device; CUDA-graph mode copies into the buffer whose address was
         captured.
         """
+        if value.is_floating_point():
+            raise TypeError(f"{name.strip('_').removesuffix('_buf')} is {value.dtype}, must be int32")
         buffer = getattr(self, name)
         if not self._use_cuda_graph or buffer is None:
             setattr(self, name, indices_on(self.device, value, non_blocking))

@@ -42,8 +42,9 @@ def op_text(op):
     return "" if text.startswith("The same") else text
 
 
-def meaning(op, argument):
-    """What is said of an argument beside its shape, dtypes, names and range; empty if nothing is."""
+def meaning(op, argument, zero="None"):
+    """What is said of an argument beside its shape, dtypes, names and range; empty if nothing is. zero: what Python says for a 0
+    that stands for the default."""
     text = _structs().get(op, ("", {}))[1].get(argument.name, "")
     if argument.is_tensor:
         text = "" if argument.by else text[_KNOWN.match(text).end():]
@@ -55,11 +56,11 @@ def meaning(op, argument):
         text = re.sub(r"\b1: ", "True: ", re.sub(r"\b0: ", "False: ", "" if text == "0 or 1" else text))
     else:
         text = re.sub(rf"^(?:(?:>=?|at least|at most) {_NUMBER}|{_NUMBER} to {_NUMBER})[:;,]? ?|, >= {_NUMBER}(?=;|$)", "", text)
-        text = text if re.search(r"\b1: ", text) else re.sub(r"\b0: ", "None: ", text)
+        text = text if re.search(r"\b1: ", text) else re.sub(r"\b0: ", f"{zero}: ", text)
     text = text.replace("absent: ", "None: ")
     return re.sub(r"(?:^|; )None: [\d.e+-]+$", "", text) if argument.default else text
 
 
-def described(op, argument):
+def described(op, argument, zero="None"):
     """One line of all that is known of an argument."""
-    return "; ".join(filter(None, [argument.describe(), meaning(op, argument)]))
+    return "; ".join(filter(None, [argument.describe(), meaning(op, argument, zero)]))

@@ -230,15 +230,16 @@ class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWra
         super().__init__(workspace_buffer, kv_layout, True, use_tensor_cores, indptr_buffer, indices_buffer, last_page_len_buffer)
 
 
-@api("batch_decode_plan")
+@api("batch_decode_plan", notes={
+    "self": "a decode wrapper",
+    **dict.fromkeys(("indptr", "indices", "last_page_len", "data_type", "non_blocking"), "as plan() takes it"),
+    "global_override_indptr_cpu": "indptr on the host, which helps to choose a kernel",
+})
 def fast_decode_plan(self, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,
                      pos_encoding_mode="NONE", window_left=-1, logits_soft_cap=None, q_data_type=None, kv_data_type=None,
                      data_type=None, sm_scale=None, rope_scale=None, rope_theta=None, non_blocking=True, fixed_split_size=None,
                      disable_split_kv=False, q_len_per_req=1, global_override_indptr_cpu=None):
-    """plan() of a decode wrapper whose buffers in CUDA-graph mode the caller has filled already: they are not copied to.
-
-    global_override_indptr_cpu: indptr on the host, which helps to choose a kernel
-    """
+    """plan() of a decode wrapper whose buffers in CUDA-graph mode the caller has filled already: they are not copied to."""
     if not isinstance(self, BatchDecodeWithPagedKVCacheWrapper):
         raise TypeError(f"fast_decode_plan: self is of type {type(self).__name__}, must be a decode wrapper")
     self._plan(False, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,

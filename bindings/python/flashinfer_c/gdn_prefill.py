@@ -6,6 +6,7 @@ from ._core import call, empty
 
 
 @api("chunk_gated_delta_rule", notes={
+    "cu_seqlens": "[num_sequences+1], int32 or int64, from 0; must be given",
     "output_final_state": "True: also return output_state",
     "use_cp": "of no effect: whether a sequence is divided follows from its length",
     "max_seqlen": "of no effect",

@@ -19,6 +19,8 @@ def get_seed_and_offset(increment, generator=None, device=None):
     """The seed and the offset for the next `increment` random numbers of a torch generator (None: the device's own, of device
     None the current GPU's)."""
     torch = _core.torch
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is of type {type(generator).__name__}, must be a torch.Generator")
     device = device or (torch.device("cuda") if generator is None else generator.device)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -37,6 +39,8 @@ def _seed(probs, generator, seed, offset):
     else:
         import numpy
 
+        if generator is not None and not isinstance(generator, numpy.random.Generator):
+            raise TypeError(f"generator is of type {type(generator).__name__}, must be a numpy.random.Generator")
         drawn = int((generator or numpy.random.default_rng()).integers(2**62)), 0
     return drawn[0] if seed is None else seed, drawn[1] if offset is None else offset
 

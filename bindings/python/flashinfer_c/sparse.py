@@ -8,13 +8,9 @@ from .prefill import BatchPrefillWithPagedKVCacheWrapper
 from .utils import MaskMode, PosEncodingMode, TensorLayout  # noqa: F401
 
 
-@api()
+@api(notes={"mask": "[blocks, R, C]", "indptr": "[rows of blocks + 1], where each row's blocks start"})
 def convert_bsr_mask_layout(mask, indptr):
-    """The mask [blocks, R, C] of a block-sparse matrix as the wrappers take it: [R, columns of its blocks] for each row of
-    blocks, flattened.
-
-    indptr: [rows of blocks + 1], where each row's blocks start
-    """
+    """The mask of a block-sparse matrix as the wrappers take it: [R, columns of its blocks] for each row of blocks, flattened."""
     starts = indptr.tolist()
     return torch.cat([mask[begin:end].transpose(0, 1).reshape(-1) for begin, end in zip(starts, starts[1:])]) if len(starts) > 1 \
         else mask.reshape(-1)
