@@ -48,14 +48,14 @@ static int end(int code)
 static void print_notes(const struct command *command)
 {
     struct environment_entry entry;
-    char name[MISSPELT_NAME], near[128];
+    char name[VARIABLE_NAME], near[128];
     if (command == &command_show_config)
         return;
     for (int i = 0; environment_entry(i, &entry); i++)
         if (entry.wrong)
             fprintf(stderr, "flashinfer: note: %s\n", entry.wrong);
     for (char **setting = environ; *setting; setting++)
-        if (is_misspelt_variable(*setting, name, near, sizeof near))
+        if (is_unread_variable(*setting, name, near, sizeof near) && near[0])
             fprintf(stderr, "flashinfer: note: %s is not read%s\n", name, near);
 }
 

@@ -64,18 +64,18 @@ void nearest_take(const char *word, const char *prefix, const char *candidate, i
     snprintf(buffer, size, "; near it: %s%s", prefix, candidate);
 }
 
-bool is_misspelt_variable(const char *setting, char name[MISSPELT_NAME], char *near, size_t size)
+bool is_unread_variable(const char *setting, char name[VARIABLE_NAME], char *near, size_t size)
 {
     static const char prefix[] = "FLASHINFER_";
     const size_t skipped = sizeof prefix - 1, length = strcspn(setting, "=");
     struct environment_entry known;
     int least = INT_MAX;
     near[0] = 0;
-    if (strncmp(setting, prefix, skipped) || length >= MISSPELT_NAME)
+    if (strncmp(setting, prefix, skipped) || length >= VARIABLE_NAME)
         return false;
-    snprintf(name, MISSPELT_NAME, "%.*s", (int)length, setting);
+    snprintf(name, VARIABLE_NAME, "%.*s", (int)length, setting);
     for (int i = 0; environment_entry(i, &known); i++)
         if (!strncmp(known.name, prefix, skipped))
             nearest_take(name + skipped, prefix, known.name + skipped, &least, near, size);
-    return near[0] && least > 0;
+    return least > 0;
 }

@@ -48,11 +48,11 @@ static void add_devices(struct table *table)
     }
 }
 
-static void add_misspelt(struct table *table)
+static void add_unread(struct table *table)
 {
-    char name[MISSPELT_NAME], near[128], meaning[160];
+    char name[VARIABLE_NAME], near[128], meaning[160];
     for (char **setting = environ; *setting; setting++)
-        if (is_misspelt_variable(*setting, name, near, sizeof near)) {
+        if (is_unread_variable(*setting, name, near, sizeof near)) {
             snprintf(meaning, sizeof meaning, "is not read%s", near);
             add(table, name, "", meaning);
         }
@@ -75,7 +75,7 @@ static int run(const struct options *options)
     add(table, "pack", jit_pack(text, sizeof text), "prebuilt CPU kernels");
     for (int i = 0; environment_entry(i, &entry); i++)
         add(table, entry.name, entry.value, entry.wrong ? entry.wrong : entry.meaning);
-    add_misspelt(table);
+    add_unread(table);
     table_close(table);
     return EXIT_FINE;
 }
@@ -85,8 +85,8 @@ const struct command command_show_config = {
     .summary = "print what the library found on this machine",
     .description =
         "Prints the devices, compilers and cache that the library found, or why there are none, and every environment variable "
-        "that it reads, with the value in force and what is wrong with the one that was given; last, what looks like one of them "
-        "misspelt.",
+        "that it reads, with the value in force and what is wrong with the one that was given; last, variables that look like "
+        "these, and are not read.",
     .json = "what, value, meaning",
     .examples = "flashinfer show-config\n"
                 "flashinfer show-config --json | jq -r 'select(.what == \"cache\").value'\n",

@@ -110,9 +110,9 @@ static void print_figures(const struct program *p, const struct batch *batch, co
     flashinfer_jit_statistics(&jit);
     printf("\n%s, %s, %d requests, at most %d at a time, %d steps in %.2f s (weights loaded in %.2f s)\n", p->machine.name,
            p->options.dtype, batch->num_requests, batch->most_running, f->steps, f->seconds, p->load_seconds);
-    printf("prefill              %8.1f tokens/s  (%lld tokens; %lld more were shared with a running request)\n",
+    printf("prefill              %8.1f tokens/s  (%lld tokens%s; %lld more were shared with a running request)\n",
            f->prefill_seconds > 0 ? (double)f->prefill_tokens / f->prefill_seconds : 0.0, (long long)f->prefill_tokens,
-           (long long)shared);
+           jit.compiled ? ", compiling included" : "", (long long)shared);
     printf("decode               %8.1f tokens/s  (%lld tokens in steps without a prompt)\n",
            f->decode_seconds > 0 ? (double)f->decode_tokens / f->decode_seconds : 0.0, (long long)f->decode_tokens);
     if (first) {

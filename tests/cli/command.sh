@@ -125,6 +125,7 @@ expect 0 'flashinfer: note: FLASHINFER_CACHEDIR is not read; near it: FLASHINFER
 [ "$(grep -c 'flashinfer: note' "$work/out")" = 1 ] || complain 'a variable of others is taken for a misspelt one'
 expect 0 'FLASHINFER_CACHEDIR *-' show-config
 expect 0 'is not read; near it: FLASHINFER_CACHE_DIR' show-config
+expect 0 'FLASHINFER_LOGLEVEL *-' show-config
 unset FLASHINFER_CACHEDIR FLASHINFER_LOGLEVEL
 FLASHINFER_NVRTC=/etc/passwd expect 3 '^flashinfer: NVRTC cannot be used: /etc/passwd' specs rmsnorm
 [ "$(wc -l <"$work/out")" = 1 ] || complain 'one NVRTC that cannot be used is told more than once'
