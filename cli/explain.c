@@ -40,52 +40,54 @@ static void print_number(const struct op_arg *arg)
         printf("%sat most %g", separator, arg->max);
 }
 
-static void print_argument(const struct op_arg *arg)
+static void print_argument(const struct op *op, const struct op_arg *arg)
 {
     static const char *const kinds[] = {"", "in", "out", "inout", "number", "int", "enum", "dtype", "text", "plan", "comm"};
     printf("  %-24s %-7s", arg->name, kinds[arg->kind]);
     print_dtypes(arg);
     if (arg->shape)
         printf("%s[%s]", arg->dtype.set || arg->dtype.like ? " " : "", arg->shape);
-    if (arg->names)
-        printf("%s", arg->names);
+    for (const char *c = arg->names; c && *c; c++)
+        putchar(*c == ' ' ? '|' : *c);
+    if (arg->kind == OP_PLAN)
+        printf("%s%s", op->plan ? "of " : "written", op->plan ? op->plan->name : "");
     if (arg->kind == OP_NUMBER || arg->kind == OP_INT)
         print_number(arg);
     printf("%s%s\n", arg->flags & OPTIONAL ? ", optional" : "", arg->flags & HOST ? ", on the host" : "");
 }
 
-/* "width (out, input), page_size (of the plan)": the arguments whose shapes name each. */
+/* Each with the arguments whose shapes name it. */
 static void print_dimensions(const struct program *program)
 {
-    const char *before = "\nDimensions: ";
+    const char *heading = "\nDimensions\n";
     for (int i = 0; i < program->num_symbols; i++) {
-        const char *separator = " (";
+        const char *separator = "";
         uint64_t named = program->symbol[i].plan_symbol < 0;
         for (int k = 0; k < program->num_args; k++)
             named |= program_dimensions(program, k) >> i & 1;
         if (program->symbol[i].arg >= 0 || !named)
             continue;
-        printf("%s%s", before, program->symbol[i].name);
+        bool of_plan = program->symbol[i].plan_symbol >= 0;
+        printf("%s  %-24s ", heading, program->symbol[i].name);
+        if (of_plan || i == program->rows) {
+            fputs(of_plan ? "of the plan" : "product of ...", stdout);
+            separator = "; ";
+        }
         for (int k = 0; k < program->num_args; k++)
             if (program_dimensions(program, k) >> i & 1) {
                 printf("%s%s", separator, program->op->args[k].name);
                 separator = ", ";
             }
-        bool noted = program->symbol[i].plan_symbol >= 0 || (i >= program->num_dims && i != program->rows);
-        if (noted)
-            printf("%s%s", *separator == ' ' ? " (" : "; ", program->symbol[i].plan_symbol >= 0 ? "of the plan" : "not in DIMS");
-        if (noted || *separator == ',')
-            putchar(')');
-        before = ", ";
+        putchar('\n');
+        heading = "";
     }
-    putchar('\n');
 }
 
 static void print_declaration(const struct op *op)
 {
     printf("%s: %s\n\nArguments\n", op->name, op->summary);
     for (const struct op_arg *arg = op->args; arg->kind != OP_END; arg++)
-        print_argument(arg);
+        print_argument(op, arg);
     const struct program *program = op_program(op);
     if (program)
         print_dimensions(program);

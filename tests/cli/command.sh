@@ -109,7 +109,8 @@ for name in list explain show-config help version completion; do
         expect 0 '' $example
     done <"$work/examples"
 done
-expect 0 'Dimensions: rows, hidden (out, input, weight)' explain rmsnorm --device cpu
+expect 0 '^  hidden  *out, input, weight$' explain rmsnorm --device cpu
+expect 0 '^  plan  *plan  *of batch_decode_plan$' explain batch_decode --device cpu
 expect 0 ' 0 failures' check rmsnorm --device cpu --problems 4
 expect 0 'rmsnorm' list
 expect 0 'TMPDIR' show-config
