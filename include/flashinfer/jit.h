@@ -32,13 +32,14 @@ typedef struct flashinfer_kernel flashinfer_kernel;
 
 struct flashinfer_kernel_source {
     size_t size;
-    const char *name;             /* of the entry, a C identifier; also its name in messages and in the cache */
+    const char *name;             /* a C identifier of at most 60 characters: the entry, and the name in messages and in the cache */
     const char *cuda;             /* CUDA source text; NULL: no kernel for GPUs */
     const char *cpu;              /* C source text; NULL: no kernel for CPUs */
     const char *const *constants; /* names that become -DNAME=value, NULL-terminated; NULL: none */
 };
 
-/* Copies the source; compiles nothing yet. The caller destroys the kernel when no launch of it is running. */
+/* Copies the source; compiles nothing yet. The caller destroys the kernel when no launch of it is running; NULL
+ * is ignored. */
 FLASHINFER_API flashinfer_status flashinfer_kernel_create(const struct flashinfer_kernel_source *source,
                                                           flashinfer_kernel **out);
 FLASHINFER_API void flashinfer_kernel_destroy(flashinfer_kernel *kernel);
