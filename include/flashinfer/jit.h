@@ -32,7 +32,7 @@ typedef struct flashinfer_kernel flashinfer_kernel;
 
 struct flashinfer_kernel_source {
     size_t size;
-    const char *name;             /* a C identifier of at most 60 characters: the entry, and the name in messages and in the cache */
+    const char *name;             /* a C identifier of at most 60 characters: the entry, its name in messages and the cache */
     const char *cuda;             /* CUDA source text; NULL: no kernel for GPUs */
     const char *cpu;              /* C source text; NULL: no kernel for CPUs */
     const char *const *constants; /* names that become -DNAME=value, NULL-terminated; NULL: none */

@@ -163,6 +163,8 @@ def test_call_allocates_and_refuses():
         fi.ops.rmsnorm(input=None)
     with pytest.raises(TypeError, match="y must be given: nothing tells"):
         fi.ops.segment_packbits(x=numpy.zeros(9, "uint8"), indptr=numpy.array([0, 9], "int32"))
+    with pytest.raises(TypeError, match="^batch_decode: out must be given: nothing tells its dtype$"):
+        fi.ops.batch_decode(q=x[None], k_cache=x[None, None], v_cache=x[None, None])
     with pytest.raises(ValueError, match="no dtype that this library knows"):
         fi.ops.rmsnorm(out="float17", input=x, weight=w)
 

@@ -272,7 +272,7 @@ def _known(declared, values):
     leading = ()
     order = sorted(zip(declared.arguments, values), key=lambda pair: pair[0].kind == "out")
     for argument, value in order:
-        if not argument.is_tensor or not is_array(value):
+        if not argument.is_tensor or not is_array(value) or (argument.by and argument.by not in names):  # a layout of the plan
             continue
         shape, dimensions = tuple(value.shape), argument.dimensions(names)
         further = 0
