@@ -15,6 +15,8 @@ static flashinfer_status add_call(const struct options *options, const struct op
     flashinfer_status unserved = FLASHINFER_OK;
     bool served = false;
     char sentence[2048];
+    if (!out->devices.device[0]) /* says why */
+        TRY(devices_wanted(options, &out->devices));
     for (int i = 0; out->devices.device[i]; i++) {
         flashinfer_status status = warm_add(&out->list, op, values, options->kernel, out->devices.device[i]);
         if (status && status != FLASHINFER_UNSUPPORTED)
@@ -109,7 +111,7 @@ static int add_file(const struct command *command, const struct options *options
     if (!status)
         return -1;
     fprintf(stderr, "flashinfer: %s:%d: %s\n", options->from, number, flashinfer_last_error());
-    return status == FLASHINFER_UNSUPPORTED ? EXIT_UNSUPPORTED : EXIT_USAGE;
+    return status == FLASHINFER_UNSUPPORTED || status == FLASHINFER_NO_DRIVER ? EXIT_UNSUPPORTED : EXIT_USAGE;
 }
 
 static int add_list(const struct options *options, struct gathered *out)

@@ -140,6 +140,8 @@ if [ "$gpu" = 0 ]; then # what asks for a GPU does not pass without one
         # shellcheck disable=SC2086
         expect 3 'no CUDA' bench rmsnorm $which --shape odd
     done
+    echo 'rmsnorm rows=1 hidden=64' >"$work/calls"
+    expect 3 'calls:1: no CUDA' compile --from "$work/calls" --device cuda
 fi
 
 expect_json list
