@@ -239,7 +239,8 @@ const struct command command_check = {
     .operands = OPERANDS_OPS_VALUES,
     .description = "Makes problems from the declaration of each OP (default: every op): its named shapes, smaller ones once "
                    "more with random lengths, places in memory and contents, and random ones with odd sizes, strides, "
-                   "addresses and optional arguments. Each problem is run by every kernel that serves it, not only by the one "
+                   "addresses and optional arguments, at last with dtypes that a kernel has not had yet. Each problem is run by "
+                   "every kernel that serves it, not only by the one "
                    "that would be chosen, "
                    "twice (on CPUs three times), and compared with a float64 reference. Outputs must be right within the "
                    "error that the reference "

@@ -132,6 +132,7 @@ static flashinfer_status try_row(struct run *r, struct placement *p, struct call
     flashinfer_status status = trial_run(r->problem, p, row, way.workspace, r->expected, sentence);
     r->counts->trials++;
     coverage->ran++;
+    coverage_is_new(&r->coverage, row, r->problem, true);
     count_exact(r, coverage);
     *ran = true;
     if (sentence[0]) {
@@ -283,6 +284,65 @@ static flashinfer_status try_seeds(struct run *r)
     return FLASHINFER_OK;
 }
 
+/* Whether a row that serves the problem has not run with one of its dtypes yet. */
+static bool is_new(struct run *r, const struct problem *problem)
+{
+    bool found = false;
+    for (int i = 0; i < r->num_devices && !found; i++) {
+        struct placement *p;
+        struct call call;
+        struct way way;
+        if (placement_create(problem, r->device[i], &p))
+            continue;
+        const bool right = !placement_check(p, &call) && !call.empty;
+        for (const struct op_kernel *row = r->op->kernels; right && row && row->name && !found; row++) {
+            call.exec.kernel = row->name;
+            found = wanted(r, row) && coverage_is_new(&r->coverage, row, problem, false) && !call_fit(&call, row, &way);
+        }
+        placement_destroy(p);
+    }
+    return found;
+}
+
+/* Of random problems with that dtype those that are new to a row. */
+static flashinfer_status try_dtype(struct run *r, const char *dtype)
+{
+    const struct check_options *o = r->options;
+    struct check_options with = *o;
+    with.values = dtype;
+    r->options = &with; /* for commands that repeat a failure */
+    flashinfer_status status = FLASHINFER_OK;
+    for (int i = 1; i <= o->problems * MORE_SEEDS && !status; i++) {
+        struct problem_request request = {.op = r->op, .values = dtype, .seed = (uint64_t)i, .without_values = true};
+        struct problem *problem;
+        bool ran;
+        if (problem_create(&request, &problem))
+            continue;
+        request.without_values = false;
+        if (is_new(r, problem))
+            status = try_problem(r, &request, NULL, &ran);
+        problem_destroy(problem);
+    }
+    r->options = o;
+    return status;
+}
+
+/* Every dtype of every argument, with each row that serves it: of some, random problems hold very few. */
+static flashinfer_status try_dtypes(struct run *r)
+{
+    const struct op *const ops[] = {r->op, r->op->plan};
+    for (int i = 0; i < 2 && ops[i]; i++)
+        for (const struct op_arg *arg = ops[i]->args; arg->kind != OP_END; arg++)
+            for (int dtype = 1; op_dtype_is_open(arg) && dtype < DTYPE_COUNT; dtype++) {
+                char text[128];
+                snprintf(text, sizeof text, "%s%s=%s", arg->name, arg->kind == OP_DTYPE ? "" : ":dtype",
+                         dtype_name((enum dtype)dtype));
+                if (arg->dtype.set >> dtype & 1)
+                    TRY(try_dtype(r, text));
+            }
+    return FLASHINFER_OK;
+}
+
 static void failed_refusal(void *context, const char *sentence)
 {
     fail_with(context, NULL, NULL, sentence);
@@ -353,6 +413,8 @@ static flashinfer_status check_all(struct run *r)
         TRY(try_shapes(r));
     if (!o->shape)
         TRY(try_seeds(r));
+    if (complete)
+        TRY(try_dtypes(r));
     for (int i = 0; complete && !o->kernel && i < r->num_devices; i++) {
         int tried = 0;
         TRY(device_enter(r->device[i]));

@@ -39,6 +39,20 @@ void coverage_skip(struct check_coverage *entry, const char *why)
     }
 }
 
+bool coverage_is_new(struct coverage *c, const struct op_kernel *row, const struct problem *problem, bool runs)
+{
+    const ptrdiff_t number = row - c->op->kernels;
+    bool is_new = false;
+    for (int of_plan = 0; number < COVERAGE_ROWS && problem; problem = problem->plan, of_plan++)
+        for (int i = 0; i < problem->program->num_args; i++) {
+            uint32_t *ran = &c->dtypes[number][of_plan][i];
+            const uint32_t dtype = UINT32_C(1) << problem_open_dtype(problem, i) & ~UINT32_C(1);
+            is_new = is_new || dtype & ~*ran;
+            *ran |= runs ? dtype : 0;
+        }
+    return is_new;
+}
+
 bool coverage_reached(const struct coverage *c, const char *row, DLDeviceType device)
 {
     for (int i = 0; i < c->count; i++)

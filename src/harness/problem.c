@@ -55,6 +55,12 @@ static enum dtype dtype_of_argument(const struct problem *problem, int arg)
     return named ? (enum dtype)problem->dim[problem->program->arg[arg].symbol] : problem->tensor[arg].dtype;
 }
 
+enum dtype problem_open_dtype(const struct problem *problem, int arg)
+{
+    const bool there = problem->op->args[arg].kind == OP_DTYPE || problem->tensor[arg].present;
+    return there && op_dtype_is_open(&problem->op->args[arg]) ? dtype_of_argument(problem, arg) : DTYPE_NONE;
+}
+
 static void append_once(char *buffer, size_t size, const char *word)
 {
     size_t length = strlen(word);

@@ -89,6 +89,9 @@ double problem_bytes(const struct problem *problem);
 /* The dtypes that an argument may have, as a set, those of the others being what they are. */
 uint32_t problem_legal_dtypes(const struct problem *problem, int arg);
 
+/* What an argument is whose dtype the declaration leaves open; DTYPE_NONE: it is absent, or not such a one. */
+enum dtype problem_open_dtype(const struct problem *problem, int arg);
+
 /* The dtypes that the declaration leaves open, "bf16" or "bf16 i64": what coverage is counted by. */
 void problem_dtypes(const struct problem *problem, char *buffer, size_t size);
 

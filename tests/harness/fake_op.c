@@ -204,6 +204,15 @@ static const char *fit_choosy(const struct call *call, struct way *way)
     return call->exec.kernel ? NULL : "others are better";
 }
 
+/* Serves what no named shape has and random problems seldom. */
+static const char *fit_seldom(const struct call *call, struct way *way)
+{
+    const struct flashinfer_fake *a = call_args(call);
+    const struct dims *d = call_dims(call);
+    (void)way;
+    return tensor_dtype(a->input) == DTYPE_F32 && d->rows > 20 ? NULL : "it is not what I serve";
+}
+
 const struct op_kernel fake_good[] = {{"good", OP_CPU, 0, 0, fit, run}, {0}};
 const struct op_kernel fake_wrong_element[] = {{"wrong_element", OP_CPU, 0, 0, fit, run_wrong_element}, {0}};
 const struct op_kernel fake_zero_sign[] = {{"zero_sign", OP_CPU, 0, 0, fit, run_zero_sign}, {0}};
@@ -217,6 +226,7 @@ const struct op_kernel fake_workspace_overrun[] = {
 const struct op_kernel fake_failing[] = {{"failing", OP_CPU, 0, 0, fit, run_failing}, {0}};
 const struct op_kernel fake_uncompiled[] = {{"uncompiled", OP_CPU, 0, 0, fit_uncompiled, run}, {0}};
 const struct op_kernel fake_choosy[] = {{"choosy", OP_CPU, 0, 0, fit_choosy, run}, {0}};
+const struct op_kernel fake_seldom[] = {{"good", OP_CPU, 0, 0, fit, run}, {"seldom", OP_CPU, 0, 0, fit_seldom, run}, {0}};
 const struct op_kernel fake_wrapping[] = {{"wrapping", OP_CPU, 0, 0, fit, run_wrapping}, {0}};
 const struct op_kernel fake_row_number[] = {{"row_number", OP_CPU, 0, 0, fit, run_row_number}, {0}};
 const struct op_kernel fake_unreached[] = {

@@ -23,6 +23,6 @@ extern const struct op op_fake;
 /* Each a kernel table of one row. */
 extern const struct op_kernel fake_good[], fake_wrong_element[], fake_zero_sign[], fake_outside[], fake_between[],
     fake_unwritten[], fake_input_changed[], fake_random[], fake_workspace_overrun[], fake_failing[],
-    fake_unreached[], fake_uncompiled[], fake_choosy[], fake_wrapping[], fake_row_number[];
+    fake_unreached[], fake_uncompiled[], fake_choosy[], fake_seldom[], fake_wrapping[], fake_row_number[];
 
 #endif

@@ -167,6 +167,17 @@ static void choosy(void **state)
     assert_true(found.ran >= 30);
 }
 
+/* A dtype that few problems draw is looked for. */
+static void seldom(void **state)
+{
+    (void)state;
+    const struct check_options options = {.cpu = true, .problems = 2};
+    struct check_counts counts = {0};
+    struct found found = check(fake_seldom, &options, &counts);
+    if (found.failures)
+        fail_msg("%s (%s)", found.sentence, found.command);
+}
+
 /* An op that nothing can judge is not right. */
 static void unjudged(void **state)
 {
@@ -259,6 +270,7 @@ int main(void)
         cmocka_unit_test(unreached),
         cmocka_unit_test(uncompiled),
         cmocka_unit_test(choosy),
+        cmocka_unit_test(seldom),
         cmocka_unit_test(unjudged),
         cmocka_unit_test(extreme_limits),
         cmocka_unit_test(reproduces),
