@@ -17,13 +17,13 @@
 #include "block_quantize_args.h"
 
 #if SCALE == SCALE_E4M3 && BLOCK == 16 && !GATED && defined __AVX512BW__
-#include "by_largest_cpu.h"
-enum { BY_LARGEST = _Generic((T *)0, e4m3 * : 1, default : 0) };
+#include "e2m1_table_cpu.h"
+enum { BY_TABLE = _Generic((T *)0, e4m3 * : 1, default : 0) };
 #else
-struct by_largest {
+struct e2m1_table {
     float global_scale;
 };
-enum { BY_LARGEST = 0 };
+enum { BY_TABLE = 0 };
 #endif
 
 /* e4m3 elements are codes of a tensor whose scale is global_scale: they become f16 values up to 6 * 448 / global_scale. What is
@@ -138,7 +138,7 @@ struct line {
     bool past_caches;
     int64_t ahead; /* from these columns to those that are taken next, in elements of input */
     float global_scale, factor;
-    const struct by_largest *by_largest; /* may be NULL */
+    const struct e2m1_table *table; /* may be NULL */
 };
 
 /* Scales of the sixteen blocks from `block` on, of which `count` are stored; returns the multipliers. */
@@ -228,9 +228,9 @@ static __attribute__((noinline)) void quantize_wild_blocks(const struct block_qu
 
 #if SCALE == SCALE_E4M3 && BLOCK == 16 && !GATED && defined __AVX512BW__
 /* As quantize_blocks. 0: there is a NaN. */
-INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, int count, const int past_caches)
+INLINE int quantize_by_table(const struct line *l, CODE *out, int64_t block, int count, const int past_caches)
 {
-    const struct by_largest *table = l->by_largest;
+    const struct e2m1_table *table = l->table;
     for (int i = 0; i < count; i += LANES) {
         const char *from = (const char *)l->input + (block + i) * BLOCK;
         vecu x[4], magnitude[4];
@@ -240,16 +240,16 @@ INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, i
             __builtin_prefetch(from + k * 64 + l->ahead, 0, 2);
             magnitude[k] = x[k] & 0x7f7f7f7fu;
         }
-        vecu y = by_largest_of_blocks(magnitude);
+        vecu y = e4m3_largest_of_blocks(magnitude);
         if (_mm512_test_epi32_mask((__m512i)(y + 1), (__m512i)((vecu){0} + MAGNITUDES)))
             return 0;
         vec_store_bytes(largest, y);
-        vec_store_bytes(scales, by_largest_scales(y, table));
+        vec_store_bytes(scales, e2m1_table_scales(y, table));
         for (int k = 0; k < LANES; k += 4)
             memcpy(l->scales + (uint64_t)(block + i + k) / 4 * l->step, scales + k, 4);
 #pragma GCC unroll 2
         for (int k = 0; k < 2; k++) {
-            vecu line = by_largest_line(x, magnitude, largest, k, table);
+            vecu line = e2m1_table_line(x, magnitude, largest, k, table);
             store_line((char *)out + (i + k * LANES / 2) * BLOCK / 2, &line, past_caches);
         }
     }
@@ -257,7 +257,7 @@ INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, i
 }
 
 /* The table for a global scale, if no value is beyond f16 with it. */
-static const struct by_largest *table_of(struct by_largest *t, float global_scale, float factor)
+static const struct e2m1_table *table_of(struct e2m1_table *t, float global_scale, float factor)
 {
     if (!(global_scale >= 0.05f && global_scale <= 1e9f))
         return NULL;
@@ -271,17 +271,17 @@ static const struct by_largest *table_of(struct by_largest *t, float global_scal
             stage(staged, (const T *)codes, NULL, PAIR, factor, 0);
             pair_store(value + i, pair_load(staged, STORED), ORDER);
         }
-        by_largest_fill(t, value, global_scale);
+        e2m1_table_fill(t, value, global_scale);
     }
     return t;
 }
 #else
-INLINE int quantize_by_largest(const struct line *l, CODE *out, int64_t block, int count, const int past_caches)
+INLINE int quantize_by_table(const struct line *l, CODE *out, int64_t block, int count, const int past_caches)
 {
     return (void)past_caches, (void)l, (void)out, (void)block, (void)count, 0;
 }
 
-static const struct by_largest *table_of(struct by_largest *t, float global_scale, float factor)
+static const struct e2m1_table *table_of(struct e2m1_table *t, float global_scale, float factor)
 {
     return (void)t, (void)global_scale, (void)factor, NULL;
 }
@@ -293,10 +293,10 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
     _Alignas(64) element staged[CHUNK];
     _Alignas(64) CODE codes[CHUNK / ELEMENTS(CODE)];
     int count = (int)((end - begin) / BLOCK);
-    if (BY_LARGEST && are_there && l->by_largest) {
+    if (BY_TABLE && are_there && l->table) {
         CODE *to = l->out + begin / ELEMENTS(CODE);
-        if (l->past_caches && (intptr_t)to % 64 == 0 ? quantize_by_largest(l, to, begin / BLOCK, count, 1)
-                                                     : quantize_by_largest(l, to, begin / BLOCK, count, 0))
+        if (l->past_caches && (intptr_t)to % 64 == 0 ? quantize_by_table(l, to, begin / BLOCK, count, 1)
+                                                     : quantize_by_table(l, to, begin / BLOCK, count, 0))
             return;
     }
     int64_t staging = (count + LANES - 1) / LANES * RUN, there = a->columns > begin ? a->columns - begin : 0;
@@ -323,7 +323,7 @@ INLINE void quantize_columns(const struct block_quantize_args *a, const struct l
 
 /* Columns [begin, end) of a row; those from out_columns on have a scale only. */
 static void quantize(const struct block_quantize_args *a, int64_t group, int64_t row, int64_t begin, int64_t end,
-                     int64_t ahead, bool past_caches, struct by_largest *by_largest)
+                     int64_t ahead, bool past_caches, struct e2m1_table *table)
 {
     float global_scale =
         a->global_scale ? a->global_scale[group * a->global_stride[0] + row * a->global_stride[1]] : a->global_value;
@@ -340,7 +340,7 @@ static void quantize(const struct block_quantize_args *a, int64_t group, int64_t
         .ahead = ahead,
         .global_scale = global_scale,
         .factor = 6.0f / global_scale,
-        .by_largest = BY_LARGEST && by_largest ? table_of(by_largest, global_scale, 6.0f / global_scale) : NULL};
+        .table = BY_TABLE && table ? table_of(table, global_scale, 6.0f / global_scale) : NULL};
     int64_t there = a->columns < a->out_columns ? a->columns : a->out_columns;
     int64_t runs = ((there < end ? there : end) - begin) / RUN, whole = begin + (runs > 0 ? runs * RUN : 0);
     if (begin < whole)
@@ -365,8 +365,8 @@ void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts
     if (i == last)
         return;
     bool past_caches = streams(a->groups * a->rows * a->out_columns / ELEMENTS(CODE));
-    struct by_largest table = {0};
-    bool by_largest = a->global_stride[1] == 0 && part_begin(all, 1, parts) * CHUNK >= 1 << 13;
+    struct e2m1_table table = {0};
+    bool by_table = a->global_stride[1] == 0 && part_begin(all, 1, parts) * CHUNK >= 1 << 13;
     int64_t chunk = i % chunks, nth = i / chunks % rows, group = i / chunks / rows;
     int64_t fetch = a->columns < FETCH ? a->columns : FETCH;
     for (; i < last; i++) {
@@ -383,7 +383,7 @@ void block_quantize_cpu(const struct block_quantize_args *a, int part, int parts
         }
         if (row < a->rows && (!a->mask || row < a->mask[this_group]))
             quantize(a, this_group, row, begin, begin + CHUNK < width ? begin + CHUNK : width, ahead, past_caches,
-                     by_largest ? &table : NULL);
+                     by_table ? &table : NULL);
         else if (row >= a->rows && !a->mask && begin == 0)
             clear_scales(a, this_group, row);
     }

@@ -2,8 +2,8 @@
 /* e4m3 codes to e2m1, in blocks of 16: all that a block's scale and its codes depend on is its largest magnitude, and there are
  * 127 of these. A table has the scale that goes with each, and the code of each magnitude up to so many codes below it; what is
  * smaller yet is rounded to 0. */
-#ifndef BY_LARGEST_CPU_H
-#define BY_LARGEST_CPU_H
+#ifndef E2M1_TABLE_CPU_H
+#define E2M1_TABLE_CPU_H
 
 #include "blocks.h"
 #include "fp4.h"
@@ -11,14 +11,14 @@
 
 enum { MAGNITUDES = 128, BELOW = 48 };
 
-struct by_largest {
+struct e2m1_table {
     _Alignas(64) uint8_t code[MAGNITUDES][64]; /* BELOW of them */
     _Alignas(64) uint8_t scale[MAGNITUDES];
     float global_scale;
 };
 
 /* value: of each magnitude. */
-static void by_largest_fill(struct by_largest *t, const float *value, float global_scale)
+static void e2m1_table_fill(struct e2m1_table *t, const float *value, float global_scale)
 {
     float multiplier[MAGNITUDES], downwards[MAGNITUDES + BELOW] = {0};
     for (int i = 0; i < MAGNITUDES; i += LANES) {
@@ -37,7 +37,7 @@ static void by_largest_fill(struct by_largest *t, const float *value, float glob
 }
 
 /* Lane i: the largest byte of the sixteen from 16 i on. */
-INLINE vecu by_largest_of_blocks(const vecu *x)
+INLINE vecu e4m3_largest_of_blocks(const vecu *x)
 {
     vecu y[2];
     for (int i = 0; i < 2; i++)
@@ -53,7 +53,7 @@ INLINE vecu by_largest_of_blocks(const vecu *x)
 }
 
 /* The low byte of lane i: the scale that goes with largest[i], of sixteen. The rest is not. */
-INLINE vecu by_largest_scales(vecu largest, const struct by_largest *t)
+INLINE vecu e2m1_table_scales(vecu largest, const struct e2m1_table *t)
 {
     vecu pairs[2];
     memcpy(pairs, t->scale, sizeof pairs);
@@ -63,7 +63,7 @@ INLINE vecu by_largest_scales(vecu largest, const struct by_largest *t)
 /* Bytes: the codes of the i-th four of sixteen blocks. x: their elements; below: how many magnitudes these are below the largest
  * one of their block. */
 #ifdef __AVX512VBMI__
-INLINE vecu by_largest_codes(vecu x, vecu below, const uint8_t *largest, int i, const struct by_largest *t)
+INLINE vecu e2m1_table_codes(vecu x, vecu below, const uint8_t *largest, int i, const struct e2m1_table *t)
 {
     __m512i codes, at = _mm512_min_epu8((__m512i)below, (__m512i)((vecu){0} + 0x3f3f3f3fu));
     codes = _mm512_permutexvar_epi8(at, (__m512i)vec_load((const f32 *)t->code[largest[4 * i]]));
@@ -73,7 +73,7 @@ INLINE vecu by_largest_codes(vecu x, vecu below, const uint8_t *largest, int i, 
     return (vecu)codes | (x >> 4 & 0x08080808u);
 }
 #else
-INLINE vecu by_largest_codes(vecu x, vecu below, const uint8_t *largest, int i, const struct by_largest *t)
+INLINE vecu e2m1_table_codes(vecu x, vecu below, const uint8_t *largest, int i, const struct e2m1_table *t)
 {
     vecu table[3], codes = x >> 4 & 0x08080808u;
     for (int k = 0; k < 3; k++) {
@@ -92,7 +92,7 @@ INLINE vecu by_largest_codes(vecu x, vecu below, const uint8_t *largest, int i, 
 #endif
 
 /* A line of 64 bytes: the codes of the i-th eight of sixteen blocks. x, magnitude: their elements. */
-INLINE vecu by_largest_line(const vecu *x, const vecu *magnitude, const uint8_t *largest, int i, const struct by_largest *t)
+INLINE vecu e2m1_table_line(const vecu *x, const vecu *magnitude, const uint8_t *largest, int i, const struct e2m1_table *t)
 {
     const vecu which = {0, 0, 0, 0, 0x01010101u, 0x01010101u, 0x01010101u, 0x01010101u, 0x02020202u, 0x02020202u,
                         0x02020202u, 0x02020202u, 0x03030303u, 0x03030303u, 0x03030303u, 0x03030303u};
@@ -101,7 +101,7 @@ INLINE vecu by_largest_line(const vecu *x, const vecu *magnitude, const uint8_t 
     for (int k = 0; k < 2; k++) {
         __m512i each = _mm512_shuffle_epi8(all, (__m512i)(which + 0x04040404u * (uint32_t)(2 * i + k)));
         vecu below = (vecu)_mm512_subs_epu8(each, (__m512i)magnitude[2 * i + k]);
-        codes[k] = by_largest_codes(x[2 * i + k], below, largest, 2 * i + k, t);
+        codes[k] = e2m1_table_codes(x[2 * i + k], below, largest, 2 * i + k, t);
     }
     vecu line = joined_e2m1(codes[0], codes[1]);
     return BLOCKS_PICK(line, line, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
