@@ -251,6 +251,33 @@ DEVICE float make_logits(float (&s)[BANDS][TILE / 8][4], const struct prefill &p
     return unit;
 }
 
+/* This thread's rows, where logits depend on more than keys and queries. */
+DEVICE void make_rows(struct row (&rows)[BANDS][2], const struct attention_args &a, const struct task &t)
+{
+#pragma unroll
+    for (int b = 0; b < BANDS && CHANGES_LOGITS; b++) {
+        rows[b][0] = make_row(a, t, row_of(t, b));
+        rows[b][1] = make_row(a, t, row_of(t, b) + 8);
+        complete_rows(rows[b], a, t.rule);
+    }
+}
+
+/* Starts the copies of as many tiles as are under way at once, `copied` and on. A tile's tokens are found a step before. */
+DEVICE void copy_first_tiles(const struct prefill &p, const struct task &t, bool exists, int thread, int &copied,
+                             struct smem *sm, const float2 *turns)
+{
+    const struct attention_args &a = p.a;
+    int tile = copied;
+#pragma unroll 1
+    for (copied--; exists && copied < tile + STAGES - 1; copied++) {
+        if (copied >= tile) {
+            __syncthreads();
+            copy_tiles(p, t, thread, copied, sm, turns);
+        }
+        put_token(sm, find_token(a, t, thread, copied + 1), a, t, thread, copied + 1);
+    }
+}
+
 DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *sm, struct rows (&r)[BANDS])
 {
     const struct attention_args &a = p.a;
@@ -270,12 +297,7 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
     turns = sm->turns;
     __syncthreads();
 #endif
-#pragma unroll
-    for (int b = 0; b < BANDS && CHANGES_LOGITS; b++) {
-        rows[b][0] = make_row(a, t, row_of(t, b));
-        rows[b][1] = make_row(a, t, row_of(t, b) + 8);
-        complete_rows(rows[b], a, t.rule);
-    }
+    make_rows(rows, a, t);
 
     bool exists = t.begin < t.end;
     int tile = t.begin / TILE, tiles = exists ? (t.end - 1) / TILE + 1 : 0, copied = tile;
@@ -286,14 +308,7 @@ DEVICE void attend(const struct prefill &p, const struct task &t, struct smem *s
     uint32_t q[HEAD_DIM / 16][4];
     load_queries(q, query_row(a, t, row_of(t, 0)), query_row(a, t, row_of(t, 0) + 8), is_negated(t.rule) ? SIGNS : 0);
 #endif
-#pragma unroll 1
-    for (copied--; exists && copied < tile + STAGES - 1; copied++) {
-        if (copied >= tile) {
-            __syncthreads();
-            copy_tiles(p, t, thread, copied, sm, turns);
-        }
-        put_token(sm, find_token(a, t, thread, copied + 1), a, t, thread, copied + 1);
-    }
+    copy_first_tiles(p, t, exists, thread, copied, sm, turns);
 #if QUERIES_SHARED
     uint32_t kept[STEPS_KEPT + 1][BANDS][4];
     if (STEPS_KEPT) {
