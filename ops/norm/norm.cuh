@@ -16,9 +16,34 @@
  *   SCALES       with BLOCK_SIZE, 1: linear ones are stored, 2: those in tiles, 3: both
  *   GROUPED      0: there is one group, a row is found without a product of 64 bits
  *   VEC          1, 2, 4, 8; 16 with BLOCK_SIZE; divides hidden
- *   ACCESS       1, 2, 4, 8, 16, at most VEC: elements that one access may load or store, as the tensors lie */
+ *   ACCESS       1, 2, 4, 8, 16, at most VEC: elements that one access may load or store, as the tensors lie
+ *
+ * What a kernel makes of its own constants it defines before it includes this; absent is 0:
+ *   SPLIT        1: halves of a piece lie 32 halves apart, those of a warp's pieces side by side. Where a thread's 32 bytes are
+ *                neighbours, each access of 16 touches twice as many lines as it needs.
+ *   HIDDEN       elements of a row, if the kernel knows them
+ *   STEP         elements from one piece of a thread to the next, if it knows them. If these are no multiple of four blocks,
+ *                scales in tiles are not equally far apart.
+ *   EARLY        1: rows' places are worked out before pdl_wait, and not, as compilers do, where they are used
+ *   PREPARED     1: so are the thread's places in them, and its weights are converted */
 #ifndef NORM_CUH
 #define NORM_CUH
+
+#ifndef SPLIT
+#define SPLIT 0
+#endif
+#ifndef HIDDEN
+#define HIDDEN 0
+#endif
+#ifndef STEP
+#define STEP 0
+#endif
+#ifndef EARLY
+#define EARLY 0
+#endif
+#ifndef PREPARED
+#define PREPARED 0
+#endif
 
 #include "activation.cuh"
 #include "block_scale.h"
@@ -41,27 +66,7 @@
 /* Threads of a block; e2m1 takes more than 64 registers. */
 #define MAX_THREADS (BLOCK_SIZE ? 512 : 1024)
 
-/* Halves of a piece lie 32 halves apart, those of a warp's pieces side by side. Where a thread's 32 bytes are neighbours, each
- * access of 16 touches twice as many lines as it needs. */
-#ifndef SPLIT
-#define SPLIT 0
-#endif
 enum { PARTS = SPLIT ? 2 : 1, PART = VEC / PARTS, PART_ACCESS = SPLIT ? PART : ACCESS, PARTS_APART = 32 * PART };
-
-/* Elements of a row, if the kernel knows them. */
-#ifndef HIDDEN
-#define HIDDEN 0
-#endif
-
-/* 1: rows' places are worked out before pdl_wait, and not, as compilers do, where they are used. */
-#ifndef EARLY
-#define EARLY 0
-#endif
-
-/* 1: so are the thread's places in them, and its weights are converted. */
-#ifndef PREPARED
-#define PREPARED 0
-#endif
 
 struct norm_row {
     const T *input;

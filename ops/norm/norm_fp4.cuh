@@ -4,12 +4,7 @@
 #ifndef NORM_FP4_CUH
 #define NORM_FP4_CUH
 
-/* Elements from one piece of a thread to the next. If these are no multiple of four blocks, scales in tiles are not equally far
- * apart. */
-#ifndef STEP
-#define STEP 0
-#endif
-enum { STEADY = STEP % (4 * BLOCK_SIZE) == 0 };
+enum { STEADY = STEP % (4 * BLOCK_SIZE) == 0 }; /* scales in tiles are equally far apart */
 
 /* The row from a thread's first element on: its pieces have constant places then. */
 DEVICE struct norm_row row_from(struct norm_row r, uint32_t first)
