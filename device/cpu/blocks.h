@@ -157,4 +157,12 @@ INLINE struct pair blocks_multiplied(struct pair x, unsigned at, const float *mu
     return (struct pair){{x.v[0] * a, x.v[1] * b}};
 }
 
+/* Values of codes x: code * scale of its block * global_scale, in this order. */
+INLINE struct pair blocks_values(struct pair x, unsigned at, const float *scale, int block, float global_scale,
+                                 enum pair_order order)
+{
+    x = blocks_multiplied(x, at, scale, block, order);
+    return (struct pair){{x.v[0] * global_scale, x.v[1] * global_scale}};
+}
+
 #endif

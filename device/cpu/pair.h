@@ -23,6 +23,14 @@ INLINE struct pair pair_halves(vec even, vec odd)
                           VEC_PICK(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)}};
 }
 
+/* Even elements in the place of odd ones, and these in theirs. */
+INLINE struct pair pair_swap_neighbours(struct pair x, enum pair_order order)
+{
+    if (order == EVEN_ODD)
+        return (struct pair){{x.v[1], x.v[0]}};
+    return (struct pair){{vec_swap_neighbours(x.v[0]), vec_swap_neighbours(x.v[1])}};
+}
+
 #define PAIR_LOAD(T)                                                                                            \
     INLINE struct pair pair_load_##T(const T *from, enum pair_order order)                                      \
     {                                                                                                           \

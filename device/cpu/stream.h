@@ -95,7 +95,8 @@ INLINE void write_line(void *to, const vecu *x, int past_caches)
     store_line(to, line, past_caches);
 }
 
-/* Thirty-two elements, to a multiple of their bytes, at most of 64. stored: how many bytes pair_narrow stores at a time. */
+/* Thirty-two elements, to a multiple of their bytes, at most of 64; pair_write: past the caches or not. stored: how many bytes
+ * pair_narrow stores at a time. */
 #define PAIR_STREAM(T, stored)                                                                                  \
     INLINE void pair_stream_##T(T *to, struct pair x, enum pair_order order, enum tame tame)                    \
     {                                                                                                           \
@@ -103,6 +104,13 @@ INLINE void write_line(void *to, const vecu *x, int past_caches)
         pair_narrow_##T(part, x, order, tame);                                                                  \
         for (int i = 0; i < (int)sizeof part; i += stored)                                                      \
             stream_bytes((char *)to + i, (char *)part + i, stored);                                             \
+    }                                                                                                           \
+    INLINE void pair_write_##T(T *to, struct pair x, enum pair_order order, enum tame tame, int past_caches)    \
+    {                                                                                                           \
+        if (past_caches)                                                                                        \
+            pair_stream_##T(to, x, order, tame);                                                                \
+        else                                                                                                    \
+            pair_narrow_##T(to, x, order, tame);                                                                \
     }
 PAIR_STREAM(f16, 32)
 PAIR_STREAM(bf16, 64)
@@ -111,16 +119,14 @@ PAIR_STREAM(e4m3, 32)
 PAIR_STREAM(e5m2, 32)
 PAIR_STREAM(i8, 32)
 #define pair_stream(to, x, order, tame) VEC_OF(pair_stream, to)(to, x, order, tame)
+#define pair_write(to, x, order, tame, past_caches) VEC_OF(pair_write, to)(to, x, order, tame, past_caches)
 
 /* A line of 64 bytes: two pairs. */
 #define LINE_NARROW(T)                                                                                                       \
     INLINE void line_narrow_##T(void *to, const struct pair *x, enum pair_order order, enum tame tame, int past_caches)      \
     {                                                                                                                        \
         for (int i = 0; i < 2; i++)                                                                                          \
-            if (past_caches)                                                                                                 \
-                pair_stream_##T((T *)to + i * PAIR, x[i], order, tame);                                                      \
-            else                                                                                                             \
-                pair_narrow_##T((T *)to + i * PAIR, x[i], order, tame);                                                      \
+            pair_write_##T((T *)to + i * PAIR, x[i], order, tame, past_caches);                                              \
     }
 LINE_NARROW(e4m3)
 LINE_NARROW(i8)

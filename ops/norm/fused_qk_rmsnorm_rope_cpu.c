@@ -89,32 +89,17 @@ INLINE struct pair rotated(struct pair x, struct pair other, const struct rotati
     return x;
 }
 
-INLINE struct pair swapped(struct pair x)
-{
-    if (ORDER == EVEN_ODD)
-        return (struct pair){{x.v[1], x.v[0]}};
-    return (struct pair){{vec_swap_neighbours(x.v[0]), vec_swap_neighbours(x.v[1])}};
-}
-
-INLINE void put(OUT *to, struct pair x, bool past_caches)
-{
-    if (past_caches)
-        pair_stream(to, x, ORDER, KNOWN);
-    else
-        pair_narrow(to, x, ORDER, KNOWN);
-}
-
 static void rotate(OUT *to, const T *from, const T *weight, float deviation, const struct rotation *r, float scale, int64_t next,
                    bool past_caches)
 {
     for (int at = 0; at < (INTERLEAVE ? HEAD_DIM : PAIRS); at += PAIR) {
         struct pair x = load_x(from + at, weight ? weight + at : NULL, deviation, next);
 #if INTERLEAVE
-        put(to + at, rotated(x, swapped(x), r, at, scale), past_caches);
+        pair_write(to + at, rotated(x, pair_swap_neighbours(x, ORDER), r, at, scale), ORDER, KNOWN, past_caches);
 #else
         struct pair y = load_x(from + PAIRS + at, weight ? weight + PAIRS + at : NULL, deviation, next);
-        put(to + at, rotated(x, y, r, at, scale), past_caches);
-        put(to + PAIRS + at, rotated(y, x, r, PAIRS + at, scale), past_caches);
+        pair_write(to + at, rotated(x, y, r, at, scale), ORDER, KNOWN, past_caches);
+        pair_write(to + PAIRS + at, rotated(y, x, r, PAIRS + at, scale), ORDER, KNOWN, past_caches);
 #endif
     }
 }
@@ -123,7 +108,7 @@ static void copy(OUT *to, const T *from, float scale, int64_t next, bool past_ca
 {
     for (int at = 0; at < HEAD_DIM; at += PAIR) {
         struct pair x = load_x(from + at, NULL, 1, next);
-        put(to + at, (struct pair){{x.v[0] * scale, x.v[1] * scale}}, past_caches);
+        pair_write(to + at, ((struct pair){{x.v[0] * scale, x.v[1] * scale}}), ORDER, KNOWN, past_caches);
     }
 }
 

@@ -31,11 +31,9 @@ INLINE vec scale_values(const uint8_t *codes)
 /* n elements, which begin with element `at` of the sixteen blocks whose scales are in `scale`. */
 INLINE void dequantize_pair(T *to, const CODE *codes, int at, const float *scale, int64_t n, float global_scale, int past_caches)
 {
-    struct pair x = blocks_multiplied(LOAD(CODE)(codes, n, ORDER), at, scale, BLOCK, ORDER);
-    for (int i = 0; i < 2; i++)
-        x.v[i] *= global_scale;
-    if (past_caches)
-        pair_stream(to, x, ORDER, NUMBERS);
+    struct pair x = blocks_values(LOAD(CODE)(codes, n, ORDER), (unsigned)at, scale, BLOCK, global_scale, ORDER);
+    if (n >= PAIR)
+        pair_write(to, x, ORDER, NUMBERS, past_caches);
     else
         pair_store_n(to, x, n, ORDER);
 }

@@ -10,17 +10,11 @@
 
 enum { ORDER = PAIR_ORDER(T), RUN = LANES * LANES };
 
-/* n elements, which begin with element `at` of the sixteen blocks whose scales are in `scale`. */
-INLINE void dequantize_pair(T *to, const uint8_t *codes, int at, const float *scale, int64_t n, float global_scale,
-                            bool past_caches)
+/* Of elements [at, at + n) of the sixteen blocks whose scales are in `scale`, at most PAIR. */
+INLINE struct pair values(const uint8_t *codes, int64_t at, int64_t n, const float *scale, float global_scale)
 {
-    struct pair x = blocks_multiplied(pair_load_n_e2m1x2((const e2m1x2 *)codes, n, ORDER), at, scale, LANES, ORDER);
-    for (int i = 0; i < 2; i++)
-        x.v[i] *= global_scale;
-    if (past_caches)
-        pair_stream(to, x, ORDER, NUMBERS);
-    else
-        pair_store_n(to, x, n, ORDER);
+    struct pair x = pair_load_n_e2m1x2((const e2m1x2 *)(codes + at / 2), n, ORDER);
+    return blocks_values(x, (unsigned)at, scale, LANES, global_scale, ORDER);
 }
 
 /* At most sixteen blocks. */
@@ -32,9 +26,9 @@ INLINE void dequantize_run(T *out, const uint8_t *codes, const uint8_t *scales, 
     memcpy(code, scales, (size_t)(n / LANES));
     vec_store(scale, vec_load(code));
     for (; at + PAIR <= n; at += PAIR)
-        dequantize_pair(out + at, codes + at / 2, (int)at, scale, PAIR, global_scale, past_caches);
+        pair_write(out + at, values(codes, at, PAIR, scale, global_scale), ORDER, NUMBERS, past_caches);
     if (at < n)
-        dequantize_pair(out + at, codes + at / 2, (int)at, scale, n - at, global_scale, false);
+        pair_store_n(out + at, values(codes, at, n - at, scale, global_scale), n - at, ORDER);
 }
 
 static void dequantize(const struct nvfp4_kv_dequantize_paged_args *a, const struct paged_half *h, int64_t request,

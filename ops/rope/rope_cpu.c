@@ -132,14 +132,6 @@ INLINE void rotate_vec(OUT *to, const T *from, int32_t num_pairs, const struct r
 #endif
 }
 
-INLINE void put_pair(OUT *to, struct pair x, enum pair_order order, bool past_caches)
-{
-    if (past_caches)
-        pair_stream(to, x, order, KNOWN);
-    else
-        pair_narrow(to, x, order, KNOWN);
-}
-
 /* The same, thirty-two. */
 INLINE void rotate_pair(OUT *to, const T *from, int32_t num_pairs, const struct rotation *r, int32_t at, float scale,
                         enum pair_order order, bool past_caches)
@@ -148,19 +140,18 @@ INLINE void rotate_pair(OUT *to, const T *from, int32_t num_pairs, const struct 
     (void)scale, (void)num_pairs, (void)y;
     a = pair_load(from + at, order);
 #if INTERLEAVE
-    b = order == EVEN_ODD ? (struct pair){{a.v[1], a.v[0]}}
-                          : (struct pair){{vec_swap_neighbours(a.v[0]), vec_swap_neighbours(a.v[1])}};
+    b = pair_swap_neighbours(a, order);
     for (int i = 0; i < 2; i++)
         x.v[i] = SCALED(a.v[i] * cosine.v[i] + b.v[i] * sine.v[i]);
-    put_pair(to + at, x, order, past_caches);
+    pair_write(to + at, x, order, KNOWN, past_caches);
 #else
     b = pair_load(from + num_pairs + at, order);
     for (int i = 0; i < 2; i++) {
         x.v[i] = SCALED(a.v[i] * cosine.v[i] - b.v[i] * sine.v[i]);
         y.v[i] = SCALED(b.v[i] * cosine.v[i] + a.v[i] * sine.v[i]);
     }
-    put_pair(to + at, x, order, past_caches);
-    put_pair(to + num_pairs + at, y, order, past_caches);
+    pair_write(to + at, x, order, KNOWN, past_caches);
+    pair_write(to + num_pairs + at, y, order, KNOWN, past_caches);
 #endif
 }
 
