@@ -144,7 +144,12 @@ def test_ops_name_what_is_wrong(arguments, error, sentence):
      "output_both_sf_layouts is of type str, must be a bool"),
     ("quantization.fp8_quantization.per_token_group_quant_8bit", {"group_size": "x"}, TypeError, "group_size is of type str"),
     ("quantization.fp4_quantization.mxfp4_dequantize_host", {"scale": torch.ones(2, 5, dtype=torch.uint8)}, ValueError,
-     r"the scales have shape \[2, 5\], must be \[5, 2\]"),
+     r"scale has shape \[2, 5\], must be \[5, 2\]"),
+    ("quantization.fp4_quantization.e2m1_and_ufp8sf_scale_to_float", {
+        "e2m1_tensor": torch.ones(128, 8, dtype=torch.int32), "ufp8_scale_tensor": torch.ones(128, 4, dtype=torch.int32)},
+     ValueError, "e2m1_tensor is torch.int32, must have elements of one byte"),
+    ("quantization.fp4_quantization.mxfp4_dequantize", {"a_fp4": torch.ones((), dtype=torch.uint8)}, ValueError,
+     r"a_fp4 has shape \[\], must be \[..., columns//2\]"),
     ("gdn_prefill.chunk_gated_delta_rule", {"cu_seqlens": torch.ones(0, dtype=torch.int64)}, ValueError,
      r"cu_seqlens has shape \[0\]"),
 ])

@@ -96,8 +96,11 @@ def as_bool(x):
     return x if x is None or _core.dtype_name(x.dtype) == "bool" else x != 0
 
 
-def viewed(x, dtype):
-    """The same bytes as elements of a dtype of the same size. NumPy has none of 4 and 8 bits: there, bytes stay bytes."""
+def viewed(x, dtype, name):
+    """The bytes of x, whose elements are single ones, as another such dtype. NumPy has none of 4 and 8 bits: there they stay as
+    they are."""
+    if x.dtype.itemsize != 1:
+        raise ValueError(f"{name} is {x.dtype}, must have elements of one byte")
     return x.view(getattr(_core.torch, dtype)) if is_torch(x) else x
 
 

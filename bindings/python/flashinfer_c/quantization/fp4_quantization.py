@@ -95,7 +95,7 @@ def nvfp4_batched_quantize(a, a_global_sf, sf_vec_size=16, nvfp4_4over6=None):
     _plain(nvfp4_4over6)
     codes, scales = call("nvfp4_batched_quantize", flags=1, out="uint8", out_scale="uint8", a=a,
                          a_global_sf=_global_scale(a_global_sf, a), sf_vec_size=sf_vec_size)
-    return codes, scales.reshape(scales.shape[0], -1)
+    return codes, scales.reshape(scales.shape[0], math.prod(scales.shape[1:]))
 
 
 def _grouped(op, a, columns, mask, a_global_sf):
@@ -107,7 +107,7 @@ def _grouped(op, a, columns, mask, a_global_sf):
     tiles = -(-rows // 128), -(-(columns // 16) // 4)
     scales = empty((batch, tiles[0] * 128, tiles[1] * 4), "uint8", a)
     call(op, flags=1, out=codes, out_scale=scales, a=a, mask=mask, a_global_sf=_global_scale(a_global_sf, a))
-    scales = viewed(scales, "float8_e4m3fn").view(batch, *tiles, 32, 4, 4)
+    scales = viewed(scales, "float8_e4m3fn", "scales").view(batch, *tiles, 32, 4, 4)
     return codes.permute(1, 2, 0), scales.permute(3, 4, 1, 5, 2, 0)
 
 
@@ -164,15 +164,16 @@ def nvfp4_kv_dequantize_paged(paged_kv_cache, kv_cache_sf, block_tables, seq_len
          v_scale=v_scale, kv_layout=kv_layout)
 
 
-def _host_scales(sf, rows, blocks, layout):
-    """Scales as a matrix of their padded rows; they often come flat."""
+def _host_scales(sf, values_shape, blocks, layout, name):
+    """Scales as a matrix of their padded rows, of values with so many blocks a row; they often come flat."""
+    rows = math.prod(values_shape[:-1])
     if layout != 2:
         tile = 8 if layout else 128
         rows, blocks = -(-rows // tile) * tile, -(-blocks // 4) * 4
-    sf = viewed(sf, "uint8")
+    sf = viewed(sf, "uint8", name)
     is_matrix = len(sf.shape) == 2 and 1 not in sf.shape
     if math.prod(sf.shape) != rows * blocks or (is_matrix and sf.shape[1] != blocks):
-        raise ValueError(f"the scales have shape {list(sf.shape)}, must be [{rows}, {blocks}], or as many in one axis")
+        raise ValueError(f"{name} has shape {list(sf.shape)}, must be [{rows}, {blocks}], or as many in one axis")
     return sf.reshape(rows, blocks)
 
 
@@ -182,17 +183,17 @@ def e2m1_and_ufp8sf_scale_to_float(e2m1_tensor, ufp8_scale_tensor, global_scale_
                                    is_sf_swizzled_layout=True, is_sf_8x4_layout=False):
     """Returns a new tensor of float32: code * scale * global_scale."""
     layout = _layout(is_sf_swizzled_layout, is_sf_8x4_layout)
-    e2m1 = viewed(e2m1_tensor, "uint8")
-    rows, blocks = e2m1.reshape(-1, e2m1.shape[-1]).shape[0], e2m1.shape[-1] * 2 // sf_vec_size
-    return call("e2m1_and_ufp8sf_scale_to_float", flags=1, e2m1=e2m1, sf=_host_scales(ufp8_scale_tensor, rows, blocks, layout),
+    e2m1 = viewed(e2m1_tensor, "uint8", "e2m1_tensor")
+    sf = _host_scales(ufp8_scale_tensor, e2m1.shape, e2m1.shape[-1] * 2 // sf_vec_size, layout, "ufp8_scale_tensor")
+    return call("e2m1_and_ufp8sf_scale_to_float", flags=1, e2m1=e2m1, sf=sf,
                 global_scale=_global_scale(global_scale_tensor, e2m1), sf_vec_size=sf_vec_size, ufp8_type=ufp8_type,
                 sf_layout=layout)
 
 
-def _mxfp4_dequantize(codes, scales, layout):
-    codes = viewed(codes, "uint8")
+def _mxfp4_dequantize(codes, scales, layout, names):
+    codes = viewed(codes, "uint8", names[0])
     return call("mxfp4_dequantize", flags=1, out="float32", a_fp4=codes,
-                a_sf=_host_scales(scales, codes.shape[0], codes.shape[1] // 16, layout), sf_layout=layout)
+                a_sf=_host_scales(scales, codes.shape, codes.shape[-1] // 16, layout, names[1]), sf_layout=layout)
 
 
 @api("mxfp4_dequantize", notes=_BOTH, sfLayout="sf_layout")
@@ -200,7 +201,7 @@ def mxfp4_dequantize(a_fp4, a_sf, sfLayout=SfLayout.layout_128x4):
     """Returns a new tensor of float32, on the CPU, as upstream does."""
     if is_torch(a_fp4):
         a_fp4, a_sf = a_fp4.cpu(), a_sf.cpu()
-    return _mxfp4_dequantize(a_fp4, a_sf, _as_layout(sfLayout))
+    return _mxfp4_dequantize(a_fp4, a_sf, _as_layout(sfLayout), ("a_fp4", "a_sf"))
 
 
 @api("mxfp4_dequantize", weight="a_fp4", scale="a_sf", notes={"group_size": "must be 32"})
@@ -208,7 +209,7 @@ def mxfp4_dequantize_host(weight, scale, group_size=32):
     """Returns a new tensor of float32. The scales lie row by row."""
     if group_size != 32:
         unserved(f"group_size {group_size} of mxfp4_dequantize_host")
-    return _mxfp4_dequantize(weight, scale, 2)
+    return _mxfp4_dequantize(weight, scale, 2, ("weight", "scale"))
 
 
 @api("block_scale_interleave", unswizzled_sf="input")

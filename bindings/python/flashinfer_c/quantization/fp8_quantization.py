@@ -2,7 +2,7 @@
 """8-bit numbers with a scale for each block: MXFP8, and groups within a token."""
 
 from .. import _core
-from .._api import api
+from .._api import api, viewed
 from .._core import call, empty
 from .fp4_quantization import SfLayout, _host_scales
 
@@ -28,10 +28,9 @@ def mxfp8_quantize(input, is_sf_swizzled_layout=True, alignment=32, enable_pdl=N
 def mxfp8_dequantize_host(input, scale_tensor, is_sf_swizzled_layout=True, sf_swizzle_layout=None):
     """Returns a new tensor of float32."""
     layout = _layout(is_sf_swizzled_layout, sf_swizzle_layout)
-    values = input.view(_core.torch.float8_e4m3fn)
-    rows, columns = values.reshape(-1, values.shape[-1]).shape
+    values = viewed(input, "float8_e4m3fn", "input")
     return call("mxfp8_dequantize", flags=1, out="float32", input=values,
-                scale=_host_scales(scale_tensor, rows, columns // 32, layout), sf_layout=layout)
+                scale=_host_scales(scale_tensor, values.shape, values.shape[-1] // 32, layout, "scale_tensor"), sf_layout=layout)
 
 
 @api("per_token_group_quant_8bit", notes={
