@@ -30,7 +30,7 @@ static const struct jit_kernel small_m_cpu = {"mm_small_m_cpu", JIT_CPU, {"T:dty
 static const struct jit_kernel cpu = {"mm_cpu", JIT_CPU, {"T:dtype", "OUT:dtype"}};
 
 enum { WAY_GRID, WAY_BLOCK, WAY_SMEM };
-enum { VECTOR = 8, VECTOR_BYTES = 16 };
+enum { VECTOR = 8, VECTOR_BYTES = 16, SMALL_M = 16 };
 
 static const char columns_not_contiguous[] = "the columns of b are not contiguous";
 static const char not_invariant[] = "its bits depend on m, which FLASHINFER_BATCH_INVARIANT forbids";
@@ -79,11 +79,19 @@ static int loader(const struct mm_args *a)
     return columns ? MM_COLUMNS_CONTIGUOUS : a->b_n_stride == 1 ? MM_ROWS_CONTIGUOUS : MM_ANY_STRIDES;
 }
 
+/* Few rows, and copies of 16 bytes: what mm_small_m_sm80 serves, or leaves to mm_sm80. */
+static bool is_read_once(const struct call *call)
+{
+    struct mm_args a = kernel_args(call);
+    return a.m <= SMALL_M && a.k % VECTOR == 0 && loader(&a) == MM_COLUMNS_CONTIGUOUS;
+}
+
 static const char *fit_small_m_sm80(const struct call *call, struct way *way)
 {
-    enum { MAX_ROWS = 16, CHUNK = 32, CHUNKS = 4, MAX_WARPS = 16, COLUMNS = 8, BLOCKS_PER_SM = 8 };
+    enum { CHUNK = 32, CHUNKS = 4, MAX_WARPS = 16, COLUMNS = 8, BLOCKS_PER_SM = 8 };
     struct mm_args a = kernel_args(call);
-    if (a.m > MAX_ROWS)
+    const bool many = a.n > (int64_t)COLUMNS * BLOCKS_PER_SM * call->device->sms;
+    if (a.m > SMALL_M)
         return "a has more than 16 rows";
     if (a.n > INT32_MAX)
         return too_large;
@@ -93,8 +101,10 @@ static const char *fit_small_m_sm80(const struct call *call, struct way *way)
         return columns_not_contiguous;
     if (a.k % VECTOR || loader(&a) != MM_COLUMNS_CONTIGUOUS)
         return "k, or the address or a stride of a or b, is no multiple of 16 bytes";
+    if (many && 2 * (double)a.n * (double)a.k > (double)call->device->l2_bytes && !call->exec.kernel)
+        return "b is larger than the L2 cache, and has so many columns that mm_sm80 reads it faster";
     int32_t warps = (int32_t)most(1, least(MAX_WARPS, ceil_div(a.k, CHUNK * CHUNKS)));
-    int32_t groups = a.n > (int64_t)COLUMNS * BLOCKS_PER_SM * call->device->sms ? 2 : 1;
+    int32_t groups = many ? 2 : 1;
     int32_t *constant = spec(call, way, &small_m_sm80);
     constant[2] = warps;
     constant[3] = CHUNKS;
@@ -234,6 +244,8 @@ static const char *fit_cublaslt(const struct call *call, struct way *way)
         return why;
     if (!call->exec.kernel && operations(call_dims(call)) < worth_it)
         return "the product is too small to open cuBLASLt for";
+    if (!call->exec.kernel && is_read_once(call))
+        return "a has so few rows that reading b is all there is to do";
     if ((why = cublaslt_missing()) || !call->device->context)
         return why;
     if (call->exec.workspace)

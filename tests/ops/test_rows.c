@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Each CUDA row of each kernel table serves some named shape on some architecture: where there is no GPU, nothing else sees that
- * a fast row has come to refuse all calls. */
+ * a fast row has come to refuse all calls. And of rows of which each is the faster one somewhere, on an H200, the right one is
+ * chosen. */
 #include "harness/fits.h"
 
 #include <setjmp.h>
@@ -71,8 +72,41 @@ static void test_rows(void **state)
     assert_int_equal(wrong, 0);
 }
 
+/* The faster one where both were timed. */
+static const char *const choices[][3] = {
+    {"mm", "m=1 n=960 k=576 -bias", "mm_small_m_sm80"},
+    {"mm", "m=1 n=576 k=1536 -bias", "mm_small_m_sm80"},
+    {"mm", "m=8 n=6144 k=4096 -bias", "mm_small_m_sm80"},
+    {"mm", "m=16 n=4096 k=4096 -bias", "mm_small_m_sm80"},
+    {"mm", "m=16 n=4096 k=14336 -bias", "mm_small_m_sm80"},
+    {"mm", "m=1 n=14336 k=4096 -bias", "mm_sm80"},
+    {"mm", "m=1 n=28672 k=4096 -bias", "mm_sm80"},
+    {"mm", "m=16 n=28672 k=4096 -bias", "mm_sm80"},
+    {"mm", "m=16 n=128256 k=4096 -bias", "mm_sm80"}, /* in no cache either */
+};
+
+static void keep_chosen(void *context, const struct fit_row *row)
+{
+    if (row->chosen)
+        *(const char **)context = row->row->name;
+}
+
+static void test_choices(void **state)
+{
+    (void)state;
+    struct device device;
+    assert_int_equal(device_imagine(90, &device), FLASHINFER_OK);
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        const char *chosen = "";
+        print_message("%s %s\n", choices[i][0], choices[i][1]);
+        assert_int_equal(fits_explain(op_find(choices[i][0]), choices[i][1], "dtype=bf16", &device, NULL, keep_chosen, &chosen),
+                         FLASHINFER_OK);
+        assert_string_equal(chosen, choices[i][2]);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_choices)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
