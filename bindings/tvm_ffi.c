@@ -16,9 +16,9 @@
 #include <strings.h>
 
 #include "bindings/ffi_told.h"
+#include "core/device.h"
 #include "core/status.h"
 #include "core/text.h"
-#include "op/check.h"
 #include "op/variant.h"
 
 enum { FFI_MAX_STRINGS = 8, FFI_MAX_STRING = 128, FFI_WORKSPACE_ALIGNMENT = 256 };
@@ -314,10 +314,10 @@ static flashinfer_status unpack_workspace(struct ffi_call *c, const struct ffi_a
         return complain_type(c, "workspace", "a tensor", value);
     if (!tensor_is_dense(tensor))
         return fail(FLASHINFER_INVALID, "%s: workspace must be dense", c->op->name);
-    const DLDevice device = check_canonical_device(tensor->device),
-                   wanted = c->first ? check_canonical_device(c->first->device) : device;
+    const DLDevice device = device_canonical(tensor->device),
+                   wanted = c->first ? device_canonical(c->first->device) : device;
     char given[64], other[64];
-    if (!check_same_device(device, wanted))
+    if (!device_equal(device, wanted))
         return fail(FLASHINFER_INVALID, "%s: workspace is on %s, must be on %s as the tensors", c->op->name,
                     device_text(device, given, sizeof given), device_text(wanted, other, sizeof other));
     c->exec.workspace = tensor_data(tensor);

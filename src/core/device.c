@@ -81,14 +81,31 @@ static flashinfer_status describe_gpu(int ordinal, struct device *out)
     return FLASHINFER_OK;
 }
 
+char *device_text(DLDevice id, char *buffer, size_t size)
+{
+    DLDevice device = device_canonical(id);
+    switch ((int)device.device_type) {
+    case kDLCPU:
+        snprintf(buffer, size, "cpu");
+        break;
+    case kDLCUDA:
+        snprintf(buffer, size, "cuda:%d", (int)device.device_id);
+        break;
+    default:
+        snprintf(buffer, size, "device type %d", (int)device.device_type);
+    }
+    return buffer;
+}
+
 flashinfer_status device_get(DLDevice id, const struct device **out)
 {
-    if (id.device_type == kDLCPU || id.device_type == kDLCUDAHost) {
+    id = device_canonical(id);
+    if (id.device_type == kDLCPU) {
         pthread_once(&cpu_once, describe_cpu);
         *out = &cpu;
         return FLASHINFER_OK;
     }
-    if (id.device_type != kDLCUDA && id.device_type != kDLCUDAManaged)
+    if (id.device_type != kDLCUDA)
         return fail(FLASHINFER_INVALID, "device type %d: must be kDLCPU (1), kDLCUDA (2), kDLCUDAHost (3) or "
                     "kDLCUDAManaged (13)", (int)id.device_type);
     int i = id.device_id;

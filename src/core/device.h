@@ -3,6 +3,9 @@
 #ifndef CORE_DEVICE_H
 #define CORE_DEVICE_H
 
+#include <stdbool.h>
+#include <string.h>
+
 #include "core/status.h"
 
 struct device {
@@ -18,8 +21,29 @@ struct device {
                            all feature bits and the model */
 };
 
-/* The device that tensors of this DLPack device live on: kDLCPU and kDLCUDAHost give the CPU, kDLCUDA and
- * kDLCUDAManaged a GPU. */
+/* kDLCPU or kDLCUDA for what is reached like them: pinned and managed memory. */
+static inline DLDevice device_canonical(DLDevice id)
+{
+    switch ((int)id.device_type) {
+    case kDLCPU:
+    case kDLCUDAHost:
+        return (DLDevice){kDLCPU, 0};
+    case kDLCUDAManaged:
+        return (DLDevice){kDLCUDA, id.device_id};
+    default:
+        return id;
+    }
+}
+
+static inline bool device_equal(DLDevice a, DLDevice b)
+{
+    return !memcmp(&a, &b, sizeof a);
+}
+
+/* "cpu", "cuda:1", "device type 4". Returns buffer. */
+char *device_text(DLDevice id, char *buffer, size_t size);
+
+/* The device that tensors of this DLPack device live on. */
 flashinfer_status device_get(DLDevice id, const struct device **out);
 
 /* A CUDA device of that architecture that need not exist, to choose and compile kernels for it. */

@@ -111,12 +111,12 @@ static flashinfer_status check_conditions(const struct check *c)
 
 static flashinfer_status resolve_device(struct check *c)
 {
-    DLDevice wanted = check_canonical_device(c->call->exec.device), found = c->device_arg >= 0 ? c->device : wanted;
+    DLDevice wanted = device_canonical(c->call->exec.device), found = c->device_arg >= 0 ? c->device : wanted;
     char given[40], other[40];
     if (found.device_type == 0)
         return fail(FLASHINFER_INVALID, "%s: exec.device is not given, must name the device, since no argument tells it",
                     c->op->name);
-    if (wanted.device_type != 0 && !check_same_device(wanted, found))
+    if (wanted.device_type != 0 && !device_equal(wanted, found))
         return fail(FLASHINFER_INVALID, "%s: exec.device is %s, must be %s as %s", c->op->name,
                     device_text(wanted, given, sizeof given), device_text(found, other, sizeof other),
                     c->op->args[c->device_arg].name);
@@ -137,7 +137,7 @@ static flashinfer_status check_where(struct check *c, const struct device *devic
         return FLASHINFER_OK;
     const struct plan_blob *blob = (const void *)((const char *)call->plan - offsetof(struct plan_blob, constants));
     char planned[40], here[40];
-    if (check_same_device(blob->device, call->device->id))
+    if (device_equal(blob->device, call->device->id))
         return FLASHINFER_OK;
     return fail(FLASHINFER_FOREIGN_PLAN, "%s: %s was made for %s, must be made for %s", c->op->name,
                 c->op->args[c->program->plan_arg].name, device_text(blob->device, planned, sizeof planned),

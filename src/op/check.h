@@ -63,14 +63,6 @@ static inline const struct program_alternative *check_shape_of(const struct chec
     return a->first_shape >= 0 && choice >= 0 && choice < a->num_shapes ? &c->program->shapes[a->first_shape + choice] : NULL;
 }
 
-/* kDLCPU or kDLCUDA for what is reached like them: pinned and managed memory. */
-DLDevice check_canonical_device(DLDevice device);
-
-static inline bool check_same_device(DLDevice a, DLDevice b)
-{
-    return !memcmp(&a, &b, sizeof a);
-}
-
 static inline bool check_same_type(DLDataType a, DLDataType b)
 {
     return !memcmp(&a, &b, sizeof a);
@@ -117,8 +109,5 @@ static inline flashinfer_status check_absent(struct check *c, int arg)
     c->absent |= UINT64_C(1) << arg;
     return c->program->arg[arg].flags & OPTIONAL ? FLASHINFER_OK : complain_missing(c, arg, NULL);
 }
-
-/* "cpu", "cuda:1", "device type 4". Returns buffer. */
-char *device_text(DLDevice device, char *buffer, size_t size);
 
 #endif

@@ -214,7 +214,7 @@ static inline bool shape_and_memory_are_plain(struct check *c, int arg, const st
 static inline bool tensor_is_plain(struct check *c, int arg, const struct program_arg *a, const DLTensor *t)
 {
     const struct program_alternative *shape = a->plain;
-    if (!shape || (uint32_t)t->ndim - 1 >= TENSOR_MAX_DIMS || !t->shape || !check_same_device(t->device, c->given) ||
+    if (!shape || (uint32_t)t->ndim - 1 >= TENSOR_MAX_DIMS || !t->shape || !device_equal(t->device, c->given) ||
         !(check_same_type(t->dtype, a->only_type) || dtype_is_plain(c, a, t->dtype)))
         return false;
     if (a->by >= 0) {

@@ -53,26 +53,13 @@ static inline struct layout measure_strided(const DLTensor *t)
     return l;
 }
 
-DLDevice check_canonical_device(DLDevice device)
-{
-    switch ((int)device.device_type) {
-    case kDLCPU:
-    case kDLCUDAHost:
-        return (DLDevice){kDLCPU, 0};
-    case kDLCUDAManaged:
-        return (DLDevice){kDLCUDA, device.device_id};
-    default:
-        return device;
-    }
-}
-
 static inline flashinfer_status check_device(struct check *c, int arg, DLDevice given)
 {
     const struct program_arg *a = &c->program->arg[arg];
     const bool host = a->flags & HOST && a->kind <= OP_INOUT;
-    if (!host && c->device_arg >= 0 && check_same_device(given, c->given))
+    if (!host && c->device_arg >= 0 && device_equal(given, c->given))
         return FLASHINFER_OK;
-    DLDevice device = check_canonical_device(given);
+    DLDevice device = device_canonical(given);
     if (host)
         return device.device_type == kDLCPU ? FLASHINFER_OK : complain_device(c, arg, given);
     if (c->device_arg < 0) {
@@ -82,7 +69,7 @@ static inline flashinfer_status check_device(struct check *c, int arg, DLDevice 
         c->given = given;
         c->device_arg = arg;
     }
-    return check_same_device(device, c->device) ? FLASHINFER_OK : complain_device(c, arg, given);
+    return device_equal(device, c->device) ? FLASHINFER_OK : complain_device(c, arg, given);
 }
 
 static const DLTensor *given(const struct check *c, int arg)

@@ -2,28 +2,10 @@
 /* Sentences about arguments that break the declaration: what was given, what must hold, and where the dimensions in it come from.
  */
 #include <inttypes.h>
-#include <stdio.h>
 
 #include "core/status.h"
 #include "core/text.h"
 #include "op/check.h"
-
-char *device_text(DLDevice device, char *buffer, size_t size)
-{
-    switch ((int)device.device_type) {
-    case kDLCPU:
-    case kDLCUDAHost:
-        snprintf(buffer, size, "cpu");
-        break;
-    case kDLCUDA:
-    case kDLCUDAManaged:
-        snprintf(buffer, size, "cuda:%d", (int)device.device_id);
-        break;
-    default:
-        snprintf(buffer, size, "device type %d", (int)device.device_type);
-    }
-    return buffer;
-}
 
 static const char *name_of(const struct check *c, int arg)
 {
