@@ -175,7 +175,13 @@ static int distinct_threads(int parts, int threads)
 static void test_thread_limit(void **state)
 {
     (void)state;
-    assert_true(distinct_threads(12, 4) > 1);
+    int most = 0;
+    for (int i = 0; i < 50 && most < 2; i++) { /* other programs may hold the processors for 12 ms */
+        int distinct = distinct_threads(12, 4);
+        assert_in_range(distinct, 1, 4);
+        most = distinct > most ? distinct : most;
+    }
+    assert_true(most > 1);
     assert_true(distinct_threads(12, 2) <= 2);
     assert_int_equal(distinct_threads(12, 1), 1);
     assert_true(threads_count(0) >= 1);
@@ -223,14 +229,19 @@ static void test_fork(void **state)
     assert_true(run_and_check(16, 4));
 }
 
-/* Each part waits for the other to begin, so that a worker must take one. */
+struct meeting {
+    atomic_int arrived, met;
+};
+
+/* Each part waits for the other to begin, so that a worker must take one; not for ever. */
 static void meet(void *context, int part)
 {
-    atomic_int *arrived = context;
+    struct meeting *m = context;
     (void)part;
-    atomic_fetch_add(arrived, 1);
-    for (int i = 0; i < 10000000 && atomic_load(arrived) < 2; i++)
+    atomic_fetch_add(&m->arrived, 1);
+    for (int i = 0; i < 10000000 && atomic_load(&m->arrived) < 2; i++)
         ;
+    atomic_fetch_add(&m->met, atomic_load(&m->arrived) == 2);
 }
 
 static double now_ns(void)
@@ -248,12 +259,15 @@ static void test_hand_off(void **state)
     double best = 1e30;
     for (int round = 0; round < 20; round++) {
         double begin = now_ns();
+        int meetings = 0;
         for (int i = 0; i < 1000; i++) {
-            atomic_int arrived = 0;
-            threads_run(meet, &arrived, 2, 2);
+            struct meeting m = {0};
+            threads_run(meet, &m, 2, 2);
+            meetings += m.met == 2;
         }
         double each = (now_ns() - begin) / 1000;
         best = each < best ? each : best;
+        assert_in_range(meetings, 500, 1000); /* some fail where other programs hold the processors */
     }
     printf("hand-off of a part to another thread and back: %.0f ns\n", best);
 }
