@@ -186,6 +186,10 @@ def test_generators_and_indices_are_named():
     wrapper = flashinfer_c.BatchDecodeWithPagedKVCacheWrapper(WORKSPACE)
     with pytest.raises(TypeError, match="^paged_kv_indptr is torch.float32, must be int32$"):
         wrapper.plan(TABLE[0].float(), *TABLE[1:], 2, 1, 64, 16)
+    with pytest.raises(ValueError, match="plan: indices has no axes$"):
+        wrapper.plan(TABLE[0], TABLE[1][0], TABLE[2], 2, 1, 64, 16)
+    with pytest.raises(TypeError, match="BlockSparseAttentionWrapper.plan: R is of type str, must be an int$"):
+        flashinfer_c.BlockSparseAttentionWrapper(WORKSPACE).plan(*TABLE[:2], 16, 16, "x", 16, 2, 1, 64)
 
 
 @pytest.mark.parametrize("layout, error", [("ABC", ValueError), (9, ValueError), ([], TypeError)])

@@ -128,16 +128,23 @@ def _complaint(function, values, error):
             continue
         return TypeError(f"{shown}: {name} is of type {type(value).__name__}, must be "
                          f"{' or '.join(words[kind] for kind in kinds if kind != 'None')}")
-    if isinstance(error, IndexError) or "to unpack" in str(error):
+    if isinstance(error, IndexError) or "to unpack" in str(error) or "0-d tensor" in str(error):
         for name, argument in _declared.get(function, {}).items():
             if argument.is_tensor and is_array(values[name]) and not argument.may_have_rank(len(values[name].shape)):
                 return ValueError(f"{shown}: {name} has shape {list(values[name].shape)}, must be "
                                   f"{argument.describe_shape()}")
+        for name, value in values.items():
+            hint = function.__annotations__.get(name, "")
+            if "Tensor" in hint and "float" not in hint and is_array(value) and not value.shape:
+                return ValueError(f"{shown}: {name} has no axes")
     if not str(error).startswith(tuple(f"{op}: " for op in _core.op_names)):
         integers = ((name, argument) for name, argument in _declared.get(function, {}).items() if argument.kind == "int")
         wrong = (_wrong_integer(f"{shown}: {name}", values[name], argument, function.__annotations__[name].split(" | "))
                  for name, argument in integers)
-        return next(filter(None, wrong), None)
+        undeclared = (TypeError(f"{shown}: {name} is of type {type(value).__name__}, must be an int")
+                      for name, value in values.items()
+                      if function.__annotations__.get(name) == "int" and not isinstance(value, numbers.Integral))
+        return next(filter(None, wrong), next(undeclared, None))
     return None
 
 
