@@ -188,6 +188,8 @@ def test_generators_and_indices_are_named():
         wrapper.plan(TABLE[0].float(), *TABLE[1:], 2, 1, 64, 16)
     with pytest.raises(ValueError, match="plan: indices has no axes$"):
         wrapper.plan(TABLE[0], TABLE[1][0], TABLE[2], 2, 1, 64, 16)
+    with pytest.raises(ValueError, match="^kv_indptr has 2 entries and kv_len_arr 2; it needs one more$"):
+        flashinfer_c.BatchAttention(device="cpu").plan(*TABLE[:1] * 2, TABLE[1], TABLE[0], 2, 1, 64, 64, 16)
     with pytest.raises(TypeError, match="BlockSparseAttentionWrapper.plan: R is of type str, must be an int$"):
         flashinfer_c.BlockSparseAttentionWrapper(WORKSPACE).plan(*TABLE[:2], 16, 16, "x", 16, 2, 1, 64)
 

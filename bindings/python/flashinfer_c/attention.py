@@ -9,6 +9,8 @@ from .prefill import BatchPrefillWithPagedKVCacheWrapper
 def used_pages(kv_indptr, kv_indices, kv_len_arr, page_size):
     """The page table of the pages that so many tokens fill, and the tokens on the last of each request: requests may own more.
     Nothing is read back."""
+    if len(kv_indptr) != len(kv_len_arr) + 1:
+        raise ValueError(f"kv_indptr has {len(kv_indptr)} entries and kv_len_arr {len(kv_len_arr)}; it needs one more")
     check_end("kv_indptr", end_of(host_or_none(kv_indptr)), len(kv_indices), "page indices")
     lengths = kv_len_arr.to(device=kv_indptr.device, dtype=torch.int32)
     pages = torch.minimum((lengths + (page_size - 1)) // page_size, kv_indptr[1:] - kv_indptr[:-1])
