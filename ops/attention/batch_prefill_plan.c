@@ -17,7 +17,7 @@ static const struct op_arg args[] = {
     INT(num_kv_heads, .min = 1),
     INT(head_dim_qk, .min = 1),
     INT(page_size, .min = 1),
-    INT(head_dim_vo, .value_of = "head_dim_qk"),
+    INT(head_dim_vo, .value_of = "head_dim_qk", .flags = RARELY),
     FLAG(custom_mask),
     FLAG(causal),
     ENUM(pos_encoding_mode, "NONE ROPE_LLAMA ALIBI"),
@@ -32,7 +32,7 @@ static const struct op_arg args[] = {
     DTYPE(o_data_type, F16 | BF16 | F32 | E4M3 | E5M2, .dtype.like = "q_data_type"),
     FLAG(multi_item_scoring),
     INT(token_pos_in_items_len),
-    INT(fixed_split_size),
+    INT(fixed_split_size, .flags = RARELY),
     FLAG(disable_split_kv),
     {0},
 };

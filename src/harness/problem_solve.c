@@ -95,7 +95,7 @@ static void draw_symbol(struct problem *problem, int symbol, int attempt)
     int arg = problem->program->symbol[symbol].arg;
     const struct op_arg *a = arg >= 0 ? &problem->op->args[arg] : NULL;
     struct op_range r = limits(problem, symbol);
-    bool ranged = range_of(problem, problem->program->symbol[symbol].name);
+    bool ranged = range_of(problem, problem->program->symbol[symbol].name) && !(a && a->flags & RARELY);
     bool has_default =
         a && (a->kind == OP_ENUM || (a->value >= a->min && a->value <= op_max(a)));
     problem->given &= arg >= 0 ? ~(UINT64_C(1) << arg) : ~UINT64_C(0);

@@ -62,7 +62,8 @@ enum op_flag {
     DENSE = 4,    /* all axes contiguous; otherwise only the last one must be, in steps of one element */
     STRIDED = 8,  /* even the last axis may have any stride */
     COLUMN_MAJOR = 16, /* with STRIDED: usually the last axis but one is contiguous, and so it is in benchmarks */
-    UP_TO_ZERO = 32    /* NUMBER, INT: max 0 is the upper limit, not none */
+    UP_TO_ZERO = 32,   /* NUMBER, INT: max 0 is the upper limit, not none */
+    RARELY = 64        /* INT with a range: random problems leave it at its default as often as one without */
 };
 
 /* How tests and benchmarks fill an input. `of` names the argument or dimension that bounds it. */
