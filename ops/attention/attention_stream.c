@@ -20,7 +20,9 @@ enum {
     STAGES = 2,
     SLAB_BYTES = 128,   /* of a row, that bulk copies lay one below the other */
     LEAST_ROWS = 8,     /* packed rows that a warp has */
-    MIN_BOX_TOKENS = 8
+    MIN_BOX_TOKENS = 8,
+    FEW_KEYS = 400,
+    MIN_FOLDED_BYTES = 5000000 /* of keys and values */
 };
 
 #define CONSTANTS "T:dtype", "KV:dtype", "HEAD_DIM", "ALIGNED", "ROW_TILES", "ROW_WARPS", "WARPS", "STAGES", "BLOCKS"
@@ -139,12 +141,44 @@ static struct attention_plan fold(const struct attention_plan *plan)
     return folded;
 }
 
+/* The tokens of all requests, at most, as far as they are counted. */
+static int64_t most_tokens(const struct call *call)
+{
+    const struct attention_view *t = call_view(call);
+    const struct attention_plan *plan = attention_plan_of(call);
+    const int64_t pages = t->kv_indices ? least(tensor_shape(t->kv_indices, 0), INT32_MAX) : 1;
+    return least(pages * (t->kv_indices ? plan->page_size : attention_see_cache(plan, t->k_cache).slots), INT32_MAX);
+}
+
 /* A scale of each KV head's values is found by what is not folded. */
 static bool folds(const struct call *call)
 {
     const struct attention_view *t = call_view(call);
     return can_fold(attention_plan_of(call)) && t->v_scale->kind != FLASHINFER_NUMBER_TENSOR;
 }
+
+/* Of few bytes, twice as many pairs are worth more than long reads. */
+static bool is_short_fold(const struct call *call)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    return folds(call) && most_tokens(call) * plan->num_kv_heads < MIN_FOLDED_BYTES / (2 * kv_row_bytes(plan));
+}
+
+/* Of more than 16 rows a stream's results take so long to be added up that batch_prefill_sm80 has gone through few keys before,
+ * even if one request has them all. */
+static bool has_few_keys(const struct call *call)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    const int32_t window = attention_window_of(call);
+    int64_t keys = most_tokens(call);
+    if (window >= 0)
+        keys = least(keys, (int64_t)window + ceil_div(plan->stream_rows, plan->group));
+    return plan->stream_rows > 2 * LEAST_ROWS && keys <= FEW_KEYS && plan->head_dim <= 128 && !attention_converts(call) &&
+           least(attention_batch(call_view(call)), INT32_MAX) * plan->num_kv_heads <= call->device->sms;
+}
+
+/* What is better for a call depends on the batch: neither if a row is named, nor if bits must not depend on it. */
+static bool may_prefer(const struct call *call) { return !call->exec.kernel && !split_of(call); }
 
 static size_t workspace_of(const struct attention_plan *plan, const struct device *device)
 {
@@ -175,6 +209,8 @@ static const char *fit(const struct call *call, const struct attention_plan *pla
         return "there are more query tokens and heads of a KV head than it has rows for";
     if (!b.warps)
         return "the device has too little shared memory for its tiles";
+    if (may_prefer(call) && has_few_keys(call))
+        return "there are so few keys that batch_prefill_sm80 is faster";
     int64_t parts = count_parts(call, plan, &b, split_of(call));
     if (parts > INT32_MAX)
         return "fixed_split_size gives more parts than are counted";
@@ -251,6 +287,8 @@ const char *attention_fit_stream_sm90(const struct call *call, struct way *way)
         return "page_size must be a multiple of 8";
     if (kv_row_bytes(&plan) % SLAB_BYTES)
         return "a row of keys is no multiple of 128 bytes";
+    if (may_prefer(call) && is_short_fold(call))
+        return "keys and values are so few that batch_decode_stream_sm80 is faster, which reads each KV head by itself";
     why = see_caches(t, &plan, own.num_kv_heads / plan.num_kv_heads, box, caches);
     return why ? why : fit(call, &plan, way, &stream_sm90, box);
 }

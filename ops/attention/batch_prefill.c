@@ -105,6 +105,7 @@ static const struct op_shape shapes[] = {
     {"rope", "q_data_type=f16 causal=1 pos_encoding_mode=ROPE_LLAMA" HEADS(32, 8, 128) LENGTHS_OF(2, 300, 16, 40) USUAL},
     {"e4m3_cache",
      "q_data_type=bf16 kv_data_type=e4m3 causal=1 k_scale=0.7 v_scale=1.3" HEADS(32, 8, 128) LENGTHS_OF(2, 300, 16, 40) USUAL},
+    {"llama_8b_verify", "q_data_type=bf16 causal=1 typical_batch=4" HEADS(32, 8, 128) LENGTHS_OF(4, 32, 16, 256) USUAL},
     {"llama_8b_few", "q_data_type=bf16 causal=1 typical_batch=1" HEADS(32, 8, 128) LENGTHS_OF(1, 64, 16, 64) USUAL},
     {"smollm2_135m_chunk", "q_data_type=bf16 causal=1 typical_batch=1" HEADS(9, 3, 64) LENGTHS_OF(1, 100, 16, 100) USUAL},
     {"head_512", "q_data_type=bf16 causal=1" HEADS(8, 1, 512) LENGTHS_OF(2, 100, 16, 40) USUAL},
