@@ -157,6 +157,7 @@ static const struct op_shape shapes[] = {
     {"drafts_mixed", "batch=5 num_sequences=5 tokens=4 columns=4 num_states=20 dtype=bf16 initial_state:dtype=f16" HEAD_64},
     {"drafts_f32", "batch=3 num_sequences=3 tokens=4 columns=4 num_states=20 dtype=bf16 initial_state:dtype=f32" HEAD_128},
     {"long_f16", "batch=2 num_sequences=2 tokens=12 columns=1 num_states=5 dtype=f16 initial_state:dtype=f16" HEAD_128},
+    {"long_f32", "batch=2 num_sequences=2 tokens=12 columns=1 num_states=5 dtype=f16 initial_state:dtype=f32" HEAD_128},
     {"checkpoints", "batch=1 num_sequences=3 tokens=400 columns=1 num_states=4 num_sources=4 num_slots=4 cache_tokens=1 "
                     "num_q_heads=2 num_v_heads=2 head_dim=128 num_checkpoints=9 num_boundaries=9 "
                     "checkpoint_every_n_tokens=64 dtype=bf16 initial_state:dtype=f32 -correction_cache -kg_cache "
