@@ -11,7 +11,7 @@
 #include "harness/refuse.h"
 #include "harness/reproduce.h"
 
-enum { MAX_DEVICES = 2, MORE_SEEDS = 6, SMALL_SHAPE = 4000000 /* elements */ };
+enum { MAX_DEVICES = 2, MORE_SEEDS = 6, MORE_DTYPES = 20, SMALL_SHAPE = 4000000 /* elements */ };
 
 struct run {
     const struct op *op;
@@ -304,7 +304,22 @@ static bool is_new(struct run *r, const struct problem *problem)
     return found;
 }
 
-/* Of random problems with that dtype those that are new to a row. */
+/* *left: how many more may be tried. A row that seems to serve a problem need not do so once its tensors lie somewhere. */
+static flashinfer_status try_if_new(struct run *r, struct problem_request request, const char *shape, int *left)
+{
+    struct problem *problem;
+    bool ran;
+    request.without_values = true;
+    if (problem_create(&request, &problem))
+        return FLASHINFER_OK;
+    const bool tried = *left > 0 && is_new(r, problem);
+    problem_destroy(problem);
+    request.without_values = false;
+    *left -= tried;
+    return tried ? try_problem(r, &request, shape, &ran) : FLASHINFER_OK;
+}
+
+/* Of random problems and named shapes with that dtype those that are new to a row. */
 static flashinfer_status try_dtype(struct run *r, const char *dtype)
 {
     const struct check_options *o = r->options;
@@ -312,16 +327,14 @@ static flashinfer_status try_dtype(struct run *r, const char *dtype)
     with.values = dtype;
     r->options = &with; /* for commands that repeat a failure */
     flashinfer_status status = FLASHINFER_OK;
-    for (int i = 1; i <= o->problems * MORE_SEEDS && !status; i++) {
-        struct problem_request request = {.op = r->op, .values = dtype, .seed = (uint64_t)i, .without_values = true};
-        struct problem *problem;
-        bool ran;
-        if (problem_create(&request, &problem))
-            continue;
-        request.without_values = false;
-        if (is_new(r, problem))
-            status = try_problem(r, &request, NULL, &ran);
-        problem_destroy(problem);
+    int left = MORE_DTYPES;
+    for (int i = 1; i <= o->problems * MORE_SEEDS && !status; i++)
+        status = try_if_new(r, (struct problem_request){.op = r->op, .values = dtype, .seed = (uint64_t)i}, NULL, &left);
+    for (int i = 0; r->op->shapes && r->op->shapes[i].name && !status; i++) {
+        const struct op_shape *shape = &r->op->shapes[i];
+        const struct problem_request request = {.op = r->op, .values = shape->values, .instead = dtype};
+        if (!(o->max_elements > 0 && count_elements(&request) > o->max_elements))
+            status = try_if_new(r, request, shape->name, &left);
     }
     r->options = o;
     return status;
