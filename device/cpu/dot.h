@@ -13,7 +13,7 @@
 INLINE vec vec_keep_last(vec x, int64_t n)
 {
     const veci lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return (vec)((veci)x & (lane >= (int32_t)(LANES - n)));
+    return (vec)((veci)x & (LANES - 1 - lane - (int32_t)n) >> 31);
 }
 
 #ifdef __AVX512BF16__
@@ -26,9 +26,9 @@ INLINE vec dot_load_bf16(const bf16 *from)
     return x;
 }
 
-INLINE vec dot_add_bf16(vec sum, vec a, vec b)
+INLINE void dot_add_bf16(lane_sums *sum, vec a, vec b)
 {
-    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+    *sum = (vec)_mm512_dpbf16_ps((__m512)*sum, (__m512bh)a, (__m512bh)b);
 }
 
 INLINE vec dot_pack_bf16(const bf16 *a, const bf16 *b)
@@ -47,14 +47,14 @@ INLINE void dot_store_bf16(uint32_t *to, vec x)
 #else
 enum { DOT_UNIT_bf16 = 1 };
 INLINE vec dot_load_bf16(const bf16 *from) { return vec_load_bf16(from); }
-INLINE vec dot_add_bf16(vec sum, vec a, vec b) { return sum + a * b; }
+INLINE void dot_add_bf16(lane_sums *sum, vec a, vec b) { lane_sums_add(sum, a, b); }
 INLINE vec dot_pack_bf16(const bf16 *a, const bf16 *b) { return (void)b, vec_load_bf16(a); }
 INLINE void dot_store_bf16(uint32_t *to, vec x) { memcpy(to, &x, sizeof x); }
 #endif
 
 enum { DOT_UNIT_f16 = 1 };
 INLINE vec dot_load_f16(const f16 *from) { return vec_load_f16(from); }
-INLINE vec dot_add_f16(vec sum, vec a, vec b) { return sum + a * b; }
+INLINE void dot_add_f16(lane_sums *sum, vec a, vec b) { lane_sums_add(sum, a, b); }
 INLINE vec dot_pack_f16(const f16 *a, const f16 *b) { return (void)b, vec_load_f16(a); }
 INLINE void dot_store_f16(uint32_t *to, vec x) { memcpy(to, &x, sizeof x); }
 
@@ -107,18 +107,13 @@ INLINE vec dot_broadcast(const void *unit)
 {
     uint32_t bits;
     memcpy(&bits, unit, sizeof bits);
-    return (vec)(bits - (vecu){0});
+    return (vec)vec_set_bits(bits);
 }
 
 /* Interleavings of two vecs: by elements and by pairs inside each quarter, low or high half; even and odd
  * quarters. */
-#ifdef __clang__
 #define VEC_SHUFFLE(name, ...) \
-    INLINE vec vec_##name(vec a, vec b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
-#else
-#define VEC_SHUFFLE(name, ...) \
-    INLINE vec vec_##name(vec a, vec b) { return __builtin_shuffle(a, b, (veci){__VA_ARGS__}); }
-#endif
+    INLINE vec vec_##name(vec a, vec b) { return VEC_PICK(a, b, __VA_ARGS__); }
 VEC_SHUFFLE(low_elements, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
 VEC_SHUFFLE(high_elements, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
 VEC_SHUFFLE(low_pairs, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)

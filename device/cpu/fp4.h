@@ -213,8 +213,13 @@ INLINE int e2m1_has_nan(vecu least) { return (void)least, 0; }
 /* The values of the low four bits of each lane. */
 INLINE vec vec_e2m1_values(vecu codes)
 {
+#ifdef __AVX512F__
     const vec values = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
     return vec_permute(values, (veci)(codes & 15));
+#else
+    vec x = (vec)(((codes & 7) << 22) + (126u << 23)); /* from code 2 on; 0.5 and 0.75 instead of 0 and 0.5 */
+    return (vec)((vecu)vec_min2(x, 2.0f * x - 1.0f) | (codes & 8) << 28);
+#endif
 }
 
 /* Eight bytes as sixteen values. */
@@ -224,13 +229,16 @@ INLINE vec vec_load_e2m1(const uint8_t *from)
     __m128i b = {0};
     memcpy(&b, from, LANES / 2);
     pairs p = (pairs)_mm512_cvtepu8_epi64(b);
+    return vec_e2m1_values((vecu)((p & 15) | p >> 4 << 32));
 #else
     typedef uint8_t bytes __attribute__((vector_size(LANES / 2)));
+    typedef uint16_t pairs_of_bytes __attribute__((vector_size(LANES)));
     bytes b;
     memcpy(&b, from, sizeof b);
-    pairs p = __builtin_convertvector(b, pairs);
+    pairs_of_bytes p = __builtin_convertvector(b, pairs_of_bytes);
+    p = (p | p << 4) & 0x0f0f;
+    return vec_e2m1_values(vec_load_bytes(&p));
 #endif
-    return vec_e2m1_values((vecu)((p & 15) | p >> 4 << 32));
 }
 
 INLINE struct pair pair_load_e2m1x2(const e2m1x2 *from, enum pair_order order)

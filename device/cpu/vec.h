@@ -4,47 +4,7 @@
 #ifndef VEC_H
 #define VEC_H
 
-#include "types.h"
-
-enum { LANES = 16 };
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t veci __attribute__((vector_size(4 * LANES)));
-typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
-typedef uint16_t vech __attribute__((vector_size(2 * LANES)));
-typedef uint8_t vecb __attribute__((vector_size(LANES)));
-typedef uint16_t words __attribute__((vector_size(4 * LANES))); /* two in each lane */
-
-/* Comparisons for machines without AVX-512, a register at a time: gcc 12 takes those of wider vectors apart into scalars. */
-#ifdef __AVX2__
-enum { REGISTER_BYTES = 32 };
-#else
-enum { REGISTER_BYTES = 16 };
-#endif
-typedef float vec_register __attribute__((vector_size(REGISTER_BYTES)));
-typedef int32_t veci_register __attribute__((vector_size(REGISTER_BYTES)));
-typedef uint32_t vecu_register __attribute__((vector_size(REGISTER_BYTES)));
-#define VEC_BY_REGISTERS(name, whole, part, condition, chosen, other)                                     \
-    INLINE whole name(whole a, whole b)                                                                   \
-    {                                                                                                     \
-        for (int i = 0; i < (int)sizeof a; i += REGISTER_BYTES) {                                         \
-            part x, y;                                                                                    \
-            memcpy(&x, (const char *)&a + i, sizeof x);                                                   \
-            memcpy(&y, (const char *)&b + i, sizeof y);                                                   \
-            veci_register mask = condition;                                                               \
-            x = (part)((mask & (veci_register)(chosen)) | (~mask & (veci_register)(other)));              \
-            memcpy((char *)&a + i, &x, sizeof x);                                                         \
-        }                                                                                                 \
-        return a;                                                                                         \
-    }
-#ifndef __AVX512F__
-VEC_BY_REGISTERS(vec_max2, vec, vec_register, x > y, x, y)
-VEC_BY_REGISTERS(vec_min2, vec, vec_register, x < y, x, y)
-VEC_BY_REGISTERS(vec_max_bits, vecu, vecu_register, x > y, x, y)
-VEC_BY_REGISTERS(vec_min_bits, vecu, vecu_register, x < y, x, y)
-VEC_BY_REGISTERS(vec_is_nan, vec, vec_register, x != y, mask, mask)
-#endif
-
-INLINE vec vec_set(float x) { return x - (vec){0}; }
+#include "registers.h"
 
 INLINE vec vec_load_f32(const f32 *from)
 {
@@ -179,20 +139,8 @@ INLINE void vec_store_f16(f16 *to, vec x)
 INLINE vec vec_select(veci mask, vec a, vec b) { return (vec)((mask & (veci)a) | (~mask & (veci)b)); }
 INLINE vecu vec_select_bits(veci mask, vecu a, vecu b) { return ((vecu)mask & a) | (~(vecu)mask & b); }
 
-/* a > b ? a : b and a < b ? a : b: the second one where either is NaN. */
-#ifdef __AVX512F__
-INLINE vec vec_max2(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
-INLINE vec vec_min2(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
-#endif
-
 #ifdef __AVX512DQ__ /* the one of lesser, or larger, magnitude, with the sign of the first, or none */
 enum { RANGE_LESSER = 2, RANGE_LARGER = 3, RANGE_LARGER_MAGNITUDE = 11 };
-#endif
-
-/* Of bits, which are in the order of the floats if those are not negative; faster on some processors. */
-#ifdef __AVX512F__
-INLINE vecu vec_max_bits(vecu a, vecu b) { return (vecu)_mm512_max_epu32((__m512i)a, (__m512i)b); }
-INLINE vecu vec_min_bits(vecu a, vecu b) { return (vecu)_mm512_min_epu32((__m512i)a, (__m512i)b); }
 #endif
 
 /* Bytes, one in each lane. */
@@ -203,7 +151,7 @@ INLINE vecu vec_load_bytes(const void *from)
 #else
     vecb b;
     memcpy(&b, from, sizeof b);
-    return __builtin_convertvector(b, vecu);
+    return __builtin_convertvector(__builtin_convertvector(b, vech), vecu); /* gcc goes byte by byte if it is one step */
 #endif
 }
 
@@ -213,7 +161,7 @@ INLINE void vec_store_bytes(void *to, vecu x)
 #ifdef __AVX512F__
     _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)x));
 #else
-    vecb b = __builtin_convertvector(x, vecb);
+    vecb b = __builtin_convertvector(__builtin_convertvector(x, vech), vecb);
     memcpy(to, &b, sizeof b);
 #endif
 }
@@ -229,7 +177,7 @@ INLINE vec vec_load_e5m2(const e5m2 *from)
 /* By way of the f16 that is a 256th of it; what would be 1.875 is NaN. */
 INLINE vec vec_load_e4m3(const e4m3 *from)
 {
-#ifdef __AVX512F__
+#ifdef __AVX2__
     vech h = (vech)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from)) << 7 & 0xbfff;
 #else
     vecu codes = vec_load_bytes(from);
@@ -337,15 +285,8 @@ INLINE float vec_sum(vec x)
 INLINE vec vec_first(vec x, int64_t n)
 {
     veci lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return vec_select(lane < (int32_t)n, x, (vec){0});
+    return (vec)((veci)x & (lane - (int32_t)n) >> 31);
 }
-
-/* Lanes of a (0 to 15) and b (16 to 31) in any order. */
-#ifdef __clang__
-#define VEC_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define VEC_PICK(a, b, ...) __builtin_shuffle(a, b, (veci){__VA_ARGS__})
-#endif
 
 /* The second one of two where either is NaN. */
 INLINE float vec_max(vec x)
@@ -381,14 +322,7 @@ INLINE vec vec_permute(vec x, veci order)
 }
 
 /* Lanes 1 0 3 2 5 4 ... */
-INLINE vec vec_swap_neighbours(vec x)
-{
-#ifdef __clang__
-    return __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-#else
-    return __builtin_shuffle(x, (veci){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
-#endif
-}
+INLINE vec vec_swap_neighbours(vec x) { return VEC_PICK(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14); }
 
 /* The nearest integer, as a float and in *integer, for |x| < 2^22. */
 INLINE vec vec_round(vec x, veci *integer)
@@ -441,7 +375,7 @@ INLINE void vec_sincos_turns(vec x, vec *sine, vec *cosine)
     vec z = a * a;
     vec s = a + a * z * (-0.16666655f + z * (0.008332178f + z * -0.00019517234f));
     vec c = 1.0f - 0.5f * z + z * z * (0.041666646f + z * (-0.0013887367f + z * 2.443838e-05f));
-    veci odd = (quadrant & 1) != 0;
+    veci odd = -(quadrant & 1);
     *sine = (vec)((veci)vec_select(odd, c, s) ^ (quadrant & 2) << 30);
     *cosine = (vec)((veci)vec_select(odd, s, c) ^ ((quadrant + 1) & 2) << 30);
 }

@@ -27,7 +27,7 @@ INLINE struct vec_scale vec_scale_e4m3(vec amax, float global_scale, int tame)
     s.multiplier = (vec)_mm512_mask_mov_epi32((__m512i){0}, _mm512_test_epi32_mask((__m512i)value, (__m512i)value),
                                               (__m512i)(global_scale / value));
 #else
-    s.multiplier = (vec)((vecu)(global_scale / value) & (vecu)(value != 0));
+    s.multiplier = (vec)((vecu)(global_scale / value) & ~vec_is_equal((vecu)value, (vecu){0}));
 #endif
     return s;
 }
@@ -37,12 +37,15 @@ INLINE struct vec_scale vec_scale_e8m0(vec amax, float largest)
 {
     uint32_t mantissa = float_bits(largest) & 0x7fffffu;
     veci code = (veci)(((vecu)amax + (0x7fffffu - mantissa)) >> 23) - (int32_t)((float_bits(largest) >> 23) - 127);
-    struct vec_scale s = {.code = (vecu)(code & (code > 0))};
+    struct vec_scale s = {.code = (vecu)(code & ~(code >> 31))};
     s.multiplier = (vec)((254 - s.code) << 23);
     return s;
 }
 
 /* As e8m0_scale_value. */
-INLINE vec vec_e8m0_value(vecu code) { return (vec)vec_select_bits(code == 0, (vecu){0} + 0x400000u, code << 23); }
+INLINE vec vec_e8m0_value(vecu code)
+{
+    return (vec)vec_select_bits((veci)vec_is_equal(code, (vecu){0}), (vecu){0} + 0x400000u, code << 23);
+}
 
 #endif

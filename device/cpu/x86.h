@@ -30,6 +30,7 @@ typedef short __v32hi __attribute__((vector_size(64)));
 typedef char __v32qi __attribute__((vector_size(32)));
 typedef char __v64qi __attribute__((vector_size(64)));
 typedef int __v4si __attribute__((vector_size(16)));
+typedef int __v8si __attribute__((vector_size(32)));
 typedef int __v16si __attribute__((vector_size(64)));
 typedef float __v8sf __attribute__((vector_size(32)));
 typedef float __v16sf __attribute__((vector_size(64)));
@@ -70,6 +71,29 @@ X86_INLINE __m256 _mm256_cvtph_ps(__m128i x)
 #define _mm256_cvtps_ph(x, rounding) ((__m128i)__builtin_ia32_vcvtps2ph256((__v8sf)(x), rounding))
 #endif
 
+#ifdef __AVX2__
+X86_INLINE __m256i _mm256_cvtepi8_epi16(__m128i x)
+{
+    return (__m256i)__builtin_ia32_pmovsxbw256((__v16qi)x);
+}
+X86_INLINE __m256 _mm256_max_ps(__m256 a, __m256 b)
+{
+    return (__m256)__builtin_ia32_maxps256((__v8sf)a, (__v8sf)b);
+}
+X86_INLINE __m256 _mm256_min_ps(__m256 a, __m256 b)
+{
+    return (__m256)__builtin_ia32_minps256((__v8sf)a, (__v8sf)b);
+}
+X86_INLINE __m256i _mm256_max_epu32(__m256i a, __m256i b)
+{
+    return (__m256i)__builtin_ia32_pmaxud256((__v8si)a, (__v8si)b);
+}
+X86_INLINE __m256i _mm256_min_epu32(__m256i a, __m256i b)
+{
+    return (__m256i)__builtin_ia32_pminud256((__v8si)a, (__v8si)b);
+}
+#endif
+
 #ifdef __AVX512F__
 #define X86_ALL ((__mmask16)-1)
 X86_INLINE __m256i _mm256_loadu_si256(const __m256i_u *from)
@@ -83,10 +107,6 @@ X86_INLINE void _mm256_storeu_si256(__m256i_u *to, __m256i x)
 X86_INLINE void _mm256_stream_si256(__m256i *to, __m256i x)
 {
     __builtin_ia32_movntdq256((__v4di *)to, (__v4di)x);
-}
-X86_INLINE __m256i _mm256_cvtepi8_epi16(__m128i x)
-{
-    return (__m256i)__builtin_ia32_pmovsxbw256((__v16qi)x);
 }
 X86_INLINE void _mm512_storeu_ps(void *to, __m512 x)
 {

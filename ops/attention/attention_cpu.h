@@ -110,10 +110,10 @@ static inline void pack_values(struct state *s, int64_t offset, int count)
 INLINE void multiply_rows(const int rows, const bool add, float *c, int c_stride, const uint32_t *a, int a_stride,
                           const uint32_t *b, int b_stride, int units)
 {
-    vec sum[ROWS_AT_ONCE][4];
+    lane_sums sum[ROWS_AT_ONCE][4];
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < 4; j++)
-            sum[r][j] = add ? vec_load_f32(c + r * c_stride + j * LANES) : (vec){0};
+            lane_sums_begin(&sum[r][j], add ? vec_load_f32(c + r * c_stride + j * LANES) : (vec){0});
     for (int unit = 0; unit < units; unit++) {
         vec y[4];
         for (int j = 0; j < 4; j++)
@@ -121,12 +121,12 @@ INLINE void multiply_rows(const int rows, const bool add, float *c, int c_stride
         for (int r = 0; r < rows; r++) {
             vec x = dot_broadcast(a + r * a_stride + unit);
             for (int j = 0; j < 4; j++)
-                sum[r][j] = dot_add(T, sum[r][j], x, y[j]);
+                dot_add(T, &sum[r][j], x, y[j]);
         }
     }
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < 4; j++)
-            vec_store_f32(c + r * c_stride + j * LANES, sum[r][j]);
+            vec_store_f32(c + r * c_stride + j * LANES, lane_sums_end(&sum[r][j]));
 }
 
 INLINE void multiply(int64_t rows, const bool add, float *c, int c_stride, const uint32_t *a, int a_stride, const uint32_t *b,
@@ -248,16 +248,18 @@ INLINE void few_keys_of(const int rows, struct state *s, int begin, int64_t offs
     for (int first = 0; first < TILE; first += LANES) {
         vec sum[4][LANES];
         for (int i = 0; i < LANES; i++) {
-            vec own[4] = {{0}};
+            lane_sums own[4];
+            for (int r = 0; r < rows; r++)
+                lane_sums_begin(&own[r], (vec){0});
             const T *key = key_of(s, first + i < count ? first + i : 0, offset);
             for (int unit = 0; unit < KEY_UNITS; unit += LANES) {
                 vec y = load_units(key, unit * UNIT);
                 __builtin_prefetch(next[first + i] + next_offset + unit * UNIT, 0, 2);
                 for (int r = 0; r < rows; r++)
-                    own[r] = dot_add(T, own[r], vec_load_f32((const float *)s->q[begin + r] + unit), y);
+                    dot_add(T, &own[r], vec_load_f32((const float *)s->q[begin + r] + unit), y);
             }
             for (int r = 0; r < rows; r++)
-                sum[r][i] = own[r];
+                sum[r][i] = lane_sums_end(&own[r]);
         }
         for (int r = 0; r < rows; r++)
             store_sums(s->logits[begin + r] + first, sum[r]);
@@ -270,10 +272,10 @@ INLINE void few_values_of(const int rows, struct state *s, int begin, int64_t of
     static const T zeros[HEAD_DIM_VO];
     for (int at = 0; at < HEAD_DIM_VO; at += TILE) {
         const int vecs = HEAD_DIM_VO - at < TILE ? (HEAD_DIM_VO - at) / LANES : TILE / LANES;
-        vec sum[4][TILE / LANES];
+        lane_sums sum[4][TILE / LANES];
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < vecs; j++)
-                sum[r][j] = vec_load_f32(s->o[begin + r] + at + j * LANES);
+                lane_sums_begin(&sum[r][j], vec_load_f32(s->o[begin + r] + at + j * LANES));
         for (int token = 0; token < count; token += UNIT) {
             const T *value[2] = {value_of(s, token, offset), zeros};
             if (UNIT == 2 && token + 1 < count)
@@ -287,12 +289,12 @@ INLINE void few_values_of(const int rows, struct state *s, int begin, int64_t of
             for (int r = 0; r < rows; r++) {
                 vec x = dot_broadcast(s->weights[begin + r] + token / UNIT);
                 for (int j = 0; j < vecs; j++)
-                    sum[r][j] = dot_add(T, sum[r][j], x, y[j]);
+                    dot_add(T, &sum[r][j], x, y[j]);
             }
         }
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < vecs; j++)
-                vec_store_f32(s->o[begin + r] + at + j * LANES, sum[r][j]);
+                vec_store_f32(s->o[begin + r] + at + j * LANES, lane_sums_end(&sum[r][j]));
     }
 }
 

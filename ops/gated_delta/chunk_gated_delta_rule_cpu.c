@@ -9,7 +9,12 @@
  *   HEAD_DIM 64, 128 */
 #include "gated_delta_cpu.h"
 
-enum { CHUNK = GATED_DELTA_CHUNK, D = HEAD_DIM, MAX_VECS = 4, TILE_ROWS = 4 };
+enum { CHUNK = GATED_DELTA_CHUNK, D = HEAD_DIM, TILE_ROWS = 4 };
+#ifdef __AVX512F__
+enum { MAX_VECS = 4 };
+#else
+enum { MAX_VECS = 1 };
+#endif
 
 #define MIN_LOG2 -64.0f /* a smaller alpha counts as 2^-64 */
 
@@ -27,21 +32,21 @@ struct chunk {
 INLINE void tile(float *c, int64_t ldc, const float *a, int64_t row, int64_t column, const float *b, int64_t ldb, int inner,
                  const int vecs)
 {
-    vec sum[TILE_ROWS][MAX_VECS];
+    lane_sums sum[TILE_ROWS][MAX_VECS];
     for (int i = 0; i < TILE_ROWS; i++)
         for (int v = 0; v < vecs; v++)
-            sum[i][v] = vec_load(c + i * ldc + v * LANES);
+            lane_sums_begin(&sum[i][v], vec_load(c + i * ldc + v * LANES));
     for (int j = 0; j < inner; j++) {
         vec x[MAX_VECS];
         for (int v = 0; v < vecs; v++)
             x[v] = vec_load(b + j * ldb + v * LANES);
         for (int i = 0; i < TILE_ROWS; i++)
             for (int v = 0; v < vecs; v++)
-                sum[i][v] += a[i * row + j * column] * x[v];
+                lane_sums_add(&sum[i][v], vec_set(a[i * row + j * column]), x[v]);
     }
     for (int i = 0; i < TILE_ROWS; i++)
         for (int v = 0; v < vecs; v++)
-            vec_store(c + i * ldc + v * LANES, sum[i][v]);
+            vec_store(c + i * ldc + v * LANES, lane_sums_end(&sum[i][v]));
 }
 
 /* c += a b; rows is a multiple of 4, columns of 16. */
@@ -52,7 +57,7 @@ static void multiply(float *c, int64_t ldc, const float *a, int64_t row, int64_t
         for (int i = 0; i < rows; i += TILE_ROWS) {
             float *to = c + i * ldc + n;
             const float *from = a + i * row;
-            switch ((columns - n) / LANES) {
+            switch (MAX_VECS == 1 ? 1 : (columns - n) / LANES) {
             case 1:
                 tile(to, ldc, from, row, column, b + n, ldb, inner, 1);
                 break;

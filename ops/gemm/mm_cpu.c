@@ -117,10 +117,10 @@ static void take_a(struct tile *t, struct packed *s, const struct mm_args *p, in
 /* Multiplies a tile by VECS vecs of columns from `j` on. */
 INLINE void multiply(const struct packed *s, const struct mm_args *p, const struct tile *t, const int rows, int j)
 {
-    vec sum[ROWS][VECS];
+    lane_sums sum[ROWS][VECS];
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < VECS; v++)
-            sum[i][v] = t->first ? (vec){0} : vec_load(&t->sums[i][(j + v) * LANES]);
+            lane_sums_begin(&sum[i][v], t->first ? (vec){0} : vec_load(&t->sums[i][(j + v) * LANES]));
     for (int64_t unit = 0; unit < t->units; unit++) {
         vec y[VECS];
         for (int v = 0; v < VECS; v++)
@@ -128,7 +128,7 @@ INLINE void multiply(const struct packed *s, const struct mm_args *p, const stru
         for (int i = 0; i < rows; i++) {
             vec x = dot_broadcast(t->a + i * t->a_stride + unit * (int64_t)sizeof(uint32_t));
             for (int v = 0; v < VECS; v++)
-                sum[i][v] = dot_add(T, sum[i][v], x, y[v]);
+                dot_add(T, &sum[i][v], x, y[v]);
         }
     }
     for (int v = 0; v < VECS; v++) {
@@ -136,9 +136,9 @@ INLINE void multiply(const struct packed *s, const struct mm_args *p, const stru
         vec bias = p->bias && left > 0 ? vec_load_n((const T *)p->bias + at, left) : (vec){0};
         for (int i = 0; i < rows; i++)
             if (!t->last)
-                vec_store(&t->sums[i][(j + v) * LANES], sum[i][v]);
+                vec_store(&t->sums[i][(j + v) * LANES], lane_sums_end(&sum[i][v]));
             else if (left > 0)
-                vec_store_n((OUT *)p->out + (t->row + i) * p->out_stride + at, sum[i][v] + bias, left);
+                vec_store_n((OUT *)p->out + (t->row + i) * p->out_stride + at, lane_sums_end(&sum[i][v]) + bias, left);
     }
 }
 

@@ -22,17 +22,18 @@ INLINE vec load_rest(const T *x, int64_t at, int64_t k)
     return at ? dot_load_last(T, x + k, k - at) : dot_load_n(T, x, k);
 }
 
-/* sum[i * columns + j] = the lanes of dot(a[row + i], b[column + j]); what lies outside repeats the last row
+/* all[i * columns + j] = the lanes of dot(a[row + i], b[column + j]); what lies outside repeats the last row
  * or column. */
-INLINE void dots(vec *sum, const struct mm_args *p, int64_t row, const int rows, int64_t column, const int columns)
+INLINE void dots(vec *all, const struct mm_args *p, int64_t row, const int rows, int64_t column, const int columns)
 {
+    lane_sums sum[LANES];
     const T *a[MAX_ROWS], *b[MAX_ROWS];
     for (int i = 0; i < rows; i++)
         a[i] = (const T *)p->a + (row + i < p->m ? row + i : p->m - 1) * p->a_stride;
     for (int j = 0; j < columns; j++)
         b[j] = (const T *)p->b + (column + j < p->n ? column + j : p->n - 1) * p->b_n_stride;
     for (int i = 0; i < rows * columns; i++)
-        sum[i] = (vec){0};
+        lane_sums_begin(&sum[i], (vec){0});
 
     int64_t at = 0;
     for (; at + STEP <= p->k; at += STEP) {
@@ -44,7 +45,7 @@ INLINE void dots(vec *sum, const struct mm_args *p, int64_t row, const int rows,
             if (rows == MAX_ROWS && columns == 1) /* with fewer rows the machine keeps up by itself */
                 __builtin_prefetch(b[j] + at + AHEAD, 0, 2);
             for (int i = 0; i < rows; i++)
-                sum[i * columns + j] = dot_add(T, sum[i * columns + j], x[i], y);
+                dot_add(T, &sum[i * columns + j], x[i], y);
         }
     }
     if (at < p->k) {
@@ -54,9 +55,11 @@ INLINE void dots(vec *sum, const struct mm_args *p, int64_t row, const int rows,
         for (int j = 0; j < columns; j++) {
             vec y = load_rest(b[j], at, p->k);
             for (int i = 0; i < rows; i++)
-                sum[i * columns + j] = dot_add(T, sum[i * columns + j], x[i], y);
+                dot_add(T, &sum[i * columns + j], x[i], y);
         }
     }
+    for (int i = 0; i < rows * columns; i++)
+        all[i] = lane_sums_end(&sum[i]);
 }
 
 /* Writes the outputs of `rows` rows and LANES / rows columns, whose sums stand in that order. */

@@ -22,7 +22,7 @@ INLINE vec scale_values(const uint8_t *codes)
 {
 #if E8M0
     vecu code = vec_load_bytes(codes);
-    return (vec)vec_select_bits(code == 255, (vecu){0} + 0x7fc00000u, (vecu)vec_e8m0_value(code));
+    return (vec)vec_select_bits((veci)vec_is_equal(code, (vecu){0} + 255), (vecu){0} + 0x7fc00000u, (vecu)vec_e8m0_value(code));
 #else
     return vec_load((const e4m3 *)codes);
 #endif

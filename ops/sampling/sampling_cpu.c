@@ -39,7 +39,10 @@ INLINE vec keep_where(veci mask, vec x) { return (vec)(mask & (veci)x); }
 
 /* Whether keys of probabilities lie in [from, to), from >= 1; bits of what cannot be drawn never do, for to
  * is at most infinity. */
-INLINE veci is_in_range(vec probs, uint32_t from, uint32_t to) { return (vecu)probs - from < to - from; }
+INLINE veci is_in_range(vec probs, uint32_t from, uint32_t to)
+{
+    return (veci)vec_is_below((vecu)probs - from, vec_set_bits(to - from));
+}
 
 /* Adds what the lanes of x that are in the range weigh. */
 INLINE half_vecq add_weights(half_vecq sum, const struct row *r, vec x, uint32_t from, uint32_t to)

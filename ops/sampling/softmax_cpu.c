@@ -45,8 +45,7 @@ static void write_infinities(float *out, const T *logits, int64_t vocab)
 /* exp((x - max) * scale), 0 where x is NaN; max is finite. */
 INLINE vec power(vec x, float max, float scale)
 {
-    vec y = (x - max) * scale;
-    return vec_exp(vec_select(y > -104.0f, y, vec_set(-104.0f)));
+    return vec_exp(vec_max2((x - max) * scale, vec_set(-104.0f)));
 }
 
 static void normalise(float *out, const T *logits, int64_t vocab, float max, float scale)
