@@ -79,7 +79,7 @@ unit() { # FOLDER PROGRAM: counts the cases of a test
     fi
 }
 
-stage 'Setting up and building' 8
+stage 'Setting up and building' 4
 tools/setup.sh "$build" test && make --no-print-directory -s -j"$(nproc)" BUILD="$build" all tests || exit 2
 
 stage 'Headers, symbols, sources' 1
@@ -87,7 +87,7 @@ for script in tests/abi/*.sh tests/tree/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build"
 done
 
-stage 'The command' 3
+stage 'The command' 2
 for script in tests/cli/*.sh; do
     step "cli_$(basename "$script" .sh)" "$script" "$build"
 done
@@ -102,25 +102,25 @@ units() { # FOLDER
     done
 }
 
-stage 'Unit tests' 4
+stage 'Unit tests' 6
 units "$build"
 for example in variant paged_attention; do
     step "example_$example" "$build/$example"
 done
 
-stage 'The Python package' 3
+stage 'The Python package' 2
 for script in tests/python/*.sh; do
     step "python_$(basename "$script" .sh)" "$script" "$build" "$device"
 done
 
-stage 'Every kernel against its reference' 5
+stage 'Every kernel against its reference' 6
 ops=$("$build/flashinfer" list | cut -d' ' -f1)
 for op in $ops; do
     step "check_$op" tools/with_nvrtc.sh "$build" "$build/flashinfer" check "$op" --device "$device" $require
 done
 
 # The search for leaks takes the thread-local storage of oneDNN's threads for other than it is, and dies of it.
-stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 8
+stage 'Unit tests, and every CPU kernel against its reference, under address and undefined-behaviour sanitizers' 12
 step build_sanitized make -s -j"$(nproc)" BUILD="$build/sanitized" SANITIZE=address,undefined OPTIMISE=-O1 tests \
     "$build/sanitized/flashinfer"
 units "$build/sanitized"
@@ -138,14 +138,14 @@ for program in $threaded; do
 done
 fixed_addresses=
 
-stage 'Fuzzing, all targets together for a minute' 4
+stage 'Fuzzing, all targets together for a minute' 3
 step build_fuzz make --no-print-directory BUILD="$build" build-fuzz
 targets=$(cd tests/fuzz && ls fuzz_*.c | sed 's/\.c$//')
 for target in $targets; do
     step "$target" tests/fuzz/run.sh "$build" $((60 / $(echo "$targets" | wc -l))) "$target"
 done
 
-stage 'Every CUDA kernel, compiled for every architecture' 7
+stage 'Every CUDA kernel, compiled for every architecture' 9
 step specs tools/with_nvrtc.sh "$build" "$build/flashinfer" specs
 
 stage 'Packaging: the installed tree, programs built against it, Debian packages, the archive of sources' 2
@@ -153,7 +153,7 @@ for script in tests/packaging/*.sh; do
     step "packaging_$(basename "$script" .sh)" "$script" "$build"
 done
 
-stage 'The language model' 13
+stage 'The language model' 11
 for script in tests/generate/*.sh; do
     [ -e "$script" ] && step "$(basename "$script" .sh)" "$script" "$build" "$device"
 done
