@@ -2,11 +2,11 @@
 /* The kernel of chunk_gated_delta_rule on sm_80 that walks the chunks of a sequence with a head's state in registers. With the
  * tiles of gated_delta_tiles_sm80.cu, all of it transposed, values by tokens or keys:
  *
- *     U = (V - known S K^T) T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
+ *     E = beta V - known S K^T;   U = E + E T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
  *
- * A warp has 16 values and all keys. The operands a of all products come from its registers: S, V - known S K^T and U go from
- * accumulators to fragments in place. K and Q of the next chunk are copied from the beginning of a chunk on, V and the tile once
- * they are used.
+ * A warp has 16 values and all keys. The operands a of all products come from its registers: S, E and U go from accumulators to
+ * fragments in place, E and U as f16, whatever T is, each value divided by a unit. K and Q of the next chunk are copied from the
+ * beginning of a chunk on, V and the tile once they are used.
  *
  *   T              f16, bf16
  *   HEAD_DIM       64, 128
@@ -115,7 +115,7 @@ DEVICE void multiply_matrix(float (&x)[32], const uint32_t (&e)[16], uint32_t ma
         for (int i = k; i < 4; i++) {
             uint32_t b[4];
             ldmatrix_x4(b, own + 256 * k * (7 - k) + i * 512);
-            multiply_16(x + 8 * i, e + 4 * k, b);
+            multiply_16(x + 8 * i, e + 4 * k, b, f16());
         }
 }
 
@@ -129,7 +129,7 @@ DEVICE void add_update(float (&s)[HEAD_DIM / 2], const uint32_t (&f)[16], uint32
         for (int n = 0; n < HEAD_DIM / 16; n++) {
             uint32_t b[4];
             ldmatrix_x4_trans(b, pieces_on(columns, n) + k * 16 * 128);
-            multiply_16(s + 8 * n, f + 4 * k, b);
+            multiply_16(s + 8 * n, f + 4 * k, b, T());
         }
 }
 
@@ -154,25 +154,29 @@ DEVICE void take_chunk(const struct gated_delta_args &a, struct smem *sm, float 
 {
     const struct gated_delta_gates *gates = &sm->tile.gates;
     uint32_t keys = shared_address(sm->keys[stage]), state[HEAD_DIM / 4], v[16], e[16];
-    float x[32] = {}, y[32] = {}, u[32] = {};
+    float x[32] = {}, y[32] = {};
     float2 factors[8];
     int pair = lane_id() % 4;
     int64_t left = w.left - CHUNK;
     __syncthreads();
     if (left > 0)
         copy_keys(a, sm, w, left, stage ^ 1);
-    pack(state, s);
+    pack(state, s, T());
     multiply_state(x, state, keys);
     multiply_state(y, state, shared_address(sm->queries[stage]));
     load_values(v, shared_address(sm->values[warp_id()]));
 #pragma unroll
     for (int j = 0; j < 8; j++)
         factors[j] = pair_at(gates->known, j, pair);
-    subtract_known(e, v, factors, x);
-    multiply_matrix(u, e, shared_address(sm->tile.t));
-    pack(e, u);
+    subtract_known(x, v, factors, gates->beta, pair);
+    float2 unit = take_units(x);
+    pack(e, x, f16());
+    multiply_matrix(x, e, shared_address(sm->tile.t));
+    pack(e, x, f16());
     scale_columns(y, gates->output, pair);
+    take_units(y, unit, gates->unit, pair);
     multiply_matrix(y, e, shared_address(sm->tile.p));
+    give_units(y, unit, gates->unit, pair);
 #pragma unroll
     for (int j = 0; j < 8; j++)
         factors[j] = pair_at(gates->update, j, pair);
@@ -180,7 +184,7 @@ DEVICE void take_chunk(const struct gated_delta_args &a, struct smem *sm, float 
     __syncthreads();
     if (left > 0)
         copy_values(a, sm, w, left);
-    scale_update(e, u, factors);
+    scale_update(e, x, factors, unit);
 #pragma unroll
     for (int i = 0; i < HEAD_DIM / 2; i++)
         s[i] *= end;

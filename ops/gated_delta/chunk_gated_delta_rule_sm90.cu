@@ -6,6 +6,7 @@
  *   T              f16, bf16
  *   INITIAL, FINAL dtypes of states
  *   HALVES         1: a block has 64 values of a state, of one item after another. 2: all 128, or 64 where an item says so
+ *   F16_MATRICES   1: T, P, E and U are f16, E and P in units; beta is 1
  *   KEPT           1: states are kept on the way
  * Grid: as many blocks as run at once, or fewer; 192 or 384 threads. Dynamic shared memory: struct smem. */
 #include "gated_delta_copies_sm90.cuh"
@@ -48,7 +49,7 @@ DEVICE void compute_item(const struct gated_delta_sm90_args &p, struct smem *sm,
     begin_state(p, s, i, half, w.place);
     if (chunks > 0) {
         fetch(w, sm);
-        pack(fragments, s);
+        pack(fragments, s, T());
 #pragma unroll 1
         for (int c = 0; c < chunks; c++) {
             take_chunk(w, sm, s, fragments, y, c == 0, c + 1 == chunks);

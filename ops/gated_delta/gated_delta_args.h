@@ -103,30 +103,18 @@ ANYWHERE int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, in
  * 16 blocks above the diagonal, in strips of 16 columns as shared memory holds them: columns 16 j to 16 j + 15 of rows 16 j to
  * 63, for j from 0 to 3; rows of 32 bytes whose 16-byte piece c lies at c ^ (row / 4 % 2). */
 struct gated_delta_gates {
-    float known[GATED_DELTA_CHUNK];  /* factor of a column of S K */
+    float beta[GATED_DELTA_CHUNK];   /* factor of a column of V */
+    float known[GATED_DELTA_CHUNK];  /* of a column of S K; beta is in it */
     float update[GATED_DELTA_CHUNK]; /* of a column of U, for the state */
     float output[GATED_DELTA_CHUNK]; /* of a column of S Q */
-    float end[32];                   /* of S; the others are padding: what a tile consists of begins at 128 bytes */
+    float end[16];                   /* of S; the others are padding: what a tile consists of begins at 128 bytes */
+    int8_t unit[GATED_DELTA_CHUNK];  /* where P is f16: a row of it, and so a column of output, lacks this power of two */
 };
 
 enum { GATED_DELTA_MATRIX_BYTES = 5120 };
 
 struct gated_delta_tile {
     struct gated_delta_gates gates;
-    unsigned char t[GATED_DELTA_MATRIX_BYTES], p[GATED_DELTA_MATRIX_BYTES];
-};
-
-/* For sm_90a: beta is a factor of its own, and T has no identity. */
-struct gated_delta_sm90_gates {
-    float beta[GATED_DELTA_CHUNK];   /* factor of a column of V */
-    float known[GATED_DELTA_CHUNK];  /* of a column of S K; beta is in it */
-    float update[GATED_DELTA_CHUNK]; /* as above */
-    float output[GATED_DELTA_CHUNK];
-    float end[32];
-};
-
-struct gated_delta_sm90_tile {
-    struct gated_delta_sm90_gates gates;
     unsigned char t[GATED_DELTA_MATRIX_BYTES], p[GATED_DELTA_MATRIX_BYTES];
 };
 
@@ -155,21 +143,21 @@ enum { GATED_DELTA_TILES_SMEM = 52 * 1024 };
 /* The kernel that walks: stages of K, Q, V, T and P; then output; gates; barriers; items. `halves` of the values of a state
  * fit into a block. */
 enum { GATED_DELTA_STAGES = 3, GATED_DELTA_ITEMS = 4 };
-#define GATED_DELTA_CHUNK_SMEM(halves)                                                                               \
-    (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_sm90_gates)) + 8192 * (halves) + \
-     8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves) + 2 * GATED_DELTA_ITEMS) +                                       \
+#define GATED_DELTA_CHUNK_SMEM(halves)                                                                          \
+    (GATED_DELTA_STAGES * (49152 + 8192 * (halves) + (int)sizeof(struct gated_delta_gates)) + 8192 * (halves) + \
+     8 * (2 * GATED_DELTA_STAGES + 1 + 2 * (halves) + 2 * GATED_DELTA_ITEMS) +                                  \
      GATED_DELTA_ITEMS * ((int)sizeof(struct gated_delta_segment) + 16))
 
 /* The one that finds what a segment does to the state: stages of K, V and T; gates; barriers. */
-#define GATED_DELTA_SEGMENTS_SMEM                                                                                 \
-    (GATED_DELTA_STAGES * (32768 + (int)sizeof(struct gated_delta_sm90_gates)) + 8 * 2 * GATED_DELTA_STAGES)
+#define GATED_DELTA_SEGMENTS_SMEM \
+    (GATED_DELTA_STAGES * (32768 + (int)sizeof(struct gated_delta_gates)) + 8 * 2 * GATED_DELTA_STAGES)
 
 enum { GATED_DELTA_STATE = 128 * 128, GATED_DELTA_JOIN_ROWS = 8 };
 
 struct gated_delta_sm90_args {
     struct gated_delta_args a;
     struct tensor_map q, k, v, output;
-    struct gated_delta_sm90_tile *tiles; /* [num_heads, max_chunks] */
+    struct gated_delta_tile *tiles; /* [num_heads, max_chunks] */
     struct gated_delta_schedule *schedule;
     struct gated_delta_segment *segments; /* those of the schedule */
     /* [max_cuts, num_heads, 128, 128]: a segment turns a state S into S through + after. Joined, `after` is the state there. */

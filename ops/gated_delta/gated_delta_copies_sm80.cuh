@@ -46,11 +46,11 @@ template <int threads> DEVICE void copy_rows(uint32_t slabs, const T *from, int6
 }
 
 /* d += a b, for 16 columns of b: d and a in flat arrays, b from ldmatrix_x4. */
-DEVICE void multiply_16(float *d, const uint32_t *a, const uint32_t (&b)[4])
+template <typename Type> DEVICE void multiply_16(float *d, const uint32_t *a, const uint32_t (&b)[4], Type type)
 {
     const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
-    mma_m16n8k16((float (&)[4])d[0], (const uint32_t (&)[4])*a, low, T());
-    mma_m16n8k16((float (&)[4])d[4], (const uint32_t (&)[4])*a, high, T());
+    mma_m16n8k16((float (&)[4])d[0], (const uint32_t (&)[4])*a, low, type);
+    mma_m16n8k16((float (&)[4])d[4], (const uint32_t (&)[4])*a, high, type);
 }
 
 /* Where a lane points, for ldmatrix_x4: rows as columns of b. */
@@ -64,7 +64,7 @@ DEVICE void multiply_rows(float *d, const uint32_t *a, uint32_t rows, int i, int
 {
     uint32_t b[4];
     ldmatrix_x4(b, pieces_on(rows, k) + i * 16 * 128);
-    multiply_16(d, a, b);
+    multiply_16(d, a, b, T());
 }
 
 #endif

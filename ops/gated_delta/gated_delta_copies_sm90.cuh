@@ -21,7 +21,7 @@ struct stage {
 struct smem {
     struct stage stage[STAGES];
     unsigned char output[HALVES][SLAB_BYTES];
-    struct gated_delta_sm90_gates gates[STAGES];
+    struct gated_delta_gates gates[STAGES];
     /* tail: of a chunk whose rows past the end are cleared before it is full */
     uint64_t full[STAGES], empty[STAGES], tail, output_full[HALVES], output_empty[HALVES], item_full[ITEMS], item_empty[ITEMS];
     struct item item[ITEMS];
@@ -111,7 +111,7 @@ DEVICE void leave_item(struct smem *sm, struct items &i)
 
 /* What the loads of all chunks of an item have in common. */
 struct source {
-    const struct gated_delta_sm90_tile *tile;
+    const struct gated_delta_tile *tile;
     int token, k_head, q_head, v_head, first_half, end_half;
 };
 
@@ -125,12 +125,12 @@ DEVICE struct source make_source(const struct gated_delta_sm90_args &p, const st
 DEVICE void load_chunk(const struct gated_delta_sm90_args &p, struct smem *sm, const struct source &from, int s, uint32_t full)
 {
     struct stage *stage = &sm->stage[s];
-    mbarrier_arrive_expect(full, (4 + from.end_half - from.first_half) * SLAB_BYTES + sizeof(struct gated_delta_sm90_tile));
+    mbarrier_arrive_expect(full, (4 + from.end_half - from.first_half) * SLAB_BYTES + sizeof(struct gated_delta_tile));
     tensor_load_4d(shared_address(stage->keys), &p.k, full, 0, from.token, 0, from.k_head);
     for (int half = from.first_half; half < from.end_half; half++)
         tensor_load_4d(shared_address(stage->values) + place_of_half(half) * SLAB_BYTES, &p.v, full, 0, from.token, half,
                        from.v_head);
-    bulk_load(AT(gates[s]), &from.tile->gates, sizeof(struct gated_delta_sm90_gates), full);
+    bulk_load(AT(gates[s]), &from.tile->gates, sizeof(struct gated_delta_gates), full);
     load_matrix(stage->t, from.tile->t, full);
     tensor_load_4d(shared_address(stage->queries), &p.q, full, 0, from.token, 0, from.q_head);
     load_matrix(stage->p, from.tile->p, full);

@@ -86,7 +86,7 @@ DEVICE void invert_16(struct smem *sm, const struct place &p, int of, uint32_t i
     store_inverse(at_block(p, of, p.warp, p.warp), negative, f16());
     float one = 2 * p.pair == p.row, next = 2 * p.pair + 1 == p.row;
     const float rest[2][4] = {{one - d0.x, next - d0.y, z[0], z[1]}, {0.0f, 0.0f, one - d1.x, next - d1.y}};
-    store_inverse(at_image(p, image, 16 * p.warp, p.warp), rest, T());
+    store_inverse(at_image(p, image, 16 * p.warp, p.warp), rest, Matrix());
 }
 
 /* The lower left 16 x 16 block of a 32 x 32 one, the first or second of a head. */
@@ -95,7 +95,7 @@ DEVICE void invert_32(const struct place &p, int of, int i, uint32_t image)
     float z[2][4] = {};
     couple_16(z, at_block(p, of, 2 * i + 1, 2 * i + 1), at_block(p, of, 2 * i + 1, 2 * i), at_block(p, of, 2 * i, 2 * i));
     store_inverse(at_block(p, of, 2 * i + 1, 2 * i), z, f16());
-    store_inverse(at_image(p, image, 32 * i + 16, 2 * i), z, T());
+    store_inverse(at_image(p, image, 32 * i + 16, 2 * i), z, Matrix());
 }
 
 /* Four warps: a row block i and a column block of the lower left 32 x 32 one. */
@@ -121,7 +121,7 @@ DEVICE void invert_64(const struct place &p, int of, uint32_t image)
             pack_f16(a, y[k]);
             multiply(z, a, b);
         }
-    store_inverse(at_image(p, image, 32 + 16 * i, column), z, T());
+    store_inverse(at_image(p, image, 32 + 16 * i, column), z, Matrix());
 }
 
 #endif

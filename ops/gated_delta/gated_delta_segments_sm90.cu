@@ -4,8 +4,9 @@
  * initial state or from 0, and the rows of `through`, with values of 0, from those of the identity. As in
  * chunk_gated_delta_rule_sm90.cu, without queries and output.
  *
- *   T       f16, bf16
- *   INITIAL dtype of states
+ *   T            f16, bf16
+ *   INITIAL      dtype of states
+ *   F16_MATRICES 1: T, E and U are f16, E in units; beta is 1
  * Grid: 4 (halves of `after`, of `through`), num_heads, cuts at most; 160 threads, of which one warp loads. Dynamic shared
  * memory: struct smem. */
 #include "gated_delta_state_sm90.cuh"
@@ -16,7 +17,7 @@ struct stage {
 
 struct smem {
     struct stage stage[STAGES];
-    struct gated_delta_sm90_gates gates[STAGES];
+    struct gated_delta_gates gates[STAGES];
     uint64_t full[STAGES], empty[STAGES];
 };
 static_assert(sizeof(struct smem) == GATED_DELTA_SEGMENTS_SMEM, "the host counts on it");
@@ -30,7 +31,7 @@ struct part {
 
 DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, const struct part &i)
 {
-    const struct gated_delta_sm90_tile *tile = p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile;
+    const struct gated_delta_tile *tile = p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile;
     struct ring ring = {0, 0};
     int k_head = i.head / p.a.k_group, v_head = i.head / p.a.v_group;
 #pragma unroll 1
@@ -64,7 +65,7 @@ DEVICE void fetch(struct worker &w, struct smem *sm)
 
 DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], bool first, bool last)
 {
-    const struct gated_delta_sm90_gates *gates = &sm->gates[w.ring.stage];
+    const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
     uint32_t stage = AT(stage[w.ring.stage]);
     uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
     uint64_t t = wgmma_describe_narrow(stage + 2 * SLAB_BYTES, 256);
@@ -79,7 +80,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
         known[j] = pair_at(gates->known, j, w.place.pair);
     wgmma_wait<0>();
     wgmma_pin(x);
-    subtract_known(x, e, w.v, known, gates->beta, w.place);
+    float2 unit = make_e(x, e, w.v, known, gates->beta, w.place);
     add_matrix(x, e, t);
     wgmma_wait<1>();
 #pragma unroll
@@ -90,7 +91,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
         s[i] *= end;
     wgmma_wait<0>();
     wgmma_pin(x);
-    scale_update(e, x, update);
+    scale_update(e, x, update, unit);
     add_update(s, e, key_columns);
     w.last_stage = w.ring.stage;
     advance<STAGES>(w.ring);
@@ -99,7 +100,7 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     __syncwarp(); /* as in gated_delta_walk_sm90.cuh */
     wgmma_wait<0>();
     wgmma_pin(s);
-    pack(a, s);
+    pack(a, s, T());
 }
 
 DEVICE void begin_state(const struct gated_delta_sm90_args &p, float (&s)[64], const struct part &i, const struct place &place)
@@ -128,7 +129,7 @@ DEVICE void walk_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, 
     w.last_stage = 0;
     begin_state(p, s, i, w.place);
     fetch(w, sm);
-    pack(fragments, s);
+    pack(fragments, s, T());
 #pragma unroll 1
     for (int c = 0; c < p.segment_chunks; c++)
         take_chunk(w, sm, s, fragments, c == 0, c + 1 == p.segment_chunks);

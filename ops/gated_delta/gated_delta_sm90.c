@@ -12,10 +12,10 @@ enum { HEAD_DIM = 128, HALF = 64, ALIGNMENT = 256, GROUPS = 4 };
  * walked three times, to be walked beside the others. */
 enum { MIN_PIECES = 3, MIN_SEGMENT_CHUNKS = 8, MIN_BESIDE = 4096 };
 
-static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype", "GROUPS"}};
+static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype", "GROUPS", "F16_MATRICES"}};
 static const struct jit_kernel chunks = {
-    "chunk_gated_delta_rule_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "FINAL:dtype", "HALVES", "KEPT"}};
-static const struct jit_kernel segments = {"gated_delta_segments_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype"}};
+    "chunk_gated_delta_rule_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "FINAL:dtype", "HALVES", "KEPT", "F16_MATRICES"}};
+static const struct jit_kernel segments = {"gated_delta_segments_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "F16_MATRICES"}};
 static const struct jit_kernel join = {"gated_delta_join_sm90", JIT_CUDA, {0}};
 
 /* What copies bring, as they see it. */
@@ -71,7 +71,7 @@ static struct layout lay_out(int64_t heads, int64_t max_chunks, int64_t sequence
 {
     struct layout x;
     size_t states = (size_t)(max_cuts * heads) * GATED_DELTA_STATE * sizeof(float);
-    x.after = (size_t)(heads * max_chunks) * sizeof(struct gated_delta_sm90_tile);
+    x.after = (size_t)(heads * max_chunks) * sizeof(struct gated_delta_tile);
     x.through = x.after + states;
     x.ready = x.through + states;
     x.schedule = x.ready + (size_t)(heads * max_chunks + 4) / 4 * 16;
@@ -80,23 +80,32 @@ static struct layout lay_out(int64_t heads, int64_t max_chunks, int64_t sequence
     return x;
 }
 
+/* Keys without beta are as strong as they get: then matrices of bf16 are not precise enough. */
+static bool needs_f16_matrices(const struct gated_delta_view *t)
+{
+    return !t->beta && tensor_dtype(t->q) == DTYPE_BF16;
+}
+
 static void fill_specs(const struct call *call, struct way *way, int64_t halves, int64_t max_cuts, int64_t beside)
 {
     const struct gated_delta_view *t = call_view(call);
     int32_t initial = t->initial ? tensor_dtype(t->initial) : DTYPE_F32, *constant = way_spec(way, &tiles);
     constant[0] = tensor_dtype(t->q);
     constant[1] = beside ? GROUPS : 1;
+    constant[2] = needs_f16_matrices(t);
     constant = way_spec(way, &chunks);
     constant[0] = tensor_dtype(t->q);
     constant[1] = initial;
     constant[2] = t->final ? tensor_dtype(t->final) : DTYPE_F32;
     constant[3] = (int32_t)halves;
     constant[4] = t->kept != NULL;
+    constant[5] = needs_f16_matrices(t);
     if (!max_cuts)
         return;
     constant = way_spec(way, &segments);
     constant[0] = tensor_dtype(t->q);
     constant[1] = initial;
+    constant[2] = needs_f16_matrices(t);
     way_spec(way, &join);
 }
 
@@ -170,7 +179,7 @@ flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way
     p.multiprocessors = call->device->sms;
     p.segment_chunks = (int32_t)way->value[WAY_SEGMENT_CHUNKS];
     struct layout layout = lay_out(p.a.num_heads, p.max_chunks, p.a.num_sequences, max_cuts);
-    p.tiles = (struct gated_delta_sm90_tile *)workspace;
+    p.tiles = (struct gated_delta_tile *)workspace;
     p.ready = way->value[WAY_BESIDE] ? (int32_t *)(workspace + layout.ready) : NULL;
     p.after = (float *)(workspace + layout.after);
     p.through = (float *)(workspace + layout.through);

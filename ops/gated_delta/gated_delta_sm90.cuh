@@ -13,6 +13,13 @@
 
 enum { HEAD_DIM = 128 };
 
+/* Of T and P, and of what meets them. The errors of f16 are an eighth of bf16's. */
+#if F16_MATRICES
+typedef f16 Matrix;
+#elif defined T
+typedef T Matrix;
+#endif
+
 DEVICE int chunks_of(const struct gated_delta_args &a, int sequence)
 {
     return sequence < a.num_sequences

@@ -6,11 +6,11 @@
 
 #include "vec.cuh"
 
-template <int N> DEVICE void pack(uint32_t *to, const float (&from)[N])
+template <int N, typename Type> DEVICE void pack(uint32_t *to, const float (&from)[N], Type type)
 {
 #pragma unroll
     for (int i = 0; i < N / 2; i++)
-        to[i] = pack2(T(), from[2 * i], from[2 * i + 1]);
+        to[i] = pack2(type, from[2 * i], from[2 * i + 1]);
 }
 
 DEVICE float2 pair_at(const float *factors, int block, int pair)
@@ -39,33 +39,64 @@ template <int N, typename E> DEVICE void store_rows(const float (&s)[N], E *to, 
     }
 }
 
-/* Fragments of V^T - known S K^T. */
-DEVICE void subtract_known(uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8], const float (&x)[32])
+/* x, S K^T, becomes E = beta V^T - known S K^T; v: fragments of V^T. beta NULL: 1. */
+DEVICE void subtract_known(float (&x)[32], const uint32_t (&v)[16], const float2 (&known)[8], const float *beta, int pair)
 {
 #pragma unroll
     for (int i = 0; i < 16; i++) {
-        float2 two = unpack2(T(), v[i]), f = known[i / 2];
-        e[i] = pack2(T(), two.x - f.x * x[2 * i], two.y - f.y * x[2 * i + 1]);
+        float2 two = unpack2(T(), v[i]), f = known[i / 2], b = beta ? pair_at(beta, i / 2, pair) : make_float2(1.0f, 1.0f);
+        x[2 * i] = b.x * two.x - f.x * x[2 * i];
+        x[2 * i + 1] = b.y * two.y - f.y * x[2 * i + 1];
     }
 }
 
-/* Fragments of U, scaled for the state. */
-DEVICE void scale_update(uint32_t (&f)[16], const float (&x)[32], const float2 (&update)[8])
+/* Fragments of U, whose rows lack `unit`, scaled for the state. */
+DEVICE void scale_update(uint32_t (&f)[16], const float (&x)[32], const float2 (&update)[8], float2 unit)
 {
 #pragma unroll
-    for (int i = 0; i < 16; i++)
-        f[i] = pack2(T(), x[2 * i] * update[i / 2].x, x[2 * i + 1] * update[i / 2].y);
+    for (int i = 0; i < 16; i++) {
+        float own = i % 2 ? unit.y : unit.x;
+        f[i] = pack2(T(), x[2 * i] * own * update[i / 2].x, x[2 * i + 1] * own * update[i / 2].y);
+    }
+}
+
+/* Units of columns. */
+DEVICE float2 units_at(const int8_t *exponents, int block, int pair)
+{
+    const int8_t *own = exponents + 8 * block + 2 * pair;
+    return make_float2(__int_as_float((own[0] + 127) << 23), __int_as_float((own[1] + 127) << 23));
 }
 
 DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
 {
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-        float2 f = pair_at(factors, j, pair);
-        y[4 * j] *= f.x;
-        y[4 * j + 1] *= f.y;
-        y[4 * j + 2] *= f.x;
-        y[4 * j + 3] *= f.y;
+    for (int i = 0; i < 32; i += 2) {
+        float2 f = pair_at(factors, i / 4, pair);
+        y[i] *= f.x;
+        y[i + 1] *= f.y;
+    }
+}
+
+/* From output so far, for which f16 products follow, the units of rows and columns are taken; and given back. */
+DEVICE void take_units(float (&y)[32], float2 rows, const int8_t *columns, int pair)
+{
+#pragma unroll
+    for (int i = 0; i < 32; i += 2) {
+        float2 column = units_at(columns, i / 4, pair);
+        float row = over_unit(i / 2 % 2 ? rows.y : rows.x);
+        y[i] = y[i] * row * over_unit(column.x);
+        y[i + 1] = y[i + 1] * row * over_unit(column.y);
+    }
+}
+
+DEVICE void give_units(float (&y)[32], float2 rows, const int8_t *columns, int pair)
+{
+#pragma unroll
+    for (int i = 0; i < 32; i += 2) {
+        float2 column = units_at(columns, i / 4, pair);
+        float row = i / 2 % 2 ? rows.y : rows.x;
+        y[i] = y[i] * row * column.x;
+        y[i + 1] = y[i + 1] * row * column.y;
     }
 }
 

@@ -90,7 +90,7 @@ DEVICE void add_matrix(float (&x)[32], const uint32_t (&e)[16], uint64_t matrix)
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; k++)
-        wgmma_rows(x, e + 4 * k, matrix + step_64(k), true, T());
+        wgmma_rows(x, e + 4 * k, matrix + step_64(k), true, Matrix());
     wgmma_commit();
 }
 
@@ -105,17 +105,14 @@ DEVICE void add_update(float (&s)[64], const uint32_t (&update)[16], uint64_t ke
     wgmma_commit();
 }
 
-/* x, S K^T, becomes E = beta V^T - known S K^T, and e its fragments; v: those of V^T. */
-DEVICE void subtract_known(float (&x)[32], uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8],
-                           const float *beta, const struct place &p)
+/* Of x, S K^T, E and its fragments; returns the units that are taken from rows. */
+DEVICE float2 make_e(float (&x)[32], uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8], const float *beta,
+                     const struct place &p)
 {
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-        float2 two = unpack2(T(), v[i]), f = known[i / 2], b = pair_at(beta, i / 2, p.pair);
-        x[2 * i] = b.x * two.x - f.x * x[2 * i];
-        x[2 * i + 1] = b.y * two.y - f.y * x[2 * i + 1];
-        e[i] = pack2(T(), x[2 * i], x[2 * i + 1]);
-    }
+    subtract_known(x, v, known, F16_MATRICES ? NULL : beta, p.pair);
+    float2 unit = F16_MATRICES ? take_units(x) : make_float2(1.0f, 1.0f);
+    pack(e, x, Matrix());
+    return unit;
 }
 
 /* T or P, of which the tiles have not the blocks above the diagonal: rows 0 to 16 j - 1 of strip j. */

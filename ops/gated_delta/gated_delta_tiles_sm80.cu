@@ -70,14 +70,18 @@ extern "C" __global__ void __launch_bounds__(128, 3)
         __syncthreads();
     }
     if (p.warp < args.heads)
-        write_gates(a, sm, &tile[(int64_t)p.warp * args.max_chunks].gates, length, c, a.l2norm);
+        write_gates(a, sm, &tile[(int64_t)p.warp * args.max_chunks].gates, p.warp, length, c, a.l2norm);
     multiply_keys(kk, qk, p);
-    if (a.l2norm)
-        normalise(sm, kk, qk, p);
+    normalise(sm, kk, qk, p, a);
+    lower_queries(qk, tile, args.max_chunks, args.heads, 16 * p.warp + p.row);
     __syncthreads();
 #pragma unroll 1
     for (int h = 0; h < args.heads; h++, tile += args.max_chunks) {
-        const unsigned char *image = sm->tile[0] + (make_image(sm, kk, qk, p, h, a.scale) - p.tile);
+        /* Else the compiler keeps addresses in registers that are not there. */
+        forget(p.pair);
+        forget(p.row);
+        forget(p.lane);
+        const unsigned char *image = sm->tile[0] + (make_image(sm, kk, qk, p, h) - p.tile);
         __syncthreads();
         for (int i = threadIdx.x; i < 2 * GATED_DELTA_MATRIX_BYTES / 16; i += 128)
             ((uint4 *)tile->t)[i] = ((const uint4 *)image)[i];

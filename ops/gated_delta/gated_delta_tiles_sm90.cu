@@ -7,9 +7,10 @@
  * K K^T and Q K^T are made once for `heads` heads that share q and k, which are then taken two at a time, so that no warp and no
  * lane is idle in the inverse. Ratios of c are powers of two of differences of logarithms, so that none of them overflows.
  *
- *   T       f16, bf16
- *   GROUPS  1: a block makes the tiles of a chunk. 4: it has four times the threads, which take chunks in the order in which they
- *           are walked, and raises flags for the kernel that walks, on other multiprocessors
+ *   T            f16, bf16
+ *   F16_MATRICES 1: T and P are f16, P in units; beta is 1
+ *   GROUPS       1: a block makes the tiles of a chunk. 4: it has four times the threads, which take chunks in the order in which
+ *                they are walked, and raises flags for the kernel that walks, on other multiprocessors
  * The last block lists the segments for the kernels that follow.
  * Grid: max_chunks, num_heads / heads, or any; 128 threads for each group. Dynamic shared memory: struct smem of each group. */
 #include "gated_delta_inverse_sm90.cuh"
@@ -43,7 +44,7 @@ DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, in
 }
 
 /* normed: the norms are in shared memory; else they are 1. */
-DEVICE void write_gates(const struct gated_delta_sm90_args &p, const struct smem *sm, struct gated_delta_sm90_gates *gates, int h,
+DEVICE void write_gates(const struct gated_delta_sm90_args &p, const struct smem *sm, struct gated_delta_gates *gates, int h,
                         int length, const float (&c)[2], bool normed)
 {
     float end = __shfl_sync(0xffffffffu, c[1], 31);
@@ -57,7 +58,7 @@ DEVICE void write_gates(const struct gated_delta_sm90_args &p, const struct smem
         gates->update[t] = t < length ? exp2_approx(end - c[i]) * k_norm : 0.0f;
         gates->output[t] = exp2_approx(c[i]) * p.a.scale * q_norm;
     }
-    gates->end[lane_id()] = exp2_approx(end);
+    gates->end[lane_id() % 16] = exp2_approx(end);
 }
 
 /* Threads 0 to 63 of a group: a row of K, 64 to 127: of Q. */
@@ -113,7 +114,7 @@ DEVICE void decay_left(const float (&kk)[32], const float (&qk)[32], int j, cons
         for (int r = 0; r < 2; r++) {
             float f0 = e0 * row_factor[r], f1 = e1 * row_factor[r];
             v[2 * k + r] = pack2(f16(), kk[at + 2 * r] * f0 * beta[r], kk[at + 2 * r + 1] * f1 * beta[r]);
-            u[2 * k + r] = pack2(T(), qk[at + 2 * r] * f0, qk[at + 2 * r + 1] * f1);
+            u[2 * k + r] = pack2(Matrix(), qk[at + 2 * r] * f0, qk[at + 2 * r + 1] * f1);
         }
     }
     stmatrix_x4(to_a, v[0], v[1], v[2], v[3]);
@@ -136,7 +137,7 @@ DEVICE void decay_diagonal(const float (&kk)[32], const float (&qk)[32], int j, 
         float e0 = exp2_approx(c_row[r] - cc.x), e1 = exp2_approx(c_row[r] - cc.y);
         *(float2 *)to[i] = make_float2(kk[at] * e0 * beta[r], kk[at + 1] * e1 * beta[r]);
         bool left = i == 1 || 2 * p.pair <= p.row, right = i == 1 || 2 * p.pair < p.row;
-        u[i] = pack2(T(), left ? qk[at] * e0 : 0.0f, right ? qk[at + 1] * e1 : 0.0f);
+        u[i] = pack2(Matrix(), left ? qk[at] * e0 : 0.0f, right ? qk[at + 1] * e1 : 0.0f);
     }
     stmatrix_x4(to_p, u[0], u[1], u[2], u[3]);
 }
@@ -164,7 +165,7 @@ DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32],
 
 /* T and P of `count` heads from h on, and their tiles, which are max_chunks apart. */
 DEVICE void make_heads(struct smem *sm, const float (&kk)[32], const float (&qk)[32], const struct place &p, int h, int count,
-                       struct gated_delta_sm90_tile *tile, int max_chunks)
+                       struct gated_delta_tile *tile, int max_chunks)
 {
 #pragma unroll 1
     for (int of = 0; of < count; of++) {
@@ -210,8 +211,8 @@ DEVICE bool make_tiles(const struct gated_delta_sm90_args &args, struct smem *sm
         tensor_load_4d(p.image + 2 * SLAB_BYTES, &args.q, full, 0, token, 0, head / a.q_group);
     }
     float c[2], kk[32], qk[32];
-    struct gated_delta_sm90_tile *tile = args.tiles + (int64_t)head * args.max_chunks + chunk;
-    struct gated_delta_sm90_gates *gates = &tile[(int64_t)p.warp * args.max_chunks].gates;
+    struct gated_delta_tile *tile = args.tiles + (int64_t)head * args.max_chunks + chunk;
+    struct gated_delta_gates *gates = &tile[(int64_t)p.warp * args.max_chunks].gates;
     if (p.warp < args.heads)
         sum_logarithms(a, sm, token, length, head + p.warp, p.warp, c);
     if (p.warp < args.heads && !a.l2norm)
@@ -229,6 +230,8 @@ DEVICE bool make_tiles(const struct gated_delta_sm90_args &args, struct smem *sm
             write_gates(args, sm, gates, p.warp, length, c, true);
     }
     multiply_keys(sm, kk, qk, p, a);
+    if (F16_MATRICES)
+        lower_queries(qk, tile, args.max_chunks, args.heads, 16 * p.warp + p.row);
     sync_group();
 #pragma unroll 1
     for (int h = 0; h < args.heads; h += PAIR) {

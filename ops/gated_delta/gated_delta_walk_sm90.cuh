@@ -5,8 +5,8 @@
  *     E = beta V - known S K^T;   U = E + E T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
  *
  * The operands a of all products come from registers: S, E and U go from accumulators to fragments in place. E also stays where
- * it is, in float32, and the product is added to it. What the next chunk needs beside operands in shared memory is fetched while
- * the state is updated.
+ * it is, in float32, and the product is added to it. With F16_MATRICES E and U are f16, each value divided by a unit. What the
+ * next chunk needs beside operands in shared memory is fetched while the state is updated.
  *
  * Two rules of ptxas: once a round trip all wgmmas are waited for, or it orders every one; and where an accumulator is read that
  * is done, while others are under way, a wait that costs nothing tells so.
@@ -40,15 +40,21 @@ DEVICE struct worker make_worker(int slot)
     return w;
 }
 
+DEVICE void fetch_known(struct worker &w, const struct smem *sm)
+{
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        w.known[j] = pair_at(sm->gates[w.ring.stage].known, j, w.place.pair);
+}
+
 /* What the chunk in the ring's stage needs besides operands in shared memory. */
 DEVICE void fetch(struct worker &w, struct smem *sm)
 {
     int s = w.ring.stage;
     mbarrier_wait(AT(full[s]), w.ring.phase);
     load_values(w.v, AT(stage[s].values[0]) + w.slot * SLAB_BYTES, w.place);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        w.known[j] = pair_at(sm->gates[s].known, j, w.place.pair);
+    if (!F16_MATRICES) /* whose units leave no registers for it */
+        fetch_known(w, sm);
     w.end = sm->gates[s].end[0];
 }
 
@@ -70,7 +76,7 @@ DEVICE void put_output(struct worker &w, struct smem *sm, const float (&y)[32], 
 DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32_t (&a)[32], float (&y)[32], bool first,
                        bool last)
 {
-    const struct gated_delta_sm90_gates *gates = &sm->gates[w.ring.stage];
+    const struct gated_delta_gates *gates = &sm->gates[w.ring.stage];
     uint32_t stage = AT(stage[w.ring.stage]);
     uint64_t keys = wgmma_describe(stage, 0, 1024), key_columns = wgmma_describe(stage, SLAB_BYTES, 1024);
     uint64_t queries = wgmma_describe(stage + 2 * SLAB_BYTES, 0, 1024);
@@ -89,7 +95,9 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_commit();
     wgmma_wait<1>();
     wgmma_pin(x);
-    subtract_known(x, e, w.v, w.known, gates->beta, w.place);
+    if (F16_MATRICES)
+        fetch_known(w, sm);
+    float2 unit = make_e(x, e, w.v, w.known, gates->beta, w.place);
     add_matrix(x, e, t);
 #pragma unroll
     for (int k = EARLY; k < 8; k++)
@@ -105,12 +113,14 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
         s[i] *= w.end;
     wgmma_wait<1>();
     wgmma_pin(x);
-    scale_update(f, x, update);
+    scale_update(f, x, update, unit);
     add_update(s, f, key_columns);
-    pack(e, x);
+    pack(e, x, Matrix());
     wgmma_wait<1>();
     wgmma_pin(y);
     scale_columns(y, gates->output, w.place.pair);
+    if (F16_MATRICES)
+        take_units(y, unit, gates->unit, w.place.pair);
     add_matrix(y, e, p);
     w.last_stage = w.ring.stage;
     advance<STAGES>(w.ring);
@@ -120,7 +130,9 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_wait<0>();
     wgmma_pin(s);
     wgmma_pin(y);
-    pack(a, s);
+    if (F16_MATRICES)
+        give_units(y, unit, gates->unit, w.place.pair);
+    pack(a, s, T());
 }
 
 #endif
