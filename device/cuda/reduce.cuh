@@ -29,8 +29,7 @@ DEVICE float lanes_sum(float x, int lanes)
 #pragma unroll
         for (int step = 16; step > 0; step /= 2) {
             float other = step < lanes ? __shfl_down_sync(0xffffffffu, x, step) : 0.0f;
-            if (lane - first + step < lanes)
-                x += other;
+            x += lane - first + step < lanes ? other : 0.0f;
         }
         return __shfl_sync(0xffffffffu, x, first);
     }

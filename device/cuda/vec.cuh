@@ -191,6 +191,7 @@ template <class Element, int N> DEVICE void forget(vec<Element, N> &v)
 DEVICE void forget(uint32_t &x) { asm volatile("" : "+r"(x)); }
 DEVICE void forget(int &x) { asm volatile("" : "+r"(x)); }
 DEVICE void forget(int64_t &x) { asm volatile("" : "+l"(x)); }
+DEVICE void forget(float &x) { asm volatile("" : "+f"(x)); }
 
 /* The largest magnitude; NaN is none. */
 template <class Element, int N> DEVICE float largest(vec<Element, N> v)

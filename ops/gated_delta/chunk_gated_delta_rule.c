@@ -129,6 +129,9 @@ static const struct op_shape shapes[] = {
                  "-beta " QWEN3_NEXT},
     {"no_gates_pieces", "tokens=3000 num_q_heads=16 num_k_heads=16 num_v_heads=16 num_sequences=2 num_states=2 dtype=bf16 -g "
                         "-beta " QWEN3_NEXT},
+    {"no_g", "tokens=1000 num_q_heads=16 num_k_heads=16 num_v_heads=32 num_sequences=3 num_states=3 dtype=bf16 -g " QWEN3_NEXT},
+    {"no_beta", "tokens=1000 num_q_heads=16 num_k_heads=16 num_v_heads=32 num_sequences=3 num_states=3 dtype=bf16 -beta "
+                QWEN3_NEXT},
     {"head_64", "tokens=777 num_q_heads=2 num_k_heads=2 num_v_heads=6 head_dim=64 num_sequences=3 num_states=4 dtype=f16 "
                 "checkpoint_every_n_tokens=0"},
     {0},

@@ -46,7 +46,7 @@ DEVICE struct walk make_walk(const struct gated_delta_sm80_args &args, int64_t s
     w.k = first_piece(a.k, token, head / a.k_group);
     w.q = first_piece(a.q, token, head / a.q_group);
     w.v = (const T *)a.v.data + (token + lane / 2) * a.v.token + head / a.v_group * a.v.head + value + lane % 2 * 8;
-    w.tile = args.tiles + (int64_t)head * args.max_chunks + first_tile(a, sequence);
+    w.tile = args.tiles + (int64_t)(head / args.sharers) * args.max_chunks + first_tile(a, sequence);
     w.output = (T *)a.output.data + (token + lane / 4) * a.output.token + head * a.output.head + value;
     w.output += lane % 4 / 2 * 4 + lane % 2 * 8;
     w.head = head;
@@ -149,6 +149,36 @@ DEVICE void write_output(const struct gated_delta_args &a, struct walk &w, const
     w.output = to;
 }
 
+/* Units of columns. */
+DEVICE float2 units_at(const int8_t *exponents, int block, int pair)
+{
+    const int8_t *own = exponents + 8 * block + 2 * pair;
+    return make_float2(__int_as_float((own[0] + 127) << 23), __int_as_float((own[1] + 127) << 23));
+}
+
+/* From output so far, for which f16 products follow, the units of rows and columns are taken; and given back. */
+DEVICE void take_units(float (&y)[32], float2 rows, const int8_t *columns, int pair)
+{
+#pragma unroll
+    for (int i = 0; i < 32; i += 2) {
+        float2 column = units_at(columns, i / 4, pair);
+        float row = over_unit(i / 2 % 2 ? rows.y : rows.x);
+        y[i] = y[i] * row * over_unit(column.x);
+        y[i + 1] = y[i + 1] * row * over_unit(column.y);
+    }
+}
+
+DEVICE void give_units(float (&y)[32], float2 rows, const int8_t *columns, int pair)
+{
+#pragma unroll
+    for (int i = 0; i < 32; i += 2) {
+        float2 column = units_at(columns, i / 4, pair);
+        float row = i / 2 % 2 ? rows.y : rows.x;
+        y[i] = y[i] * row * column.x;
+        y[i + 1] = y[i + 1] * row * column.y;
+    }
+}
+
 /* One chunk, whose copies are there but for those of other threads. */
 DEVICE void take_chunk(const struct gated_delta_args &a, struct smem *sm, float (&s)[HEAD_DIM / 2], struct walk &w, int stage)
 {
@@ -165,9 +195,7 @@ DEVICE void take_chunk(const struct gated_delta_args &a, struct smem *sm, float 
     multiply_state(x, state, keys);
     multiply_state(y, state, shared_address(sm->queries[stage]));
     load_values(v, shared_address(sm->values[warp_id()]));
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        factors[j] = pair_at(gates->known, j, pair);
+    fetch_factors(factors, gates->known, pair);
     subtract_known(x, v, factors, gates->beta, pair);
     float2 unit = take_units(x);
     pack(e, x, f16());
@@ -177,9 +205,7 @@ DEVICE void take_chunk(const struct gated_delta_args &a, struct smem *sm, float 
     take_units(y, unit, gates->unit, pair);
     multiply_matrix(y, e, shared_address(sm->tile.p));
     give_units(y, unit, gates->unit, pair);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        factors[j] = pair_at(gates->update, j, pair);
+    fetch_factors(factors, gates->update, pair);
     float end = gates->end[0];
     __syncthreads();
     if (left > 0)

@@ -7,6 +7,7 @@
  *   INITIAL, FINAL dtypes of states
  *   HALVES         1: a block has 64 values of a state, of one item after another. 2: all 128, or 64 where an item says so
  *   F16_MATRICES   1: T, P, E and U are f16, E and P in units; beta is 1
+ *   DECAYS         0: alpha is 1, and q and k are not normalised
  *   KEPT           1: states are kept on the way
  * Grid: as many blocks as run at once, or fewer; 192 or 384 threads. Dynamic shared memory: struct smem. */
 #include "gated_delta_copies_sm90.cuh"

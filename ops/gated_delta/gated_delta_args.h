@@ -103,12 +103,13 @@ ANYWHERE int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, in
  * 16 blocks above the diagonal, in strips of 16 columns as shared memory holds them: columns 16 j to 16 j + 15 of rows 16 j to
  * 63, for j from 0 to 3; rows of 32 bytes whose 16-byte piece c lies at c ^ (row / 4 % 2). */
 struct gated_delta_gates {
-    float beta[GATED_DELTA_CHUNK];   /* factor of a column of V */
+    float beta[GATED_DELTA_CHUNK];   /* factor of a column of V; or, on sm_90a with F16_MATRICES, a row of P, and so a column
+                                      * of its product, lacks this power of two */
     float known[GATED_DELTA_CHUNK];  /* of a column of S K; beta is in it */
     float update[GATED_DELTA_CHUNK]; /* of a column of U, for the state */
     float output[GATED_DELTA_CHUNK]; /* of a column of S Q */
     float end[16];                   /* of S; the others are padding: what a tile consists of begins at 128 bytes */
-    int8_t unit[GATED_DELTA_CHUNK];  /* where P is f16: a row of it, and so a column of output, lacks this power of two */
+    int8_t unit[GATED_DELTA_CHUNK];  /* on sm_80, where beta is not 1: the exponent of that */
 };
 
 enum { GATED_DELTA_MATRIX_BYTES = 5120 };
@@ -157,16 +158,17 @@ enum { GATED_DELTA_STATE = 128 * 128, GATED_DELTA_JOIN_ROWS = 8 };
 struct gated_delta_sm90_args {
     struct gated_delta_args a;
     struct tensor_map q, k, v, output;
-    struct gated_delta_tile *tiles; /* [num_heads, max_chunks] */
+    struct gated_delta_tile *tiles; /* [num_heads / sharers, max_chunks] */
     struct gated_delta_schedule *schedule;
     struct gated_delta_segment *segments; /* those of the schedule */
     /* [max_cuts, num_heads, 128, 128]: a segment turns a state S into S through + after. Joined, `after` is the state there. */
     float *after, *through;
-    /* NULL, or flags that the first kernel raises for the one that walks, which runs beside it: that a chunk of `heads` heads has
-     * tiles, [num_heads / heads, max_chunks]; behind them, that there is a schedule. */
+    /* NULL, or flags that the first kernel raises for the one that walks, which runs beside it: that a chunk of `heads` rows of
+     * tiles has them, [num_heads / sharers / heads, max_chunks]; behind them, that there is a schedule. */
     int32_t *ready;
     int32_t max_chunks;     /* of all sequences, at most */
-    int32_t heads;          /* of a block of the first kernel; they share q and k */
+    int32_t heads;          /* of a block of the first kernel, which makes tiles for each; they share q and k */
+    int32_t sharers;        /* heads that share tiles, too, as they have neither alpha nor beta */
     int32_t segment_chunks; /* of a segment, at most */
     int32_t multiprocessors;
     int32_t halves; /* of the values of a state, in a block that walks: 1: every segment is halved */
@@ -182,9 +184,9 @@ struct gated_delta_sm90_args {
 
 struct gated_delta_sm80_args {
     struct gated_delta_args a;
-    struct gated_delta_tile *tiles; /* [num_heads, max_chunks] */
+    struct gated_delta_tile *tiles; /* [num_heads / sharers, max_chunks] */
     int32_t max_chunks;             /* of all sequences, at most */
-    int32_t heads;                  /* of a block of the first kernel; they share q and k */
+    int32_t heads, sharers;         /* as above */
 };
 
 #endif

@@ -118,8 +118,8 @@ struct source {
 DEVICE struct source make_source(const struct gated_delta_sm90_args &p, const struct item &i)
 {
     const struct gated_delta_args &a = p.a;
-    return {p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile, i.segment.begin, i.head / a.k_group, i.head / a.q_group,
-            i.head / a.v_group, i.first_half, i.end_half};
+    return {p.tiles + (int64_t)(i.head / p.sharers) * p.max_chunks + i.segment.tile, i.segment.begin, i.head / a.k_group,
+            i.head / a.q_group, i.head / a.v_group, i.first_half, i.end_half};
 }
 
 DEVICE void load_chunk(const struct gated_delta_sm90_args &p, struct smem *sm, const struct source &from, int s, uint32_t full)
@@ -168,7 +168,7 @@ DEVICE void load_items(const struct gated_delta_sm90_args &p, struct smem *sm, s
     while (const struct item *next = next_item(sm, items)) {
         struct source from = make_source(p, *next);
         int length = next->segment.length, there = 0;
-        const int32_t *ready = p.ready ? chunk_ready(p, next->head, next->segment.tile) : NULL;
+        const int32_t *ready = p.ready ? chunk_ready(p, next->head / p.sharers, next->segment.tile) : NULL;
         leave_item(sm, items);
         if (length <= 0)
             offer_item(p, sm, items);

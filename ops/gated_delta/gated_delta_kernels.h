@@ -51,6 +51,9 @@ flashinfer_status gated_delta_run_sm80(const struct call *call, const struct way
 /* gated_delta_fit_recurrent_sm80 where tokens are few, or the kernels of sm_80 do not serve. */
 const char *gated_delta_fit_few_sm80(const struct call *call, struct way *way);
 
+/* Heads that share tiles: those with the same q and k, where neither alpha nor beta tells them apart. */
+int64_t gated_delta_tile_sharers(const struct gated_delta_args *a);
+
 /* Heads that a block of their first kernel takes, which share q and k: more share its products, fewer fill the machine. */
 int64_t gated_delta_tile_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks);
 

@@ -6,6 +6,7 @@
  *
  *   T            f16, bf16
  *   INITIAL      dtype of states
+ *   DECAYS       0: alpha is 1, and q and k are not normalised
  *   F16_MATRICES 1: T, E and U are f16, E in units; beta is 1
  * Grid: 4 (halves of `after`, of `through`), num_heads, cuts at most; 160 threads, of which one warp loads. Dynamic shared
  * memory: struct smem. */
@@ -31,7 +32,7 @@ struct part {
 
 DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, const struct part &i)
 {
-    const struct gated_delta_tile *tile = p.tiles + (int64_t)i.head * p.max_chunks + i.segment.tile;
+    const struct gated_delta_tile *tile = p.tiles + (int64_t)(i.head / p.sharers) * p.max_chunks + i.segment.tile;
     struct ring ring = {0, 0};
     int k_head = i.head / p.a.k_group, v_head = i.head / p.a.v_group;
 #pragma unroll 1
@@ -75,19 +76,15 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     multiply_keys(x, a, keys);
     wgmma_wait<1>();
     mbarrier_arrive_if(AT(empty[w.last_stage]), !first);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        known[j] = pair_at(gates->known, j, w.place.pair);
+    fetch_known(known, gates, w.place);
     wgmma_wait<0>();
     wgmma_pin(x);
     float2 unit = make_e(x, e, w.v, known, gates->beta, w.place);
-    add_matrix(x, e, t);
+    multiply_matrix(x, e, t, true);
     wgmma_wait<1>();
+    fetch_update(update, gates, w.place);
 #pragma unroll
-    for (int j = 0; j < 8; j++)
-        update[j] = pair_at(gates->update, j, w.place.pair);
-#pragma unroll
-    for (int i = 0; i < 64; i++)
+    for (int i = 0; DECAYS && i < 64; i++)
         s[i] *= end;
     wgmma_wait<0>();
     wgmma_pin(x);

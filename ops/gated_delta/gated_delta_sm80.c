@@ -13,9 +13,16 @@ static const struct jit_kernel tiles = {"gated_delta_tiles_sm80", JIT_CUDA, {"T:
 static const struct jit_kernel chunks = {
     "chunk_gated_delta_rule_sm80", JIT_CUDA, {"T:dtype", "HEAD_DIM", "INITIAL:dtype", "FINAL:dtype", "WARPS", "KEPT"}};
 
+int64_t gated_delta_tile_sharers(const struct gated_delta_args *a)
+{
+    return a->alpha || a->beta ? 1 : least(a->q_group, a->k_group);
+}
+
 int64_t gated_delta_tile_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks)
 {
-    int64_t group = a->q_group < a->k_group ? a->q_group : a->k_group;
+    if (gated_delta_tile_sharers(a) > 1)
+        return 1;
+    int64_t group = least(a->q_group, a->k_group);
     int64_t blocks = max_chunks * a->num_heads, enough = (int64_t)call->device->sms * 4;
     int64_t heads = most(1, least(least(group, MAX_HEADS), blocks >= enough ? blocks / enough : 1));
     while (group % heads)
@@ -50,7 +57,7 @@ static const char *fit(const struct call *call, struct way *way, const struct ga
     way->value[WAY_MAX_CHUNKS] = max_chunks;
     way->value[WAY_HEADS] = gated_delta_tile_heads(call, a, max_chunks);
     way->value[WAY_WARPS] = warps;
-    way->workspace = (size_t)(a->num_heads * max_chunks) * sizeof(struct gated_delta_tile);
+    way->workspace = (size_t)(a->num_heads / gated_delta_tile_sharers(a) * max_chunks) * sizeof(struct gated_delta_tile);
     return NULL;
 }
 
@@ -81,9 +88,10 @@ flashinfer_status gated_delta_run_sm80(const struct call *call, const struct way
     uint32_t dim = (uint32_t)tensor_shape(((const struct gated_delta_view *)call_view(call))->q, -1);
     p.max_chunks = (int32_t)way->value[WAY_MAX_CHUNKS];
     p.heads = (int32_t)way->value[WAY_HEADS];
+    p.sharers = (int32_t)gated_delta_tile_sharers(&p.a);
     if (!p.max_chunks || !heads)
         return FLASHINFER_OK;
-    struct jit_launch launch = {.grid = {(uint32_t)p.max_chunks, heads / (uint32_t)p.heads},
+    struct jit_launch launch = {.grid = {(uint32_t)p.max_chunks, heads / (uint32_t)(p.heads * p.sharers)},
                                 .block = {128},
                                 .smem = GATED_DELTA_SM80_TILES_SMEM,
                                 .args = &p,

@@ -12,10 +12,13 @@ enum { HEAD_DIM = 128, HALF = 64, ALIGNMENT = 256, GROUPS = 4 };
  * walked three times, to be walked beside the others. */
 enum { MIN_PIECES = 3, MIN_SEGMENT_CHUNKS = 8, MIN_BESIDE = 4096 };
 
-static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype", "GROUPS", "F16_MATRICES"}};
+static const struct jit_kernel tiles = {"gated_delta_tiles_sm90", JIT_CUDA, {"T:dtype", "GROUPS", "DECAYS", "F16_MATRICES"}};
 static const struct jit_kernel chunks = {
-    "chunk_gated_delta_rule_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "FINAL:dtype", "HALVES", "KEPT", "F16_MATRICES"}};
-static const struct jit_kernel segments = {"gated_delta_segments_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "F16_MATRICES"}};
+    "chunk_gated_delta_rule_sm90",
+    JIT_CUDA,
+    {"T:dtype", "INITIAL:dtype", "FINAL:dtype", "HALVES", "KEPT", "DECAYS", "F16_MATRICES"}};
+static const struct jit_kernel segments = {
+    "gated_delta_segments_sm90", JIT_CUDA, {"T:dtype", "INITIAL:dtype", "DECAYS", "F16_MATRICES"}};
 static const struct jit_kernel join = {"gated_delta_join_sm90", JIT_CUDA, {0}};
 
 /* What copies bring, as they see it. */
@@ -67,14 +70,15 @@ struct layout {
     size_t ready, schedule, after, through, total;
 };
 
-static struct layout lay_out(int64_t heads, int64_t max_chunks, int64_t sequences, int64_t max_cuts)
+static struct layout lay_out(int64_t heads, int64_t sharers, int64_t max_chunks, int64_t sequences, int64_t max_cuts)
 {
     struct layout x;
+    int64_t count = heads / sharers * max_chunks;
     size_t states = (size_t)(max_cuts * heads) * GATED_DELTA_STATE * sizeof(float);
-    x.after = (size_t)(heads * max_chunks) * sizeof(struct gated_delta_tile);
+    x.after = (size_t)count * sizeof(struct gated_delta_tile);
     x.through = x.after + states;
     x.ready = x.through + states;
-    x.schedule = x.ready + (size_t)(heads * max_chunks + 4) / 4 * 16;
+    x.schedule = x.ready + (size_t)(count + 4) / 4 * 16;
     x.total = x.schedule + sizeof(struct gated_delta_schedule) +
               (size_t)(sequences + max_cuts) * sizeof(struct gated_delta_segment);
     return x;
@@ -89,23 +93,27 @@ static bool needs_f16_matrices(const struct gated_delta_view *t)
 static void fill_specs(const struct call *call, struct way *way, int64_t halves, int64_t max_cuts, int64_t beside)
 {
     const struct gated_delta_view *t = call_view(call);
-    int32_t initial = t->initial ? tensor_dtype(t->initial) : DTYPE_F32, *constant = way_spec(way, &tiles);
+    int32_t initial = t->initial ? tensor_dtype(t->initial) : DTYPE_F32, decays = t->alpha || t->l2norm;
+    int32_t *constant = way_spec(way, &tiles);
     constant[0] = tensor_dtype(t->q);
     constant[1] = beside ? GROUPS : 1;
-    constant[2] = needs_f16_matrices(t);
+    constant[2] = t->alpha || beside; /* beside the walk it takes no time, and has no registers left */
+    constant[3] = needs_f16_matrices(t);
     constant = way_spec(way, &chunks);
     constant[0] = tensor_dtype(t->q);
     constant[1] = initial;
     constant[2] = t->final ? tensor_dtype(t->final) : DTYPE_F32;
     constant[3] = (int32_t)halves;
     constant[4] = t->kept != NULL;
-    constant[5] = needs_f16_matrices(t);
+    constant[5] = decays;
+    constant[6] = needs_f16_matrices(t);
     if (!max_cuts)
         return;
     constant = way_spec(way, &segments);
     constant[0] = tensor_dtype(t->q);
     constant[1] = initial;
-    constant[2] = needs_f16_matrices(t);
+    constant[2] = decays;
+    constant[3] = needs_f16_matrices(t);
     way_spec(way, &join);
 }
 
@@ -139,7 +147,7 @@ const char *gated_delta_fit_sm90(const struct call *call, struct way *way)
     way->value[WAY_BLOCKS] = least(2 * (pairs + max_cuts * a.num_heads), call->device->sms);
     way->value[WAY_SEGMENT_CHUNKS] = max_cuts ? segment_chunks : INT32_MAX / GATED_DELTA_CHUNK;
     way->value[WAY_MAX_CUTS] = max_cuts;
-    way->workspace = lay_out(a.num_heads, max_chunks, a.num_sequences, max_cuts).total + ALIGNMENT;
+    way->workspace = lay_out(a.num_heads, gated_delta_tile_sharers(&a), max_chunks, a.num_sequences, max_cuts).total + ALIGNMENT;
     return NULL;
 }
 
@@ -175,10 +183,11 @@ flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way
     uint32_t heads = (uint32_t)p.a.num_heads, max_cuts = (uint32_t)way->value[WAY_MAX_CUTS];
     p.max_chunks = (int32_t)way->value[WAY_MAX_CHUNKS];
     p.heads = (int32_t)way->value[WAY_HEADS];
+    p.sharers = (int32_t)gated_delta_tile_sharers(&p.a);
     p.halves = (int32_t)way->value[WAY_HALVES];
     p.multiprocessors = call->device->sms;
     p.segment_chunks = (int32_t)way->value[WAY_SEGMENT_CHUNKS];
-    struct layout layout = lay_out(p.a.num_heads, p.max_chunks, p.a.num_sequences, max_cuts);
+    struct layout layout = lay_out(p.a.num_heads, p.sharers, p.max_chunks, p.a.num_sequences, max_cuts);
     p.tiles = (struct gated_delta_tile *)workspace;
     p.ready = way->value[WAY_BESIDE] ? (int32_t *)(workspace + layout.ready) : NULL;
     p.after = (float *)(workspace + layout.after);
@@ -186,7 +195,7 @@ flashinfer_status gated_delta_run_sm90(const struct call *call, const struct way
     p.schedule = (struct gated_delta_schedule *)(workspace + layout.schedule);
     p.segments = (struct gated_delta_segment *)(p.schedule + 1);
     TRY(encode(way, &p));
-    struct jit_launch launch = {.grid = {(uint32_t)p.max_chunks, heads / (uint32_t)p.heads},
+    struct jit_launch launch = {.grid = {(uint32_t)p.max_chunks, heads / (uint32_t)(p.heads * p.sharers)},
                                 .block = {128},
                                 .smem = GATED_DELTA_TILES_SMEM,
                                 .args = &p,

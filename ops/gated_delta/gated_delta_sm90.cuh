@@ -51,14 +51,14 @@ DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &token)
     return 0;
 }
 
-/* Flags. */
-DEVICE int32_t *chunk_ready(const struct gated_delta_sm90_args &p, int head, int chunk)
+/* Flags. row: of tiles. */
+DEVICE int32_t *chunk_ready(const struct gated_delta_sm90_args &p, int row, int chunk)
 {
-    return p.ready + (int64_t)(head / p.heads) * p.max_chunks + chunk;
+    return p.ready + (int64_t)(row / p.heads) * p.max_chunks + chunk;
 }
 DEVICE int32_t *schedule_ready(const struct gated_delta_sm90_args &p)
 {
-    return p.ready + (int64_t)(p.a.num_heads / p.heads) * p.max_chunks;
+    return chunk_ready(p, p.a.num_heads / p.sharers, 0);
 }
 
 /* [cuts, num_heads, 128, 128] at a cut and a head. */

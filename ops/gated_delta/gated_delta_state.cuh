@@ -18,6 +18,14 @@ DEVICE float2 pair_at(const float *factors, int block, int pair)
     return *(const float2 *)(factors + 8 * block + 2 * pair);
 }
 
+/* Of the columns that a thread has. NULL: 1 */
+DEVICE void fetch_factors(float2 (&to)[8], const float *factors, int pair)
+{
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        to[j] = factors ? pair_at(factors, j, pair) : make_float2(1.0f, 1.0f);
+}
+
 /* Two rows of accumulators, 8 apart: `line` elements lie between one and the next; `from`: the first two of this thread. */
 template <int N, typename E> DEVICE void load_rows(float (&s)[N], const E *from, int64_t line)
 {
@@ -60,13 +68,6 @@ DEVICE void scale_update(uint32_t (&f)[16], const float (&x)[32], const float2 (
     }
 }
 
-/* Units of columns. */
-DEVICE float2 units_at(const int8_t *exponents, int block, int pair)
-{
-    const int8_t *own = exponents + 8 * block + 2 * pair;
-    return make_float2(__int_as_float((own[0] + 127) << 23), __int_as_float((own[1] + 127) << 23));
-}
-
 DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
 {
 #pragma unroll
@@ -74,29 +75,6 @@ DEVICE void scale_columns(float (&y)[32], const float *factors, int pair)
         float2 f = pair_at(factors, i / 4, pair);
         y[i] *= f.x;
         y[i + 1] *= f.y;
-    }
-}
-
-/* From output so far, for which f16 products follow, the units of rows and columns are taken; and given back. */
-DEVICE void take_units(float (&y)[32], float2 rows, const int8_t *columns, int pair)
-{
-#pragma unroll
-    for (int i = 0; i < 32; i += 2) {
-        float2 column = units_at(columns, i / 4, pair);
-        float row = over_unit(i / 2 % 2 ? rows.y : rows.x);
-        y[i] = y[i] * row * over_unit(column.x);
-        y[i + 1] = y[i + 1] * row * over_unit(column.y);
-    }
-}
-
-DEVICE void give_units(float (&y)[32], float2 rows, const int8_t *columns, int pair)
-{
-#pragma unroll
-    for (int i = 0; i < 32; i += 2) {
-        float2 column = units_at(columns, i / 4, pair);
-        float row = i / 2 % 2 ? rows.y : rows.x;
-        y[i] = y[i] * row * column.x;
-        y[i + 1] = y[i + 1] * row * column.y;
     }
 }
 

@@ -83,14 +83,14 @@ DEVICE void multiply_keys(float (&x)[32], const uint32_t (&state)[32], uint64_t 
     wgmma_commit();
 }
 
-/* x += E M; M is T or P */
-DEVICE void add_matrix(float (&x)[32], const uint32_t (&e)[16], uint64_t matrix)
+/* x = E M or, where it is added, x += E M; M is T or P */
+DEVICE void multiply_matrix(float (&x)[32], const uint32_t (&e)[16], uint64_t matrix, bool adds)
 {
     wgmma_pin(x);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; k++)
-        wgmma_rows(x, e + 4 * k, matrix + step_64(k), true, Matrix());
+        wgmma_rows(x, e + 4 * k, matrix + step_64(k), adds || k != 0, Matrix());
     wgmma_commit();
 }
 
@@ -105,11 +105,35 @@ DEVICE void add_update(float (&s)[64], const uint32_t (&update)[16], uint64_t ke
     wgmma_commit();
 }
 
+/* x, S K^T, becomes E = beta (V^T - S K^T); v: fragments of V^T. */
+DEVICE void subtract_all(float (&x)[32], const uint32_t (&v)[16], const float2 (&beta)[8])
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float2 two = unpack2(T(), v[i]);
+        x[2 * i] = beta[i / 2].x * (two.x - x[2 * i]);
+        x[2 * i + 1] = beta[i / 2].y * (two.y - x[2 * i + 1]);
+    }
+}
+
+/* Factors `known`, and those of U for the state. */
+DEVICE void fetch_known(float2 (&known)[8], const struct gated_delta_gates *gates, const struct place &p)
+{
+    fetch_factors(known, DECAYS || !F16_MATRICES ? gates->known : NULL, p.pair);
+}
+DEVICE void fetch_update(float2 (&update)[8], const struct gated_delta_gates *gates, const struct place &p)
+{
+    fetch_factors(update, DECAYS ? gates->update : NULL, p.pair);
+}
+
 /* Of x, S K^T, E and its fragments; returns the units that are taken from rows. */
 DEVICE float2 make_e(float (&x)[32], uint32_t (&e)[16], const uint32_t (&v)[16], const float2 (&known)[8], const float *beta,
                      const struct place &p)
 {
-    subtract_known(x, v, known, F16_MATRICES ? NULL : beta, p.pair);
+    if (DECAYS || F16_MATRICES)
+        subtract_known(x, v, known, F16_MATRICES ? NULL : beta, p.pair);
+    else
+        subtract_all(x, v, known);
     float2 unit = F16_MATRICES ? take_units(x) : make_float2(1.0f, 1.0f);
     pack(e, x, Matrix());
     return unit;

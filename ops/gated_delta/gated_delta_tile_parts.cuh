@@ -86,18 +86,6 @@ DEVICE void sum_tokens(float (&c)[2], float *sums)
     sums[lane + 32] = c[1];
 }
 
-/* Q K^T, a thread's row and the one 8 further, as f16 takes it, and the units to the gates of up to four heads. */
-DEVICE void lower_queries(float (&qk)[32], struct gated_delta_tile *tile, int max_chunks, int heads, int row)
-{
-    float2 unit = take_units(qk);
-    int h = lane_id() % 4;
-    if (h < heads) {
-        int8_t *to = tile[(int64_t)h * max_chunks].gates.unit + row;
-        to[0] = (int)(__float_as_uint(unit.x) >> 23) - 127;
-        to[8] = (int)(__float_as_uint(unit.y) >> 23) - 127;
-    }
-}
-
 /* The reciprocal of the norm of a row of so many 16-byte pieces in slabs. */
 DEVICE float inverse_norm(const unsigned char *slabs, int row, int pieces)
 {

@@ -4,7 +4,7 @@
  *
  *   T         f16, bf16
  *   HEAD_DIM  64, 128
- * Grid: max_chunks, num_heads / heads; 128 threads. Dynamic shared memory: struct smem. */
+ * Grid: max_chunks, num_heads / sharers / heads; 128 threads. Dynamic shared memory: struct smem. */
 #include "gated_delta_copies_sm80.cuh"
 #include "gated_delta_tile_sm80.cuh"
 #include "pdl.cuh"
@@ -42,6 +42,18 @@ DEVICE void multiply_keys(float (&kk)[32], float (&qk)[32], const struct place &
     }
 }
 
+/* Q K^T, a thread's row and the one 8 further, as f16 takes it, and exponents of the units to the gates of up to four heads. */
+DEVICE void lower_queries(float (&qk)[32], struct gated_delta_tile *tile, int max_chunks, int heads, int row)
+{
+    float2 unit = take_units(qk);
+    int h = lane_id() % 4;
+    if (h < heads) {
+        int8_t *to = tile[(int64_t)h * max_chunks].gates.unit + row;
+        to[0] = (int)(__float_as_uint(unit.x) >> 23) - 127;
+        to[8] = (int)(__float_as_uint(unit.y) >> 23) - 127;
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(128, 3)
     gated_delta_tiles_sm80(const __grid_constant__ struct gated_delta_sm80_args args)
 {
@@ -51,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(128, 3)
     struct place p = make_place(sm);
     pdl_wait();
     pdl_launch();
-    int slot = blockIdx.x, head = blockIdx.y * args.heads, sequence = find_sequence(a, slot);
+    int slot = blockIdx.x, row = blockIdx.y * args.heads, head = row * args.sharers, sequence = find_sequence(a, slot);
     int64_t begin = sequence_begin(&a, sequence), token = begin + (slot - first_tile(a, sequence)) * CHUNK;
     int length = (int)min((int64_t)CHUNK, sequence_begin(&a, sequence + 1) - token);
     if (length <= 0)
@@ -60,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128, 3)
     copy_rows<128>(p.tile + 2 * SLAB_BYTES, first_piece(a.q, token, head / a.q_group), a.q.token, length);
     cp_async_commit();
     float c[2], kk[32] = {}, qk[32] = {};
-    struct gated_delta_tile *tile = args.tiles + (int64_t)head * args.max_chunks + slot;
+    struct gated_delta_tile *tile = args.tiles + (int64_t)row * args.max_chunks + slot;
     if (p.warp < args.heads)
         sum_logarithms(a, sm, token, length, head + p.warp, p.warp, c);
     cp_async_wait<0>();

@@ -9,12 +9,20 @@
  *
  *   T            f16, bf16
  *   F16_MATRICES 1: T and P are f16, P in units; beta is 1
+ *   DECAYS       0: alpha is 1
  *   GROUPS       1: a block makes the tiles of a chunk. 4: it has four times the threads, which take chunks in the order in which
  *                they are walked, and raises flags for the kernel that walks, on other multiprocessors
  * The last block lists the segments for the kernels that follow.
- * Grid: max_chunks, num_heads / heads, or any; 128 threads for each group. Dynamic shared memory: struct smem of each group. */
+ * Grid: max_chunks, num_heads / sharers / heads, or any; 128 threads for each group. Dynamic shared memory: struct smem of each
+ * group. */
 #include "gated_delta_inverse_sm90.cuh"
 #include "gated_delta_schedule_sm90.cuh"
+
+/* 2^x, where x is a logarithm of alphas. */
+DEVICE float decay_of(float x)
+{
+    return DECAYS ? exp2_approx(x) : 1.0f;
+}
 
 /* One warp per head: logarithms of alpha, summed; lane l has tokens l and l + 32. */
 DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, int token, int length, int head, int h,
@@ -29,7 +37,7 @@ DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, in
         bool real = lane + 32 * i < length;
         x[i] = 1.0f;
         y[i] = real ? 1.0f : 0.0f;
-        if (real && a.alpha)
+        if (DECAYS && real && a.alpha)
             x[i] = alpha[32 * i * a.alpha_token];
         if (real && a.beta)
             y[i] = beta[32 * i * a.beta_token];
@@ -40,7 +48,8 @@ DEVICE void sum_logarithms(const struct gated_delta_args &a, struct smem *sm, in
         c[i] = log < MIN_LOG2 ? MIN_LOG2 : log;
         sm->beta[h][lane + 32 * i] = y[i];
     }
-    sum_tokens(c, sm->log2[h]);
+    if (DECAYS)
+        sum_tokens(c, sm->log2[h]);
 }
 
 /* normed: the norms are in shared memory; else they are 1. */
@@ -53,12 +62,13 @@ DEVICE void write_gates(const struct gated_delta_sm90_args &p, const struct smem
         int t = lane_id() + 32 * i;
         float k_norm = normed ? sm->k_norm[t] : 1.0f, q_norm = normed ? sm->q_norm[t] : 1.0f;
         float beta = sm->beta[h][t];
-        gates->beta[t] = beta;
-        gates->known[t] = exp2_approx(c[i]) * k_norm * beta;
-        gates->update[t] = t < length ? exp2_approx(end - c[i]) * k_norm : 0.0f;
-        gates->output[t] = exp2_approx(c[i]) * p.a.scale * q_norm;
+        if (!F16_MATRICES)
+            gates->beta[t] = beta;
+        gates->known[t] = decay_of(c[i]) * k_norm * beta;
+        gates->update[t] = t < length ? decay_of(end - c[i]) * k_norm : 0.0f;
+        gates->output[t] = decay_of(c[i]) * p.a.scale * q_norm;
     }
-    gates->end[lane_id() % 16] = exp2_approx(end);
+    gates->end[lane_id() % 16] = decay_of(end);
 }
 
 /* Threads 0 to 63 of a group: a row of K, 64 to 127: of Q. */
@@ -100,6 +110,18 @@ DEVICE void multiply_keys(const struct smem *sm, float (&kk)[32], float (&qk)[32
     }
 }
 
+/* Q K^T, a thread's row and the one 8 further, as f16 takes it, and the units to the gates of up to four heads. */
+DEVICE void lower_queries(float (&qk)[32], struct gated_delta_tile *tile, int max_chunks, int heads, int row)
+{
+    float2 unit = take_units(qk);
+    int h = lane_id() % 4;
+    if (h < heads) {
+        float *to = tile[(int64_t)h * max_chunks].gates.beta + row;
+        to[0] = unit.x;
+        to[8] = unit.y;
+    }
+}
+
 /* Of A and P the block of columns 16 j, left of the diagonal one. row_factor: decay from the diagonal block's edge on. */
 DEVICE void decay_left(const float (&kk)[32], const float (&qk)[32], int j, const float *c, float edge,
                        const float (&row_factor)[2], const float (&beta)[2], uint32_t to_a, uint32_t to_p)
@@ -109,7 +131,7 @@ DEVICE void decay_left(const float (&kk)[32], const float (&qk)[32], int j, cons
     for (int k = 0; k < 2; k++) {
         int at = 8 * j + 4 * k;
         float2 cc = *(const float2 *)(c + 16 * j + 8 * k);
-        float e0 = exp2_approx(edge - cc.x), e1 = exp2_approx(edge - cc.y);
+        float e0 = decay_of(edge - cc.x), e1 = decay_of(edge - cc.y);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float f0 = e0 * row_factor[r], f1 = e1 * row_factor[r];
@@ -134,7 +156,7 @@ DEVICE void decay_diagonal(const float (&kk)[32], const float (&qk)[32], int j, 
         if (i == 2)
             continue;
         float2 cc = *(const float2 *)(c + 16 * j + 8 * k);
-        float e0 = exp2_approx(c_row[r] - cc.x), e1 = exp2_approx(c_row[r] - cc.y);
+        float e0 = decay_of(c_row[r] - cc.x), e1 = decay_of(c_row[r] - cc.y);
         *(float2 *)to[i] = make_float2(kk[at] * e0 * beta[r], kk[at + 1] * e1 * beta[r]);
         bool left = i == 1 || 2 * p.pair <= p.row, right = i == 1 || 2 * p.pair < p.row;
         u[i] = pack2(Matrix(), left ? qk[at] * e0 : 0.0f, right ? qk[at + 1] * e1 : 0.0f);
@@ -150,7 +172,7 @@ DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32],
     int row = 16 * p.warp + p.row;
     const float *c = sm->log2[h], *b = sm->beta[h], beta[2] = {b[row], b[row + 8]}, c_row[2] = {c[row], c[row + 8]};
     float edge = p.warp ? c[16 * p.warp - 1] : 0.0f;
-    const float row_factor[2] = {exp2_approx(c_row[0] - edge), exp2_approx(c_row[1] - edge)};
+    const float row_factor[2] = {decay_of(c_row[0] - edge), decay_of(c_row[1] - edge)};
     uint32_t to_a = at_block(p, of, p.warp, 0), to_p = at_image(p, image, 16 * p.warp, 0) + GATED_DELTA_MATRIX_BYTES;
     c += 2 * p.pair;
 #pragma unroll
@@ -164,7 +186,7 @@ DEVICE void decay(struct smem *sm, const float (&kk)[32], const float (&qk)[32],
 }
 
 /* T and P of `count` heads from h on, and their tiles, which are max_chunks apart. */
-DEVICE void make_heads(struct smem *sm, const float (&kk)[32], const float (&qk)[32], const struct place &p, int h, int count,
+DEVICE void make_heads(struct smem *sm, const float (&kk)[32], float (&qk)[32], const struct place &p, int h, int count,
                        struct gated_delta_tile *tile, int max_chunks)
 {
 #pragma unroll 1
@@ -173,6 +195,9 @@ DEVICE void make_heads(struct smem *sm, const float (&kk)[32], const float (&qk)
             bulk_wait_read<PAIR - 1>();
             sync_group();
         }
+#pragma unroll
+        for (int i = 0; !DECAYS && i < 32; i++) /* P is the same for all, but there is no room for it in registers */
+            forget(qk[i]);
         decay(sm, kk, qk, p, h + of, of, p.image + (h + of) % IMAGES * IMAGE_BYTES);
     }
     __syncwarp();
@@ -197,12 +222,12 @@ DEVICE void make_heads(struct smem *sm, const float (&kk)[32], const float (&qk)
     }
 }
 
-/* The tiles of a chunk and args.heads heads from `head` on. phase: of the barrier. Returns whether there is such a chunk. */
-DEVICE bool make_tiles(const struct gated_delta_sm90_args &args, struct smem *sm, struct place &p, int chunk, int head, int phase)
+/* The tiles of a chunk, args.heads rows of them from `row` on. phase: of the barrier. Returns whether there is such a chunk. */
+DEVICE bool make_tiles(const struct gated_delta_sm90_args &args, struct smem *sm, struct place &p, int chunk, int row, int phase)
 {
     const struct gated_delta_args &a = args.a;
     uint32_t full = shared_address(&sm->full);
-    int token, length = find_chunk(a, chunk, token);
+    int head = row * args.sharers, token, length = find_chunk(a, chunk, token);
     if (!length)
         return false;
     if (threadIdx.x % 128 == 0) {
@@ -211,7 +236,7 @@ DEVICE bool make_tiles(const struct gated_delta_sm90_args &args, struct smem *sm
         tensor_load_4d(p.image + 2 * SLAB_BYTES, &args.q, full, 0, token, 0, head / a.q_group);
     }
     float c[2], kk[32], qk[32];
-    struct gated_delta_tile *tile = args.tiles + (int64_t)head * args.max_chunks + chunk;
+    struct gated_delta_tile *tile = args.tiles + (int64_t)row * args.max_chunks + chunk;
     struct gated_delta_gates *gates = &tile[(int64_t)p.warp * args.max_chunks].gates;
     if (p.warp < args.heads)
         sum_logarithms(a, sm, token, length, head + p.warp, p.warp, c);
@@ -249,7 +274,7 @@ DEVICE bool make_tiles(const struct gated_delta_sm90_args &args, struct smem *sm
 /* All chunks, those of all heads before the next ones. Who raises a flag clears it first. */
 DEVICE void make_all_tiles(const struct gated_delta_sm90_args &args, struct smem *sm, struct place &p, bool lists)
 {
-    int parts = args.a.num_heads / args.heads, end = args.max_chunks * parts, step = gridDim.x * GROUPS;
+    int parts = args.a.num_heads / args.sharers / args.heads, end = args.max_chunks * parts, step = gridDim.x * GROUPS;
     int first = blockIdx.x * GROUPS + threadIdx.x / 128, phase = 0;
     for (int i = first + threadIdx.x % 128 * step; i < end; i += 128 * step)
         *chunk_ready(args, i % parts * args.heads, i / parts) = 0;

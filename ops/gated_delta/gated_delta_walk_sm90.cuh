@@ -5,8 +5,9 @@
  *     E = beta V - known S K^T;   U = E + E T^T;   output = out S Q^T + U P^T;   S = end S + (update U) K
  *
  * The operands a of all products come from registers: S, E and U go from accumulators to fragments in place. E also stays where
- * it is, in float32, and the product is added to it. With F16_MATRICES E and U are f16, each value divided by a unit. What the
- * next chunk needs beside operands in shared memory is fetched while the state is updated.
+ * it is, in float32, and the product is added to it. With F16_MATRICES E and U are f16, each value divided by a unit. Unless it
+ * DECAYS `known` is beta, `update` and `end` 1. What the next chunk needs beside operands in shared memory is fetched while the
+ * state is updated.
  *
  * Two rules of ptxas: once a round trip all wgmmas are waited for, or it orders every one; and where an accumulator is read that
  * is done, while others are under way, a wait that costs nothing tells so.
@@ -40,13 +41,6 @@ DEVICE struct worker make_worker(int slot)
     return w;
 }
 
-DEVICE void fetch_known(struct worker &w, const struct smem *sm)
-{
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        w.known[j] = pair_at(sm->gates[w.ring.stage].known, j, w.place.pair);
-}
-
 /* What the chunk in the ring's stage needs besides operands in shared memory. */
 DEVICE void fetch(struct worker &w, struct smem *sm)
 {
@@ -54,8 +48,9 @@ DEVICE void fetch(struct worker &w, struct smem *sm)
     mbarrier_wait(AT(full[s]), w.ring.phase);
     load_values(w.v, AT(stage[s].values[0]) + w.slot * SLAB_BYTES, w.place);
     if (!F16_MATRICES) /* whose units leave no registers for it */
-        fetch_known(w, sm);
-    w.end = sm->gates[s].end[0];
+        fetch_known(w.known, &sm->gates[s], w.place);
+    if (DECAYS)
+        w.end = sm->gates[s].end[0];
 }
 
 /* Hands the output of a chunk to the warp that stores it; not `real`: goes through the motions, without a branch. */
@@ -70,6 +65,17 @@ DEVICE void put_output(struct worker &w, struct smem *sm, const float (&y)[32], 
                           pack2(T(), y[8 * j + 4], y[8 * j + 5]), pack2(T(), y[8 * j + 6], y[8 * j + 7]));
     __syncwarp();
     mbarrier_arrive_if(AT(output_full[w.slot]), real);
+}
+
+/* y += x, whose rows and columns lack these units. */
+DEVICE void add_columns(float (&y)[32], const float (&x)[32], float2 rows, const float2 (&columns)[8])
+{
+#pragma unroll
+    for (int i = 0; i < 32; i += 2) {
+        float row = i / 2 % 2 ? rows.y : rows.x;
+        y[i] += x[i] * row * columns[i / 4].x;
+        y[i + 1] += x[i + 1] * row * columns[i / 4].y;
+    }
 }
 
 /* One chunk: s, the fragments a of it, and y, the output of the chunk before, which it hands on, become those of this chunk. */
@@ -96,32 +102,34 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     wgmma_wait<1>();
     wgmma_pin(x);
     if (F16_MATRICES)
-        fetch_known(w, sm);
+        fetch_known(w.known, gates, w.place);
     float2 unit = make_e(x, e, w.v, w.known, gates->beta, w.place);
-    add_matrix(x, e, t);
+    multiply_matrix(x, e, t, true);
 #pragma unroll
     for (int k = EARLY; k < 8; k++)
         wgmma_rows(y, a + 4 * k, queries + step_128(k), true, T());
     wgmma_commit();
     wgmma_wait<2>();
     float2 update[8];
+    fetch_update(update, gates, w.place);
 #pragma unroll
-    for (int j = 0; j < 8; j++)
-        update[j] = pair_at(gates->update, j, w.place.pair);
-#pragma unroll
-    for (int i = 0; i < 64; i++)
+    for (int i = 0; DECAYS && i < 64; i++)
         s[i] *= w.end;
     wgmma_wait<1>();
     wgmma_pin(x);
     scale_update(f, x, update, unit);
     add_update(s, f, key_columns);
     pack(e, x, Matrix());
-    wgmma_wait<1>();
+    float2 column[8];
+    if (F16_MATRICES) { /* apart from y, which has other units */
+        multiply_matrix(x, e, p, false);
+        fetch_factors(column, gates->beta, w.place.pair);
+    }
+    wgmma_wait<F16_MATRICES ? 2 : 1>();
     wgmma_pin(y);
     scale_columns(y, gates->output, w.place.pair);
-    if (F16_MATRICES)
-        take_units(y, unit, gates->unit, w.place.pair);
-    add_matrix(y, e, p);
+    if (!F16_MATRICES)
+        multiply_matrix(y, e, p, true);
     w.last_stage = w.ring.stage;
     advance<STAGES>(w.ring);
     if (!last)
@@ -129,9 +137,12 @@ DEVICE void take_chunk(struct worker &w, struct smem *sm, float (&s)[64], uint32
     __syncwarp(); /* all lanes have read of the stage what they do before one tells that it is free */
     wgmma_wait<0>();
     wgmma_pin(s);
-    wgmma_pin(y);
-    if (F16_MATRICES)
-        give_units(y, unit, gates->unit, w.place.pair);
+    if (F16_MATRICES) {
+        wgmma_pin(x);
+        add_columns(y, x, unit, column);
+    } else {
+        wgmma_pin(y);
+    }
     pack(a, s, T());
 }
 

@@ -29,7 +29,8 @@ DIM = 128
 PREFILL = [(2, 8, [32768]), (2, 8, [8192]), (2, 8, [2048]), (2, 8, [4096] * 8), (4, 16, [32768]), (8, 32, [32768]),
            (8, 32, [8192] * 4), (16, 64, [32768]), (16, 64, [8192] * 4), (16, 64, [1024] * 8), (16, 32, [32768]),
            (16, 32, [2048]), (16, 32, [32768] + [512] * 63)]
-UNGATED = [(2, 8, [8192]), (8, 32, [32768]), (8, 32, [8192] * 4), (16, 64, [1024] * 8), (16, 32, [2048])]  # no g, no beta
+UNGATED = [(2, 8, [8192]), (8, 32, [32768]), (8, 32, [8192] * 4), (16, 64, [8192] * 4), (16, 64, [1024] * 8), (16, 32, [2048])]
+GATES = {"": ("g", "beta"), " beta only": ("beta",), " no gates": ()}
 DECODE = [("pretranspose", "float32", 1), ("pretranspose", "float32", 64), ("pretranspose", "float32", 256),
           ("pretranspose", "bfloat16", 1), ("pretranspose", "bfloat16", 64), ("pretranspose", "bfloat16", 256),
           ("keys_first", "float32", 1), ("keys_first", "float32", 64), ("keys_first", "float32", 256),
@@ -72,7 +73,7 @@ def prefill_shape(key_heads, value_heads, lengths):
     return f"{key_heads}/{value_heads} {'+'.join(runs)}"
 
 
-def prefill(torch, ours, key_heads, value_heads, lengths, gated, peers):
+def prefill(torch, ours, key_heads, value_heads, lengths, given, peers):
     """Our call, the peers' calls by name, our output, and bytes of states."""
     tokens, f32, bf16 = sum(lengths), torch.float32, torch.bfloat16
 
@@ -81,7 +82,8 @@ def prefill(torch, ours, key_heads, value_heads, lengths, gated, peers):
     q, k = (torch.nn.functional.normalize(normal(tokens, key_heads, DIM), dim=-1).to(bf16) for _ in range(2))
     v = normal(tokens, value_heads, DIM, dtype=bf16)
     gates = {"g": torch.exp(torch.nn.functional.logsigmoid(normal(tokens, value_heads)) / 16),
-             "beta": torch.sigmoid(normal(tokens, value_heads))} if gated else {}
+             "beta": torch.sigmoid(normal(tokens, value_heads))}
+    gates = {name: gates[name] for name in GATES[given]}
     state = normal(len(lengths), value_heads, DIM, DIM)
     starts = torch.tensor([sum(lengths[:i]) for i in range(len(lengths) + 1)], device="cuda", dtype=torch.int64)
     output, final = torch.empty_like(v), torch.empty_like(state)
@@ -93,7 +95,7 @@ def prefill(torch, ours, key_heads, value_heads, lengths, gated, peers):
         theirs, their_final = torch.empty_like(v), torch.empty_like(state)
         calls["upstream"] = lambda: rule(q, k, v, initial_state=state, output_final_state=True, cu_seqlens=starts,
                                          output=theirs, output_state=their_final, **gates)[0]
-    if "fla" in peers and gated:  # which tunes itself for half a minute when it meets numbers of heads for the first time
+    if "fla" in peers and not given:  # which tunes itself for half a minute when it meets numbers of heads for the first time
         triton_rule = importlib.import_module("fla.ops.gated_delta_rule").chunk_gated_delta_rule
         log_g, transposed = torch.log(gates["g"])[None], state.transpose(-1, -2).contiguous()
         calls["fla"] = lambda: triton_rule(q[None], k[None], v[None], log_g, gates["beta"][None], initial_state=transposed,
@@ -209,8 +211,9 @@ def difference(torch, call, mine, output):
 
 def rows(arguments, torch, timer, ours, copies):
     peers = [] if arguments.alone else arguments.peers
-    cases = [("chunk_gated_delta_rule", prefill_shape(*shape), prefill, (*shape, True)) for shape in PREFILL]
-    cases += [("chunk_gated_delta_rule", f"{prefill_shape(*shape)} ungated", prefill, (*shape, False)) for shape in UNGATED]
+    cases = [("chunk_gated_delta_rule", prefill_shape(*shape), prefill, (*shape, "")) for shape in PREFILL]
+    cases += [("chunk_gated_delta_rule", prefill_shape(*shape) + given, prefill, (*shape, given))
+              for given in GATES if given for shape in UNGATED]
     cases += [("decode " + shape[0], f"{shape[1]} batch {shape[2]}", decode, shape) for shape in DECODE]
     cases += [("recurrent_kda", f"{shape[0]} batch {shape[1]}", kda, shape) for shape in KDA]
     cases += [("selective_state_update", f"{shape[0]} batch {shape[1]}", mamba, shape) for shape in MAMBA]
