@@ -102,7 +102,7 @@ ANYWHERE struct block_scale block_scale_e4m3(float amax, float global_scale)
         reciprocal = __fmaf_rn(reciprocal, __fmaf_rn(-value, reciprocal, 1.0f), reciprocal);
         quotient = __fmul_rn(global_scale, reciprocal);
         quotient = __fmaf_rn(__fmaf_rn(-value, quotient, global_scale), reciprocal, quotient);
-        s.multiplier = s.code ? quotient : 0.0f;
+        s.multiplier = value > 0.0f ? quotient : 0.0f;
         return s;
     }
 #endif

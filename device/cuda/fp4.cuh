@@ -161,7 +161,7 @@ SELDOM uint2 e2m1_clamp(uint2 bytes)
 template <int N, int PARTS> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], const float (&x)[N], const float (&parts)[PARTS])
 {
     const uint32_t ones = 0x01010101u;
-    uint32_t bytes[N / 8][2], over = 0;
+    uint32_t bytes[N / 8][2], rounded[N / 8][2], over = 0;
 #pragma unroll
     for (int i = 0; i < N / 8; i++) {
         uint32_t pairs[4];
@@ -171,24 +171,26 @@ template <int N, int PARTS> DEVICE void e2m1_pack_up(uint32_t (&codes)[N / 8], c
             const float *first = x + 8 * i + j % 2 + j / 2 * 4;
             pairs[j] = cut2(f16(), __fmul_rn(first[0], part), __fmul_rn(first[2], part));
         }
-        bytes[i][0] = byte_permute(pairs[0], pairs[2], 0x7531);
-        bytes[i][1] = byte_permute(pairs[1], pairs[3], 0x7531);
-        over |= bytes[i][0] | bytes[i][1] | (bytes[i][0] + ones) | (bytes[i][1] + ones);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            bytes[i][j] = byte_permute(pairs[j], pairs[j + 2], 0x7531);
+            rounded[i][j] = bytes[i][j] + ones;
+            over |= bytes[i][j] | rounded[i][j];
+        }
     }
     if (over & 0x70707070u) {
 #pragma unroll
         for (int i = 0; i < N / 8; i++) {
             uint2 two = e2m1_clamp(make_uint2(bytes[i][0], bytes[i][1]));
-            bytes[i][0] = two.x;
-            bytes[i][1] = two.y;
+            rounded[i][0] = two.x + ones;
+            rounded[i][1] = two.y + ones;
         }
     }
+    /* Bits 4 to 6 of every byte are 0 now. */
 #pragma unroll
     for (int i = 0; i < N / 8; i++) {
-        uint32_t even = bytes[i][0] + ones, odd = bytes[i][1] + ones;
-        uint32_t digits = (even >> 1 & 0x0f0f0f0fu) | (odd << 3 & 0xf0f0f0f0u);
-        uint32_t signs = (even >> 4 & 0x0f0f0f0fu) | (odd & 0xf0f0f0f0u);
-        codes[i] = (digits & 0x77777777u) | (signs & 0x88888888u);
+        uint32_t even = rounded[i][0], odd = rounded[i][1];
+        codes[i] = ((even >> 1 | even >> 4) & 0x0f0f0f0fu) | ((odd << 3 | odd) & 0xf0f0f0f0u);
     }
 }
 

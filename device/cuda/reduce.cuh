@@ -29,7 +29,8 @@ DEVICE float lanes_sum(float x, int lanes)
 #pragma unroll
         for (int step = 16; step > 0; step /= 2) {
             float other = step < lanes ? __shfl_down_sync(0xffffffffu, x, step) : 0.0f;
-            x += lane - first + step < lanes ? other : 0.0f;
+            if (lane - first + step < lanes)
+                x += other;
         }
         return __shfl_sync(0xffffffffu, x, first);
     }
