@@ -34,6 +34,14 @@ struct attention_cache attention_see_cache(const struct attention_plan *plan, co
                                     .head = tensor_stride(cache, head_axis)};
 }
 
+int64_t attention_most_tokens(const struct call *call)
+{
+    const struct attention_view *t = call_view(call);
+    const struct attention_plan *plan = attention_plan_of(call);
+    const int64_t pages = t->kv_indices ? least(tensor_shape(t->kv_indices, 0), INT32_MAX) : 1;
+    return least(pages * (t->kv_indices ? plan->page_size : attention_see_cache(plan, t->k_cache).slots), INT32_MAX);
+}
+
 static float factor_of(const flashinfer_number *number)
 {
     bool is_value = number->kind == FLASHINFER_NUMBER_FLOAT || number->kind == FLASHINFER_NUMBER_INT;

@@ -23,6 +23,7 @@ struct attention_plan {
     int32_t parts;                                 /* its blocks that divide the keys of a tile of 128 rows; 0, 1: none */
     int32_t stream_split, stream_rows;             /* batch_decode_stream_: as in attention_stream; packed rows of a request */
     int32_t stream_rows_known;                     /* 1: no request has more rows than that */
+    int32_t is_small;                              /* 1: see attention_typical_is_small */
     int32_t max_batch_size;
     double sm_scale, logits_soft_cap;
     double rope_ratio, rope_unit; /* as in attention_modes */
@@ -37,6 +38,9 @@ const char *attention_fit_stream_prefill(const struct call *call, struct way *wa
 const char *attention_fit_stream_prefill_sm90(const struct call *call, struct way *way);
 flashinfer_status attention_run_stream(const struct call *call, const struct way *way);
 flashinfer_status attention_run_stream_sm90(const struct call *call, const struct way *way);
+
+/* The tokens of all requests, at most, as far as they are counted. */
+int64_t attention_most_tokens(const struct call *call);
 
 /* Tokens to the left that a kernel is told; -1: all. */
 int32_t attention_window(int64_t window_left);
@@ -115,9 +119,9 @@ const char *attention_needs_generic(const struct call *call, bool widens);
 struct attention_args attention_args(const struct call *call);
 struct attention_divisor attention_divisor(uint32_t by); /* 1 to 2^31 */
 
-/* attention_tiles.c. A typical batch; tokens: keys of a request, 0 if unknown. */
+/* attention_tiles.c. A typical batch; tokens: keys of a request, longest: of the one that has most; 0 if unknown. */
 struct attention_typical {
-    int64_t total_q, batch, tokens;
+    int64_t total_q, batch, tokens, longest;
 };
 
 /* The largest tile that a typical request fills and that leaves no multiprocessor idle, or where tiles of 128 would, half of
@@ -128,6 +132,12 @@ int32_t attention_typical_tile_q(const struct device *device, const struct atten
 /* Blocks that divide the keys of a tile of 128 rows, where such tiles leave room for them, two a multiprocessor: a power of two,
  * so that clusters fill what there is; those of eight not quite. */
 int32_t attention_typical_parts(const struct device *device, const struct attention_plan *plan, struct attention_typical typical);
+
+/* Requests of one tile of keys, of which there are not many: batch_prefill_sm90 takes longer to begin than for all else. */
+bool attention_typical_is_small(const struct device *device, const struct attention_plan *plan, struct attention_typical typical);
+
+/* Of a call that has no more keys than such a batch. */
+bool attention_is_small(const struct call *call);
 
 /* Packed rows of a block of batch_prefill_sm80, as far as the rows go. */
 int32_t attention_tile_q(const struct call *call);

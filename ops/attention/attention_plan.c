@@ -36,9 +36,18 @@ const char *attention_fit_plan(const struct call *call, struct way *way)
 
 static bool is_known(const DLTensor *indptr) { return indptr && tensor_data(indptr) && tensor_shape(indptr, 0) > 1; }
 
+static int64_t longest_of(const DLTensor *indptr)
+{
+    const int32_t *at = tensor_data(indptr);
+    int64_t longest = 0;
+    for (int64_t b = 0; b + 1 < tensor_shape(indptr, 0); b++)
+        longest = most(longest, (int64_t)at[b + 1] - at[b]);
+    return longest;
+}
+
 static struct attention_typical typical_of(const struct attention_options *o)
 {
-    struct attention_typical typical = {least(o->max_total_qo, INT32_MAX), o->max_batch_size, 0};
+    struct attention_typical typical = {least(o->max_total_qo, INT32_MAX), o->max_batch_size, 0, 0};
     if (is_known(o->qo_indptr)) {
         typical.batch = tensor_shape(o->qo_indptr, 0) - 1;
         typical.total_q = ((const int32_t *)tensor_data(o->qo_indptr))[typical.batch];
@@ -46,6 +55,7 @@ static struct attention_typical typical_of(const struct attention_options *o)
     if (is_known(o->kv_indptr)) {
         int64_t batch = tensor_shape(o->kv_indptr, 0) - 1;
         typical.tokens = ((const int32_t *)tensor_data(o->kv_indptr))[batch] * (int64_t)o->page_size / batch;
+        typical.longest = longest_of(o->kv_indptr) * o->page_size;
     }
     return typical;
 }
@@ -60,15 +70,12 @@ const char *attention_single_fit(const struct attention_options *o, int64_t kv_l
 /* Packed rows of the longest request of a typical batch. */
 static int64_t typical_rows(const struct attention_options *o)
 {
-    int64_t group = group_of(o), longest = 0;
+    int64_t group = group_of(o);
     if (o->is_decode)
         return group * (o->q_len_per_req > 1 ? o->q_len_per_req : 1);
     if (!o->qo_indptr || !tensor_data(o->qo_indptr))
         return group * ceil_div(least(o->max_total_qo, INT32_MAX), o->max_batch_size);
-    const int32_t *indptr = tensor_data(o->qo_indptr);
-    for (int64_t b = 0; b + 1 < tensor_shape(o->qo_indptr, 0); b++)
-        longest = most(longest, (int64_t)indptr[b + 1] - indptr[b]);
-    return group * least(longest, INT32_MAX);
+    return group * least(longest_of(o->qo_indptr), INT32_MAX);
 }
 
 struct attention_plan attention_single_plan(const struct attention_options *o)
@@ -119,6 +126,7 @@ flashinfer_status attention_run_plan(const struct call *call, const struct way *
         struct attention_typical typical = typical_of(o);
         plan.tile_q = attention_typical_tile_q(call->device, &plan, typical);
         plan.parts = attention_typical_parts(call->device, &plan, typical);
+        plan.is_small = attention_typical_is_small(call->device, &plan, typical);
         workspace = attention_schedule_bytes(plan.max_batch_size);
     }
     if (call->device->id.device_type == kDLCUDA)

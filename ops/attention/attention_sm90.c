@@ -100,6 +100,8 @@ const char *attention_fit_sm90(const struct call *call, struct way *way)
     bool invariant = plan->whole || call->exec.flags & FLASHINFER_BATCH_INVARIANT;
     if (!call->exec.kernel && !invariant && attention_tile_q(call) < MIN_TILE_Q)
         return "requests have too few query tokens to fill its tiles";
+    if (!call->exec.kernel && !invariant && attention_is_small(call))
+        return "requests are so short that batch_prefill_sm80 is faster";
     if (group > MAX_GROUP)
         return "more than 64 query heads have the same KV head";
     if (!tensor_is_aligned(t->out, 16) || !tensor_is_aligned(t->k_cache, 16) || !tensor_is_aligned(t->v_cache, 16))

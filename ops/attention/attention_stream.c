@@ -141,15 +141,6 @@ static struct attention_plan fold(const struct attention_plan *plan)
     return folded;
 }
 
-/* The tokens of all requests, at most, as far as they are counted. */
-static int64_t most_tokens(const struct call *call)
-{
-    const struct attention_view *t = call_view(call);
-    const struct attention_plan *plan = attention_plan_of(call);
-    const int64_t pages = t->kv_indices ? least(tensor_shape(t->kv_indices, 0), INT32_MAX) : 1;
-    return least(pages * (t->kv_indices ? plan->page_size : attention_see_cache(plan, t->k_cache).slots), INT32_MAX);
-}
-
 /* A scale of each KV head's values is found by what is not folded. */
 static bool folds(const struct call *call)
 {
@@ -161,20 +152,21 @@ static bool folds(const struct call *call)
 static bool is_short_fold(const struct call *call)
 {
     const struct attention_plan *plan = attention_plan_of(call);
-    return folds(call) && most_tokens(call) * plan->num_kv_heads < MIN_FOLDED_BYTES / (2 * kv_row_bytes(plan));
+    return folds(call) && attention_most_tokens(call) * plan->num_kv_heads < MIN_FOLDED_BYTES / (2 * kv_row_bytes(plan));
 }
 
 /* Of more than 16 rows a stream's results take so long to be added up that batch_prefill_sm80 has gone through few keys before,
- * even if one request has them all. */
+ * even if one request has them all, or through a tile of each. */
 static bool has_few_keys(const struct call *call)
 {
     const struct attention_plan *plan = attention_plan_of(call);
     const int32_t window = attention_window_of(call);
-    int64_t keys = most_tokens(call);
+    int64_t keys = attention_most_tokens(call);
     if (window >= 0)
         keys = least(keys, (int64_t)window + ceil_div(plan->stream_rows, plan->group));
-    return plan->stream_rows > 2 * LEAST_ROWS && keys <= FEW_KEYS && plan->head_dim <= 128 && !attention_converts(call) &&
-           least(attention_batch(call_view(call)), INT32_MAX) * plan->num_kv_heads <= call->device->sms;
+    bool few = keys <= FEW_KEYS && least(attention_batch(call_view(call)), INT32_MAX) * plan->num_kv_heads <= call->device->sms;
+    return (few || attention_is_small(call)) && plan->stream_rows > 2 * LEAST_ROWS && plan->head_dim <= 128 &&
+           !attention_converts(call);
 }
 
 /* What is better for a call depends on the batch: neither if a row is named, nor if bits must not depend on it. */

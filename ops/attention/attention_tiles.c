@@ -3,6 +3,7 @@
 #include "ops/attention/attention_host.h"
 
 enum { MAX_PARTS = 8, MIN_SEEN = 512 * 128 }; /* elements of a head's keys that a row sees, which repay joining */
+enum { SMALL_TILE = 64, SMALL_KEYS = 64, FEW_KEYS = 48, SMALL_ROWS = 256, FEW_ROWS = 64 /* of a multiprocessor */ };
 
 int32_t attention_typical_tile_q(const struct device *device, const struct attention_plan *plan,
                                  struct attention_typical typical)
@@ -27,11 +28,24 @@ int32_t attention_typical_parts(const struct device *device, const struct attent
     return parts;
 }
 
+bool attention_typical_is_small(const struct device *device, const struct attention_plan *plan, struct attention_typical typical)
+{
+    const int64_t rows = typical.total_q * plan->num_qo_heads, sms = device->sms;
+    return plan->tile_q >= SMALL_TILE && plan->head_dim <= 128 && rows <= SMALL_ROWS * sms && typical.longest > 0 &&
+           typical.longest <= (rows <= FEW_ROWS * sms ? FEW_KEYS : SMALL_KEYS);
+}
+
+bool attention_is_small(const struct call *call)
+{
+    const int64_t batch = least(attention_batch(call_view(call)), INT32_MAX);
+    return attention_plan_of(call)->is_small && attention_most_tokens(call) <= SMALL_KEYS * batch;
+}
+
 int32_t attention_tile_q(const struct call *call)
 {
     const struct attention_plan *plan = attention_plan_of(call);
     const struct attention_view *t = call_view(call);
-    struct attention_typical typical = {attention_total_q(t), attention_batch(t), 0};
+    struct attention_typical typical = {attention_total_q(t), attention_batch(t), 0, 0};
     return plan->tile_q ? plan->tile_q : attention_typical_tile_q(call->device, plan, typical);
 }
 
@@ -39,7 +53,7 @@ int32_t attention_parts(const struct call *call)
 {
     const struct attention_plan *plan = attention_plan_of(call);
     const struct attention_view *t = call_view(call);
-    struct attention_typical typical = {attention_total_q(t), 1, attention_see_cache(plan, t->k_cache).slots};
+    struct attention_typical typical = {attention_total_q(t), 1, attention_see_cache(plan, t->k_cache).slots, 0};
     if (plan->parts || t->kv_indptr)
         return (int32_t)most(1, plan->parts); /* of decode there is no plan of parts */
     return attention_typical_parts(call->device, plan, typical);

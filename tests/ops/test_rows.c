@@ -72,17 +72,27 @@ static void test_rows(void **state)
     assert_int_equal(wrong, 0);
 }
 
+#define RAGGED(batch, tokens, heads)                                                                                       \
+    "q_data_type=bf16 causal=1 head_dim_qk=128 num_kv_heads=8 num_qo_heads=" #heads " batch=" #batch " typical_batch=" #batch \
+    " max_batch_size=" #batch " total_q=" #tokens " max_total_qo=" #tokens " total_kv=" #tokens                              \
+    " page_size=1 -v_indptr -o_indptr"
+
 /* The faster one where both were timed. */
 static const char *const choices[][3] = {
-    {"mm", "m=1 n=960 k=576 -bias", "mm_small_m_sm80"},
-    {"mm", "m=1 n=576 k=1536 -bias", "mm_small_m_sm80"},
-    {"mm", "m=8 n=6144 k=4096 -bias", "mm_small_m_sm80"},
-    {"mm", "m=16 n=4096 k=4096 -bias", "mm_small_m_sm80"},
-    {"mm", "m=16 n=4096 k=14336 -bias", "mm_small_m_sm80"},
-    {"mm", "m=1 n=14336 k=4096 -bias", "mm_sm80"},
-    {"mm", "m=1 n=28672 k=4096 -bias", "mm_sm80"},
-    {"mm", "m=16 n=28672 k=4096 -bias", "mm_sm80"},
-    {"mm", "m=16 n=128256 k=4096 -bias", "mm_sm80"}, /* in no cache either */
+    {"mm", "m=1 n=960 k=576 dtype=bf16 -bias", "mm_small_m_sm80"},
+    {"mm", "m=1 n=576 k=1536 dtype=bf16 -bias", "mm_small_m_sm80"},
+    {"mm", "m=8 n=6144 k=4096 dtype=bf16 -bias", "mm_small_m_sm80"},
+    {"mm", "m=16 n=4096 k=4096 dtype=bf16 -bias", "mm_small_m_sm80"},
+    {"mm", "m=16 n=4096 k=14336 dtype=bf16 -bias", "mm_small_m_sm80"},
+    {"mm", "m=1 n=14336 k=4096 dtype=bf16 -bias", "mm_sm80"},
+    {"mm", "m=1 n=28672 k=4096 dtype=bf16 -bias", "mm_sm80"},
+    {"mm", "m=16 n=28672 k=4096 dtype=bf16 -bias", "mm_sm80"},
+    {"mm", "m=16 n=128256 k=4096 dtype=bf16 -bias", "mm_sm80"}, /* in no cache either */
+    {"batch_prefill_ragged", RAGGED(16, 160, 32), "batch_prefill_sm80"},
+    {"batch_prefill_ragged", RAGGED(64, 640, 32), "batch_prefill_sm80"},
+    {"batch_prefill_ragged", RAGGED(4, 256, 32), "batch_prefill_sm90"},
+    {"batch_prefill_ragged", RAGGED(64, 2560, 32), "batch_prefill_sm90"},
+    {"batch_prefill_ragged", RAGGED(16, 2048, 32), "batch_prefill_sm90"},
 };
 
 static void keep_chosen(void *context, const struct fit_row *row)
@@ -99,7 +109,7 @@ static void test_choices(void **state)
     for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
         const char *chosen = "";
         print_message("%s %s\n", choices[i][0], choices[i][1]);
-        assert_int_equal(fits_explain(op_find(choices[i][0]), choices[i][1], "dtype=bf16", &device, NULL, keep_chosen, &chosen),
+        assert_int_equal(fits_explain(op_find(choices[i][0]), choices[i][1], NULL, &device, NULL, keep_chosen, &chosen),
                          FLASHINFER_OK);
         assert_string_equal(chosen, choices[i][2]);
     }
