@@ -22,8 +22,7 @@ static const struct op_arg args[] = {
     {0},
 };
 
-static const struct jit_kernel small_m_sm80 = {
-    "mm_small_m_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "WARPS", "CHUNKS", "GROUPS"}};
+static const struct jit_kernel small_m_sm80 = {"mm_small_m_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "WARPS"}};
 static const struct jit_kernel sm80 = {
     "mm_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "BLOCK_M", "BLOCK_N", "WARPS_M", "WARPS_N", "STAGES", "LOADER"}};
 static const struct jit_kernel small_m_cpu = {"mm_small_m_cpu", JIT_CPU, {"T:dtype", "OUT:dtype"}};
@@ -86,45 +85,46 @@ static bool is_read_once(const struct call *call)
     return a.m <= SMALL_M && a.k % VECTOR == 0 && loader(&a) == MM_COLUMNS_CONTIGUOUS;
 }
 
+static bool has_many_columns(const struct call *call, const struct mm_args *a) { return a->n > (int64_t)64 * call->device->sms; }
+
 static const char *fit_small_m_sm80(const struct call *call, struct way *way)
 {
-    enum { CHUNK = 32, CHUNKS = 4, MAX_WARPS = 16, COLUMNS = 8, BLOCKS_PER_SM = 8 };
+    enum { WARPS = 16, FEW_WARPS = 8, MAX_K = 1 << 30 };
     struct mm_args a = kernel_args(call);
-    const bool many = a.n > (int64_t)COLUMNS * BLOCKS_PER_SM * call->device->sms;
     if (a.m > SMALL_M)
         return "a has more than 16 rows";
     if (a.n > INT32_MAX)
         return too_large;
+    if (a.k > MAX_K)
+        return "k is more than 2^30";
     if (is_invariant(call))
         return not_invariant;
     if (a.b_k_stride != 1)
         return columns_not_contiguous;
     if (a.k % VECTOR || loader(&a) != MM_COLUMNS_CONTIGUOUS)
         return "k, or the address or a stride of a or b, is no multiple of 16 bytes";
-    if (many && 2 * (double)a.n * (double)a.k > (double)call->device->l2_bytes && !call->exec.kernel)
-        return "b is larger than the L2 cache, and has so many columns that mm_sm80 reads it faster";
-    int32_t warps = (int32_t)most(1, least(MAX_WARPS, ceil_div(a.k, CHUNK * CHUNKS)));
-    int32_t groups = many ? 2 : 1;
-    int32_t *constant = spec(call, way, &small_m_sm80);
-    constant[2] = warps;
-    constant[3] = CHUNKS;
-    constant[4] = groups;
-    way->value[WAY_GRID] = ceil_div(a.n, COLUMNS * groups);
+    if (has_many_columns(call, &a) && !call->exec.kernel)
+        return "b has so many columns that mm_sm80 reads it faster";
+    int32_t warps = MM_SMALL_M_SMEM(WARPS) <= call->device->smem_block ? WARPS : FEW_WARPS;
+    spec(call, way, &small_m_sm80)[2] = warps;
+    way->value[WAY_GRID] = least(ceil_div(a.n, MM_SMALL_M_COLUMNS), call->device->sms);
     way->value[WAY_BLOCK] = 32 * warps;
+    way->value[WAY_SMEM] = MM_SMALL_M_SMEM(warps);
     return NULL;
 }
 
 /* The largest tiles that give every multiprocessor one and waste no half of their rows or columns, else the
- * smallest. */
+ * smallest; for few rows, which have half of the smallest, those that read b fastest. */
 static const char *fit_sm80(const struct call *call, struct way *way)
 {
     enum { ROW_BYTES = 128 }; /* of a tile in shared memory */
     static const struct tile {
         int32_t m, n, warps_m, warps_n, stages;
     } tiles[] = {{128, 128, 2, 4, 3}, {64, 64, 2, 2, 4}, {32, 32, 2, 2, 6}};
+    static const struct tile few_rows[] = {{16, 32, 1, 2, 8}, {16, 32, 1, 2, 5}, {16, 64, 1, 4, 5}};
     enum { SMALLEST = sizeof tiles / sizeof *tiles - 1 };
     struct mm_args a = kernel_args(call);
-    int which = loader(&a) == MM_ANY_STRIDES ? SMALLEST : 0;
+    int by = loader(&a), which = by == MM_ANY_STRIDES ? SMALLEST : 0;
     if (a.m > INT32_MAX || a.n > INT32_MAX || a.k > INT32_MAX)
         return too_large;
     for (; which < SMALLEST; which++) {
@@ -133,13 +133,15 @@ static const char *fit_sm80(const struct call *call, struct way *way)
             break;
     }
     const struct tile *t = &tiles[which];
+    if (a.m <= SMALL_M && by != MM_ANY_STRIDES)
+        t = &few_rows[!has_many_columns(call, &a) ? 0 : by == MM_COLUMNS_CONTIGUOUS ? 1 : 2];
     way->value[WAY_GRID] = ceil_div(a.m, t->m) * ceil_div(a.n, t->n);
     way->value[WAY_BLOCK] = 32 * t->warps_m * t->warps_n;
     way->value[WAY_SMEM] = t->stages * (t->m + t->n) * ROW_BYTES;
     if (way->value[WAY_GRID] > INT32_MAX)
         return "out has more tiles than a grid has blocks";
     int32_t *constant = spec(call, way, &sm80);
-    const int32_t rest[] = {t->m, t->n, t->warps_m, t->warps_n, t->stages, loader(&a)};
+    const int32_t rest[] = {t->m, t->n, t->warps_m, t->warps_n, t->stages, by};
     memcpy(constant + 2, rest, sizeof rest);
     return NULL;
 }

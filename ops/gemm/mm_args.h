@@ -10,6 +10,11 @@
 #define MM_COLUMNS_CONTIGUOUS 1 /* of b */
 #define MM_ROWS_CONTIGUOUS 2    /* of b */
 
+/* mm_small_m_sm80: columns of a block, chunks that a warp's ring holds, and bytes of shared memory. */
+#define MM_SMALL_M_COLUMNS 16
+#define MM_SMALL_M_STAGES 3
+#define MM_SMALL_M_SMEM(warps) ((warps) * MM_SMALL_M_COLUMNS * 128 * (MM_SMALL_M_STAGES + 1))
+
 /* mm_cpu: columns of a panel, and the most rows of a block. */
 #define MM_CPU_COLUMNS 48
 #define MM_CPU_ROWS 256

@@ -84,10 +84,11 @@ static const char *const choices[][3] = {
     {"mm", "m=8 n=6144 k=4096 dtype=bf16 -bias", "mm_small_m_sm80"},
     {"mm", "m=16 n=4096 k=4096 dtype=bf16 -bias", "mm_small_m_sm80"},
     {"mm", "m=16 n=4096 k=14336 dtype=bf16 -bias", "mm_small_m_sm80"},
+    {"mm", "m=4 n=49152 k=576 dtype=bf16 -bias", "mm_sm80"},
     {"mm", "m=1 n=14336 k=4096 dtype=bf16 -bias", "mm_sm80"},
     {"mm", "m=1 n=28672 k=4096 dtype=bf16 -bias", "mm_sm80"},
     {"mm", "m=16 n=28672 k=4096 dtype=bf16 -bias", "mm_sm80"},
-    {"mm", "m=16 n=128256 k=4096 dtype=bf16 -bias", "mm_sm80"}, /* in no cache either */
+    {"mm", "m=16 n=128256 k=4096 dtype=bf16 -bias", "mm_sm80"},
     {"batch_prefill_ragged", RAGGED(16, 160, 32), "batch_prefill_sm80"},
     {"batch_prefill_ragged", RAGGED(64, 640, 32), "batch_prefill_sm80"},
     {"batch_prefill_ragged", RAGGED(4, 256, 32), "batch_prefill_sm90"},
