@@ -3,7 +3,8 @@
  *
  * A pair is a KV head and up to ROWS packed rows of one request that read it. Its tokens are cut into units, of TILE tokens or,
  * with a.stream.unit_tiles, of as many tiles as that says, counted from token 0. All units of all pairs, in order, are shared out
- * evenly; a worker takes those of one pair, as many as it has of it, as a task. If pairs are short, or there is a worker for
+ * evenly; a worker takes those of one pair, as many as it has of it, as a task. Of few pairs that are not long, units have as
+ * many tiles as make one for each worker, none of which then has parts of two pairs. If pairs are short, or there is a worker for
  * each, none is divided: teams of a block's streams, down to a single one, are workers then, which take the pairs that begin
  * among their units. Nothing here depends on anything but lengths, heads and the number of blocks; the lengths are read here and
  * nowhere else. */
@@ -18,6 +19,8 @@ enum { STREAMS_LOG2 = STREAMS == 8 ? 3 : STREAMS == 4 ? 2 : STREAMS == 2 ? 1 : 0
 static_assert(1 << STREAMS_LOG2 == STREAMS, "streams form teams by halves");
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
 enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes */
+enum { EVEN_UNITS = TILE == 16 }; /* larger tiles lose as much by them as they gain */
+enum { MAX_UNIT = 8 * STREAMS }; /* tiles; of longer pairs it is worth more that all workers have as many */
 enum { SPARED_PART = BOX_TOKENS ? 32 : 8 }; /* or that part of a long pair: heads read side by side pay most without boxes */
 
 __shared__ __align__(16) struct attention_scheduled requests[THREADS]; /* of the batch, if it has not more */
@@ -119,6 +122,16 @@ DEVICE int worker_of(const struct division &d, int unit)
     return (more ? 0 : d.longer) + (int)((unsigned)(more ? unit : behind) / (unsigned)(d.each + more));
 }
 
+/* The least tiles, evenly shared or of the longest pair, of which there are not more units than blocks. 0: too many. */
+DEVICE int choose_unit(int total, int pairs, int longest, int blocks)
+{
+    if (QUERIES_SHARED || pairs >= blocks)
+        return 0;
+    unsigned even = (total - 1u) / (unsigned)(blocks - pairs), of_pair = (unsigned)blocks / (unsigned)pairs;
+    int unit = max(MIN_TILES, (int)min(even, (longest - 1u) / of_pair) + 1);
+    return unit <= MAX_UNIT ? unit : 0;
+}
+
 /* Every warp finds it for itself: there is nothing to wait for but loads. */
 DEVICE struct division divide_batch(const struct attention_args &a, struct walk &w)
 {
@@ -129,9 +142,10 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
     int first = (int64_t)a.batch * lane / 32, last = (int64_t)a.batch * (lane + 1) / 32;
     int units = 0, pairs = 0, longest = 0;
     bool is_empty = false;
+    struct extent only = {}, any, &e = EVEN_UNITS ? only : any; /* only: wanted again, if there is one for each lane */
 #pragma unroll 1
     for (int b = first; b < last; b++) {
-        struct extent e = extent_of(a, d.by_unit, b);
+        e = extent_of(a, d.by_unit, b);
         units += e.units * e.pairs;
         pairs += e.units > 0 ? e.pairs : 0;
         longest = max(longest, e.units);
@@ -147,6 +161,18 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
     int spread = all_pairs <= blocks << STREAMS_LOG2 - shift ? 1 : 4; /* else one may have a pair more than others */
     int spared = spread == 1 ? max(SPARED, steps / SPARED_PART) : SPARED;
     d.whole = !d.unit_tiles && (int64_t)(steps - spared) * (spread * STREAMS * blocks) <= total;
+    if (EVEN_UNITS && !d.whole && !d.unit_tiles && a.batch <= 32) { /* lanes have a request each */
+        int unit = choose_unit(total, all_pairs, longest, blocks);
+        if (unit) {
+            d.unit_tiles = unit;
+            d.by_unit = {0xffffffffu / unit + 1, 32};
+            if (units > 0) {
+                int end = only.first_unit + only.units;
+                units = (divide(end - 1, d.by_unit) - divide(only.first_unit, d.by_unit) + 1) * only.pairs;
+            }
+            total = __reduce_add_sync(0xffffffffu, units);
+        }
+    }
     shift = d.whole ? shift : STREAMS_LOG2;
     d.streams = 1 << shift;
     d.stream = own & d.streams - 1;
