@@ -22,7 +22,10 @@ enum {
     LEAST_ROWS = 8,     /* packed rows that a warp has */
     MIN_BOX_TOKENS = 8,
     FEW_KEYS = 400,
-    MIN_FOLDED_BYTES = 5000000 /* of keys and values */
+    MANY_KEYS = 192, /* of a request, on average */
+    MOST_KEYS = 768,
+    FOLDED_BYTES = 70000000, /* of keys and values */
+    SHORT_BYTES = 5000000
 };
 
 #define CONSTANTS "T:dtype", "KV:dtype", "HEAD_DIM", "ALIGNED", "ROW_TILES", "ROW_WARPS", "WARPS", "STAGES", "BLOCKS"
@@ -141,19 +144,31 @@ static struct attention_plan fold(const struct attention_plan *plan)
     return folded;
 }
 
-/* A scale of each KV head's values is found by what is not folded. */
+static bool holds_less(const struct call *call, int64_t bytes)
+{
+    const struct attention_plan *plan = attention_plan_of(call);
+    return attention_most_tokens(call) * plan->num_kv_heads < bytes / (2 * kv_row_bytes(plan));
+}
+
+/* While multiprocessors are idle, twice as many pairs are worth more than long reads: as far as was measured. */
+static bool has_few_pairs(const struct call *call)
+{
+    const int64_t batch = least(attention_batch(call_view(call)), INT32_MAX), sms = call->device->sms;
+    const int64_t pairs = batch * attention_plan_of(call)->num_kv_heads, tokens = attention_most_tokens(call);
+    return pairs <= sms && holds_less(call, FOLDED_BYTES) &&
+           (2 * pairs > sms ? tokens >= MANY_KEYS * batch : tokens <= MOST_KEYS * batch);
+}
+
+/* A scale of each KV head's values is found by what is not folded. Where bits must not depend on the batch, nor may this. */
 static bool folds(const struct call *call)
 {
     const struct attention_view *t = call_view(call);
-    return can_fold(attention_plan_of(call)) && t->v_scale->kind != FLASHINFER_NUMBER_TENSOR;
+    return can_fold(attention_plan_of(call)) && t->v_scale->kind != FLASHINFER_NUMBER_TENSOR &&
+           (split_of(call) || !has_few_pairs(call));
 }
 
-/* Of few bytes, twice as many pairs are worth more than long reads. */
-static bool is_short_fold(const struct call *call)
-{
-    const struct attention_plan *plan = attention_plan_of(call);
-    return folds(call) && attention_most_tokens(call) * plan->num_kv_heads < MIN_FOLDED_BYTES / (2 * kv_row_bytes(plan));
-}
+/* Of few bytes they are worth more than boxes, too. */
+static bool is_short_fold(const struct call *call) { return folds(call) && holds_less(call, SHORT_BYTES); }
 
 /* Of more than 16 rows a stream's results take so long to be added up that batch_prefill_sm80 has gone through few keys before,
  * even if one request has them all, or through a tile of each. */
