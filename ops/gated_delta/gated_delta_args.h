@@ -103,13 +103,13 @@ ANYWHERE int64_t kept_row(const struct gated_delta_args *a, int64_t sequence, in
  * 16 blocks above the diagonal, in strips of 16 columns as shared memory holds them: columns 16 j to 16 j + 15 of rows 16 j to
  * 63, for j from 0 to 3; rows of 32 bytes whose 16-byte piece c lies at c ^ (row / 4 % 2). */
 struct gated_delta_gates {
-    float beta[GATED_DELTA_CHUNK];   /* factor of a column of V; or, on sm_90a with F16_MATRICES, a row of P, and so a column
-                                      * of its product, lacks this power of two */
+    float beta[GATED_DELTA_CHUNK];   /* factor of a column of V; on sm_90a with F16_MATRICES, where that is 1, its unit: the
+                                      * power of two that a row of P, and so a column of its product, lacks */
     float known[GATED_DELTA_CHUNK];  /* of a column of S K; beta is in it */
     float update[GATED_DELTA_CHUNK]; /* of a column of U, for the state */
     float output[GATED_DELTA_CHUNK]; /* of a column of S Q */
     float end[16];                   /* of S; the others are padding: what a tile consists of begins at 128 bytes */
-    int8_t unit[GATED_DELTA_CHUNK];  /* on sm_80, where beta is not 1: the exponent of that */
+    int8_t unit[GATED_DELTA_CHUNK];  /* on sm_80 the exponent of the unit, as there is beta beside it */
 };
 
 enum { GATED_DELTA_MATRIX_BYTES = 5120 };

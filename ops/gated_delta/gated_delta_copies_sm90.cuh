@@ -118,8 +118,8 @@ struct source {
 DEVICE struct source make_source(const struct gated_delta_sm90_args &p, const struct item &i)
 {
     const struct gated_delta_args &a = p.a;
-    return {p.tiles + (int64_t)(i.head / p.sharers) * p.max_chunks + i.segment.tile, i.segment.begin, i.head / a.k_group,
-            i.head / a.q_group, i.head / a.v_group, i.first_half, i.end_half};
+    return {tile_at(p, i.head / p.sharers, i.segment.tile), i.segment.begin, i.head / a.k_group, i.head / a.q_group,
+            i.head / a.v_group, i.first_half, i.end_half};
 }
 
 DEVICE void load_chunk(const struct gated_delta_sm90_args &p, struct smem *sm, const struct source &from, int s, uint32_t full)

@@ -32,7 +32,7 @@ struct part {
 
 DEVICE void load_chunks(const struct gated_delta_sm90_args &p, struct smem *sm, const struct part &i)
 {
-    const struct gated_delta_tile *tile = p.tiles + (int64_t)(i.head / p.sharers) * p.max_chunks + i.segment.tile;
+    const struct gated_delta_tile *tile = tile_at(p, i.head / p.sharers, i.segment.tile);
     struct ring ring = {0, 0};
     int k_head = i.head / p.a.k_group, v_head = i.head / p.a.v_group;
 #pragma unroll 1

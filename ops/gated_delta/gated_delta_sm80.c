@@ -20,9 +20,7 @@ int64_t gated_delta_tile_sharers(const struct gated_delta_args *a)
 
 int64_t gated_delta_tile_heads(const struct call *call, const struct gated_delta_args *a, int64_t max_chunks)
 {
-    if (gated_delta_tile_sharers(a) > 1)
-        return 1;
-    int64_t group = least(a->q_group, a->k_group);
+    int64_t group = least(a->q_group, a->k_group) / gated_delta_tile_sharers(a);
     int64_t blocks = max_chunks * a->num_heads, enough = (int64_t)call->device->sms * 4;
     int64_t heads = most(1, least(least(group, MAX_HEADS), blocks >= enough ? blocks / enough : 1));
     while (group % heads)

@@ -94,11 +94,11 @@ static void fill_specs(const struct call *call, struct way *way, int64_t halves,
 {
     const struct gated_delta_view *t = call_view(call);
     int32_t initial = t->initial ? tensor_dtype(t->initial) : DTYPE_F32, decays = t->alpha || t->l2norm;
-    int32_t *constant = way_spec(way, &tiles);
+    int32_t f16 = needs_f16_matrices(t), *constant = way_spec(way, &tiles);
     constant[0] = tensor_dtype(t->q);
     constant[1] = beside ? GROUPS : 1;
     constant[2] = t->alpha || beside; /* beside the walk it takes no time, and has no registers left */
-    constant[3] = needs_f16_matrices(t);
+    constant[3] = f16;
     constant = way_spec(way, &chunks);
     constant[0] = tensor_dtype(t->q);
     constant[1] = initial;
@@ -106,14 +106,14 @@ static void fill_specs(const struct call *call, struct way *way, int64_t halves,
     constant[3] = (int32_t)halves;
     constant[4] = t->kept != NULL;
     constant[5] = decays;
-    constant[6] = needs_f16_matrices(t);
+    constant[6] = f16;
     if (!max_cuts)
         return;
     constant = way_spec(way, &segments);
     constant[0] = tensor_dtype(t->q);
     constant[1] = initial;
     constant[2] = decays;
-    constant[3] = needs_f16_matrices(t);
+    constant[3] = f16;
     way_spec(way, &join);
 }
 

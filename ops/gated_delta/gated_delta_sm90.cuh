@@ -51,6 +51,12 @@ DEVICE int find_chunk(const struct gated_delta_args &a, int chunk, int &token)
     return 0;
 }
 
+/* Of a chunk and a row of tiles. */
+DEVICE struct gated_delta_tile *tile_at(const struct gated_delta_sm90_args &p, int row, int chunk)
+{
+    return p.tiles + (int64_t)row * p.max_chunks + chunk;
+}
+
 /* Flags. row: of tiles. */
 DEVICE int32_t *chunk_ready(const struct gated_delta_sm90_args &p, int row, int chunk)
 {

@@ -86,6 +86,21 @@ DEVICE void sum_tokens(float (&c)[2], float *sums)
     sums[lane + 32] = c[1];
 }
 
+/* Keeps the unit that the row of P of a token lacks: each tiles' kernel in its own way. */
+DEVICE void put_unit(struct gated_delta_gates *gates, int token, float unit);
+
+/* Q K^T, a thread's row and the one 8 further, as f16 takes it, and the units to the gates of up to four heads. */
+DEVICE void lower_queries(float (&qk)[32], struct gated_delta_tile *tile, int max_chunks, int heads, int row)
+{
+    float2 unit = take_units(qk);
+    int h = lane_id() % 4;
+    if (h < heads) {
+        struct gated_delta_gates *gates = &tile[(int64_t)h * max_chunks].gates;
+        put_unit(gates, row, unit.x);
+        put_unit(gates, row + 8, unit.y);
+    }
+}
+
 /* The reciprocal of the norm of a row of so many 16-byte pieces in slabs. */
 DEVICE float inverse_norm(const unsigned char *slabs, int row, int pieces)
 {

@@ -42,16 +42,9 @@ DEVICE void multiply_keys(float (&kk)[32], float (&qk)[32], const struct place &
     }
 }
 
-/* Q K^T, a thread's row and the one 8 further, as f16 takes it, and exponents of the units to the gates of up to four heads. */
-DEVICE void lower_queries(float (&qk)[32], struct gated_delta_tile *tile, int max_chunks, int heads, int row)
+DEVICE void put_unit(struct gated_delta_gates *gates, int token, float unit)
 {
-    float2 unit = take_units(qk);
-    int h = lane_id() % 4;
-    if (h < heads) {
-        int8_t *to = tile[(int64_t)h * max_chunks].gates.unit + row;
-        to[0] = (int)(__float_as_uint(unit.x) >> 23) - 127;
-        to[8] = (int)(__float_as_uint(unit.y) >> 23) - 127;
-    }
+    gates->unit[token] = (int)(__float_as_uint(unit) >> 23) - 127;
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)

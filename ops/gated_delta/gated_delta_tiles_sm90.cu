@@ -110,16 +110,9 @@ DEVICE void multiply_keys(const struct smem *sm, float (&kk)[32], float (&qk)[32
     }
 }
 
-/* Q K^T, a thread's row and the one 8 further, as f16 takes it, and the units to the gates of up to four heads. */
-DEVICE void lower_queries(float (&qk)[32], struct gated_delta_tile *tile, int max_chunks, int heads, int row)
+DEVICE void put_unit(struct gated_delta_gates *gates, int token, float unit)
 {
-    float2 unit = take_units(qk);
-    int h = lane_id() % 4;
-    if (h < heads) {
-        float *to = tile[(int64_t)h * max_chunks].gates.beta + row;
-        to[0] = unit.x;
-        to[8] = unit.y;
-    }
+    gates->beta[token] = unit;
 }
 
 /* Of A and P the block of columns 16 j, left of the diagonal one. row_factor: decay from the diagonal block's edge on. */
@@ -236,7 +229,7 @@ DEVICE bool make_tiles(const struct gated_delta_sm90_args &args, struct smem *sm
         tensor_load_4d(p.image + 2 * SLAB_BYTES, &args.q, full, 0, token, 0, head / a.q_group);
     }
     float c[2], kk[32], qk[32];
-    struct gated_delta_tile *tile = args.tiles + (int64_t)row * args.max_chunks + chunk;
+    struct gated_delta_tile *tile = tile_at(args, row, chunk);
     struct gated_delta_gates *gates = &tile[(int64_t)p.warp * args.max_chunks].gates;
     if (p.warp < args.heads)
         sum_logarithms(a, sm, token, length, head + p.warp, p.warp, c);

@@ -29,7 +29,7 @@ DIM = 128
 PREFILL = [(2, 8, [32768]), (2, 8, [8192]), (2, 8, [2048]), (2, 8, [4096] * 8), (4, 16, [32768]), (8, 32, [32768]),
            (8, 32, [8192] * 4), (16, 64, [32768]), (16, 64, [8192] * 4), (16, 64, [1024] * 8), (16, 32, [32768]),
            (16, 32, [2048]), (16, 32, [32768] + [512] * 63)]
-UNGATED = [(2, 8, [8192]), (8, 32, [32768]), (8, 32, [8192] * 4), (16, 64, [8192] * 4), (16, 64, [1024] * 8), (16, 32, [2048])]
+LESS_GIVEN = [(2, 8, [8192]), (8, 32, [32768]), (8, 32, [8192] * 4), (16, 64, [8192] * 4), (16, 64, [1024] * 8), (16, 32, [2048])]
 GATES = {"": ("g", "beta"), " beta only": ("beta",), " no gates": ()}
 DECODE = [("pretranspose", "float32", 1), ("pretranspose", "float32", 64), ("pretranspose", "float32", 256),
           ("pretranspose", "bfloat16", 1), ("pretranspose", "bfloat16", 64), ("pretranspose", "bfloat16", 256),
@@ -213,7 +213,7 @@ def rows(arguments, torch, timer, ours, copies):
     peers = [] if arguments.alone else arguments.peers
     cases = [("chunk_gated_delta_rule", prefill_shape(*shape), prefill, (*shape, "")) for shape in PREFILL]
     cases += [("chunk_gated_delta_rule", prefill_shape(*shape) + given, prefill, (*shape, given))
-              for given in GATES if given for shape in UNGATED]
+              for given in GATES if given for shape in LESS_GIVEN]
     cases += [("decode " + shape[0], f"{shape[1]} batch {shape[2]}", decode, shape) for shape in DECODE]
     cases += [("recurrent_kda", f"{shape[0]} batch {shape[1]}", kda, shape) for shape in KDA]
     cases += [("selective_state_update", f"{shape[0]} batch {shape[1]}", mamba, shape) for shape in MAMBA]
