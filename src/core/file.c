@@ -5,11 +5,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char temporary_prefix[] = "flashinfer-temporary-";
@@ -43,9 +45,9 @@ bool file_read(const char *path, struct text *out)
     return right;
 }
 
-bool file_write(int file, const void *data, size_t size)
+static bool write_all(int file, const char *at, size_t size)
 {
-    for (const char *at = data; size > 0;) {
+    while (size > 0) {
         ssize_t n = write(file, at, size);
         if (n < 0 && errno == EINTR)
             continue;
@@ -55,6 +57,22 @@ bool file_write(int file, const void *data, size_t size)
         size -= (size_t)n;
     }
     return true;
+}
+
+/* A write past RLIMIT_FSIZE raises SIGXFSZ, which would end the process for the sake of a cache: it is taken here. */
+bool file_write(int file, const void *data, size_t size)
+{
+    sigset_t too_large, before;
+    sigemptyset(&too_large);
+    sigaddset(&too_large, SIGXFSZ);
+    pthread_sigmask(SIG_BLOCK, &too_large, &before);
+    bool written = write_all(file, data, size);
+    int error = errno;
+    if (!written && error == EFBIG && !sigismember(&before, SIGXFSZ))
+        sigtimedwait(&too_large, NULL, &(struct timespec){0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return written;
 }
 
 static bool is_temporary(const char *name)

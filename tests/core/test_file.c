@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -77,6 +79,27 @@ static void test_full(void **state)
     close(file);
 }
 
+/* A file that may not grow is an error, not the end of the process. */
+static void test_limit(void **state)
+{
+    static const char data[200];
+    struct rlimit before, limit;
+    sigset_t pending;
+    (void)state;
+    int file = open(path_of("limited"), O_WRONLY | O_CREAT, 0600);
+    getrlimit(RLIMIT_FSIZE, &before);
+    limit = (struct rlimit){.rlim_cur = 100, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    bool written = file_write(file, data, sizeof data);
+    int error = errno;
+    setrlimit(RLIMIT_FSIZE, &before);
+    assert_false(written);
+    assert_int_equal(error, EFBIG);
+    sigpending(&pending);
+    assert_false(sigismember(&pending, SIGXFSZ));
+    close(file);
+}
+
 static bool is_there(const char *path)
 {
     return !access(path, F_OK);
@@ -133,8 +156,8 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read),      cmocka_unit_test(test_unreadable),   cmocka_unit_test(test_full),
-        cmocka_unit_test(test_temporary), cmocka_unit_test(test_no_temporary),
+        cmocka_unit_test(test_read),  cmocka_unit_test(test_unreadable), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_limit), cmocka_unit_test(test_temporary),  cmocka_unit_test(test_no_temporary),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
