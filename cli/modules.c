@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "cli/gather.h"
-#include "cli/nearest.h"
 #include "cli/table.h"
 #include "core/arch.h"
 #include "harness/specs.h"

@@ -139,12 +139,4 @@ template <int pending> DEVICE void cp_async_wait()
 /* Asks for the line of the L2 cache that holds that address. */
 DEVICE void prefetch_l2(const void *global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
 
-/* 16 bytes of what no running kernel writes, streamed past the L1 cache. */
-DEVICE void load_constant_16(uint32_t (&r)[4], const void *global)
-{
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "l"(global));
-}
-
 #endif

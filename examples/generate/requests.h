@@ -15,7 +15,7 @@ struct request {
     int num_pages;
     int num_shared; /* pages that another request had computed */
     bool done;
-    double first_token_at, done_at; /* seconds since serving began */
+    double first_token_at; /* seconds since serving began */
 };
 
 struct batch {

@@ -113,8 +113,6 @@ static void account(struct batch *batch, const struct step *step, const struct t
             r->first_token_at = f->seconds;
         if (!options->ignore_end && tokenizer_is_end(tokenizer, r->tokens[r->num_tokens - 1]))
             r->done = true;
-        if (r->done)
-            r->done_at = f->seconds;
     }
     if (is_decode) {
         f->decode_seconds += seconds;

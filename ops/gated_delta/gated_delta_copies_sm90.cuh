@@ -147,7 +147,7 @@ DEVICE void finish_tail(struct smem *sm, int s, int rest, int phase)
 }
 
 /* By a whole warp: of the next 32 chunks, how many from the first on have tiles; waits for one. */
-DEVICE int wait_for_tiles(const struct gated_delta_sm90_args &p, const int32_t *ready, int chunks)
+DEVICE int wait_for_tiles(const int32_t *ready, int chunks)
 {
     uint32_t missing;
     do
@@ -176,7 +176,7 @@ DEVICE void load_items(const struct gated_delta_sm90_args &p, struct smem *sm, s
         for (int rest = length; rest > 0; rest -= CHUNK, from.tile++, from.token += CHUNK) {
             int s = ring.stage;
             if (ready && there == 0) {
-                there = wait_for_tiles(p, ready, (rest + CHUNK - 1) / CHUNK);
+                there = wait_for_tiles(ready, (rest + CHUNK - 1) / CHUNK);
                 ready += there;
             }
             there--;
