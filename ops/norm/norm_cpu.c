@@ -359,7 +359,7 @@ void norm_cpu(const struct norm_args *a, int part, int parts)
     bool past_caches = a->out != a->input && streams(rows * a->hidden * (int)sizeof(OUT) / (BLOCK_SIZE ? 2 : 1));
     int64_t row = begin / a->groups, group = begin % a->groups, step = a->hidden <= SHORT ? TOGETHER : 1;
     _Alignas(64) float factors[FACTORS];
-    bool has_factors = FACTORS > PAIR && past_caches && a->hidden <= FACTORS && end - begin >= ROWS_FOR_FACTORS;
+    bool has_factors = (int)FACTORS > PAIR && past_caches && a->hidden <= FACTORS && end - begin >= ROWS_FOR_FACTORS;
     if (has_factors)
         fill_factors(factors, a);
     int axis = a->groups > 1; /* along which the next row lies, but for the last one of a group */
