@@ -61,7 +61,7 @@ static void must(int result, const char *what)
 static void *device_memory(size_t bytes)
 {
     void *context;
-    unsigned long long address;
+    unsigned long long address = 0;
     DRIVER(cuInit, (unsigned), 0);
     DRIVER(cuDevicePrimaryCtxRetain, (void **, int), &context, 0);
     DRIVER(cuCtxSetCurrent, (void *), context);

@@ -328,7 +328,7 @@ static bool read_tensors(struct reader *reader, uint64_t *offsets, uint64_t coun
 static bool read_file(struct reader *reader)
 {
     struct gguf *file = reader->file;
-    uint64_t tensor_count, metadata_count;
+    uint64_t tensor_count = 0, metadata_count = 0;
     if (!read_header(reader, &tensor_count, &metadata_count)) {
         return false;
     }

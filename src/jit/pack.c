@@ -131,7 +131,7 @@ static const char *open_file(const char *folder, const char *path, const struct 
 
 static void try_level(const struct jit_level *level)
 {
-    char folder[PATH_MAX], path[PATH_MAX + 64];
+    char folder[PATH_MAX], path[PATH_MAX + 128];
     for (int i = 0; pack_folder(i, folder, sizeof folder); i++) {
         snprintf(path, sizeof path, "%s/flashinfer-cpu-%s.pack", folder, level->device.isa);
         if (access(path, F_OK))

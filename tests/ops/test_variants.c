@@ -314,8 +314,8 @@ static void compile_rows(const struct op *op, const struct call *call, bool *com
 static void compile_variant(const struct example *example, int base)
 {
     struct device hopper;
-    struct problem *problem;
-    struct placement *placement;
+    struct problem *problem = NULL;
+    struct placement *placement = NULL;
     struct call call;
     char values[1024];
     bool compiles = false;
