@@ -110,6 +110,16 @@ static flashinfer_status parse_all_dtypes(struct problem *problem, const char *v
     return FLASHINFER_OK;
 }
 
+/* A plan's values are read before those of the op that takes it (`other`), which is the one that was asked for. */
+static flashinfer_status fail_unknown(const struct problem *problem, const struct program *other, const char *what,
+                                      const char *name)
+{
+    const char *op = problem->op->name;
+    return other ? fail(FLASHINFER_INVALID, "neither %s nor %s has the %s %s; `flashinfer explain` names those of each",
+                        other->op->name, op, what, name)
+                 : fail(FLASHINFER_INVALID, "%s has no %s %s; `flashinfer explain %s` names all", op, what, name, op);
+}
+
 /* "input:dtype=bf16" */
 static flashinfer_status parse_dtype(struct problem *problem, const char *name, const char *value,
                                      const struct program *other)
@@ -119,9 +129,7 @@ static flashinfer_status parse_dtype(struct problem *problem, const char *name, 
     if (dtype == DTYPE_NONE)
         return fail(FLASHINFER_INVALID, "%s: %s:dtype=%s names no dtype", problem->op->name, name, value);
     if (arg < 0)
-        return known_elsewhere(problem, name, other)
-                   ? FLASHINFER_OK
-                   : fail(FLASHINFER_INVALID, "%s has no argument %s", problem->op->name, name);
+        return known_elsewhere(problem, name, other) ? FLASHINFER_OK : fail_unknown(problem, other, "argument", name);
     problem->tensor[arg].dtype = dtype;
     return FLASHINFER_OK;
 }
@@ -137,9 +145,8 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
             problem->given |= UINT64_C(1) << arg;
             return FLASHINFER_OK;
         }
-        return known_elsewhere(problem, word + 1, other)
-                   ? FLASHINFER_OK
-                   : fail(FLASHINFER_INVALID, "%s has no optional argument %s", problem->op->name, word + 1);
+        return known_elsewhere(problem, word + 1, other) ? FLASHINFER_OK
+                                                         : fail_unknown(problem, other, "optional argument", word + 1);
     }
     if (!equals || equals == word)
         return fail(FLASHINFER_INVALID, "%s: \"%s\" is neither NAME=VALUE nor -ARGUMENT", problem->op->name,
@@ -158,10 +165,7 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
         return parse_number(problem, arg, equals + 1);
     if (!strcmp(word, "dtype"))
         return parse_all_dtypes(problem, equals + 1, other);
-    return known_elsewhere(problem, word, other)
-               ? FLASHINFER_OK
-               : fail(FLASHINFER_INVALID, "%s has no dimension or number %s; `flashinfer explain %s` names all",
-                      problem->op->name, word, problem->op->name);
+    return known_elsewhere(problem, word, other) ? FLASHINFER_OK : fail_unknown(problem, other, "dimension or number", word);
 }
 
 static flashinfer_status parse_values(struct problem *problem, const char *values, const struct op *runner)

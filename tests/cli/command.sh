@@ -82,6 +82,7 @@ expect 0 'sm_80' explain rmsnorm --arch 8.0,90
 expect 0 'lower_bound .*, at least -100, at most 0' explain recurrent_kda
 expect 2 'no op that was asked for has a kernel' check rmsnorm --kernel none
 expect 2 'rmsnorm has no dimension or number rwos; `flashinfer explain rmsnorm` names all' check rmsnorm --device cpu rwos=3
+expect 2 'neither batch_decode nor batch_decode_plan has the dimension or number kv_len' explain batch_decode kv_len=100
 expect 2 'rmsnorm: rows=-3 is below 0' explain rmsnorm --device cpu rows=-3
 expect 2 'rmsnorm: rows=0x10 must be an integer of at most 64 bits' explain rmsnorm --device cpu rows=0x10
 expect 2 'rmsnorm: "=" is neither NAME=VALUE nor -ARGUMENT' explain rmsnorm --device cpu =
