@@ -159,8 +159,10 @@ void cpu_describe(char *brand, size_t brand_size, char *isa, size_t isa_size)
 {
     struct utsname system = {0};
     uname(&system);
-    uint64_t words[2] = {getauxval(AT_HWCAP), getauxval(AT_HWCAP2)};
-    uint64_t hash = hash_words(UINT64_C(0xcbf29ce484222325), (const uint32_t *)words, 4);
+    const uint64_t capabilities[2] = {getauxval(AT_HWCAP), getauxval(AT_HWCAP2)};
+    uint32_t words[4];
+    memcpy(words, capabilities, sizeof words);
+    uint64_t hash = hash_words(UINT64_C(0xcbf29ce484222325), words, 4);
     snprintf(brand, brand_size, "%s", system.machine);
     snprintf(isa, isa_size, "%s %016llx", system.machine, (unsigned long long)hash);
 }
