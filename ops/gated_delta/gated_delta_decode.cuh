@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the kernels of the gated delta rule for one token share, with states of 16 bits. Both products of a state, with k and with
- * q, are the tensor cores', which take states as they are in memory: so instructions cost less than bytes. With S the state
- * before,
+/* What the kernels of the gated delta rule for one token, and for a few, share. Both products of a state, with k and with q, come
+ * before the update; of 16 bits they are the tensor cores', which take states as they are in memory: so instructions cost less
+ * than bytes. With S the state before,
  *
  *     gain = beta (v - alpha S k);   output = alpha S q + gain (k . q);   S' = alpha S + gain k
  *
- * where the product of k and q, and their norms, come from one more tile. Gates are in the hardware's precision, since states are
+ * where the product of k and q, and their norms, come from one more tile. Gates are in the hardware's precision where states are
  * rounded to 16 bits. T, STATE, HEAD_DIM and GATES: see the kernels. */
 #ifndef GATED_DELTA_DECODE_CUH
 #define GATED_DELTA_DECODE_CUH
@@ -13,9 +13,7 @@
 #include "mma.cuh"
 #include "pdl.cuh"
 #include "vec.cuh"
-#ifndef GATES_APPROX
-#define GATES_APPROX 1
-#endif
+#define GATES_APPROX (sizeof(STATE) == 2)
 #include "gated_delta_token.cuh"
 
 #ifndef VALUES
@@ -23,9 +21,9 @@
 #endif
 enum { D = HEAD_DIM };
 
-/* Both halves of a state at the same time. */
-#if __CUDA_ARCH__ >= 900 && HEAD_DIM == 2 * VALUES
-#define TOGETHER __cluster_dims__(2, 1, 1)
+/* Two blocks of a state at the same time. A cluster of one is no slower than none, and with values last faster. */
+#if __CUDA_ARCH__ >= 900
+#define TOGETHER __cluster_dims__(HEAD_DIM > VALUES ? 2 : 1, 1, 1)
 #else
 #define TOGETHER
 #endif

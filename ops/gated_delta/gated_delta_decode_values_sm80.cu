@@ -1,25 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gated delta rule for one token of each sequence, with states of 16 bits, keys by values: see gated_delta_decode.cuh. A warp
- * has 32 keys, and a thread 8 of them, of 8 values each.
+/* The gated delta rule for one token of each sequence, keys by values: see gated_delta_decode.cuh. A block has 128 bytes of each
+ * key, a warp 32 keys, and a thread 16 bytes of 8 of them.
  *
- * Operand a is a piece of a state as it was loaded: rows g are even pairs of its values, rows g + 8 odd ones, and the two columns
- * of a register are the two values of a pair. So operand b has k or q in one half of a register and 0 in the other: columns 0 and
- * 1 of 4 are k for even and for odd values, 2 and 3 are q.
+ * Of 16 bits, operand a is a piece of a state as it was loaded: rows g are even pairs of its values, rows g + 8 odd ones, and the
+ * two columns of a register are the two values of a pair. So operand b has k or q in one half of a register and 0 in the other:
+ * columns 0 and 1 of 4 are k for even and for odd values, 2 and 3 are q.
  *
  *   T        f16, bf16
- *   STATE    dtype of states: f16, bf16
+ *   STATE    dtype of states: f32, f16, bf16
  *   HEAD_DIM 64, 128
  *   GATES    GATES_GIVEN, GATES_FROM_LOGITS
- * Grid: HEAD_DIM / 64, num_heads, num_sequences; HEAD_DIM threads. */
+ * Grid: HEAD_DIM * sizeof(STATE) / 128, num_heads, num_sequences; HEAD_DIM threads. */
+#define VALUES (128 / sizeof(STATE))
 #include "gated_delta_decode.cuh"
 
-enum { AHEAD = 198 * (128 / D) * (128 / D) /* states: half of those that an H200 has at work */ };
-enum { KEYS = 8, TILES = 2, OWN_VALUES = 2, THREADS = D, WARPS = THREADS / 32 };
+enum { WIDE = sizeof(STATE) == 4 };
+enum { AHEAD = (WIDE ? 99 : 198) * (128 / D) * (128 / D) /* states: half of those that an H200 has at work */ };
+enum { KEYS = 8, PIECE = 16 / sizeof(STATE), TILES = 2, OWN_VALUES = PIECE / 4, THREADS = D, WARPS = THREADS / 32 };
 enum { ROUNDED = MIXED && differ<STATE, f16>::value }; /* bf16 is exact in f16 */
+
+typedef piece<STATE, PIECE> raw_state[KEYS];
 
 /* A thread works out OWN_VALUES outputs and gains of each group. */
 struct token {
-    piece<T> factor; /* of the thread's keys: k, or q in every second pair of groups */
+    piece<T> factor[1 + WIDE]; /* of the thread's keys: k and, if WIDE, q; else q instead of k in every second pair of groups */
     float v[OWN_VALUES], alpha, beta;
 };
 
@@ -31,14 +35,17 @@ struct products {
 
 DEVICE int value_of(int i)
 {
-    return 8 * group() + OWN_VALUES * lane4() + i;
+    return PIECE * group() + OWN_VALUES * lane4() + i;
 }
 
 DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int head)
 {
+    int key = 32 * warp() + KEYS * lane4();
     const T *k = row_of(a.k, head_of(head, a.k_group)), *q = row_of(a.q, head_of(head, a.q_group)),
             *v = row_of(a.v, head_of(head, a.v_group)) + blockIdx.x * VALUES;
-    x.factor.all = load_vec<8>((group() / 2 % 2 ? q : k) + 32 * warp() + KEYS * lane4());
+    x.factor[0].all = load_vec<8>((!WIDE && group() / 2 % 2 ? q : k) + key);
+    if (WIDE)
+        x.factor[WIDE].all = load_vec<8>(q + key);
     for (int i = 0; i < OWN_VALUES; i++)
         x.v[i] = to_float(v[value_of(i)]);
     load_gates(x.alpha, x.beta, a, blockIdx.z, head);
@@ -47,19 +54,19 @@ DEVICE void load_token(struct token &x, const struct gated_delta_args &a, int he
 /* The thread's part of a state. */
 DEVICE int64_t place(const struct state_pool &pool, int64_t row, int head)
 {
-    return row * pool.row + head * pool.head + (32 * warp() + KEYS * lane4()) * pool.line + blockIdx.x * VALUES + 8 * group();
+    return row * pool.row + head * pool.head + (32 * warp() + KEYS * lane4()) * pool.line + blockIdx.x * VALUES + PIECE * group();
 }
 
-DEVICE void load_state(piece<STATE> (&s)[KEYS], const struct state_pool &pool, int64_t row, int head)
+DEVICE void load_state(raw_state &s, const struct state_pool &pool, int64_t row, int head)
 {
     const STATE *from = (const STATE *)pool.data + place(pool, row, head);
 #pragma unroll
     for (int i = 0; i < KEYS; i++)
-        s[i].all = load_vec<8>(from + i * pool.line);
+        s[i].all = load_vec<PIECE>(from + i * pool.line);
 }
 
 /* part: of the thread's k or q. */
-DEVICE void multiply(float (&sums)[TILES][4], const piece<STATE> (&s)[KEYS], const piece<STATE> &part)
+template <class State> DEVICE void multiply(float (&sums)[TILES][4], const piece<State> (&s)[KEYS], const piece<State> &part)
 {
     bool odd = group() % 2;
     uint32_t first = odd ? 0x1044 : 0x4410, second = odd ? 0x3244 : 0x4432; /* a key in one half of a register */
@@ -69,7 +76,7 @@ DEVICE void multiply(float (&sums)[TILES][4], const piece<STATE> (&s)[KEYS], con
 #pragma unroll
         for (int j = 0; j < TILES; j++) {
             uint32_t values[4] = {s[i].pair[2 * j], s[i].pair[2 * j + 1], s[i + 1].pair[2 * j], s[i + 1].pair[2 * j + 1]};
-            mma_m16n8k16(sums[j], values, b, STATE());
+            mma_m16n8k16(sums[j], values, b, State());
         }
     }
 }
@@ -95,14 +102,15 @@ DEVICE float find_power(float &undo, const float (&)[KEYS], bf16)
 
 /* Where q is of another dtype: bf16 times a power of two; f16 rounded to bf16, and what rounding left in columns 4 to 7, which
  * else are as columns 0 to 3. */
-DEVICE void multiply_mixed(float (&sums)[TILES][4], const piece<STATE> (&s)[KEYS], const piece<T> &factor)
+template <class State>
+DEVICE void multiply_mixed(float (&sums)[TILES][4], const piece<State> (&s)[KEYS], const piece<T> &factor)
 {
     float x[KEYS], undo;
     widen(x, factor.all);
-    float power = find_power(undo, x, STATE());
+    float power = find_power(undo, x, State());
     for (int i = 0; i < KEYS; i++)
         x[i] *= power;
-    piece<STATE> part;
+    piece<State> part;
     narrow(part.all, x);
     if (ROUNDED) {
         float high[KEYS];
@@ -117,8 +125,9 @@ DEVICE void multiply_mixed(float (&sums)[TILES][4], const piece<STATE> (&s)[KEYS
             sums[i][j] = ROUNDED ? sums[i][j] + __shfl_xor_sync(0xffffffffu, sums[i][j], 2) : undo * sums[i][j];
 }
 
-DEVICE void find_products(struct products &y, const piece<STATE> (&s)[KEYS], const piece<T> &factor)
+template <class State> DEVICE void find_products(struct products &y, const piece<State> (&s)[KEYS], const struct token &x)
 {
+    const piece<T> &factor = x.factor[0];
     bool odd = group() % 2;
     uint32_t columns[2] = {odd ? factor.pair[1] : factor.pair[0], odd ? factor.pair[3] : factor.pair[2]};
     float own[4] = {}, sums[TILES][4] = {};
@@ -126,7 +135,7 @@ DEVICE void find_products(struct products &y, const piece<STATE> (&s)[KEYS], con
     if (MIXED) {
         multiply_mixed(sums, s, factor);
     } else {
-        piece<STATE> same = {{factor.all.bits}};
+        piece<State> same = {{factor.all.bits}};
         multiply(sums, s, same);
     }
     if (lane4() < 2) {
@@ -143,24 +152,60 @@ DEVICE void find_products(struct products &y, const piece<STATE> (&s)[KEYS], con
         y.qq = dot;
 }
 
-DEVICE void write_output(const struct gated_delta_args &a, int head, float first, float second)
+/* Of states of 32 bits. Of lane4 ^ 2 and lane4 ^ 1 a lane takes what they have of the sums that it keeps. */
+DEVICE void find_products(struct products &y, const piece<f32, 4> (&s)[KEYS], const struct token &x)
 {
-    T *to = (T *)a.output.data + blockIdx.z * (a.output.sequence + a.output.token) + head * a.output.head + blockIdx.x * VALUES;
-    const float two[OWN_VALUES] = {first, second};
-    if (warp() == 0)
-        store(to + value_of(0), two);
+    float k[KEYS], q[KEYS], of_k[4] = {}, of_q[4] = {}, own[3] = {};
+    widen(k, x.factor[0].all);
+    widen(q, x.factor[WIDE].all);
+#pragma unroll
+    for (int i = 0; i < KEYS; i++) {
+        float values[4];
+        widen(values, s[i].all);
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            of_k[n] += values[n] * k[i];
+            of_q[n] += values[n] * q[i];
+        }
+        own[0] += k[i] * k[i], own[1] += k[i] * q[i], own[2] += q[i] * q[i];
+    }
+    bool is_q = lane4() & 2, second = lane4() & 1;
+    float half[4], two[2];
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+        half[n] = (is_q ? of_q[n] : of_k[n]) + __shfl_xor_sync(0xffffffffu, is_q ? of_k[n] : of_q[n], 2);
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+        two[n] = half[2 * second + n] + __shfl_xor_sync(0xffffffffu, half[2 - 2 * second + n], 1);
+    store((is_q ? y.q : y.k) + 4 * group() + 2 * second, two);
+    float dot = group() == 0 ? own[0] : group() == 1 ? own[1] : own[2];
+    dot += __shfl_xor_sync(0xffffffffu, dot, 1);
+    dot += __shfl_xor_sync(0xffffffffu, dot, 2);
+    if (lane4() == 0 && group() < 3)
+        (&y.kk)[group()] = dot;
 }
 
-/* The gains of the thread's values; their outputs are written. */
-DEVICE void finish(float (&gain)[OWN_VALUES], const struct products (&parts)[WARPS], const struct gated_delta_args &a, int head,
-                   const struct token &x)
+DEVICE void write_output(const struct gated_delta_args &a, int head, const float (&x)[OWN_VALUES])
 {
-    float k[OWN_VALUES] = {}, q[OWN_VALUES] = {}, out[OWN_VALUES], kk = 0.0f, kq = 0.0f, qq = 0.0f;
+    T *to = (T *)a.output.data + blockIdx.z * (a.output.sequence + a.output.token) + head * a.output.head + blockIdx.x * VALUES;
+    if (warp() == 0)
+        store(to + value_of(0), x);
+}
+
+/* The gains and outputs of the thread's values. */
+DEVICE void finish(float (&gain)[OWN_VALUES], float (&out)[OWN_VALUES], const struct products (&parts)[WARPS],
+                   const struct gated_delta_args &a, const struct token &x)
+{
+    float k[OWN_VALUES] = {}, q[OWN_VALUES] = {}, kk = 0.0f, kq = 0.0f, qq = 0.0f;
 #pragma unroll
     for (int w = 0; w < WARPS; w++) {
-        float2 of_k = *(const float2 *)&parts[w].k[value_of(0)], of_q = *(const float2 *)&parts[w].q[value_of(0)];
+        float of_k[OWN_VALUES], of_q[OWN_VALUES];
+        load(of_k, &parts[w].k[value_of(0)]);
+        load(of_q, &parts[w].q[value_of(0)]);
         float4 own = *(const float4 *)&parts[w].kk;
-        k[0] += of_k.x, k[1] += of_k.y, q[0] += of_q.x, q[1] += of_q.y;
+#pragma unroll
+        for (int i = 0; i < OWN_VALUES; i++)
+            k[i] += of_k[i], q[i] += of_q[i];
         kk += own.x, kq += own.y, qq += own.z;
     }
     float k_norm = a.l2norm ? rsqrt_approx(kk + 1e-6f) : 1.0f, scale = a.l2norm ? a.scale * rsqrt_approx(qq + 1e-6f) : a.scale;
@@ -169,38 +214,38 @@ DEVICE void finish(float (&gain)[OWN_VALUES], const struct products (&parts)[WAR
         gain[i] = x.beta * (x.v[i] - x.alpha * k_norm * k[i]) * k_norm;
         out[i] = scale * (x.alpha * q[i] + gain[i] * kq);
     }
-    write_output(a, head, out[0], out[1]);
 }
 
 /* The state after the token. */
-DEVICE void store_state(const piece<STATE> (&s)[KEYS], const struct state_pool &pool, int64_t row, int head,
+DEVICE void store_state(const raw_state &s, const struct state_pool &pool, int64_t row, int head,
                         const struct token &x, const float (&own)[OWN_VALUES])
 {
     STATE *to = (STATE *)pool.data + place(pool, row, head);
-    float gain[8], k[KEYS];
-    piece<T> keys;
+    float gain[PIECE], k[KEYS];
+    piece<T> keys = x.factor[0];
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        gain[i] = __shfl_sync(0xffffffffu, own[i % 2], i / 2, 4);
+    for (int i = 0; i < PIECE; i++)
+        gain[i] = __shfl_sync(0xffffffffu, own[i % OWN_VALUES], i / OWN_VALUES, 4);
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        keys.pair[i] = __shfl_sync(0xffffffffu, x.factor.pair[i], lane4());
+    for (int i = 0; !WIDE && i < 4; i++)
+        keys.pair[i] = __shfl_sync(0xffffffffu, keys.pair[i], lane4());
     widen(k, keys.all);
 #pragma unroll
     for (int i = 0; i < KEYS; i++) {
-        float y[8];
+        float y[PIECE];
         widen(y, s[i].all);
 #pragma unroll
-        for (int n = 0; n < 8; n++)
+        for (int n = 0; n < PIECE; n++)
             y[n] = x.alpha * y[n] + gain[n] * k[i];
-        vec<STATE, 8> narrowed;
+        vec<STATE, PIECE> narrowed;
         narrow(narrowed, y);
-        store_global_by<8>(to + i * pool.line, narrowed);
+        store_global_by<PIECE>(to + i * pool.line, narrowed);
     }
 }
 
-/* Of a multiprocessor; elsewhere ptxas takes more registers. */
-enum { BLOCKS = (__CUDA_ARCH__ == 900 && !MIXED ? 768 : 640) / THREADS };
+/* Threads of a multiprocessor: as measured on an H200, elsewhere as there are registers for. */
+enum { HOPPER = WIDE ? 640 : MIXED && D == 64 ? 512 : 768, ELSEWHERE = !WIDE && __CUDA_ARCH__ >= 1000 ? 512 : 640 };
+enum { BLOCKS = (__CUDA_ARCH__ == 900 ? HOPPER : ELSEWHERE) / THREADS };
 
 extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
     gated_delta_decode_values_sm80(const __grid_constant__ struct gated_delta_args a)
@@ -210,20 +255,21 @@ extern "C" __global__ void TOGETHER __launch_bounds__(THREADS, BLOCKS)
     pdl_wait();
     pdl_launch();
     int64_t row = initial_row(&a, blockIdx.z);
+    float out[OWN_VALUES] = {}, gain[OWN_VALUES];
     if (a.pads && row < 0) {
-        write_output(a, head, 0.0f, 0.0f);
+        write_output(a, head, out);
         return;
     }
-    piece<STATE> s[KEYS];
+    raw_state s;
     load_state(s, a.initial, row, head);
     prefetch_state<STATE>(a, AHEAD, VALUES);
     struct token x;
     load_token(x, a, head);
     row = state_row(a.final_rows, blockIdx.z);
-    find_products(parts[warp()], s, x.factor);
+    find_products(parts[warp()], s, x);
     __syncthreads();
-    float gain[OWN_VALUES];
-    finish(gain, parts, a, head, x);
+    finish(gain, out, parts, a, x);
     if (a.final.data && row >= 0)
         store_state(s, a.final, row, head, x, gain);
+    write_output(a, head, out);
 }

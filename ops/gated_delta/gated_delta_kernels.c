@@ -129,7 +129,8 @@ struct gated_delta_args gated_delta_args(const struct call *call)
     return a;
 }
 
-enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, PIECE = 4, MOST_TOKENS = 8, MAX_GRID_YZ = 65535 };
+enum { BLOCK_VALUES = 32, DECODE_VALUES = 64, DECODE_BYTES = 128 /* of a key */ };
+enum { PIECE = 4, MOST_TOKENS = 8, MAX_GRID_YZ = 65535 };
 enum { WAY_VALUES, WAY_THREADS }; /* of a block on a GPU */
 
 static const struct jit_kernel recurrent_cpu = {
@@ -250,11 +251,12 @@ static const char *fit_decode(const struct call *call, struct way *way)
     int64_t dim = tensor_shape(t->q, -1);
     if (is_many(t))
         return "there is more than one token, or more than the states before and after it";
-    if (dtype_bytes(tensor_dtype(t->initial)) != 2)
-        return "states are not of 16 bits";
+    int bytes = dtype_bytes(tensor_dtype(t->initial));
+    if (bytes != 2 && !(t->values_last && bytes == 4))
+        return "states are not of 16 bits, nor of 32 with values last";
     if (!t->values_last && dim != 128 && tensor_dtype(t->initial) != tensor_dtype(t->q))
         return "states with keys last are not of the dtype of q, and head_dim is not 128";
-    set_block(way, DECODE_VALUES, t->values_last ? dim : 128);
+    set_block(way, t->values_last ? DECODE_BYTES / bytes : DECODE_VALUES, t->values_last ? dim : 128);
     return fit_states(call, way, t->values_last ? &decode_values_sm80 : &decode_sm80);
 }
 

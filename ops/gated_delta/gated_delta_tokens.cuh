@@ -3,7 +3,6 @@
 #ifndef GATED_DELTA_TOKENS_CUH
 #define GATED_DELTA_TOKENS_CUH
 
-#define GATES_APPROX (sizeof(STATE) == 2)
 #include "gated_delta_decode.cuh"
 #include "reduce.cuh"
 

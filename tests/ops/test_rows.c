@@ -23,6 +23,7 @@ static const char *const unnamed[][2] = {
     {"single_prefill_with_kv_cache", "batch_decode_stream_sm90"},
     {"single_prefill_with_kv_cache", "batch_decode_stream_sm80"},
     {"chunk_gated_delta_rule", "gated_delta_recurrent_sm80"},
+    {"gated_delta_rule_decode", "gated_delta_recurrent_sm80"},
 };
 
 static bool is_unnamed(const struct op *op, const struct op_kernel *row)

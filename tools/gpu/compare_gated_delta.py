@@ -9,8 +9,8 @@ Usage: tools/gpu/compare_gated_delta.py [--library build/libflashinfer.so] [--ro
 Each launch: caches are flushed, a kernel of a few milliseconds hides what the host does, then the whole op runs between two
 events. A round is the median of the launches; rounds alternate between the sides; the median of the rounds counts. ratio is the
 peer's time over ours: above 1 ours is faster. GB/s are those of the states, read and written, or of all that checkpointing_ssu
-moves; "of copy" relates them to torch's copy_ of a tensor of as many bytes, timed in the same way. difference is the Frobenius
-norm of the outputs' difference to the peer's over the peer's norm.
+moves; "of copy" relates them to torch's copy_ of a tensor of as many bytes, timed in the same rounds. difference is the
+Frobenius norm of the outputs' difference to the peer's over the peer's norm.
 """
 
 import argparse
@@ -209,7 +209,22 @@ def difference(torch, call, mine, output):
     return ((output.float() - theirs).norm() / theirs.norm()).item()
 
 
-def rows(arguments, torch, timer, ours, copies):
+def copy_call(torch, size):
+    source = torch.empty(size // 2, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def medians(timer, rounds, sides):
+    """Microseconds by side, which take turns."""
+    times = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, call in sides.items():
+            times[name].append(timer(call))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def rows(arguments, torch, timer, ours):
     peers = [] if arguments.alone else arguments.peers
     cases = [("chunk_gated_delta_rule", prefill_shape(*shape), prefill, (*shape, "")) for shape in PREFILL]
     cases += [("chunk_gated_delta_rule", prefill_shape(*shape) + given, prefill, (*shape, given))
@@ -227,27 +242,22 @@ def rows(arguments, torch, timer, ours, copies):
         except Exception as error:  # the GPU may have failed; what is measured so far is in the file
             yield row | {"error": f"{type(error).__name__}: {error}"}
             continue
+        sides = {"ours": mine} | ({"copy": copy_call(torch, size)} if size else {})
         for peer in list(calls) or [""]:
-            times, theirs, error = [], [], ""
+            off, error = None, ""
             try:
                 off = difference(torch, calls[peer], mine, output) if peer else None
-                for _ in range(arguments.rounds):
-                    times.append(timer(mine))
-                    theirs += [timer(calls[peer])] if peer else []
+                times = medians(timer, arguments.rounds, sides | ({peer: calls[peer]} if peer else {}))
             except Exception as failure:  # whatever a peer raises, the next one may work
-                error, off = " ".join(f"{type(failure).__name__}: {failure}".split())[-300:], None
-                times = times or [timer(mine)]
-            line = row | {"peer": peer, "ours us": statistics.median(times), "difference": off, "error": error}
-            if theirs:
-                line |= {"peer us": statistics.median(theirs), "ratio": statistics.median(theirs) / line["ours us"]}
+                error = " ".join(f"{type(failure).__name__}: {failure}".split())[-300:]
+                times = medians(timer, arguments.rounds, sides)
+            line = row | {"peer": peer, "ours us": times["ours"], "difference": off, "error": error}
+            if peer in times:
+                line |= {"peer us": times[peer], "ratio": times[peer] / times["ours"]}
             if size:
-                if size not in copies:
-                    source = torch.empty(size // 2, dtype=torch.uint8, device="cuda")
-                    target = torch.empty_like(source)
-                    copies[size] = timer(lambda: target.copy_(source))
-                line |= {"GB/s": size / line["ours us"] * 1e-3, "of copy": copies[size] / line["ours us"]}
+                line |= {"GB/s": size / times["ours"] * 1e-3, "of copy": times["copy"] / times["ours"]}
             yield line
-        del mine, calls, output
+        del mine, calls, output, sides
         torch.cuda.empty_cache()
 
 
@@ -269,7 +279,7 @@ def main():
         print("# " + shlex.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]), file=file)
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
-        for row in rows(arguments, torch, timer, ours, {}):
+        for row in rows(arguments, torch, timer, ours):
             failed += bool(row.get("error"))
             row = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
             writer.writerow(row)
