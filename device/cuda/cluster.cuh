@@ -45,4 +45,10 @@ DEVICE void cluster_load(float4 &x, uint32_t there)
     asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(there));
 }
 
+/* Sets what lies there. */
+DEVICE void cluster_store(float *at, int block, float x)
+{
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(cluster_address(at, block)), "f"(x) : "memory");
+}
+
 #endif

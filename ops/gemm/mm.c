@@ -22,13 +22,14 @@ static const struct op_arg args[] = {
     {0},
 };
 
-static const struct jit_kernel small_m_sm80 = {"mm_small_m_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "WARPS"}};
+static const struct jit_kernel small_m_sm80 = {
+    "mm_small_m_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "WARPS", "ROUNDS", "BLOCKS", "STAGES"}};
 static const struct jit_kernel sm80 = {
     "mm_sm80", JIT_CUDA, {"T:dtype", "OUT:dtype", "BLOCK_M", "BLOCK_N", "WARPS_M", "WARPS_N", "STAGES", "LOADER"}};
 static const struct jit_kernel small_m_cpu = {"mm_small_m_cpu", JIT_CPU, {"T:dtype", "OUT:dtype"}};
 static const struct jit_kernel cpu = {"mm_cpu", JIT_CPU, {"T:dtype", "OUT:dtype"}};
 
-enum { WAY_GRID, WAY_BLOCK, WAY_SMEM };
+enum { WAY_GRID, WAY_BLOCK, WAY_SMEM, WAY_CLUSTER };
 enum { VECTOR = 8, VECTOR_BYTES = 16, SMALL_M = 16 };
 
 static const char columns_not_contiguous[] = "the columns of b are not contiguous";
@@ -87,9 +88,43 @@ static bool is_read_once(const struct call *call)
 
 static bool has_many_columns(const struct call *call, const struct mm_args *a) { return a->n > (int64_t)64 * call->device->sms; }
 
+/* How mm_small_m_sm80 goes about it. Where a does not stay in registers, two blocks of a cluster divide k. Short columns take so
+ * few warps that two blocks fit, where there are tiles for them. Otherwise blocks take as much shared memory as keeps others
+ * away: those of the next kernel would fetch its b before this one has its a. */
+static const char *plan_small_m_sm80(const struct call *call, const struct mm_args *a, struct way *way)
+{
+    enum { MAX_WARPS = 16, FEW_WARPS = 8, ENOUGH_SMEM = 128 << 10, CLUSTER_ARCH = 90, LONG = 4096 };
+    enum { SHORT_WARPS = 12, SHORT_ROUNDS = 2, ROUNDS_AT_ONCE = 4, RESERVED = 1024 };
+    const struct device *device = call->device;
+    int64_t tiles = ceil_div(a->n, MM_SMALL_M_COLUMNS);
+    int32_t blocks = device->arch >= CLUSTER_ARCH && a->k > LONG && !has_many_columns(call, a) ? 2 : 1;
+    int64_t chunks = most(1, MM_SMALL_M_PART(a->k, blocks) / MM_SMALL_M_CHUNK);
+    int64_t rounds = ceil_div(chunks, device->smem_block >= ENOUGH_SMEM ? MAX_WARPS : FEW_WARPS);
+    int64_t warps = ceil_div(chunks, rounds);
+    bool two_fit = warps <= SHORT_WARPS && rounds <= SHORT_ROUNDS &&
+                   2 * (MM_SMALL_M_SMEM(warps, 3, 0) + RESERVED) <= device->smem_sm;
+    int32_t per_sm = two_fit && tiles > device->sms ? 2 : 1;
+    int64_t clusters = least(tiles, device->sms * per_sm / blocks), turns = clusters ? ceil_div(tiles, clusters) : 0;
+    int64_t sums = (rounds > ROUNDS_AT_ONCE ? turns : 0) + (blocks > 1 ? ceil_div(turns, blocks) * blocks : 0);
+    int32_t stages = rounds > SHORT_ROUNDS && turns > 1 ? 4 : 3;
+    int64_t smem = MM_SMALL_M_SMEM(warps, stages, sums);
+    if (smem > device->smem_block && stages > 3)
+        smem = MM_SMALL_M_SMEM(warps, --stages, sums);
+    if (smem > device->smem_block)
+        return "b has so many columns that shared memory cannot hold their sums";
+    int32_t *constant = spec(call, way, &small_m_sm80);
+    const int32_t rest[] = {(int32_t)warps, (int32_t)rounds, blocks, stages};
+    memcpy(constant + 2, rest, sizeof rest);
+    way->value[WAY_GRID] = blocks * clusters;
+    way->value[WAY_BLOCK] = 32 * warps;
+    way->value[WAY_SMEM] = most(smem, device->smem_sm / (per_sm + 1));
+    way->value[WAY_CLUSTER] = blocks;
+    return NULL;
+}
+
 static const char *fit_small_m_sm80(const struct call *call, struct way *way)
 {
-    enum { WARPS = 16, FEW_WARPS = 8, MAX_K = 1 << 30 };
+    enum { MAX_K = 1 << 30, SHORT = 1024, MANY_SHORT = 128 };
     struct mm_args a = kernel_args(call);
     if (a.m > SMALL_M)
         return "a has more than 16 rows";
@@ -103,14 +138,9 @@ static const char *fit_small_m_sm80(const struct call *call, struct way *way)
         return columns_not_contiguous;
     if (a.k % VECTOR || loader(&a) != MM_COLUMNS_CONTIGUOUS)
         return "k, or the address or a stride of a or b, is no multiple of 16 bytes";
-    if (has_many_columns(call, &a) && !call->exec.kernel)
-        return "b has so many columns that mm_sm80 reads it faster";
-    int32_t warps = MM_SMALL_M_SMEM(WARPS) <= call->device->smem_block ? WARPS : FEW_WARPS;
-    spec(call, way, &small_m_sm80)[2] = warps;
-    way->value[WAY_GRID] = least(ceil_div(a.n, MM_SMALL_M_COLUMNS), call->device->sms);
-    way->value[WAY_BLOCK] = 32 * warps;
-    way->value[WAY_SMEM] = MM_SMALL_M_SMEM(warps);
-    return NULL;
+    if (a.k <= SHORT && a.n > (int64_t)MANY_SHORT * call->device->sms && !call->exec.kernel)
+        return "b has so many columns of so few elements that mm_sm80 reads it faster";
+    return plan_small_m_sm80(call, &a, way);
 }
 
 /* The largest tiles that give every multiprocessor one and waste no half of their rows or columns, else the
@@ -183,6 +213,7 @@ static flashinfer_status run(const struct call *call, const struct way *way)
     struct mm_args a = kernel_args(call);
     return call_launch(call, way, 0, &(struct jit_launch){.grid = {(uint32_t)way->value[WAY_GRID]},
                                                          .block = {(uint32_t)way->value[WAY_BLOCK]},
+                                                         .cluster = {(uint32_t)way->value[WAY_CLUSTER]},
                                                          .smem = (uint32_t)way->value[WAY_SMEM],
                                                          .args = &a,
                                                          .args_size = sizeof a});

@@ -10,10 +10,14 @@
 #define MM_COLUMNS_CONTIGUOUS 1 /* of b */
 #define MM_ROWS_CONTIGUOUS 2    /* of b */
 
-/* mm_small_m_sm80: columns of a block, chunks that a warp's ring holds, and bytes of shared memory. */
+/* mm_small_m_sm80: columns and outputs of a tile, elements of k of a chunk and of each block of a cluster, and bytes of shared
+ * memory, where sums of so many tiles are kept. */
 #define MM_SMALL_M_COLUMNS 16
-#define MM_SMALL_M_STAGES 3
-#define MM_SMALL_M_SMEM(warps) ((warps) * MM_SMALL_M_COLUMNS * 128 * (MM_SMALL_M_STAGES + 1))
+#define MM_SMALL_M_OUTPUTS (16 * MM_SMALL_M_COLUMNS)
+#define MM_SMALL_M_CHUNK 64
+#define MM_SMALL_M_PART(k, blocks) (((k) + (blocks) * MM_SMALL_M_CHUNK - 1) / ((blocks) * MM_SMALL_M_CHUNK) * MM_SMALL_M_CHUNK)
+#define MM_SMALL_M_SMEM(warps, stages, sums) \
+    (2 * (warps) * (stages) * MM_SMALL_M_COLUMNS * MM_SMALL_M_CHUNK + 4 * (2 * (warps) + (sums)) * MM_SMALL_M_OUTPUTS)
 
 /* mm_cpu: columns of a panel, and the most rows of a block. */
 #define MM_CPU_COLUMNS 48
