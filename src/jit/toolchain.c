@@ -195,7 +195,7 @@ static int wait_for(pid_t pid, struct text *output)
 static char **variables_with(char *temporary_dir)
 {
     int n = 0, kept = 0;
-    while (environ[n])
+    while (environ && environ[n]) /* none after clearenv() */
         n++;
     char **variables = calloc((size_t)n + 2, sizeof *variables);
     for (int i = 0; variables && i < n; i++)

@@ -243,6 +243,14 @@ static void disabled(void)
     CHECK(strstr(flashinfer_last_error(), folder));
 }
 
+/* The variables of a process may go while it runs; then `environ` is NULL, and a compiler may not find its linker. */
+static void no_variables(void)
+{
+    CHECK(multiply(multiply_spec(1)));
+    clearenv();
+    CHECK(multiply(multiply_spec(2)) || strstr(flashinfer_last_error(), "does not compile"));
+}
+
 static void unwritable_tmp(void)
 {
     setenv("TMPDIR", "/proc", 1);
@@ -467,7 +475,7 @@ static void costs_cubin(void)
     }
 #define ALL(X)                                                                                                     \
     X(user_kernel) X(bad_launches) X(does_not_compile) X(bogus_cc) X(no_cc) X(cc_by_clang) X(disabled)             \
-    X(cc_fails_silently) X(cc_does_nothing)                                                                        \
+    X(cc_fails_silently) X(cc_does_nothing) X(no_variables)                                                        \
     X(unwritable_tmp) X(missing_tmp) X(nvrtc_compiles) X(bogus_nvrtc) X(not_nvrtc) X(no_gpu) X(on_gpu) X(costs_cubin)
 
 ALL(TEST)
