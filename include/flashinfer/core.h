@@ -11,7 +11,8 @@
  * - all arguments are checked before anything is enqueued; on failure nothing was enqueued and no output was touched;
  * - the caller owns all memory: tensors, workspace, plans. Once a kernel is prepared, a call allocates nothing, waits for
  *   nothing, and reads no file and no environment variable, so it can be captured in a CUDA graph;
- * - calls on CPU tensors are synchronous; calls on CUDA tensors are enqueued on exec->stream;
+ * - calls on CPU tensors are synchronous, and take up to 1 MB of their thread's stack; calls on CUDA tensors are enqueued on
+ *   exec->stream;
  * - every function may be called from any thread.
  *
  * Tensors are DLPack's. In comments [rows, hidden] is a shape, and dtypes are
