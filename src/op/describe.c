@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Declarations as JSON, for bindings and for `flashinfer list --json`. */
+#include <locale.h>
 #include <math.h>
 #include <string.h>
 
@@ -79,7 +80,7 @@ static void put_argument(struct text *text, const struct op_arg *arg)
     text_print(text, "}");
 }
 
-void op_describe(struct text *text, const struct op *op)
+static void put_op(struct text *text, const struct op *op)
 {
     text_print(text, "{");
     put_string(text, "name", op->name);
@@ -99,6 +100,15 @@ void op_describe(struct text *text, const struct op *op)
     for (const struct op_kernel *row = op->kernels; row && row->name; row++)
         text_print(text, "%s\"%s\"", row == op->kernels ? "" : ", ", row->name);
     text_print(text, "]}");
+}
+
+void op_describe(struct text *text, const struct op *op)
+{
+    locale_t of_json = newlocale(LC_ALL_MASK, "C", (locale_t)0), before = uselocale(of_json); /* else 0.5 might be "0,5" */
+    put_op(text, op);
+    uselocale(before);
+    if (of_json)
+        freelocale(of_json);
 }
 
 static flashinfer_status describe_to(const struct op *op, char *buffer, size_t size, size_t *needed)

@@ -4,6 +4,8 @@
 import ctypes
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -44,6 +46,23 @@ def test_members_are_documented(page):
         for told in (declared, *declared["arguments"]):
             for word in (*told, told.get("kind", "kind")):
                 assert f"`{word}`" in text, f"{name}: {word} is not on {PAGE.name}"
+
+
+def test_language_of_the_program(tmp_path):
+    """Where a program writes 0,5 for a half, JSON has 0.5 all the same."""
+    if subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True).returncode:
+        pytest.skip("there is no such language to be made here")
+    text = f"""if True:
+        import locale, os
+        os.environ["LOCPATH"] = {str(tmp_path)!r}
+        locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+        assert locale.localeconv()["decimal_point"] == ","
+        import flashinfer_c._core
+        for name in flashinfer_c._core.op_names:
+            getattr(flashinfer_c.ops, name).__doc__
+        assert locale.localeconv()["decimal_point"] == ","
+    """
+    subprocess.run([sys.executable, "-c", text], check=True)
 
 
 def test_attention_through_ctypes_alone(page):
