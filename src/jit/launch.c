@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/cuda.h"
+#include "core/arithmetic.h"
 #include "core/threads.h"
 #include "jit/internal.h"
 
@@ -34,20 +35,26 @@ static __attribute__((noinline)) void launch_with_scratch(const struct jit_code 
     threads_run(run_part, &context, context.parts, queue->threads);
 }
 
+static void run_parts(const struct jit_code *code, const struct jit_queue *queue, const struct jit_launch *launch)
+{
+    int parts = launch->grid[0] ? (int)launch->grid[0] : 1;
+    struct cpu_launch context = {code->entry, launch->args, parts};
+    if (parts == 1)
+        code->entry(launch->args, 0, 1);
+    else if (launch->scratch)
+        launch_with_scratch(code, queue, launch);
+    else
+        threads_run(run_part, &context, parts, queue->threads);
+}
+
+/* Workers that are started meanwhile inherit how this thread computes. */
 static flashinfer_status launch_cpu(const struct jit_code *code, const struct jit_queue *queue,
                                     const struct jit_launch *launch)
 {
-    int parts = launch->grid[0] ? (int)launch->grid[0] : 1;
-    if (parts == 1) {
-        code->entry(launch->args, 0, 1);
-        return FLASHINFER_OK;
-    }
-    if (launch->scratch) {
-        launch_with_scratch(code, queue, launch);
-        return FLASHINFER_OK;
-    }
-    struct cpu_launch context = {code->entry, launch->args, parts};
-    threads_run(run_part, &context, parts, queue->threads);
+    const uint64_t own = arithmetic_get();
+    arithmetic_change(own, ARITHMETIC_USUAL);
+    run_parts(code, queue, launch);
+    arithmetic_change(ARITHMETIC_USUAL, own);
     return FLASHINFER_OK;
 }
 

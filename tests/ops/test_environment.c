@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a machine may lack, seen from a call of an op: no driver, no NVRTC, no C compiler, an architecture nobody compiles for, or
- * leave to compile. Each ends in one sentence. The environment is read once, so each case runs in a child with a cache of its
- * own. */
+ * leave to compile. Each ends in one sentence. A thread that rounds otherwise gets the usual bits. The environment is read once,
+ * so each case runs in a child with a cache of its own. */
+#include <fenv.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -160,6 +161,34 @@ static void test_leave_to_compile(void **state)
     assert_int_equal(in_child(forbidden_but_prepared), 0);
 }
 
+/* ---- how the caller's thread computes ---- */
+
+/* It is another's, and stays; the bits are as ever, on that thread and on workers. */
+static void rounds_otherwise(void)
+{
+    enum { LONG = 1000 };
+    static float x[LONG * HIDDEN], weight[HIDDEN], y[2][LONG * HIDDEN];
+    for (int i = 0; i < LONG * HIDDEN; i++)
+        x[i] = 0.1f * (float)(1 + i % 97);
+    for (int i = 0; i < HIDDEN; i++)
+        weight[i] = 0.3f;
+    DLTensor input = {
+        .data = x, .device = {kDLCPU, 0}, .ndim = 2, .dtype = {kDLFloat, 32, 1}, .shape = (int64_t[]){LONG, HIDDEN}};
+    DLTensor weights = input, out = input;
+    weights.data = weight;
+    weights.ndim = 1;
+    weights.shape = input.shape + 1;
+    const flashinfer_exec exec = {.size = sizeof exec, .threads = 2};
+    out.data = y[0];
+    CHECK(FLASHINFER(rmsnorm, &exec, .out = &out, .input = &input, .weight = &weights) == FLASHINFER_OK);
+    CHECK(!fesetround(FE_UPWARD));
+    out.data = y[1];
+    for (int i = 0; i < 3; i++) {
+        CHECK(FLASHINFER(rmsnorm, &exec, .out = &out, .input = &input, .weight = &weights) == FLASHINFER_OK);
+        CHECK(fegetround() == FE_UPWARD && !memcmp(y[0], y[1], sizeof y[0]));
+    }
+}
+
 #define TEST(name)                           \
     static void test_##name(void **state)    \
     {                                        \
@@ -170,11 +199,12 @@ TEST(no_driver)
 TEST(no_nvrtc)
 TEST(no_cc)
 TEST(unknown_architectures)
+TEST(rounds_otherwise)
 
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(test_##name, setup_folder, teardown_folder)
     const struct CMUnitTest tests[] = {CASE(no_driver), CASE(no_nvrtc), CASE(no_cc), CASE(unknown_architectures),
-                                       CASE(leave_to_compile)};
+                                       CASE(leave_to_compile), CASE(rounds_otherwise)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
