@@ -29,7 +29,9 @@ static flashinfer_status load_temporary(const char *name, const struct text *bin
     if (!written)
         return fail(FLASHINFER_IO, "kernel %s cannot be written to %s (TMPDIR) to be loaded: %s", name,
                     environment()->temporary_dir, strerror(error));
-    return *library ? FLASHINFER_OK : fail(FLASHINFER_LOAD, "kernel %s cannot be loaded: %s", name, dlerror());
+    return *library ? FLASHINFER_OK
+                    : fail(FLASHINFER_LOAD, "kernel %s cannot be loaded: %s (the cache, or TMPDIR, must not be mounted noexec)",
+                           name, dlerror());
 }
 
 static flashinfer_status load_cpu(const struct jit_job *job, const struct text *binary, const char *path,
