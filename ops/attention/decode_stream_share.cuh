@@ -3,11 +3,12 @@
  *
  * A pair is a KV head and up to ROWS packed rows of one request that read it. Its tokens are cut into units, of TILE tokens or,
  * with a.stream.unit_tiles, of as many tiles as that says, counted from token 0. All units of all pairs, in order, are shared out
- * evenly; a worker takes those of one pair, as many as it has of it, as a task. Of few pairs that are not long, units have as
- * many tiles as make one for each worker, none of which then has parts of two pairs. If pairs are short, or there is a worker for
- * each, none is divided: teams of a block's streams, down to a single one, are workers then, which take the pairs that begin
- * among their units. Nothing here depends on anything but lengths, heads and the number of blocks; the lengths are read here and
- * nowhere else. */
+ * evenly; a worker takes those of one pair, as many as it has of it, as a task. Before its own each pair counts some more, as the
+ * end of a task takes time: else who has many short pairs is long behind who has a part of a long one. Of few pairs that are not
+ * long, units have as many tiles as make one for each worker, none of which then has parts of two pairs. If pairs are short, or
+ * there is a worker for each, none is divided: teams of a block's streams, down to a single one, are workers then, which take the
+ * pairs that begin among their units. Nothing here depends on anything but lengths, heads and the number of blocks; the lengths
+ * are read here and nowhere else. */
 #ifndef DECODE_STREAM_SHARE_CUH
 #define DECODE_STREAM_SHARE_CUH
 
@@ -19,6 +20,7 @@ enum { STREAMS_LOG2 = STREAMS == 8 ? 3 : STREAMS == 4 ? 2 : STREAMS == 2 ? 1 : 0
 static_assert(1 << STREAMS_LOG2 == STREAMS, "streams form teams by halves");
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
 enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes */
+enum { END_STEPS = 3 }; /* of a worker, in the time that the end of a task takes while memory is busy; a step: a tile each stream */
 enum { EVEN_UNITS = TILE == 16 }; /* larger tiles lose as much by them as they gain */
 enum { MAX_UNIT = 8 * STREAMS }; /* tiles; of longer pairs it is worth more that all workers have as many */
 enum { SPARED_PART = BOX_TOKENS ? 32 : 8 }; /* or that part of a long pair: heads read side by side pay most without boxes */
@@ -37,6 +39,7 @@ struct extent {
 struct division {
     int unit_tiles; /* 0: units of a tile, of which a task may have many; else it has one */
     struct attention_divisor by_unit; /* gives 0 if a pair is one unit */
+    int extra; /* units that each pair counts before its own, for the end of a task */
     int workers, each, longer;
     int streams, stream, team; /* that share a task; which of them this warp belongs to; which ones they are */
     bool whole, alone;         /* tasks are whole pairs; and teams one stream */
@@ -55,7 +58,7 @@ struct task {
     int tile, tile_end;
     struct row_range range;     /* of the pair */
     int first_q, first_page;
-    int pair_unit;              /* the pair's first unit, among all */
+    int pair_unit;              /* the pair's first unit of its own, among all */
     int unit, units, count;     /* which of the pair's units it starts with, how many there are, how many it has */
 };
 
@@ -178,18 +181,23 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
     d.stream = own & d.streams - 1;
     d.team = own >> shift;
     d.alone = d.whole && shift == 0 && !QUERIES_SHARED;
+    bool equal = (int64_t)longest * all_pairs == total; /* then shares are even anyway */
     d.workers = d.whole ? blocks << STREAMS_LOG2 - shift
                         : min(blocks, d.unit_tiles ? total : (int)((total + MIN_TILES - 1u) / MIN_TILES));
     /* As many for each pair, if that leaves few idle: then few have two tasks. */
     int of_pair = (unsigned)d.workers / (unsigned)max(1, all_pairs);
     if (!QUERIES_SHARED && !d.whole && !d.unit_tiles && 32 * of_pair * all_pairs >= 31 * d.workers)
         d.workers = of_pair * all_pairs;
+    d.extra = d.unit_tiles || equal ? 0 : END_STEPS << shift;
+    units += d.extra * pairs;
+    total += d.extra * all_pairs;
     int worker = blockIdx.x + d.team * blocks, sms = blocks / BLOCKS;
     if (d.whole && 8 * all_pairs >= 7 * d.workers) /* a multiprocessor reads KV heads of the same tokens, which are neighbours */
         worker = (blockIdx.x % sms * BLOCKS + blockIdx.x / sms) * (STREAMS >> shift) + d.team;
     if (d.whole && all_pairs <= d.workers) { /* one each, however long they are */
         d.unit_tiles = tiles_of(0x7fffffff);
         d.by_unit.factor = 0;
+        d.extra = 0;
         units = pairs;
         d.workers = all_pairs;
         d.each = 1;
@@ -211,29 +219,30 @@ DEVICE struct division divide_batch(const struct attention_args &a, struct walk 
 DEVICE bool next_task(const struct attention_args &a, const struct division &d, struct walk &w, struct task &t)
 {
     struct extent e;
-    int pair, pair_unit;
+    int pair, pair_unit, unit;
 #pragma unroll 1
     for (;;) {
         if (w.unit >= w.end)
             return false;
         e = extent_of(a, d.by_unit, w.request);
-        int end = w.request_begin + e.units * e.pairs;
+        int span = e.units > 0 ? d.extra + e.units : 0, end = w.request_begin + span * e.pairs;
         if (w.unit >= end) {
             w.request_begin = end;
             w.request++;
             continue;
         }
-        pair = (unsigned)(w.unit - w.request_begin) / (unsigned)e.units;
-        pair_unit = w.request_begin + pair * e.units;
-        if (!d.whole || w.unit == pair_unit)
+        pair = (unsigned)(w.unit - w.request_begin) / (unsigned)span;
+        pair_unit = w.request_begin + pair * span + d.extra;
+        unit = max(w.unit, pair_unit);
+        if (d.whole ? w.unit == pair_unit - d.extra : unit < w.end)
             break;
         w.unit = pair_unit + e.units;
     }
     t.pair_unit = pair_unit;
-    t.unit = w.unit - pair_unit;
+    t.unit = unit - pair_unit;
     t.units = e.units;
-    t.count = d.whole ? e.units : d.unit_tiles ? 1 : min(e.units - t.unit, w.end - w.unit);
-    w.unit += t.count;
+    t.count = d.whole ? e.units : d.unit_tiles ? 1 : min(e.units - t.unit, w.end - unit);
+    w.unit = unit + t.count;
     int first = e.first_unit + t.unit, unit_tiles = max(1, d.unit_tiles);
     t.tile = max((int)(e.begin / (unsigned)TILE), first * unit_tiles);
     t.tile_end = min(tiles_of(e.kv_len), (first + t.count) * unit_tiles);
