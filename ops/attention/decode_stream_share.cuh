@@ -20,7 +20,7 @@ enum { STREAMS_LOG2 = STREAMS == 8 ? 3 : STREAMS == 4 ? 2 : STREAMS == 2 ? 1 : 0
 static_assert(1 << STREAMS_LOG2 == STREAMS, "streams form teams by halves");
 enum { MIN_TILES = 8 }; /* of a worker, for less is not worth another part */
 enum { SPARED = 6 }; /* tiles that a stream reads in the time that adding up parts takes */
-enum { END_STEPS = 3 }; /* of a worker, in the time that the end of a task takes while memory is busy; a step: a tile each stream */
+enum { END_STEPS = 3 }; /* in the time that the end of a task takes while memory is busy; a step: a tile of each stream */
 enum { EVEN_UNITS = TILE == 16 }; /* larger tiles lose as much by them as they gain */
 enum { MAX_UNIT = 8 * STREAMS }; /* tiles; of longer pairs it is worth more that all workers have as many */
 enum { SPARED_PART = BOX_TOKENS ? 32 : 8 }; /* or that part of a long pair: heads read side by side pay most without boxes */
