@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/slot.h"
+#include "op/words.h"
 
 enum { SETS = 256, WAYS = 4, RELUCTANCE = 8, MAX_LAUNCHES = 4, MAX_BYTES = 1536, MAX_TOLD = 128, ALIGNMENT = 64 };
 enum { TOLD_SETS = 256, TOLD_WAYS = 8, PLACES = SETS * WAYS };
@@ -41,7 +42,8 @@ static atomic_uint turn; /* counts calls to be noted: says which of them take a 
 
 static uint64_t hash_of(const struct replay_key *key)
 {
-    return slot_mix(key->hash ^ key->description) | 1;
+    const uintptr_t workspace = key->exec ? (uintptr_t)key->exec->workspace : 0;
+    return slot_mix(hash_word(key->hash, workspace) ^ key->description) | 1;
 }
 
 static unsigned set_of(uint64_t hash) { return (unsigned)(hash >> 32) & (SETS - 1); }

@@ -8,9 +8,11 @@
 
 #include "tests/op/calls.h"
 
-enum { HIDDEN = 64, WEIGHTS = 3000, ALL_WAYS = 4 * 256, THREADS = 4, ROUNDS = 40, ONE = 0x3c00 /* in f16 */ };
+enum { HIDDEN = 64, WEIGHTS = 3000, ALL_WAYS = 4 * 256, RELUCTANCE = 8, WORKSPACES = 16, THREADS = 4, ROUNDS = 40 };
+enum { ONE = 0x3c00 /* in f16 */ };
 
 static uint16_t weights[WEIGHTS][HIDDEN], ones[HIDDEN];
+static int late; /* calls that found no room at first */
 
 struct norm {
     DLTensor out, input, weight;
@@ -63,10 +65,16 @@ static bool is_known(struct norm *n, const flashinfer_exec *exec)
     return true;
 }
 
+/* Known from the first call on; from one of the first RELUCTANCE on if its set is full, which addresses may bring about. */
 static void expect_new(struct norm *n, const flashinfer_exec *exec)
 {
     assert_false(is_known(n, exec));
     assert_true(is_right(n, exec));
+    if (is_known(n, exec))
+        return;
+    late++;
+    for (int i = 1; i < RELUCTANCE; i++)
+        assert_true(is_right(n, exec));
     assert_true(is_known(n, exec));
 }
 
@@ -129,6 +137,22 @@ static void test_same_hash(void **state)
     n.input.data = memory[0] + 8;
     n.weight.data = memory[1] + (8 << 9);
     expect_new(&n, NULL);
+}
+
+/* A call that is made with many workspaces in turn. */
+static void test_workspaces(void **state)
+{
+    (void)state;
+    static _Alignas(256) unsigned char workspace[WORKSPACES][256];
+    static uint16_t out[HIDDEN];
+    int known = 0;
+    struct norm n;
+    set_up(&n, out, 3);
+    for (int i = 0; i < WORKSPACES; i++)
+        expect_new(&n, EXEC(.workspace = workspace[i], .workspace_size = sizeof workspace[i]));
+    for (int i = 0; i < WORKSPACES; i++)
+        known += is_known(&n, EXEC(.workspace = workspace[i], .workspace_size = sizeof workspace[i]));
+    assert_in_range(known, WORKSPACES - 1, WORKSPACES); /* one more call in a full set takes another's place */
 }
 
 /* What is refused is not known the next time. */
@@ -198,14 +222,22 @@ static void test_threads(void **state)
         assert_int_equal(workers[i].wrong, 0);
 }
 
+static void test_few_were_late(void **state)
+{
+    (void)state;
+    assert_in_range(late, 0, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_known),
         cmocka_unit_test(test_same_hash),
+        cmocka_unit_test(test_workspaces),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_forgotten),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_few_were_late),
     };
     return cmocka_run_group_tests(tests, fill, NULL);
 }
