@@ -205,7 +205,7 @@ static flashinfer_status try_problem(struct run *r, const struct problem_request
     r->seed = request->seed;
     r->has_expected = false;
     flashinfer_status status = problem_create(request, &r->problem);
-    if (status == FLASHINFER_INVALID && (!shape || (r->options->shape && r->options->values)))
+    if (status == FLASHINFER_MEMORY || (status == FLASHINFER_INVALID && (!shape || (r->options->shape && r->options->values))))
         return status;
     if (status) {
         r->problem = NULL;

@@ -55,6 +55,9 @@ expect 2 '--arch ,: names no architecture' explain mm --arch ,
 expect 3 'nothing to time' bench rmsnorm --kernel norm_sm80 --device cpu
 expect 0 'mm_onednn .* no .* a dimension is more than' explain mm m=2 n=300 k=4294967296 dtype=bf16 --device cpu
 expect 3 'outputs have no elements' bench rmsnorm rows=0 hidden=64 --device cpu
+expect 2 'm is given twice' explain mm m=3 n=64 k=64 m=4
+expect 2 '^flashinfer: -bias is given twice' check mm -- -bias -bias
+expect 3 '^flashinfer: mm: no memory for a and its' check mm m=1000000000 n=1000000000 k=1000000000 --device cpu
 (ulimit -v 4000000 && expect 3 'rmsnorm: no memory for input and its 40960000000 elements' \
     bench rmsnorm rows=10000000 hidden=4096 --device cpu
     exit $status) || status=1
