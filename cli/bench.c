@@ -163,7 +163,7 @@ static int run(const struct options *options)
         status = fail(FLASHINFER_UNSUPPORTED,
                       "nothing to time: outputs have no elements, or no kernel that was asked for serves that; "
                       "`flashinfer explain OP` says why");
-    return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
+    return exit_after(status, failures);
 }
 
 const struct command command_bench = {

@@ -195,7 +195,7 @@ static int run_huge(const struct options *options)
         status = huge_op(options->op[i], device, &huge, report_huge, &out, &failures);
     progress_clear();
     table_close(out.table);
-    return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
+    return exit_after(status, failures);
 }
 
 static int run(const struct options *options)
@@ -215,7 +215,7 @@ static int run(const struct options *options)
     progress_clear();
     table_close(out.table);
     if (status)
-        return exit_with(status);
+        return exit_after(status, counts.failures);
     if (options->json) {
         struct table *total = table_open(true);
         table_text(total, "type", "total");

@@ -91,6 +91,9 @@ const char *command_near(const char *word, char *buffer, size_t size);
 /* exit.c. Prints flashinfer_last_error() and returns the exit code for that status. */
 int exit_with(flashinfer_status status);
 
+/* The same of a command that also counts failures, which come first. */
+int exit_after(flashinfer_status status, int failures);
+
 /* Prints a sentence and how to get help, and returns EXIT_USAGE. */
 int usage_error(const struct command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -71,7 +71,7 @@ static int run(const struct options *options)
         if (!options->json)
             printf("%d compiled, %d already there, %d failed, %.1f s\n", out.compiled, out.there, failures,
                    clock_seconds() - begin);
-        code = status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
+        code = exit_after(status, failures);
     }
     gather_free(&gathered);
     return code;

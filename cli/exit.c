@@ -25,6 +25,12 @@ int exit_with(flashinfer_status status)
     }
 }
 
+int exit_after(flashinfer_status status, int failures)
+{
+    const int code = exit_with(status);
+    return failures ? EXIT_FAILED : code;
+}
+
 int usage_error(const struct command *command, const char *format, ...)
 {
     va_list arguments;

@@ -192,22 +192,9 @@ static int set_bytes(const struct command *command, enum option_id id, const cha
     return bytes >= 0 ? -1 : usage_error(command, "--max-size %s: must be bytes, as 4096, 100K, 500M or 2G", text);
 }
 
-static bool has_value(const char *values, const char *word)
-{
-    const size_t name = strcspn(word, "=") + 1;
-    const char *value = values;
-    while (*value && strncmp(value, word, name)) {
-        value += strcspn(value, " ");
-        value += *value == ' ';
-    }
-    return *value;
-}
-
 static int parse_operand(const struct command *command, char *word, struct options *out)
 {
     if (command->operands == OPERANDS_OPS_VALUES && (strchr(word, '=') || word[0] == '-')) {
-        if (has_value(out->values, word))
-            return usage_error(command, "%.*s is given twice", (int)strcspn(word, "="), word);
         size_t used = strlen(out->values);
         int length = snprintf(out->values + used, sizeof out->values - used, "%s%s", used ? " " : "", word);
         return length < (int)(sizeof out->values - used) ? -1 : usage_error(command, "too many values");

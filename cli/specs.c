@@ -66,7 +66,7 @@ static int run(const struct options *options)
     table_close(out.table);
     if (!options->json && !status)
         printf("%d failures\n", failures);
-    return status ? exit_with(status) : failures ? EXIT_FAILED : EXIT_FINE;
+    return exit_after(status, failures);
 }
 
 const struct command command_specs = {

@@ -204,6 +204,15 @@ size_t attention_stream_workspace(const struct attention_plan *plan, const struc
     return bytes > others ? bytes : others;
 }
 
+/* If shares are worked out from all units: each counts up to 24 besides its own, and together they must stay below 2^31. */
+static bool has_too_many_pairs(const struct call *call, const struct attention_plan *plan, const struct block *b)
+{
+    enum { MOST_PAIRS = 9 << 23 };
+    const struct attention_view *t = call_view(call);
+    const int64_t rows = least(attention_total_q(t), INT32_MAX) * plan->group;
+    return !split_of(call) && attention_batch(t) + rows / rows_of(b) > MOST_PAIRS / plan->num_kv_heads;
+}
+
 static const char *fit(const struct call *call, const struct attention_plan *plan, struct way *way,
                        const struct jit_kernel *kernel, int32_t box_tokens)
 {
@@ -216,6 +225,8 @@ static const char *fit(const struct call *call, const struct attention_plan *pla
         return "there are more query tokens and heads of a KV head than it has rows for";
     if (!b.warps)
         return "the device has too little shared memory for its tiles";
+    if (has_too_many_pairs(call, plan, &b))
+        return "there are more pairs of a request and a KV head than it counts";
     if (may_prefer(call) && has_few_keys(call))
         return "there are so few keys that batch_prefill_sm80 is faster";
     int64_t parts = count_parts(call, plan, &b, split_of(call));

@@ -104,7 +104,7 @@ static const char *plan_small_m_sm80(const struct call *call, const struct mm_ar
     bool two_fit = warps <= SHORT_WARPS && rounds <= SHORT_ROUNDS &&
                    2 * (MM_SMALL_M_SMEM(warps, 3, 0) + RESERVED) <= device->smem_sm;
     int32_t per_sm = two_fit && tiles > device->sms ? 2 : 1;
-    int64_t clusters = least(tiles, device->sms * per_sm / blocks), turns = clusters ? ceil_div(tiles, clusters) : 0;
+    int64_t clusters = least(tiles, most(1, device->sms * per_sm / blocks)), turns = clusters ? ceil_div(tiles, clusters) : 0;
     int64_t sums = (rounds > ROUNDS_AT_ONCE ? turns : 0) + (blocks > 1 ? ceil_div(turns, blocks) * blocks : 0);
     int32_t stages = rounds > SHORT_ROUNDS && turns > 1 ? 4 : 3;
     int64_t smem = MM_SMALL_M_SMEM(warps, stages, sums);

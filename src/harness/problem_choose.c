@@ -10,6 +10,8 @@
 
 enum { MAX_WORD = 128 };
 
+#define SEPARATORS " ,\t\n" /* of values */
+
 /* How far below its default or its largest value a number without a least one is drawn. */
 #define WINDOW 1000.0
 
@@ -168,16 +170,29 @@ static flashinfer_status parse_word(struct problem *problem, char *word, const s
     return known_elsewhere(problem, word, other) ? FLASHINFER_OK : fail_unknown(problem, other, "dimension or number", word);
 }
 
+/* Whether a word of `values` before this one of them names the same. */
+static bool is_named_before(const char *values, const char *word)
+{
+    const size_t length = strcspn(word, "=" SEPARATORS);
+    bool is_same = false;
+    for (; values < word && !is_same; values += strcspn(values, SEPARATORS), values += strspn(values, SEPARATORS))
+        is_same = strcspn(values, "=" SEPARATORS) == length && !memcmp(values, word, length);
+    return is_same;
+}
+
 static flashinfer_status parse_values(struct problem *problem, const char *values, const struct op *runner)
 {
     const struct program *other = runner ? op_program(runner) : NULL;
-    while (values && *(values += strspn(values, " ,\t\n"))) {
-        size_t length = strcspn(values, " ,\t\n");
+    const char *first = values ? values += strspn(values, SEPARATORS) : NULL;
+    for (; values && *values; values += strspn(values, SEPARATORS)) {
+        size_t length = strcspn(values, SEPARATORS);
         char word[MAX_WORD];
         if (length >= sizeof word)
             return fail(FLASHINFER_INVALID, "%s: \"%.40s...\" is too long", problem->op->name, values);
         memcpy(word, values, length);
         word[length] = 0;
+        if (is_named_before(first, values))
+            return fail(FLASHINFER_INVALID, "%s: %.*s is given twice", problem->op->name, (int)strcspn(word, "="), word);
         TRY(parse_word(problem, word, other));
         values += length;
     }

@@ -54,9 +54,13 @@ expect 2 '--arch 75: must be one or more of' explain mm --arch 75
 expect 2 '--arch ,: names no architecture' explain mm --arch ,
 expect 3 'nothing to time' bench rmsnorm --kernel norm_sm80 --device cpu
 expect 0 'mm_onednn .* no .* a dimension is more than' explain mm m=2 n=300 k=4294967296 dtype=bf16 --device cpu
+expect 0 'batch_decode_stream_sm80 .* no .* more pairs of a request and a KV head' explain batch_decode batch=2700000 \
+    max_batch_size=2700000 num_qo_heads=32 num_kv_heads=32 head_dim=64 page_size=1 num_pages=4 num_indices=4 --arch 90
 expect 3 'outputs have no elements' bench rmsnorm rows=0 hidden=64 --device cpu
-expect 2 'm is given twice' explain mm m=3 n=64 k=64 m=4
-expect 2 '^flashinfer: -bias is given twice' check mm -- -bias -bias
+expect 2 'mm: m is given twice' explain mm m=3 n=64 k=64 m=4
+expect 2 'mm: m is given twice' explain mm m=3 'n=64,m=4' k=64
+expect 2 'mm: -bias is given twice' check mm -- -bias m=3 -bias
+expect 2 'mm: a:dtype is given twice' bench mm m=3 a:dtype=f16 a:dtype=f16 --device cpu
 expect 3 '^flashinfer: mm: no memory for a and its' check mm m=1000000000 n=1000000000 k=1000000000 --device cpu
 (ulimit -v 4000000 && expect 3 'rmsnorm: no memory for input and its 40960000000 elements' \
     bench rmsnorm rows=10000000 hidden=4096 --device cpu
