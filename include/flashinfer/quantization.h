@@ -173,7 +173,8 @@ FLASHINFER_DECLARE_OP(mxfp8_quantize);
 
 /* x_q = x / x_s in groups of columns, x_s = max(amax, eps) / largest; largest is 448 or 127. x is multiplied with 1 / x_s as
  * float32 rounds it; i8 is rounded to nearest, ties to even (upstream: up), and 0 for NaN. A group with infinite elements has an
- * infinite scale. The strides of x_s say what upstream's column_major_scales and scale_tma_aligned do. */
+ * infinite scale; with scale_ue8m0 that of elements of 2^128. The strides of x_s say what upstream's column_major_scales and
+ * scale_tma_aligned do. */
 struct flashinfer_per_token_group_quant_8bit {
     size_t size;
     DLTensor *x_q;       /* [..., columns] e4m3 or i8; upstream's dst_dtype */

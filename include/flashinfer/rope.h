@@ -10,7 +10,7 @@
  *     apply_llama31_rope*    f(i) = base(i) * ((1 - s) / rope_scale + s),  s = (old_context_len * base(i) / (2 pi) -
  *                            low_freq_factor) / (high_freq_factor - low_freq_factor), at least 0 and at most 1
  *
- * Angles are computed in float64 and reduced before they are rounded, so that positions of any size keep float32's accuracy; the
+ * Angles are computed in float64 and reduced before they are rounded, so that positions up to 2^30 keep float32's accuracy; the
  * rotation is in float32, with one rounding at the end. Other ops read cosines and sines. NaN and infinity reach only their own
  * pair. Outputs of e4m3 and e5m2 are what float32 holds, times a scale, rounded to nearest, ties to even; they saturate, and NaN
  * becomes NaN.

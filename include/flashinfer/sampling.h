@@ -33,13 +33,14 @@ extern "C" {
  * - Temperature 0 is greedy: 1 for the first largest logit, 0 elsewhere. (Upstream gives the uniform
  *   distribution, a defect.)
  * - A temperature tensor is not looked at before the kernel runs: where it is negative or NaN, the row gives
- *   zeros.
- * - Under FLASHINFER_BATCH_INVARIANT the bits of a row do not depend on how many rows there are. */
+ *   zeros; above 1e36 the row is less exact.
+ * - Under FLASHINFER_BATCH_INVARIANT the bits of a row do not depend on how many rows there are, if their strides are
+ *   multiples of 16 bytes. */
 struct flashinfer_softmax {
     size_t size;
     DLTensor *out;                 /* [batch, vocab] f32; may be logits itself if that is f32 */
     const DLTensor *logits;        /* [batch, vocab] f32, f16 or bf16; rows may be strided */
-    flashinfer_number temperature; /* >= 0, or f32 [1] or [batch]; absent: 1 */
+    flashinfer_number temperature; /* in [0, 1e36], or f32 [1] or [batch]; absent: 1 */
 };
 FLASHINFER_DECLARE_OP(softmax);
 

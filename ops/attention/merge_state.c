@@ -35,5 +35,6 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("attention", "merges the results over two sets of keys", .view = view, .kernels = merge_states_kernels,
-          .ranges = ranges, .shapes = shapes, .reference = merge_states_reference, .make = merge_states_spoil);
+DEFINE_OP("attention", "merges the results over two sets of keys", .rules = merge_states_rules, .view = view,
+          .kernels = merge_states_kernels, .ranges = ranges, .shapes = shapes, .reference = merge_states_reference,
+          .make = merge_states_spoil);

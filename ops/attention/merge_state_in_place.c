@@ -33,6 +33,6 @@ static const struct op_shape shapes[] = {
     {0},
 };
 
-DEFINE_OP("attention", "merges the results over another set of keys into those at hand", .view = view,
-          .kernels = merge_states_kernels, .ranges = ranges, .shapes = shapes, .reference = merge_states_reference,
+DEFINE_OP("attention", "merges the results over another set of keys into those at hand", .rules = merge_states_rules,
+          .view = view, .kernels = merge_states_kernels, .ranges = ranges, .shapes = shapes, .reference = merge_states_reference,
           .make = merge_states_spoil);

@@ -121,6 +121,8 @@ static flashinfer_status run(const struct call *call, const struct way *way)
                                            .args_size = sizeof a});
 }
 
+const char *const merge_states_rules[] = {"head_dim > 0", NULL};
+
 const struct op_kernel merge_states_kernels[] = {
     {"merge_states_sm80", OP_CUDA, 80, 0, fit_sm80, run},
     {"merge_states_cpu", OP_CPU, 0, 0, fit_cpu, run},

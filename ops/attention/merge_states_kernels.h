@@ -14,6 +14,7 @@ struct merge_states_view {
 };
 
 extern const struct op_kernel merge_states_kernels[];
+extern const char *const merge_states_rules[];
 
 void merge_states_reference(const struct reference *r);
 

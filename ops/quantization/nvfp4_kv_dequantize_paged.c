@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The op nvfp4_kv_dequantize_paged. Kernels: nvfp4_kv_dequantize_paged_sm80.cu, nvfp4_kv_dequantize_paged_cpu.c. */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "core/status.h"
 #include "flashinfer/page.h"
 #include "flashinfer/quantization.h"
 #include "harness/problem.h"
 #include "harness/reference.h"
 #include "op/op.h"
+#include "op/validate.h"
 #include "ops/quantization/nvfp4_kv_dequantize_paged_args.h"
 
 #define OP nvfp4_kv_dequantize_paged
@@ -134,6 +139,20 @@ static const struct op_kernel kernels[] = {
     {0},
 };
 
+static flashinfer_status validate(const struct call *call)
+{
+    const struct flashinfer_nvfp4_kv_dequantize_paged *c = call_args(call);
+    const struct dims *d = call_dims(call);
+    int32_t *seq_lens;
+    flashinfer_status status = validate_fetch(call, c->seq_lens, &seq_lens);
+    for (int64_t b = 0; !status && b < d->batch; b++)
+        if (seq_lens[b] > d->max_seq_len)
+            status = fail(FLASHINFER_INVALID, "%s: seq_lens[%" PRId64 "] is %d, must be at most max_seq_len, which is %" PRId64,
+                          call->op->name, b, seq_lens[b], d->max_seq_len);
+    free(seq_lens);
+    return status;
+}
+
 static void reference_row(const struct reference *r, const DLTensor *codes, const DLTensor *scales,
                           const flashinfer_number *number, int64_t token, double *out)
 {
@@ -184,4 +203,4 @@ static const struct op_shape shapes[] = {
 };
 
 DEFINE_OP("quantization", "keys and values of requests from pages of e2m1 blocks", .rules = rules, .kernels = kernels,
-          .ranges = ranges, .shapes = shapes, .reference = reference);
+          .validate = validate, .ranges = ranges, .shapes = shapes, .reference = reference);

@@ -14,7 +14,7 @@ static const struct op_arg args[] = {
     OUT(out, F32, "batch vocab", MAY_ALIAS(logits)),
     IN(logits, F16 | BF16 | F32, "batch vocab",
        .fill = NORMAL_WITH_ALL),
-    NUMBER(temperature, .value = 1, .dtype.set = F32, .shape = "batch"),
+    NUMBER(temperature, .value = 1, .max = 1e36, .dtype.set = F32, .shape = "batch"),
     {0},
 };
 

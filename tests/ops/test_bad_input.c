@@ -349,7 +349,8 @@ static void test_sampling(void **state)
     REFUSED(softmax, t->out.shape[1] = VOCAB - 1,
             "out has shape [3, 31], must be [batch, vocab] with batch = 3 (from logits), vocab = 32 (from logits)");
     REFUSED(softmax, t->logits.ndim = 1, "logits has shape [3], must be [batch, vocab]");
-    REFUSED(softmax, t->args.temperature = VALUE(FLOAT, -0.5), "temperature is -0.5, must be at least 0 and finite");
+    REFUSED(softmax, t->args.temperature = VALUE(FLOAT, -0.5), "temperature is -0.5, must be 0 to 1e+36");
+    REFUSED(softmax, t->args.temperature = VALUE(FLOAT, 1e37), "temperature is 1e+37, must be 0 to 1e+36");
     REFUSED(softmax, (t->temperature.shape[0] = 2, t->args.temperature = VALUE(TENSOR, &t->temperature)),
             "temperature has shape [2], must have one element or be [batch] with batch = 3 (from logits)");
     REFUSED(softmax, after(&t->out, &t->logits, 4),

@@ -29,7 +29,7 @@ static bool is_one_of(const char *name, const char *const *names)
 static bool is_index(const struct op_arg *arg)
 {
     static const char *const free[] = {"num_accepted_tokens", "prefix_len", "token_pos_in_items", "ring_start",
-                                       "prev_num_accepted_tokens", NULL};
+                                       "prev_num_accepted_tokens", "block_tables", NULL};
     return arg->kind == OP_IN && arg->fill.kind >= FILL_BELOW && arg->fill.kind <= FILL_LENGTHS && !is_one_of(arg->name, free);
 }
 
@@ -38,8 +38,7 @@ static bool takes_any(const struct op *op)
 {
     static const char *const names[] = {"apply_rope", "apply_rope_inplace", "apply_llama31_rope", "apply_llama31_rope_inplace",
                                         "batch_prefill_plan", "sampling_from_probs", "top_k_top_p_sampling_from_probs",
-                                        "scaled_fp4_grouped_quantize", "silu_and_mul_scaled_nvfp4_experts_quantize",
-                                        "nvfp4_kv_dequantize_paged", NULL};
+                                        "scaled_fp4_grouped_quantize", "silu_and_mul_scaled_nvfp4_experts_quantize", NULL};
     return !op->validate && is_one_of(op->name, names);
 }
 
