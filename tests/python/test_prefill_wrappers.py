@@ -316,11 +316,12 @@ def test_prefill_and_decode_of_batches_in_one(device):
     masks = random_masks(qo_lens, prefills.lengths)
     flat = torch.cat([m.reshape(-1) for m in masks]).to(device)
     for causal, mask in ((True, None), (False, None), (True, flat), (True, None)):
-        result, decoded = wrapper.run(q_p, prefills.cache, q_d, decodes.cache, custom_mask_p=mask, causal_p=causal,
-                                      return_lse=True)
-        check_prefill(result, q_p, qo_lens, prefills.request, masks=None if mask is None else masks, plan={"causal": causal})
-        check_decode(decoded, q_d, decodes)
-    assert torch.equal(wrapper.run(q_p, prefills.cache, q_d, decodes.cache, causal_p=True)[0], result[0])
+        (out_p, out_d), (lse_p, lse_d) = wrapper.run(q_p, prefills.cache, q_d, decodes.cache, custom_mask_p=mask,
+                                                     causal_p=causal, return_lse=True)
+        check_prefill((out_p, lse_p), q_p, qo_lens, prefills.request, masks=None if mask is None else masks,
+                      plan={"causal": causal})
+        check_decode((out_d, lse_d), q_d, decodes)
+    assert torch.equal(wrapper.run(q_p, prefills.cache, q_d, decodes.cache, causal_p=True)[0], out_p)
 
 
 def test_sink_wrapper(device):

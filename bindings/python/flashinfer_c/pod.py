@@ -110,7 +110,7 @@ class BatchPODWithPagedKVCacheWrapper(Single):
 
     def run(self, q_p, paged_kv_cache_p, q_d, paged_kv_cache_d, custom_mask_p=None, packed_custom_mask_p=None, causal_p=False,
             q_scale=None, k_scale=None, v_scale=None, return_lse=False, use_fp16_qk_reduction=False, enable_pdl=None):
-        """Both parts. Returns (out_p, out_d); with return_lse ((out_p, lse_p), (out_d, lse_d)), lse to base 2.
+        """Both parts. Returns (out_p, out_d); with return_lse ((out_p, out_d), (lse_p, lse_d)), lse to base 2.
 
         custom_mask_p, packed_custom_mask_p, causal_p, use_fp16_qk_reduction: as of BatchPrefillWithPagedKVCacheWrapper.plan
         q_scale, k_scale, v_scale: of the decoded part, as of BatchDecodeWithPagedKVCacheWrapper.run
@@ -123,9 +123,10 @@ class BatchPODWithPagedKVCacheWrapper(Single):
         else:
             prefill._causal = causal_p
             prefill._shape["use_fp16_qk_reduction"] = int(use_fp16_qk_reduction)
-        return (prefill.run(q_p, paged_kv_cache_p, return_lse=return_lse, enable_pdl=enable_pdl),
-                self._decode.run(q_d, paged_kv_cache_d, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
-                                 return_lse=return_lse, enable_pdl=enable_pdl))
+        parts = (prefill.run(q_p, paged_kv_cache_p, return_lse=return_lse, enable_pdl=enable_pdl),
+                 self._decode.run(q_d, paged_kv_cache_d, q_scale=q_scale, k_scale=k_scale, v_scale=v_scale,
+                                  return_lse=return_lse, enable_pdl=enable_pdl))
+        return tuple(zip(*parts)) if return_lse else parts
 
     def end_forward(self):
         """Nothing to do: a plan holds no resources."""
