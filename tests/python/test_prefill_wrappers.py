@@ -328,11 +328,12 @@ def test_sink_wrapper(device):
     pages, qo_lens = Pages([5, 30, 1], PAGE, KV_HEADS, DIM, torch.float16, device), [2, 17, 1]
     wrapper = flashinfer.BatchAttentionWithAttentionSinkWrapper(workspace(device), q_data_type=torch.float16, window_left=6,
                                                                 head_dim_qk=DIM)
-    wrapper.plan(starts(qo_lens), *pages.tables(), HEADS, KV_HEADS, DIM, PAGE, causal=True)
     q, sinks = randn(20, HEADS, DIM, device=device), randn(HEADS, device=device, dtype=torch.float32, seed=5)
-    for sm_scale in (0.3, 0.2):
-        check_prefill(wrapper.run(q, pages.cache, sinks, sm_scale, return_lse=True), q, qo_lens, pages.request,
-                      plan={"causal": True, "sm_scale": sm_scale, "window_left": 6}, sinks=sinks)
+    for window in ({"window_left": 6}, {}):  # that of plan() counts
+        wrapper.plan(starts(qo_lens), *pages.tables(), HEADS, KV_HEADS, DIM, PAGE, causal=True, **window)
+        for sm_scale in (0.3, 0.2):
+            check_prefill(wrapper.run(q, pages.cache, sinks, sm_scale, return_lse=True), q, qo_lens, pages.request,
+                          plan={"causal": True, "sm_scale": sm_scale, **window}, sinks=sinks)
 
 
 def block_sparse(device):

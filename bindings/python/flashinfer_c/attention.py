@@ -78,11 +78,7 @@ class BatchAttentionWithAttentionSinkWrapper(BatchPrefillWithPagedKVCacheWrapper
                  paged_kv_indptr_buf=None, paged_kv_indices_buf=None, paged_kv_last_page_len_buf=None, custom_mask_buf=None,
                  mask_indptr_buf=None, backend="auto", pos_encoding_mode="NONE", use_fp16_qk_reduction=False,
                  q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16, head_dim_qk=128, head_dim_vo=128, window_left=-1):
-        """As its base class; dtypes, head_dims and window_left are those of plan(), which takes them again."""
+        """As its base class; dtypes, head_dims and window_left are of no effect: plan() takes its own."""
         super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph, qo_indptr_buf, paged_kv_indptr_buf,
                          paged_kv_indices_buf, paged_kv_last_page_len_buf, custom_mask_buf, mask_indptr_buf, backend)
         self._sink_variant = True
-        self._constructed_window_left = window_left
-
-    def _set_options(self, pos_encoding_mode, window_left, *options):
-        super()._set_options(pos_encoding_mode, window_left if window_left >= 0 else self._constructed_window_left, *options)
