@@ -183,6 +183,23 @@ def test_fast_decode_plan(device):
     check_decode(wrapper.run(q, pages.cache, return_lse=True), q, pages)
 
 
+def test_fast_decode_plan_keeps_dtypes(device):
+    for dtype, out in ((torch.bfloat16, None), (torch.bfloat16, torch.float32), (torch.float16, None)):
+        pages = Pages([5, 9], PAGE, KV_HEADS, DIM, dtype, device)
+        wrapper = decode(device, pages, dtype=dtype)
+        wrapper.plan(*pages.tables(device), HEADS, KV_HEADS, DIM, PAGE, q_data_type=dtype, o_data_type=out)
+        q = randn(2, HEADS, DIM, device=device, dtype=dtype)
+        expected = wrapper.run(q, pages.cache)
+        flashinfer.fast_decode_plan(wrapper, *pages.tables(device), HEADS, KV_HEADS, DIM, PAGE)
+        found = wrapper.run(q, pages.cache)
+        assert found.dtype == expected.dtype == (out or dtype) and torch.equal(found, expected)
+    pages = Pages([5, 9], PAGE, KV_HEADS, DIM, torch.bfloat16, device)
+    flashinfer.fast_decode_plan(wrapper, *pages.tables(device), HEADS, KV_HEADS, DIM, PAGE, q_data_type="bfloat16")
+    result = wrapper.run(q.bfloat16(), pages.cache, return_lse=True)
+    assert result[0].dtype == torch.bfloat16
+    check_decode(result, q.bfloat16(), pages, dtype=torch.bfloat16)
+
+
 def graph_decode(device, batch, room):
     buffers = [torch.zeros(n, dtype=torch.int32, device=device) for n in (batch + 1, room, batch)]
     return flashinfer.CUDAGraphBatchDecodeWithPagedKVCacheWrapper(workspace(device), *buffers), buffers

@@ -239,13 +239,20 @@ def fast_decode_plan(self, indptr, indices, last_page_len, num_qo_heads, num_kv_
                      pos_encoding_mode="NONE", window_left=-1, logits_soft_cap=None, q_data_type=None, kv_data_type=None,
                      data_type=None, sm_scale=None, rope_scale=None, rope_theta=None, non_blocking=True, fixed_split_size=None,
                      disable_split_kv=False, q_len_per_req=1, global_override_indptr_cpu=None):
-    """plan() of a decode wrapper whose buffers in CUDA-graph mode the caller has filled already: they are not copied to."""
+    """plan() of a decode wrapper whose buffers in CUDA-graph mode the caller has filled already: they are not copied to. Dtypes
+    that are left out are those of its plan().
+    """
     if not isinstance(self, BatchDecodeWithPagedKVCacheWrapper):
         raise TypeError(f"fast_decode_plan: self is of type {type(self).__name__}, must be a decode wrapper")
+    o_data_type = None
+    if self._plan_info is not None:
+        if q_data_type is None and kv_data_type is None and data_type is None:
+            q_data_type, kv_data_type = self._cached_q_data_type, self._cached_kv_data_type
+        if dtype_of(q_data_type or data_type or "float16") == dtype_of(self._cached_q_data_type):
+            o_data_type = self._cached_o_data_type
     self._plan(False, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size, pos_encoding_mode,
-               window_left, logits_soft_cap, q_data_type, kv_data_type, getattr(self, "_cached_o_data_type", None), data_type,
-               sm_scale, rope_scale, rope_theta, non_blocking, fixed_split_size, disable_split_kv, q_len_per_req,
-               global_override_indptr_cpu)
+               window_left, logits_soft_cap, q_data_type, kv_data_type, o_data_type, data_type, sm_scale, rope_scale, rope_theta,
+               non_blocking, fixed_split_size, disable_split_kv, q_len_per_req, global_override_indptr_cpu)
 
 
 @api("batch_decode", "batch_prefill", "batch_decode_plan", "batch_prefill_plan", notes=NOTES)
