@@ -115,6 +115,20 @@ def test_paged_prefill_with_fixed_buffers(device):
                      DIM, PAGE, custom_mask=torch.ones(6, dtype=torch.bool))
 
 
+def test_rows_of_no_request_are_zero_with_fixed_buffers(device, monkeypatch):
+    buffers = [torch.zeros(n, dtype=torch.int32, device=device) for n in (4, 4, 40, 3)]
+    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace(device), "NHD", True, *buffers)
+    pages = Pages([5, 30, 1], PAGE, KV_HEADS, DIM, torch.float16, device)
+    for qo_lens in ([2, 17, 1], [2, 9, 1]):
+        prefill(device, pages, qo_lens, wrapper=wrapper, causal=True)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(7))
+    q = randn(20, HEADS, DIM, device=device)
+    result = wrapper.run(q, pages.cache, return_lse=True)
+    check_prefill(result, q, qo_lens, pages.request, plan={"causal": True})
+    assert not result[0][12:].any()
+
+
 @pytest.mark.parametrize("o_data_type", [None, torch.float16])
 def test_plans_that_engines_make_themselves(device, o_data_type):
     """As SGLang plans a verification step: buffers and attributes set from outside, dtypes as names or None, the plan by

@@ -162,7 +162,9 @@ class PrefillWrapper(Wrapper):
             raise ValueError(f"q has {len(q)} tokens and qo_indptr ends at {self._num_rows}")
         if out is None:
             dtype = dtype_of(self._cached_o_data_type or self._shape["o_data_type"])  # plans of engines leave None there
-            out = torch.empty((*q.shape[:-1], self._head_dim_vo), dtype=dtype, device=q.device)
+            # In CUDA-graph mode q may have rows of no request, which no kernel writes.
+            make = torch.zeros if self._use_cuda_graph else torch.empty
+            out = make((*q.shape[:-1], self._head_dim_vo), dtype=dtype, device=q.device)
         if return_lse and (lse is None or lse_layout == "HN"):
             lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
         return out, lse
