@@ -263,6 +263,23 @@ def test_plan_from_the_host_does_not_synchronise():
     torch.cuda.synchronize()
 
 
+@on_gpu
+def test_pinned_page_indices_are_the_callers_after_plan():
+    pages, q = Pages([5, 9, 1], PAGE, KV_HEADS, DIM, torch.float16, "cuda"), randn(3, HEADS, DIM, device="cuda")
+    tables = [table.pin_memory() for table in pages.tables()]
+    wrapper = decode("cuda", pages, wrapper=graph_decode("cuda", 3, 60)[0])
+    wrapper._paged_kv_indices_buf.zero_()
+    torch.cuda.synchronize()
+    event = torch.cuda.Event()
+    torch.cuda._sleep(400_000_000)
+    event.record()
+    wrapper.plan(*tables, HEADS, KV_HEADS, DIM, PAGE)
+    tables[1].zero_()
+    result = wrapper.run(q, pages.cache, return_lse=True)
+    assert not event.query(), "plan() or run() waited for the device"
+    check_decode(result, q, pages)
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_whole(device, backend):
     pages = Pages([5, 9], PAGE, KV_HEADS, DIM, torch.float16, device)

@@ -318,7 +318,7 @@ class Wrapper(Single):
 
     def _set_buffer(self, name, value, non_blocking):
         """Eager mode takes the tensor, or its copy on the device; CUDA-graph mode copies into the buffer whose address was
-        captured.
+        captured, and leaves page indices to the caller at once: engines fill them in again for the next step.
         """
         if value.is_floating_point():
             raise TypeError(f"{name.strip('_').removesuffix('_buf')} is {value.dtype}, must be int32")
@@ -326,6 +326,8 @@ class Wrapper(Single):
         if not self._use_cuda_graph or buffer is None:
             setattr(self, name, indices_on(self.device, value, non_blocking))
         elif buffer.data_ptr() != value.data_ptr() or buffer.device != value.device:
+            if name == "_paged_kv_indices_buf" and value.is_pinned():
+                value = value.clone()  # in memory that is read before the copy returns, without waiting for the stream
             buffer[:len(value)].copy_(value, non_blocking=non_blocking)
 
     def _set_options(self, pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta):

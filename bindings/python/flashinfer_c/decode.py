@@ -97,7 +97,7 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
 
         indptr, indices, last_page_len: int32 [batch + 1], [pages], [batch], on the host or on the device: request b has the pages
             indices[indptr[b]] .. indices[indptr[b + 1] - 1], the last of which holds last_page_len[b] tokens
-        non_blocking: what lies in pinned memory may be read until the stream gets there
+        non_blocking: what lies in pinned memory may be read until the stream gets there, but for indices in CUDA-graph mode
         sm_scale: None: 1 / sqrt(head_dim)
         window_left: tokens to the left of its own that a query sees; -1: all
         logits_soft_cap: None or 0: off

@@ -240,7 +240,7 @@ class BatchPrefillWithPagedKVCacheWrapper(PrefillWrapper):
 
         qo_indptr: int32 [batch + 1]: request b has the query tokens qo_indptr[b] .. qo_indptr[b + 1] - 1
         paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len: int32 [batch + 1], [pages], [batch], as of the decode wrapper
-        non_blocking: what lies in pinned memory may be read until the stream gets there
+        non_blocking: what lies in pinned memory may be read until the stream gets there, but for page indices in CUDA-graph mode
         head_dim_vo: None: head_dim_qk
         custom_mask: bool, [qo_len, kv_len] of each request, flattened and one after the other; packed_custom_mask: the same in
             bits, the lowest first, each request on a byte of its own; causal is ignored then
