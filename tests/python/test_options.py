@@ -172,6 +172,17 @@ def test_options_of_one_request(device):
     close(decoded[None], attention(last, turned, v)[0])
 
 
+@pytest.mark.parametrize("given", [(), (0, ), (1, ), (2, ), (0, 1), (1, 2)])
+def test_scales_of_heads_that_are_left_out_are_1(device, given):
+    fp8 = torch.float8_e4m3fn
+    q = randn(9, HEADS, DIM, device=device).to(fp8)
+    k, v = (randn(33, KV_HEADS, DIM, device=device, seed=n).to(fp8) for n in (2, 3))
+    scales = [0.5 + torch.rand(n, device=device) if i in given else None for i, n in enumerate((HEADS, KV_HEADS, KV_HEADS))]
+    scaled = [x.double() if s is None else x.double() * s.double()[:, None] for x, s in zip((q, k, v), scales)]
+    out = flashinfer.single_prefill_with_kv_cache(q, k, v, *scales, o_dtype=torch.float16, sm_scale=0.05)
+    close(out, attention(*scaled, sm_scale=0.05)[0])
+
+
 def block_sparse(device, dtype=torch.float16):
     blocks = torch.tensor([[1, 0, 1], [0, 1, 1]], dtype=torch.bool)
     q, k, v = (randn(n, h, DIM, device=device, seed=n, dtype=dtype) for n, h in ((8, HEADS), (15, KV_HEADS), (15, KV_HEADS)))

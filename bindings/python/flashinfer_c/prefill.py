@@ -38,8 +38,8 @@ def single_prefill_with_kv_cache(q, k, v, scale_q=None, scale_k=None, scale_v=No
     out = torch.empty((*q.shape[:-1], head_dim_vo), dtype=q.dtype if o_dtype is None else dtype_of(o_dtype), device=q.device)
     lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device) if return_lse else None
     k_sf, v_sf = kv_cache_sf if kv_cache_sf is not None else (None, None)
-    if scale_k is None and scale_v is None:
-        _, k_scale, v_scale = scales(None, k_scale, v_scale, k.dtype, q.device)
+    _, k_number, v_number = scales(None, k_scale, v_scale, k.dtype, q.device)
+    k_scale, v_scale = k_number if scale_k is None else k_scale, v_number if scale_v is None else v_scale
     _core.call("single_prefill_with_kv_cache", flags=_core.PDL, out=out, lse=lse, q=q, k=k, v=v, scale_q=scale_q, scale_k=scale_k,
                scale_v=scale_v, custom_mask=as_bool(custom_mask) if packed_custom_mask is None else None,
                packed_custom_mask=packed_custom_mask, causal=int(causal), kv_layout=kv_layout,
