@@ -115,6 +115,23 @@ def test_paged_prefill_with_fixed_buffers(device):
                      DIM, PAGE, custom_mask=torch.ones(6, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("qo_lens, kv_lens, bytes", [([8], [8], 8), ([3], [7], 3), ([8, 4], [8, 4], 10), ([3, 4], [7, 8], 7)])
+def test_masks_that_fill_their_buffer(device, qo_lens, kv_lens, bytes, packed):
+    pages, masks = Pages(kv_lens, PAGE, KV_HEADS, DIM, torch.float16, device), random_masks(qo_lens, kv_lens)
+    batch = len(qo_lens)
+    for room in (bytes, bytes - 1):
+        buffers = [torch.zeros(n, dtype=torch.int32, device=device) for n in (batch + 1, batch + 1, 8, batch)]
+        wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(
+            workspace(device), "NHD", True, *buffers, torch.zeros(room, dtype=torch.uint8, device=device),
+            torch.zeros(batch + 1, dtype=torch.int32, device=device))
+        if room == bytes:
+            prefill(device, pages, qo_lens, wrapper=wrapper, masks=masks, packed=packed)
+        else:
+            with pytest.raises(ValueError, match=f"mask takes {bytes} bytes and custom_mask_buf has {room}"):
+                prefill(device, pages, qo_lens, wrapper=wrapper, masks=masks, packed=packed)
+
+
 def test_rows_of_no_request_are_zero_with_fixed_buffers(device, monkeypatch):
     buffers = [torch.zeros(n, dtype=torch.int32, device=device) for n in (4, 4, 40, 3)]
     wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace(device), "NHD", True, *buffers)

@@ -185,10 +185,10 @@ def indptr_of(lengths):
 def pack_mask(mask, lengths):
     """A flattened mask, lengths[b] elements of it for request b, as bits from the lowest: (bits, indptr in bytes).
 
-    Nothing is read back: the bits have room for a byte more per request than they may need.
+    Nothing is read back: the bits have the room that they may need at most, if each request's last byte holds one bit.
     """
     indptr = indptr_of(lengths)
-    bits = torch.empty(mask.numel() // 8 + len(lengths), dtype=torch.uint8, device=mask.device)
+    bits = torch.empty((mask.numel() + 7 * len(lengths)) // 8, dtype=torch.uint8, device=mask.device)
     mask_indptr = torch.empty_like(indptr)
     _core.call("segment_packbits", y=bits, new_indptr=mask_indptr, x=mask.reshape(-1), indptr=indptr, bitorder="little")
     return bits, mask_indptr

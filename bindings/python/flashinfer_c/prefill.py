@@ -107,8 +107,10 @@ class PrefillWrapper(Wrapper):
         if not torch.is_tensor(self._custom_mask_buf) or not torch.is_tensor(self._mask_indptr_buf):
             raise ValueError("custom_mask_buf and mask_indptr_buf must be given at construction for a custom mask in "
                              "CUDA-graph mode")
+        if len(bits) > len(self._custom_mask_buf):  # then it is worth a wait to know what the mask takes
+            bits = bits[:indptr[-1]]
         if len(bits) > len(self._custom_mask_buf):
-            raise ValueError(f"the packed mask may take {len(bits)} bytes and custom_mask_buf has {len(self._custom_mask_buf)}")
+            raise ValueError(f"the packed mask takes {len(bits)} bytes and custom_mask_buf has {len(self._custom_mask_buf)}")
         self._custom_mask_buf[:len(bits)].copy_(bits)
         self._mask_indptr_buf.copy_(indptr)
 
