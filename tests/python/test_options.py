@@ -43,6 +43,19 @@ def test_ragged_scales(device, heads):
     check_prefill(result, scaled[0], QO_LENS, of_request(*scaled[1:]), plan={"sm_scale": 0.05})
 
 
+def test_ragged_queries_of_8_bits_give_bfloat16(device):
+    fp8 = torch.float8_e4m3fn
+    q, k, v = (x.to(fp8) for x in ragged_inputs(device))
+    wrapper = ragged(device, causal=True, q_data_type=fp8)
+    out = torch.empty(q.shape, dtype=torch.bfloat16, device=device)
+    for given in (None, out):
+        result = wrapper.run(q, k, v, out=given, return_lse=True)
+        assert result[0].dtype == torch.bfloat16
+        check_prefill(result, q, QO_LENS, of_request(k, v), torch.bfloat16, plan={"causal": True})
+    wrapper.plan(starts(QO_LENS), starts(KV_LENS), *SHAPE, causal=True, q_data_type=fp8, o_data_type=fp8)
+    assert wrapper.run(q, k, v).dtype == fp8
+
+
 def test_ragged_values_and_outputs_elsewhere(device):
     q, k, v = ragged_inputs(device)
     order = [2, 0, 1]  # requests in v and out

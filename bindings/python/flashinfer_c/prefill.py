@@ -356,6 +356,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
 
         kv_indptr: int32 [batch + 1]: request b has the tokens kv_indptr[b] .. kv_indptr[b + 1] - 1 of k and v
         v_indptr, o_indptr: [batch + 1], where requests start in v and in out if that differs from kv_indptr and qo_indptr
+        o_data_type: None: q_data_type, but bfloat16 if that has 8 bits
         """
         batch_size = len(qo_indptr) - 1
         if len(kv_indptr) != batch_size + 1:
@@ -364,6 +365,8 @@ class BatchPrefillWithRaggedKVCacheWrapper(PrefillWrapper):
         self._plan_rows(qo_indptr, non_blocking)
         self._kv_indptr_host = host_or_none(kv_indptr)
         self._num_keys = 0 if self._use_cuda_graph else end_of(self._kv_indptr_host)  # at least
+        if o_data_type is None and dtype_of(q_data_type or "float16").itemsize == 1:
+            o_data_type = torch.bfloat16
         self._plan_shape(batch_size, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, 1, q_data_type, kv_data_type,
                          o_data_type, use_fp16_qk_reduction, fixed_split_size, disable_split_kv)
         self._set_buffer("_kv_indptr_buf", kv_indptr, non_blocking)
