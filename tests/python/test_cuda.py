@@ -101,16 +101,19 @@ def test_cascade_in_a_graph():
 
 
 def test_batch_attention_in_a_graph():
-    qo_lens, kv_lens = [1, 17, 1, 4], [5, 30, 1, 4]
-    pages = Pages(kv_lens, PAGE, KV_HEADS, DIM, torch.bfloat16, CUDA)
-    wrapper = fi.BatchAttention("NHD", CUDA)
-    wrapper.plan(starts(qo_lens), *pages.tables()[:2], torch.tensor(kv_lens, dtype=torch.int32), HEADS, KV_HEADS, DIM, DIM, PAGE,
-                 causal=True)
-    q = randn(sum(qo_lens), HEADS, DIM, device=CUDA, dtype=torch.bfloat16)
-    graph, result = captured(lambda: wrapper.run(q, pages.cache))
-    q.copy_(randn(sum(qo_lens), HEADS, DIM, device=CUDA, dtype=torch.bfloat16, seed=5))
-    graph.replay()
-    check_prefill(result, q, qo_lens, pages.request, torch.bfloat16, plan={"causal": True})
+    wrapper, graph = fi.BatchAttention("NHD", CUDA), None
+    cache = torch.zeros(100, 2, PAGE, KV_HEADS, DIM, dtype=torch.bfloat16, device=CUDA)
+    q = torch.zeros(23, HEADS, DIM, dtype=torch.bfloat16, device=CUDA)
+    for qo_lens, kv_lens in (([1, 17, 1, 4], [5, 30, 1, 4]), ([4, 1, 17, 1], [9, 3, 300, 2])):
+        pages = Pages(kv_lens, PAGE, KV_HEADS, DIM, torch.bfloat16, CUDA)
+        wrapper.plan(starts(qo_lens), *pages.tables()[:2], torch.tensor(kv_lens, dtype=torch.int32), HEADS, KV_HEADS, DIM, DIM,
+                     PAGE, causal=True)
+        if graph is None:
+            graph, result = captured(lambda: wrapper.run(q, cache))
+        cache[:len(pages.cache)].copy_(pages.cache)
+        q.copy_(randn(len(q), HEADS, DIM, device=CUDA, dtype=torch.bfloat16, seed=5))
+        graph.replay()
+        check_prefill(result, q, qo_lens, pages.request, torch.bfloat16, plan={"causal": True})
 
 
 def test_prefill_and_decode_in_a_graph():

@@ -297,6 +297,29 @@ def test_batch_attention(device):
         wrapper.run(q, pages.cache, logits_soft_cap=3.0)
 
 
+def test_batch_attention_plans_into_the_same_tables(device):
+    """What a captured run() holds, its plan and where its tables lie, serves the tables of a later plan()."""
+    wrapper, kept = flashinfer.BatchAttention("NHD", device), None
+    tables = "_qo_indptr_buf", "_paged_kv_indptr_buf", "_paged_kv_indices_buf", "_paged_kv_last_page_len_buf"
+    for qo_lens, kv_lens in (([1, 17, 1, 4], [5, 30, 1, 4]), ([4, 1, 17, 1], [9, 3, 300, 2])):
+        pages = Pages(kv_lens, PAGE, KV_HEADS, DIM, torch.bfloat16, device)
+        wrapper.plan(starts(qo_lens), *pages.tables()[:2], torch.tensor(kv_lens, dtype=torch.int32), HEADS, KV_HEADS, DIM, DIM,
+                     PAGE, causal=True)
+        inner = wrapper._wrapper
+        held = inner._plan_info, [getattr(inner, name).data_ptr() for name in tables]
+        kept = kept or held
+        assert held[1] == kept[1]
+        inner._plan_info = kept[0]
+        q = randn(sum(qo_lens), HEADS, DIM, device=device, dtype=torch.bfloat16)
+        check_prefill(wrapper.run(q, pages.cache), q, qo_lens, pages.request, torch.bfloat16, plan={"causal": True})
+    room = flashinfer.attention._KeptTables.ROOM
+    for name, length, moves in ((tables[2], room, False), (tables[2], room + 1, True), (tables[2], 2 * room, False)):
+        before = inner._rooms[name]
+        inner._set_buffer(name, torch.arange(length), True)
+        assert (inner._rooms[name] is not before) == moves and any(before is one for one in inner._outgrown) == moves
+        assert torch.equal(getattr(inner, name).cpu(), torch.arange(length, dtype=torch.int32))
+
+
 def test_prefill_and_decode_in_one(device):
     pages, layout = Pages([5, 30, 1], PAGE, KV_HEADS, DIM, torch.float16, device, "HND"), "HND"
     q_p, q_d = randn(9, HEADS, DIM, device=device), randn(3, HEADS, DIM, device=device, seed=2)

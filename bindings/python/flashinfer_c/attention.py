@@ -23,15 +23,47 @@ def used_pages(kv_indptr, kv_indices, kv_len_arr, page_size):
     return indptr, kv_indices, lengths - (pages - 1) * page_size
 
 
+class _KeptTables(BatchPrefillWithPagedKVCacheWrapper):
+    """Tables stay where they are as long as they fit, so that a captured run() finds those of the last plan()."""
+
+    ROOM = 1 << 16
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._rooms = {}
+        self._outgrown = []  # memory that captured runs may still read and write
+
+    def _set_buffer(self, name, value, non_blocking):
+        super()._set_buffer(name, value, non_blocking)
+        table, room = getattr(self, name), self._rooms.get(name)
+        if room is None or len(table) > len(room):
+            if room is not None:
+                self._outgrown.append(room)
+            room = self._rooms[name] = torch.empty(max(2 * len(table), self.ROOM), dtype=torch.int32, device=self.device)
+        setattr(self, name, room[:len(table)].copy_(table))
+
+    def grow_workspace(self):
+        """After plan(): to what run() needs."""
+        bytes = self._plan_info.plan.workspace_size
+        if bytes > len(self._workspace):
+            self._outgrown.append(self._workspace)
+            self.reset_workspace_buffer(torch.empty(2 * bytes + 256, dtype=torch.uint8, device=self.device),
+                                        self._int_workspace_buffer)
+
+
 @public("batch_prefill_plan", "batch_prefill")
 class BatchAttention(Single):
-    """Attention of a batch of requests, any number of query tokens each, over a paged cache; the wrapper owns its workspace."""
+    """Attention of a batch of requests, any number of query tokens each, over a paged cache; the wrapper owns its workspace.
+
+    A captured run() may be replayed with the lengths and page tables of a later plan() of as many requests, with as many query
+    tokens at most, and with at most 65536 entries in kv_indices, or as many as a plan() before the capture had.
+    """
 
     def __init__(self, kv_layout="NHD", device="cuda"):
         """device: where the tensors of plan() and run() lie."""
         self._kv_layout = kv_layout
         self.device = torch.device(device)
-        self._wrapper = BatchPrefillWithPagedKVCacheWrapper(torch.empty(256, dtype=torch.uint8, device=self.device), kv_layout)
+        self._wrapper = _KeptTables(torch.empty(256, dtype=torch.uint8, device=self.device), kv_layout)
 
     def plan(self, qo_indptr, kv_indptr, kv_indices, kv_len_arr, num_qo_heads, num_kv_heads, head_dim_qk, head_dim_vo, page_size,
              causal=False, sm_scale=None, logits_soft_cap=None, q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16,
@@ -45,10 +77,7 @@ class BatchAttention(Single):
         self._wrapper.plan(qo_indptr, *used_pages(kv_indptr, kv_indices, kv_len_arr, page_size), num_qo_heads, num_kv_heads,
                            head_dim_qk, page_size, head_dim_vo, causal=causal, sm_scale=sm_scale, logits_soft_cap=logits_soft_cap,
                            q_data_type=q_data_type, kv_data_type=kv_data_type)
-        bytes = self._wrapper._plan_info.plan.workspace_size
-        if bytes > len(self._wrapper._workspace):
-            workspace = torch.empty(bytes + 256, dtype=torch.uint8, device=self.device)
-            self._wrapper.reset_workspace_buffer(workspace, self._wrapper._int_workspace_buffer)
+        self._wrapper.grow_workspace()
 
     def prewarm_paged_kv_stride_variant(self, variant="independent"):
         """Nothing to do: every kernel takes the strides of K and V at run time."""
