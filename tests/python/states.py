@@ -86,6 +86,16 @@ def _(device, function, name):
         assert pool.equal(states)
         function(q, k, v, pool, indices, log, a, bias, b, disable_state_update=False)
         close(pool[indices.long()], final)
+
+        # With rows for the states after each token no other is written: not the one that was read, not output_state_indices.
+        q, k, v, a, b = (torch.cat((x, x), 1) for x in (q, k, v, a, b))
+        kept = ints(device, 1, -1, -1, 3, -1, -1).view(batch, 2)
+        for written in None, ints(device, -1, 1, -1):
+            pool = states.clone()
+            function(q, k, v, pool, indices, log, a, bias, b, ssm_state_indices=kept, disable_state_update=False,
+                     output_state_indices=written)
+            assert pool[indices.long()].equal(states[indices.long()]) and not pool[3].equal(states[3])
+            close(pool[1], final[0])
     close(output[:, 0], expected)
 
 

@@ -49,6 +49,18 @@ def gated_delta_rule_decode_pretranspose(q, k, v, state: "Tensor | None", A_log,
     return output, state
 
 
+def mtp(q, k, v, state, rows, A_log, a, dt_bias, b, scale, output, intermediate_states_buffer, ssm_state_indices, update,
+        use_qk_l2norm, output_state_indices):
+    """Several tokens of each sequence. Returns output. update: the last state is written to its row, whatever becomes of the
+    states after each token."""
+    output = _output(output, q, v)
+    call("gated_delta_rule_mtp", flags=1, output=output, initial_state=state,
+         intermediate_states_buffer=intermediate_states_buffer, q=q, k=k, v=v, initial_state_indices=as_int32(rows), A_log=A_log,
+         a=a, dt_bias=dt_bias, b=b, scale=scale, ssm_state_indices=as_int32(ssm_state_indices), update_state=update,
+         skip_qk_l2norm=not use_qk_l2norm, output_state_indices=as_int32(output_state_indices))
+    return output
+
+
 @api("gated_delta_rule_mtp", notes=_NORM | {
     "disable_state_update": "True or None: the last state is not written",
     "cache_replayssm": "must be False",
@@ -60,14 +72,10 @@ def gated_delta_rule_mtp(q, k, v, initial_state, initial_state_indices, A_log, a
                          output_state_indices=None, cache_replayssm=False, replayssm_rawv=None, replayssm_rawk=None,
                          replayssm_g=None, replayssm_beta=None):
     """Returns (output, initial_state). The state after each token goes to intermediate_states_buffer or to the rows that
-    ssm_state_indices names; the last one to its row of the pool unless disable_state_update."""
+    ssm_state_indices names; the last one to its row of the pool unless disable_state_update. With ssm_state_indices the pool is
+    written nowhere else."""
     if cache_replayssm:
         unserved("cache_replayssm of gated_delta_rule_mtp")
-    output = _output(output, q, v)
-    update = disable_state_update is False
-    call("gated_delta_rule_mtp", flags=1, output=output, initial_state=initial_state,
-         intermediate_states_buffer=intermediate_states_buffer, q=q, k=k, v=v,
-         initial_state_indices=as_int32(initial_state_indices), A_log=A_log, a=a, dt_bias=dt_bias, b=b, scale=scale,
-         ssm_state_indices=as_int32(ssm_state_indices), update_state=update, skip_qk_l2norm=not use_qk_l2norm,
-         output_state_indices=as_int32(output_state_indices))
-    return output, initial_state
+    update = disable_state_update is False and ssm_state_indices is None
+    return mtp(q, k, v, initial_state, initial_state_indices, A_log, a, dt_bias, b, scale, output, intermediate_states_buffer,
+               ssm_state_indices, update, use_qk_l2norm, output_state_indices), initial_state

@@ -59,6 +59,6 @@ def gated_delta_rule_mtp(A_log, a, dt_bias, softplus_beta=1.0, softplus_threshol
         chosen = every_row(1, q.shape[1], q) == last
         ssm_state_indices = as_int32((as_int32(written)[:, None] + 1) * chosen - 1)
         keep_last = False
-    return gdn_decode.gated_delta_rule_mtp(
-        q, k, v, initial_state_source, initial_state_indices, A_log, a, dt_bias, b, scale, output, intermediate_states_buffer,
-        ssm_state_indices, not keep_last, use_qk_l2norm_in_kernel, output_state_indices if keep_last else None)[0]
+    return gdn_decode.mtp(q, k, v, initial_state_source, initial_state_indices, A_log, a, dt_bias, b, scale, output,
+                          intermediate_states_buffer, ssm_state_indices, keep_last, use_qk_l2norm_in_kernel,
+                          output_state_indices if keep_last else None)
