@@ -34,6 +34,8 @@ def _(device, function, name):
         close(output[t], expected[0])
     close(final, torch.cat(states))
     assert function(q, k, v, g, beta, None, initial, cu_seqlens=cu).equal(output)
+    given = torch.zeros_like(final)
+    assert function(q, k, v, g, beta, None, initial, cu_seqlens=cu, output_state=given).equal(output) and given.equal(final)
     with pytest.raises(ValueError, match="cu_seqlens"):
         function(q, k, v)
     q, k, v = (x.repeat(16, 1, 1) for x in (q, k, v))
