@@ -26,8 +26,7 @@ extern "C" {
 
 /* The rule over whole sequences, alpha and beta given. A state is head_dim values by head_dim keys: the keys are contiguous.
  * Sequence i has the tokens cu_seqlens[i] <= t < cu_seqlens[i + 1]; none is legal, and leaves the state as it is. cu_seqlens is
- * read where it lies: a captured graph replays with other lengths.
- * (FlashInfer takes use_qk_l2norm_in_kernel and ignores it; here it works.) */
+ * read where it lies: a captured graph replays with other lengths. */
 struct flashinfer_chunk_gated_delta_rule {
     size_t size;
     DLTensor *output;                     /* [tokens, num_heads, head_dim], dtype of q */
