@@ -71,9 +71,10 @@ def is_torch(x):
 
 def as_dtype(x, name):
     """x itself if it has the dtype, else a converted copy. None stays None."""
-    if x is None or _core.dtype_name(x.dtype) == name:
-        return x
-    return x.to(getattr(_core.torch, name)) if is_torch(x) else x.astype(name)
+    if is_torch(x):
+        wanted = getattr(_core.torch, name)
+        return x if x.dtype == wanted else x.to(wanted)
+    return x if x is None or _core.dtype_name(x.dtype) == name else x.astype(name)
 
 
 def as_int32(x):
