@@ -35,23 +35,31 @@ def _(device, function, name):
     assert r.equal(total.bfloat16())
 
 
+def scale_tensors(value):
+    """A scale as upstream takes it: of any dtype, with an axis or without, on the host."""
+    return torch.tensor(value), torch.tensor([value], dtype=torch.float64), torch.tensor([value]).bfloat16()
+
+
 @case("norm.rmsnorm_quant")
 def _(device, function, name):
     x, w, out = normal(device, 5, 256), normal(device, 256), torch.empty(5, 256, device=device, dtype=torch.float8_e4m3fn)
     function(out, x, w, torch.tensor([0.5], device=device))
     close(out, (rms(x, w) / 0.5).clamp(-448, 448), 0.13)
-    again = torch.empty_like(out)
-    function(again, x, w, 0.5)
-    assert again.view(torch.uint8).equal(out.view(torch.uint8))
+    for scale in 0.5, *scale_tensors(0.5):
+        again = torch.empty_like(out)
+        function(again, x, w, scale)
+        assert again.view(torch.uint8).equal(out.view(torch.uint8))
 
 
 @case("norm.fused_add_rmsnorm_quant")
 def _(device, function, name):
     x, r, w = normal(device, 5, 256), normal(device, 5, 256), normal(device, 256)
     out, total, kept = torch.empty(5, 256, device=device, dtype=torch.float8_e4m3fn), x.float() + r.float(), x.clone()
-    function(out, x, r, w, 2.0)
-    close(out, rms(total, w) / 2, 0.13)
-    assert r.equal(total.bfloat16()) and x.equal(kept)
+    for scale in 2.0, *scale_tensors(2.0):
+        residual = r.clone()
+        function(out.zero_(), x, residual, w, scale)
+        close(out, rms(total, w) / 2, 0.13)
+        assert residual.equal(total.bfloat16()) and x.equal(kept)
 
 
 @case("norm.layernorm")
@@ -64,8 +72,9 @@ def _(device, function, name):
 def _(device, function, name):
     x, w, b = normal(device, 5, 256), normal(device, 256, dtype=torch.float32), normal(device, 256, dtype=torch.float32)
     out = torch.empty(5, 256, device=device, dtype=torch.float8_e4m3fn)
-    function(out, x, w, b, 0.25)
-    close(out, F.layer_norm(x.float(), (256,), w, b, 1e-6) / 0.25, 0.13)
+    for scale in 0.25, *scale_tensors(0.25):
+        function(out.zero_(), x, w, b, scale)
+        close(out, F.layer_norm(x.float(), (256,), w, b, 1e-6) / 0.25, 0.13)
 
 
 @case("norm.fused_rmsnorm_silu")

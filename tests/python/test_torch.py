@@ -17,7 +17,9 @@ def layer(x, residual, norm, gate_up, positions, cache):
     fi.fused_add_rmsnorm(x, residual, norm)
     y = fi.silu_and_mul(fi.mm_bf16(x, gate_up.T))
     q, k = fi.apply_rope_with_cos_sin_cache(positions, y, y, 64, cache)
-    return fi.rmsnorm(q, norm) + k * 2, fi.softmax(y.float(), 0.7)
+    quantized = torch.empty_like(q, dtype=torch.float8_e4m3fn)
+    fi.rmsnorm_quant(quantized, q, norm, 1 + cache[0, :1].double())
+    return fi.rmsnorm(q, norm) + k * 2, fi.softmax(y.float(), 0.7), quantized.view(torch.uint8)
 
 
 def arguments(device):

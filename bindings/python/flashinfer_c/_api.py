@@ -92,6 +92,16 @@ def as_float32(x):
     return as_dtype(x, "float32")
 
 
+@_core.complains
+def scale_near(scale, like):
+    """A scale of input `like`: an array as float32 where that lies, what else it is as it is."""
+    if isinstance(scale, (int, float)) or not _core.is_array(scale):  # torch's tracer asks its own numbers for no attribute
+        return scale
+    if is_torch(scale) and is_torch(like) and scale.device != like.device:
+        scale = scale.to(like.device)
+    return as_float32(scale)
+
+
 def as_bool(x):
     """x itself if it holds truth values, else a converted copy. None stays None."""
     return x if x is None or _core.dtype_name(x.dtype) == "bool" else x != 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalisation: RMSNorm, LayerNorm and what is fused with them."""
 
-from ._api import api
+from ._api import api, scale_near
 from ._core import call, dtype_name, empty_like, is_array, launcher
 
 _rmsnorm = launcher("rmsnorm")
@@ -48,13 +48,13 @@ def gemma_fused_add_rmsnorm(input, residual, weight, eps=1e-6, enable_pdl=None):
 @api("rmsnorm_quant")
 def rmsnorm_quant(out, input, weight, scale, eps=1e-6, enable_pdl=None):
     """Returns None: out is written."""
-    _rmsnorm_quant(out, input, weight, scale, eps, enable_pdl is not False)
+    _rmsnorm_quant(out, input, weight, scale_near(scale, input), eps, enable_pdl is not False)
 
 
 @api("fused_add_rmsnorm_quant")
 def fused_add_rmsnorm_quant(out, input, residual, weight, scale, eps=1e-6, enable_pdl=None):
     """Returns None: out and residual are written."""
-    _fused_add_rmsnorm_quant(out, residual, input, weight, scale, eps, enable_pdl is not False)
+    _fused_add_rmsnorm_quant(out, residual, input, weight, scale_near(scale, input), eps, enable_pdl is not False)
 
 
 @api("layernorm")
@@ -68,7 +68,7 @@ def layernorm(input, gemma, beta, eps=1e-6):
 @api("layernorm_quant")
 def layernorm_quant(out, input, gemma, beta, scale, eps=1e-6):
     """Returns None: out is written."""
-    _layernorm_quant(out, input, gemma, beta, scale, eps, True)
+    _layernorm_quant(out, input, gemma, beta, scale_near(scale, input), eps, True)
 
 
 @api("fused_rmsnorm_silu", "fused_rmsnorm_silu_nvfp4")

@@ -5,7 +5,7 @@ import enum
 import math
 
 from .. import _core
-from .._api import api, as_float32, is_torch, split_kv, unserved, viewed
+from .._api import api, is_torch, scale_near, split_kv, unserved, viewed
 from .._core import call, empty
 
 
@@ -23,15 +23,6 @@ def _layout(is_sf_swizzled_layout, is_sf_8x4_layout):
 
 def _as_layout(layout):
     return SfLayout(layout).value
-
-
-def _global_scale(scale, like):
-    """Scales are float32 on the device of the input."""
-    if scale is None or not _core.is_array(scale):
-        return scale
-    if is_torch(scale) and scale.device != like.device:
-        scale = scale.to(like.device)
-    return as_float32(scale)
 
 
 _BOTH = {
@@ -63,7 +54,7 @@ def fp4_quantize(input, global_scale=None, sf_vec_size=16, sf_use_ue8m0=False, i
         input = input.transpose(-2, -1).contiguous()
     codes, scales = call(
         "fp4_quantize", flags=enable_pdl is not False, out="uint8", out_scale="uint8", input=input,
-        global_scale=_global_scale(global_scale, input), sf_vec_size=sf_vec_size, sf_use_ue8m0=sf_use_ue8m0,
+        global_scale=scale_near(global_scale, input), sf_vec_size=sf_vec_size, sf_use_ue8m0=sf_use_ue8m0,
         sf_layout=_layout(is_sf_swizzled_layout, is_sf_8x4_layout), is_global_scale_inversed=is_global_scale_inversed)
     scales = scales.reshape(-1, scales.shape[-1])
     return (codes.transpose(-2, -1), scales.transpose(-2, -1)) if transposed else (codes, scales)
@@ -77,7 +68,7 @@ def nvfp4_quantize(a, a_global_sf, sfLayout=SfLayout.layout_128x4, do_shuffle=Fa
     _plain(nvfp4_4over6, do_shuffle, per_token_activation, expanded_idx_to_permuted_idx, out_scale)
     codes, scales = call(
         "nvfp4_quantize", flags=enable_pdl is not False, out="uint8", out_scale="uint8", a=a,
-        a_global_sf=_global_scale(a_global_sf, a), sf_layout=_as_layout(sfLayout), sf_vec_size=sf_vec_size)
+        a_global_sf=scale_near(a_global_sf, a), sf_layout=_as_layout(sfLayout), sf_vec_size=sf_vec_size)
     return codes, scales.reshape(-1, scales.shape[-1])
 
 
@@ -94,7 +85,7 @@ def nvfp4_batched_quantize(a, a_global_sf, sf_vec_size=16, nvfp4_4over6=None):
     """Returns (codes [batch, rows, columns / 2], scales [batch, bytes]), both uint8; the scales lie in tiles of 128x4."""
     _plain(nvfp4_4over6)
     codes, scales = call("nvfp4_batched_quantize", flags=1, out="uint8", out_scale="uint8", a=a,
-                         a_global_sf=_global_scale(a_global_sf, a), sf_vec_size=sf_vec_size)
+                         a_global_sf=scale_near(a_global_sf, a), sf_vec_size=sf_vec_size)
     return codes, scales.reshape(scales.shape[0], math.prod(scales.shape[1:]))
 
 
@@ -106,7 +97,7 @@ def _grouped(op, a, columns, mask, a_global_sf):
     codes = empty((batch, rows, columns // 2), "uint8", a)
     tiles = -(-rows // 128), -(-(columns // 16) // 4)
     scales = empty((batch, tiles[0] * 128, tiles[1] * 4), "uint8", a)
-    call(op, flags=1, out=codes, out_scale=scales, a=a, mask=mask, a_global_sf=_global_scale(a_global_sf, a))
+    call(op, flags=1, out=codes, out_scale=scales, a=a, mask=mask, a_global_sf=scale_near(a_global_sf, a))
     scales = viewed(scales, "float8_e4m3fn", "scales").view(batch, *tiles, 32, 4, 4)
     return codes.permute(1, 2, 0), scales.permute(3, 4, 1, 5, 2, 0)
 
@@ -134,7 +125,7 @@ def silu_and_mul_nvfp4_quantize(input, global_scale, sf_vec_size=16, is_sf_swizz
     _plain(nvfp4_4over6)
     codes, scales = call(
         "silu_and_mul_nvfp4_quantize", flags=enable_pdl is not False, out="uint8", out_scale="uint8", input=input,
-        global_scale=_global_scale(global_scale, input), sf_layout=_layout(is_sf_swizzled_layout, is_sf_8x4_layout),
+        global_scale=scale_near(global_scale, input), sf_layout=_layout(is_sf_swizzled_layout, is_sf_8x4_layout),
         sf_vec_size=sf_vec_size)
     return codes, scales.reshape(-1, scales.shape[-1])
 
@@ -143,14 +134,14 @@ def silu_and_mul_nvfp4_quantize(input, global_scale, sf_vec_size=16, is_sf_swizz
 def nvfp4_kv_quantize(input, global_scale):
     """Returns (codes, scales), both uint8. global_scale is a decode scale: value = code * scale * global_scale."""
     return call("nvfp4_kv_quantize", flags=1, out="uint8", out_scale="uint8", input=input,
-                global_scale=_global_scale(global_scale, input))
+                global_scale=scale_near(global_scale, input))
 
 
 @api("nvfp4_kv_dequantize", fp4_data="fp4", block_scales="sf", notes={"output_dtype": "float16, bfloat16 or float32"})
 def nvfp4_kv_dequantize(fp4_data, block_scales, global_scale, output_dtype="bfloat16"):
     """Returns a new tensor: code * scale * global_scale."""
     return call("nvfp4_kv_dequantize", flags=1, out=_core.dtype_name(output_dtype), fp4=fp4_data, sf=block_scales,
-                global_scale=_global_scale(global_scale, fp4_data))
+                global_scale=scale_near(global_scale, fp4_data))
 
 
 @api("nvfp4_kv_dequantize_paged")
@@ -186,7 +177,7 @@ def e2m1_and_ufp8sf_scale_to_float(e2m1_tensor, ufp8_scale_tensor, global_scale_
     e2m1 = viewed(e2m1_tensor, "uint8", "e2m1_tensor")
     sf = _host_scales(ufp8_scale_tensor, e2m1.shape, e2m1.shape[-1] * 2 // sf_vec_size, layout, "ufp8_scale_tensor")
     return call("e2m1_and_ufp8sf_scale_to_float", flags=1, e2m1=e2m1, sf=sf,
-                global_scale=_global_scale(global_scale_tensor, e2m1), sf_vec_size=sf_vec_size, ufp8_type=ufp8_type,
+                global_scale=scale_near(global_scale_tensor, e2m1), sf_vec_size=sf_vec_size, ufp8_type=ufp8_type,
                 sf_layout=layout)
 
 
