@@ -237,6 +237,14 @@ def _(device, function, name):
         pair = torch.zeros_like(cache[:, 0]), torch.zeros_like(cache[:, 1])
         function(key, value, *args, pair, *table, layout)
         assert pair[0].equal(cache[:, 0]) and pair[1].equal(cache[:, 1])
+        # Without an axis of pages each token is one.
+        tokens = ints(device, 0, 0, 1), ints(device, 0, 1, 0), ints(device, 4, 0, 1), ints(device, 0, 2, 3), ints(device, 1, 1)
+        cache = torch.zeros(5, 2, 2, 64, device=device, dtype=torch.bfloat16)
+        pair = torch.zeros_like(cache[:, 0]), torch.zeros_like(cache[:, 1])
+        for written in cache, pair:
+            function(key, value, *tokens[:2], written, *tokens[2:], layout)
+        assert pair[0].equal(cache[:, 0]) and pair[1].equal(cache[:, 1])
+        assert pair[0][[4, 0, 1]].equal(key) and pair[1][[4, 0, 1]].equal(value) and not cache[2:4].any()
 
 
 @case("page.append_paged_mla_kv_cache")
@@ -262,17 +270,25 @@ def _(device, function, name):
 @case("page.nvfp4_quantize_append_paged_kv_cache", "page.nvfp4_quantize_append_paged_kv_cache_with_slot_mapping")
 def _(device, function, name):
     key, value = normal(device, 2, 2, 64), normal(device, 2, 2, 64)
+    def append(cache, scales, page, slot, slots, layout="NHD"):
+        if "slot" in name:
+            function(key, value, torch.tensor([page * slots + slot, -1], device=device), cache, scales, 1.0, 1.0, layout)
+        else:
+            function(key, value, ints(device, 0, -1), ints(device, slot, 0), cache, scales, ints(device, page),
+                     ints(device, 0, 1), ints(device, slots), 1.0, 1.0, layout)
+
     cache = tuple(torch.zeros(2, 4, 2, 32, device=device, dtype=torch.uint8) for _ in range(2))
     scales = tuple(torch.zeros(2, 4, 2, 4, device=device, dtype=torch.float8_e4m3fn) for _ in range(2))
-    if "slot" in name:
-        function(key, value, torch.tensor([7, -1], device=device), cache, scales, 1.0, 1.0)
-    else:
-        function(key, value, ints(device, 0, -1), ints(device, 3, 0), cache, scales, ints(device, 1), ints(device, 0, 1),
-                 ints(device, 4), 1.0, 1.0)
+    append(cache, scales, 1, 3, 4)
     for one, sf, x in zip(cache, scales, (key, value)):
         back = fi.nvfp4_kv_dequantize(one[1, 3], sf[1, 3], torch.tensor([1.0], device=device), torch.float32)
         assert F.cosine_similarity(back.flatten(), x[0].float().flatten(), 0) > 0.98
         assert one[0].count_nonzero() == 0
+    for layout in "NHD", "HND":  # without an axis of pages
+        both, both_scales = torch.zeros_like(torch.stack(cache, 1)[:, :, 0]), torch.zeros_like(torch.stack(scales, 1)[:, :, 0])
+        append(both, both_scales, 1, 0, 1, layout)
+        assert both[1].equal(torch.stack(cache)[:, 1, 3]) and not both[0].any()
+        assert both_scales[1].float().equal(torch.stack(scales)[:, 1, 3].float())
 
 
 @case("concat_ops.concat_mla_k")
@@ -428,6 +444,10 @@ def _(device, function, name):
     similar(out[0][0, :3], key)
     similar(out[1][0, :3], value)
     assert out[0][0, 3:].count_nonzero() == 0
+    short = [torch.zeros(1, 3, 2, 64, device=device, dtype=torch.bfloat16) for _ in range(2)]
+    tokens, token_scales = (tuple(part[1, :3].contiguous() for part in pair) for pair in (cache, scales))  # pages without an axis
+    function(tokens, token_scales, ints(device, 0, 1, 2)[None], ints(device, 3), one, one, *short)
+    assert all(few.equal(many[:, :3]) for few, many in zip(short, out))
 
 
 @case("quantization.fp4_quantization.mxfp4_dequantize", "quantization.fp4_quantization.mxfp4_dequantize_host")

@@ -18,7 +18,8 @@ _NOTES = {
     "backend": "of no effect: kernels are chosen by what fits, see `flashinfer explain`",
     "generator": "the source of seed and offset, None: the framework's",
     "paged_kv_cache": "one tensor [pages, 2, page_size, num_kv_heads, head_dim] (NHD) or "
-                      "[pages, 2, num_kv_heads, page_size, head_dim] (HND), or a pair of the keys and the values",
+                      "[pages, 2, num_kv_heads, page_size, head_dim] (HND), or a pair of the keys and the values; "
+                      "without page_size: pages of one token",
     "kv_cache_sf": "the scales of a cache of e2m1 pairs, as paged_kv_cache with head_dim / 16",
     "o_dtype": "that of the output, None: that of q",
     "rotary_dim": "how many dimensions of a head are rotated, None: all",
@@ -115,10 +116,15 @@ def viewed(x, dtype, name):
     return x.view(getattr(_core.torch, dtype)) if is_torch(x) else x
 
 
-def split_kv(cache):
-    """The keys and the values of a cache: a pair, or one tensor with both on its second axis."""
+def split_kv(cache, kv_layout):
+    """The keys and the values of a cache: a pair, or one tensor with both on its second axis. A missing page axis means pages of
+    one token."""
     if isinstance(cache, (tuple, list)):
-        return cache
-    if len(cache.shape) < 2 or cache.shape[1] != 2:
+        k, v = cache
+    elif len(cache.shape) < 2 or cache.shape[1] != 2:
         raise ValueError(f"a cache has shape {list(cache.shape)}, must be [pages, 2, ...]: keys and values")
-    return cache[:, 0], cache[:, 1]
+    else:
+        k, v = cache[:, 0], cache[:, 1]
+    if len(k.shape) == 3:
+        k, v = (k[:, :, None], v[:, :, None]) if kv_layout == "HND" else (k[:, None], v[:, None])
+    return k, v

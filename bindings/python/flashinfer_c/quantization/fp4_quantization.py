@@ -148,8 +148,8 @@ def nvfp4_kv_dequantize(fp4_data, block_scales, global_scale, output_dtype="bflo
 def nvfp4_kv_dequantize_paged(paged_kv_cache, kv_cache_sf, block_tables, seq_lens, k_scale, v_scale, output_k, output_v,
                               kv_layout="NHD"):
     """Returns None: output_k and output_v are written up to each request's length."""
-    k_cache, v_cache = split_kv(paged_kv_cache)
-    k_cache_sf, v_cache_sf = split_kv(kv_cache_sf)
+    k_cache, v_cache = split_kv(paged_kv_cache, kv_layout)
+    k_cache_sf, v_cache_sf = split_kv(kv_cache_sf, kv_layout)
     call("nvfp4_kv_dequantize_paged", flags=1, output_k=output_k, output_v=output_v, k_cache=k_cache, v_cache=v_cache,
          k_cache_sf=k_cache_sf, v_cache_sf=v_cache_sf, block_tables=block_tables, seq_lens=seq_lens, k_scale=k_scale,
          v_scale=v_scale, kv_layout=kv_layout)
