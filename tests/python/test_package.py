@@ -129,6 +129,18 @@ def test_arrays_of_other_frameworks(framework):
     numpy.testing.assert_array_equal(host(drawn), fi.top_k_sampling_from_probs(fi.softmax(numpy_pair()[0]), 3, seed=1, offset=0))
 
 
+def test_what_jax_would_copy_is_not_written():
+    jnp = pytest.importorskip("jax.numpy")
+    table = [jnp.asarray(indices, dtype="int32") for indices in ([3], [0, 1], [1])]
+    key, token = jnp.ones((1, 2, 64)), jnp.zeros(1, dtype="int32")
+    pair = jnp.zeros((4, 16, 2, 64)), jnp.zeros((4, 16, 2, 64))
+    fi.append_paged_kv_cache(key, key, token, token, pair, *table)
+    assert pair[0][3, 0].min() == pair[1].max() == 1
+    for cache in jnp.stack(pair, 1), (pair[0][:, 0], pair[1][:, 0]):
+        with pytest.raises(ValueError, match="a cache of JAX must be a pair"):
+            fi.append_paged_kv_cache(key, key, token, token, cache, *table)
+
+
 def test_cupys_current_stream():
     cupy = pytest.importorskip("cupy")
     if not torch.cuda.is_available():

@@ -18,11 +18,20 @@ def _layout(kv_layout):
     return _LAYOUTS[kv_layout]
 
 
+def _written(cache, kv_layout):
+    """The keys and the values of a cache that is written."""
+    k, v = split_kv(cache, kv_layout)
+    as_given = isinstance(cache, (tuple, list)) and k is cache[0]
+    if not as_given and type(k).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        raise ValueError("a cache of JAX must be a pair of arrays with pages: parts of arrays are copies there")
+    return k, v
+
+
 @api("append_paged_kv_cache")
 def append_paged_kv_cache(append_key, append_value, batch_indices, positions, paged_kv_cache, kv_indices, kv_indptr,
                           kv_last_page_len, kv_layout="NHD"):
     """Returns None: the cache is written. Tokens whose batch index is below 0 are left out."""
-    k_cache, v_cache = split_kv(paged_kv_cache, kv_layout)
+    k_cache, v_cache = _written(paged_kv_cache, kv_layout)
     _append_paged_kv_cache(k_cache, v_cache, append_key, append_value, as_int32(batch_indices), as_int32(positions),
                            as_int32(kv_indices), as_int32(kv_indptr), as_int32(kv_last_page_len), _layout(kv_layout), True)
 
@@ -59,8 +68,8 @@ def nvfp4_quantize_append_paged_kv_cache(append_key, append_value, batch_indices
                                          kv_indices, kv_indptr, kv_last_page_len, k_scale, v_scale, kv_layout="NHD"):
     """Returns None: the cache and its scales are written. k_scale and v_scale are decode scales: value = code * scale *
     k_scale."""
-    k_cache, v_cache = split_kv(paged_kv_cache, kv_layout)
-    k_cache_sf, v_cache_sf = split_kv(kv_cache_sf, kv_layout)
+    k_cache, v_cache = _written(paged_kv_cache, kv_layout)
+    k_cache_sf, v_cache_sf = _written(kv_cache_sf, kv_layout)
     call("nvfp4_quantize_append_paged_kv_cache", flags=1, k_cache=k_cache, v_cache=v_cache, k_cache_sf=k_cache_sf,
          v_cache_sf=v_cache_sf, append_key=append_key, append_value=append_value, batch_indices=as_int32(batch_indices),
          positions=as_int32(positions), kv_indices=as_int32(kv_indices), kv_indptr=as_int32(kv_indptr),
@@ -71,8 +80,8 @@ def nvfp4_quantize_append_paged_kv_cache(append_key, append_value, batch_indices
 def nvfp4_quantize_append_paged_kv_cache_with_slot_mapping(append_key, append_value, slot_mapping, paged_kv_cache, kv_cache_sf,
                                                            k_scale, v_scale, kv_layout="NHD"):
     """Returns None: the cache and its scales are written. Slots below 0 and beyond the cache are left out."""
-    k_cache, v_cache = split_kv(paged_kv_cache, kv_layout)
-    k_cache_sf, v_cache_sf = split_kv(kv_cache_sf, kv_layout)
+    k_cache, v_cache = _written(paged_kv_cache, kv_layout)
+    k_cache_sf, v_cache_sf = _written(kv_cache_sf, kv_layout)
     call("nvfp4_quantize_append_paged_kv_cache_with_slot_mapping", flags=1, k_cache=k_cache, v_cache=v_cache,
          k_cache_sf=k_cache_sf, v_cache_sf=v_cache_sf, append_key=append_key, append_value=append_value,
          slot_mapping=slot_mapping, k_scale=k_scale, v_scale=v_scale, kv_layout=kv_layout)
