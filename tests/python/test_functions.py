@@ -202,6 +202,10 @@ def _(device, function, name):
     close(k_out.reshape(5, -1, 64), 0.5 * rotated(k.reshape(5, -1, 64), positions, 64, False, 1e4), 0.13)
     close(qn_out, 2 * qn.float(), 0.13)
     close(kn_out, 0.5 * kn.float(), 0.13)
+    found = function(q, k, None, None, cos_sin(device, 8, 64), positions, quant_scale_q=2.0, quant_scale_kv=0.5)
+    assert [tuple(t.shape) for t in found[2:]] == [(5, 4, 0), (*k.shape[:-1], 0)] and found[2].dtype == found[3].dtype
+    for rope, nope, expected in (found[0], found[2], q_out), (found[1], found[3], k_out):
+        assert torch.cat((rope, nope), -1).view(torch.uint8).equal(expected.view(torch.uint8))
 
 
 @case("rope.rope_quantize_fp8_append_paged_kv_cache")
@@ -221,6 +225,10 @@ def _(device, function, name):
         assert cache[0].float().count_nonzero() > 0
         with pytest.raises(ValueError, match="page_size"):
             function(q, k, qn, kn, None if mla else v, cos_sin(device, 8, 64), positions, cache, *table, batch, positions)
+    k, (k_cache, v_cache) = normal(device, 3, 2, 64), (cache[0].new_zeros(2, 4, 2, width) for width in (64, 128))
+    rope_alone = function(q, k, None, None, v, cos_sin(device, 8, 64), positions, (k_cache, v_cache), *table, batch,
+                          positions, page_size=4)
+    assert rope_alone[1].shape == (3, 4, 0) and torch.cat(rope_alone, -1).float().equal(q_out.float())
 
 
 @case("page.append_paged_kv_cache")

@@ -100,19 +100,20 @@ def apply_rope_with_cos_sin_cache_inplace(positions, query, key, head_size, cos_
 _QUANTIZE = _NEOX | {"quantize_dtype": "that of outputs that are allocated, None: float8_e4m3fn"}
 
 
-def _quantized(like, given, quantize_dtype):
-    """An output as given, or a new one of like's shape; None without like."""
-    if given is not None or like is None:
+def _quantized(part, given, quantize_dtype, rope):
+    """An output as given, or a new one of a part's shape; of an absent part, with rope's heads and no elements."""
+    if given is not None:
         return given
-    return empty(tuple(like.shape), quantize_dtype or "float8_e4m3fn", like)
+    shape = (*rope.shape[:-1], 0) if part is None else tuple(part.shape)
+    return empty(shape, quantize_dtype or "float8_e4m3fn", rope)
 
 
 def _quantize(op, q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox, quantize_dtype, quant_scale_q, quant_scale_kv,
               q_rope_out, k_rope_out, q_nope_out, k_nope_out, enable_pdl):
     given = next((out.dtype for out in (q_rope_out, k_rope_out, q_nope_out, k_nope_out) if out is not None), None)
     dtype = quantize_dtype or given
-    outs = (_quantized(q_rope, q_rope_out, dtype), _quantized(k_rope, k_rope_out, dtype), _quantized(q_nope, q_nope_out, dtype),
-            _quantized(k_nope, k_nope_out, dtype))
+    outs = (_quantized(q_rope, q_rope_out, dtype, q_rope), _quantized(k_rope, k_rope_out, dtype, k_rope),
+            _quantized(q_nope, q_nope_out, dtype, q_rope), _quantized(k_nope, k_nope_out, dtype, k_rope))
     call(op, flags=bool(enable_pdl), q_rope_out=outs[0], k_rope_out=outs[1], q_nope_out=outs[2], k_nope_out=outs[3],
          q_rope=q_rope, k_rope=k_rope, q_nope=q_nope, k_nope=k_nope, cos_sin_cache=cos_sin_cache, pos_ids=pos_ids,
          interleave=not is_neox, quant_scale_q=quant_scale_q, quant_scale_kv=quant_scale_kv)
@@ -123,7 +124,8 @@ def _quantize(op, q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neo
 def rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox=True, quantize_dtype=None,
                       quant_scale_q=1.0, quant_scale_kv=1.0, q_rope_out=None, k_rope_out=None, q_nope_out=None, k_nope_out=None,
                       enable_pdl=False, backend="cuda"):
-    """Returns (q_rope_out, k_rope_out, q_nope_out, k_nope_out). k_rope and k_nope of two axes are those of MLA, without heads."""
+    """Returns (q_rope_out, k_rope_out, q_nope_out, k_nope_out). k_rope and k_nope of two axes are those of MLA, without heads.
+    The output of a nope part that is None has no elements."""
     op = "mla_rope_quantize_fp8" if len(k_rope.shape) == 2 else "rope_quantize_fp8"
     return _quantize(op, q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox, quantize_dtype, quant_scale_q,
                      quant_scale_kv, q_rope_out, k_rope_out, q_nope_out, k_nope_out, enable_pdl)
@@ -133,7 +135,7 @@ def rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is
 def mla_rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox=True, quantize_dtype=None,
                           quant_scale_q=1.0, quant_scale_kv=1.0, q_rope_out=None, k_rope_out=None, q_nope_out=None,
                           k_nope_out=None, enable_pdl=False):
-    """Returns (q_rope_out, k_rope_out, q_nope_out, k_nope_out)."""
+    """Returns (q_rope_out, k_rope_out, q_nope_out, k_nope_out). The output of a nope part that is None has no elements."""
     return rope_quantize_fp8(q_rope, k_rope, q_nope, k_nope, cos_sin_cache, pos_ids, is_neox, quantize_dtype, quant_scale_q,
                              quant_scale_kv, q_rope_out, k_rope_out, q_nope_out, k_nope_out, enable_pdl)
 
@@ -145,7 +147,8 @@ def rope_quantize_fp8_append_paged_kv_cache(
     batch_indices, positions, is_neox=True, quantize_dtype=None, quant_scale_q=1.0, quant_scale_kv=1.0, page_size=16,
     kv_layout="NHD", q_rope_out=None, q_nope_out=None, enable_pdl=False,
 ):
-    """Returns (q_rope_out, q_nope_out); keys and values go to the cache. v is None for MLA."""
+    """Returns (q_rope_out, q_nope_out); keys and values go to the cache. v is None for MLA. Without q_nope its output has no
+    elements."""
     first, second = paged_kv_cache
     mla = len(k_rope.shape) == 2
     if mla and v is not None:
@@ -154,7 +157,7 @@ def rope_quantize_fp8_append_paged_kv_cache(
     if slots != page_size:
         raise ValueError(f"page_size is {page_size}, but the pages of paged_kv_cache have {slots} slots")
     dtype = quantize_dtype or first.dtype
-    outs = _quantized(q_rope, q_rope_out, dtype), _quantized(q_nope, q_nope_out, dtype)
+    outs = _quantized(q_rope, q_rope_out, dtype, q_rope), _quantized(q_nope, q_nope_out, dtype, q_rope)
     if mla:
         op, caches = "rope_quantize_fp8_append_paged_mla_kv_cache", {"ckv_cache": first, "kpe_cache": second}
     else:
