@@ -41,6 +41,7 @@ PARTLY = {
     "gdn_kernels.gdn_decode_bf16_state.gated_delta_rule_mtp":
         "softplus_beta and softplus_threshold other than 1 and 20; accepted_steps and recovery_steps beside "
         "intermediate_states_buffer or ssm_state_indices",
+    "quantization.fp8_quantization.per_token_group_quant_8bit": "float8_e5m2; groups other than 16, 32, 64, 128, 256, 512",
     **{"quantization.fp4_quantization." + name: FOUR_OVER_SIX for name in
        ("fp4_quantize", "nvfp4_quantize", "nvfp4_batched_quantize", "scaled_fp4_grouped_quantize", "silu_and_mul_nvfp4_quantize",
         "silu_and_mul_scaled_nvfp4_experts_quantize")},

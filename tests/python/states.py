@@ -173,6 +173,13 @@ def _(device, function, name):
     with pytest.raises(NotImplementedError, match="state_scale"):
         selective_state_update(state, x, dt, A, B, C, D, state_scale=bias)
 
+    # Indices may be columns of a table and longer than the batch; rounds say nothing without a seed.
+    table, pool, same = indices.int().repeat(3)[:, None].expand(-1, 2).clone(), kept.clone(), kept.clone()
+    close(selective_state_update(pool, x, dt, A, B, C, D, z, bias, True, table[:, 0], philox_rounds=0,
+                                 num_accepted_tokens=ints(device, 1, 1, 1, 1)),
+          selective_state_update(same, x, dt, A, B, C, D, z, bias, True, indices))
+    assert pool.equal(same)
+
     # Packed: sequences of one and two tokens, as the same tokens one after the other, with the states after each kept.
     rows, starts = torch.tensor([[1, 0], [3, 2]], device=device), ints(device, 0, 1, 3)
     packed = kept.clone()
@@ -283,6 +290,19 @@ def _(device, function, name):
     second, _ = recurrent_kda(*drafts, initial_state=again, ssm_state_indices=ints(device, 0, 1, 2, 3, 4, 5).reshape(3, 2),
                               num_spec_tokens=1)
     assert first.equal(second) and pool.equal(again)
+
+    # Without a state there is one for each row that is named; columns of a table may name them.
+    table = ints(device, 1, 0, 7, 0, 4, 0).reshape(3, 2)
+    alone, fresh = recurrent_kda(*flat, cu_seqlens=ints(device, 0, 1, 2, 3), ssm_state_indices=table[:, 0], output_final_state=True)
+    each, one = recurrent_kda(q, k, v, g, beta, ssm_state_indices=table[:, 0], output_final_state=True)
+    assert fresh.shape[0] == 8 and one.shape[0] == 3 and fresh[table[:, 0].long()].equal(one)
+    assert alone.reshape(each.shape).equal(each) and not fresh[[0, 2, 3, 5, 6]].any()
+    spread = ints(device, 0, 1, 8, 3, 4, -1).reshape(3, 2)
+    assert recurrent_kda(*drafts, ssm_state_indices=spread, num_spec_tokens=1, output_final_state=True)[1].shape[0] == 9
+    with pytest.raises(ValueError, match="ssm_state_indices has shape"):
+        recurrent_kda(*drafts, initial_state=pool, ssm_state_indices=ints(device, 0, 1, 2), num_spec_tokens=1)
+    with pytest.raises(ValueError, match="lower_bound"):
+        recurrent_kda(q, k, v, g, beta, lower_bound=-5.0)
 
     # A verification keeps what the states gain, and the keys and gates.
     corrections, given = torch.zeros(3, 4, 2, 128, device=device), normal(device, 3, 4, 2, 256)

@@ -82,6 +82,12 @@ def as_int32(x):
     return as_dtype(x, "int32")
 
 
+def as_dense_int32(x):
+    """As as_int32; a part of a wider table of torch is copied."""
+    x = as_int32(x)
+    return x.contiguous() if is_torch(x) else x
+
+
 def every_row(sequences, tokens, like):
     """0, 1, ... as [sequences, tokens]."""
     rows = _core.empty((sequences * tokens,), "int32", like)

@@ -2,7 +2,7 @@
 """Kimi Delta Attention: the delta rule with a decay of each key."""
 
 from . import _core
-from ._api import api, as_int32, every_row, is_torch
+from ._api import api, as_dense_int32, as_int32, every_row, is_torch
 from ._core import call, empty, empty_like
 
 
@@ -16,6 +16,11 @@ def _checkpoint_starts(cu_seqlens, q, every, completed):
     starts = empty((len(counts),), "int64", q)
     starts[...] = _core.torch.tensor(counts) if is_torch(q) else counts
     return starts, counts[-1]
+
+
+def _rows_named(rows):
+    """How many states they are rows of, one at least. Waits for them."""
+    return max(int(rows.max()), 0) + 1 if rows.shape[0] else 1
 
 
 @api("recurrent_kda", notes={
@@ -34,9 +39,15 @@ def recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initia
                   initial_state_indices=None, beta_is_logit=False, seq_order=None, prefill_workspace=None, state_checkpoints=None,
                   checkpoint_cu_starts=None, checkpoint_every_n_tokens=0, checkpoint_state_indices=None, *,
                   disable_state_update=False, correction_cache=None, kg_cache=None, backend="auto"):
-    """Returns (output, state): output is allocated if it is None; state is initial_state, updated in place (zeros first, float32,
-    if it is None), or None without output_final_state. With checkpoint_every_n_tokens, state_checkpoints comes third."""
-    rows, sequences = as_int32(ssm_state_indices), q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    """Returns (output, state): output is allocated if it is None; state is initial_state, updated in place, or None
+    without output_final_state. Where that is None, zeros first, float32: with ssm_state_indices beside cu_seqlens or num_spec_tokens
+    as many as they name, for which the call waits, else one for each sequence. With checkpoint_every_n_tokens, state_checkpoints comes third."""
+    rows, sequences = as_dense_int32(ssm_state_indices), q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    if lower_bound is not None and not use_gate_in_kernel:
+        raise ValueError("lower_bound needs use_gate_in_kernel")
+    if num_spec_tokens is not None and rows is not None and tuple(rows.shape) != (sequences, num_spec_tokens + 1):
+        raise ValueError(f"ssm_state_indices has shape {list(rows.shape)}, must be [sequences, num_spec_tokens + 1], which is "
+                         f"[{sequences}, {num_spec_tokens + 1}]")
     if disable_state_update:
         if output_final_state or num_accepted_tokens is not None:
             raise ValueError("disable_state_update takes neither output_final_state nor num_accepted_tokens")
@@ -55,7 +66,9 @@ def recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initia
             raise ValueError(f"q has {q.shape[1]} tokens, must have num_spec_tokens + 1, which is {num_spec_tokens + 1}")
         rows = every_row(sequences, q.shape[1], q)
     if initial_state is None and output_final_state:
-        states = sequences if num_spec_tokens is None else sequences * (num_spec_tokens + 1)
+        if cu_seqlens is None and num_spec_tokens is None:
+            rows = None  # a state for each sequence; upstream does not look at the indices here
+        states = sequences if rows is None else _rows_named(rows)
         initial_state = empty((states, v.shape[2], v.shape[3], q.shape[3]), "float32", q)
         initial_state[...] = 0
     if output is None:

@@ -44,7 +44,8 @@ def checkpointing_ssu(state, x_cache, B_cache, dt_cache, ring_start, prev_num_ac
          ring_start=as_int32(ring_start), prev_num_accepted_tokens=as_int32(prev_num_accepted_tokens), x=x,
          dt=_of_heads(dt, "dt", 2), A=_of_heads(A, "A", 0), B=B, C=C, D=_of_heads(D, "D", 0), z=z,
          dt_bias=_of_heads(dt_bias, "dt_bias", 0), dt_softplus=dt_softplus, state_batch_indices=as_int32(state_batch_indices),
-         pad_slot_id=pad_slot_id, rand_seed=rand_seed, philox_rounds=philox_rounds, cu_seqlens=cu_seqlens, max_seqlen=max_seqlen)
+         pad_slot_id=pad_slot_id, rand_seed=rand_seed, philox_rounds=10 if rand_seed is None else philox_rounds,
+         cu_seqlens=cu_seqlens, max_seqlen=max_seqlen)
     return out
 
 

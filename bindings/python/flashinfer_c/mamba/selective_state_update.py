@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """States of which each token writes one."""
 
-from .._api import api, as_int32, unserved
+from .._api import api, as_dense_int32, as_int32, unserved
 from .._core import call, empty_like
 
 
-def _columns(indices):
+def _rows(indices, sequences):
+    """The first rows, int32: engines keep room for more."""
+    if indices is not None and indices.shape[0] > sequences:
+        indices = indices[:sequences]
+    return as_dense_int32(indices)
+
+
+def _columns(indices, sequences):
     """[batch] as [batch, 1], int32."""
-    indices = as_int32(indices)
+    indices = _rows(indices, sequences)
     return indices[:, None] if indices is not None and len(indices.shape) == 1 else indices
 
 
@@ -41,6 +48,7 @@ def selective_state_update(state, x, dt, A, B, C, D, z=None, dt_bias=None, dt_so
             unserved(f"{name} of selective_state_update")
     if rand_seed is not None and philox_rounds <= 0:
         raise ValueError(f"philox_rounds must be positive where rand_seed is given, not {philox_rounds}")
+    sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     tokens = {"x": x, "dt": dt, "B": B, "C": C, "z": z}
     packed = cu_seqlens is not None and len(x.shape) == 3
     if not packed:
@@ -51,9 +59,10 @@ def selective_state_update(state, x, dt, A, B, C, D, z=None, dt_bias=None, dt_so
         out = empty_like(tokens["x"])
     tokens = {name: _with_axis(value, 4, 0 if packed else 1) for name, value in (tokens | {"out": out}).items()}
     call("selective_state_update", flags=1, state=_with_axis(state, 4, 1), A=_with_axis(A, 3, 0), D=_with_axis(D, 2, 0),
-         dt_bias=_with_axis(dt_bias, 2, 0), dt_softplus=dt_softplus, state_batch_indices=_columns(state_batch_indices),
+         dt_bias=_with_axis(dt_bias, 2, 0), dt_softplus=dt_softplus, state_batch_indices=_columns(state_batch_indices, sequences),
          pad_slot_id=pad_slot_id, disable_state_update=disable_state_update,
          intermediate_states_buffer=intermediate_states_buffer, intermediate_state_indices=as_int32(intermediate_state_indices),
-         rand_seed=rand_seed, philox_rounds=philox_rounds, dst_state_batch_indices=_columns(dst_state_batch_indices),
-         cu_seqlens=cu_seqlens, num_accepted_tokens=as_int32(num_accepted_tokens), **tokens)
+         rand_seed=rand_seed, philox_rounds=10 if rand_seed is None else philox_rounds,
+         dst_state_batch_indices=_columns(dst_state_batch_indices, sequences), cu_seqlens=cu_seqlens,
+         num_accepted_tokens=_rows(num_accepted_tokens, sequences), **tokens)
     return out

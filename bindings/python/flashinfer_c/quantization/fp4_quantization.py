@@ -9,7 +9,7 @@ from .._api import api, is_torch, scale_near, split_kv, unserved, viewed
 from .._core import call, empty
 
 
-class SfLayout(enum.Enum):
+class SfLayout(enum.IntEnum):
     """Where the scale of a block lies."""
 
     layout_128x4 = 0
