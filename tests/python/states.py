@@ -293,7 +293,8 @@ def _(device, function, name):
 
     # Without a state there is one for each row that is named; columns of a table may name them.
     table = ints(device, 1, 0, 7, 0, 4, 0).reshape(3, 2)
-    alone, fresh = recurrent_kda(*flat, cu_seqlens=ints(device, 0, 1, 2, 3), ssm_state_indices=table[:, 0], output_final_state=True)
+    starts = ints(device, 0, 1, 2, 3)
+    alone, fresh = recurrent_kda(*flat, cu_seqlens=starts, ssm_state_indices=table[:, 0], output_final_state=True)
     each, one = recurrent_kda(q, k, v, g, beta, ssm_state_indices=table[:, 0], output_final_state=True)
     assert fresh.shape[0] == 8 and one.shape[0] == 3 and fresh[table[:, 0].long()].equal(one)
     assert alone.reshape(each.shape).equal(each) and not fresh[[0, 2, 3, 5, 6]].any()

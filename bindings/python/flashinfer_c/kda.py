@@ -39,9 +39,10 @@ def recurrent_kda(q, k, v, g, beta, A_log=None, dt_bias=None, scale=None, initia
                   initial_state_indices=None, beta_is_logit=False, seq_order=None, prefill_workspace=None, state_checkpoints=None,
                   checkpoint_cu_starts=None, checkpoint_every_n_tokens=0, checkpoint_state_indices=None, *,
                   disable_state_update=False, correction_cache=None, kg_cache=None, backend="auto"):
-    """Returns (output, state): output is allocated if it is None; state is initial_state, updated in place, or None
-    without output_final_state. Where that is None, zeros first, float32: with ssm_state_indices beside cu_seqlens or num_spec_tokens
-    as many as they name, for which the call waits, else one for each sequence. With checkpoint_every_n_tokens, state_checkpoints comes third."""
+    """Returns (output, state): output is allocated if it is None; state is initial_state, updated in place, or None without
+    output_final_state. If initial_state is None it is zeros first, float32: as many as ssm_state_indices names beside cu_seqlens
+    or num_spec_tokens, for which the call waits, else one for each sequence. With checkpoint_every_n_tokens, state_checkpoints
+    comes third."""
     rows, sequences = as_dense_int32(ssm_state_indices), q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     if lower_bound is not None and not use_gate_in_kernel:
         raise ValueError("lower_bound needs use_gate_in_kernel")
